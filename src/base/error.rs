@@ -1,0 +1,243 @@
+//! Every way in which Mobula says no, as one type.
+//!
+//! Invariant: an error names the thing, the numbers and the remedy; it is cheap to clone (shared inside), since
+//! one failure may reach many waiting callers. Left out: failures of user code, which are data ([`Failure`]).
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{BadAmount, Failure, Infeasible, StoreFull};
+
+/// The result of a Mobula call.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What can go wrong.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Error {
+    /// The function returned `Err` or panicked.
+    TaskFailed(Arc<Failure>),
+    /// An argument of the call never came to be: `cause` says why, `through` names the calls between, the
+    /// one nearest to the cause first.
+    DependencyFailed {
+        /// The error at the root.
+        cause: Arc<Error>,
+        /// The functions that could not run because of it, nearest to the cause first.
+        through: Vec<&'static str>,
+    },
+    /// The actor cannot answer: it ended before this call was executed.
+    ActorDied {
+        /// The actor's type, with its path.
+        actor: &'static str,
+        /// Its name, if it has one.
+        name: Option<Arc<str>>,
+        /// Why it ended.
+        cause: Arc<str>,
+        /// How often it had been restarted.
+        restarts: u32,
+    },
+    /// No actor is registered under this name.
+    NoSuchActor {
+        /// The name asked for.
+        name: String,
+    },
+    /// The name is taken by a living actor.
+    NameTaken {
+        /// The name.
+        name: String,
+        /// The type of the actor that has it.
+        actor: &'static str,
+    },
+    /// The name belongs to an actor of another type.
+    WrongActorType {
+        /// The name.
+        name: String,
+        /// The type that was asked for.
+        expected: &'static str,
+        /// The type it has.
+        found: &'static str,
+    },
+    /// The actor's mailbox holds as many calls as it may, and the caller asked not to wait.
+    MailboxFull {
+        /// The actor's type.
+        actor: &'static str,
+        /// The bound.
+        max_pending: u32,
+    },
+    /// The object store has no room.
+    StoreFull(Arc<StoreFull>),
+    /// The call asks for more than this node has.
+    Infeasible(Arc<Infeasible>),
+    /// An amount of a resource is not a number that can be asked for.
+    BadAmount {
+        /// The resource.
+        resource: String,
+        /// What is wrong with it.
+        why: BadAmount,
+    },
+    /// Time ran out.
+    Timeout {
+        /// How long was waited.
+        waited: Duration,
+        /// What was awaited, and in which state it was.
+        awaited: String,
+    },
+    /// The call was cancelled before it finished.
+    Cancelled {
+        /// The function.
+        function: &'static str,
+    },
+    /// Bytes are not an archive of the expected type.
+    Decode {
+        /// The type.
+        expected: &'static str,
+        /// What is wrong.
+        why: Arc<str>,
+    },
+    /// A value could not be archived.
+    Encode {
+        /// The type.
+        value: &'static str,
+        /// What is wrong.
+        why: Arc<str>,
+    },
+    /// Waiting here could never end.
+    Deadlock {
+        /// Who waits for whom.
+        what: String,
+    },
+    /// Two remote functions or actors have one name.
+    DuplicateName {
+        /// The name.
+        name: &'static str,
+        /// Where the first is.
+        first: String,
+        /// Where the second is.
+        second: String,
+    },
+    /// `init` was called while a runtime is up.
+    AlreadyInitialized,
+    /// A runtime is needed and none is up.
+    NotInitialized,
+    /// The runtime was shut down before the call finished.
+    ShutDown,
+    /// A setting cannot be honoured.
+    Config {
+        /// The setting.
+        setting: &'static str,
+        /// What is wrong with it and what to give instead.
+        why: String,
+    },
+    /// The operating system refused something.
+    Os {
+        /// What was tried.
+        what: &'static str,
+        /// Its answer.
+        source: Arc<std::io::Error>,
+    },
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::TaskFailed(e) => e.fmt(f),
+            Error::DependencyFailed { cause, through } => {
+                write!(f, "could not run {}: an argument failed: {cause}", through.join(" <- "))
+            }
+            Error::ActorDied { actor, name, cause, restarts } => {
+                write!(f, "actor {actor}")?;
+                if let Some(name) = name {
+                    write!(f, " \"{name}\"")?;
+                }
+                write!(f, " died: {cause} (restarted {restarts} times)")
+            }
+            Error::NoSuchActor { name } => write!(
+                f,
+                "no actor is named \"{name}\": create it with options().name(\"{name}\"), and keep a handle or make it detached"
+            ),
+            Error::NameTaken { name, actor } => write!(
+                f,
+                "the name \"{name}\" belongs to a living {actor}: choose another, or use get_or_create"
+            ),
+            Error::WrongActorType { name, expected, found } => {
+                write!(f, "the actor named \"{name}\" is a {found}, not a {expected}")
+            }
+            Error::MailboxFull { actor, max_pending } => write!(
+                f,
+                "the mailbox of {actor} holds {max_pending} calls: wait for results, raise max_pending, or let callers wait with when_full(WhenFull::Wait)"
+            ),
+            Error::StoreFull(e) => e.fmt(f),
+            Error::Infeasible(e) => e.fmt(f),
+            Error::BadAmount { resource, why } => write!(f, "resource `{resource}`: {why}"),
+            Error::Timeout { waited, awaited } => {
+                write!(f, "timed out after {waited:?} waiting for {awaited}")
+            }
+            Error::Cancelled { function } => write!(f, "{function} was cancelled"),
+            Error::Decode { expected, why } => {
+                write!(f, "the bytes are not an archive of {expected}: {why}")
+            }
+            Error::Encode { value, why } => write!(f, "cannot archive a {value}: {why}"),
+            Error::Deadlock { what } => write!(f, "this wait could never end: {what}"),
+            Error::DuplicateName { name, first, second } => write!(
+                f,
+                "two remote items are called `{name}`: {first} and {second}; give one of them #[remote(name = \"...\")]"
+            ),
+            Error::AlreadyInitialized => {
+                f.write_str("mobula is already running in this process: keep one guard, or drop it first")
+            }
+            Error::NotInitialized => {
+                f.write_str("mobula is not running: call mobula::init() and keep what it returns")
+            }
+            Error::ShutDown => f.write_str("mobula was shut down before the call finished"),
+            Error::Config { setting, why } => write!(f, "Config::{setting}: {why}"),
+            Error::Os { what, source } => write!(f, "{what}: {source}"),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Error::DependencyFailed { cause, .. } => Some(&**cause),
+            Error::StoreFull(e) => Some(&**e),
+            Error::Infeasible(e) => Some(&**e),
+            Error::BadAmount { why, .. } => Some(why),
+            Error::Os { source, .. } => Some(&**source),
+            _ => None,
+        }
+    }
+}
+
+impl From<StoreFull> for Error {
+    fn from(e: StoreFull) -> Error {
+        Error::StoreFull(Arc::new(e))
+    }
+}
+
+impl From<Infeasible> for Error {
+    fn from(e: Infeasible) -> Error {
+        Error::Infeasible(Arc::new(e))
+    }
+}
+
+impl Error {
+    /// The failure of user code at the root of this error, if that is what it is, however many dependants
+    /// lie between.
+    pub fn failure(&self) -> Option<&Failure> {
+        match self {
+            Error::TaskFailed(f) => Some(f),
+            Error::DependencyFailed { cause, .. } => cause.failure(),
+            _ => None,
+        }
+    }
+
+    /// Whether the call was cancelled, itself or through an argument.
+    pub fn is_cancelled(&self) -> bool {
+        match self {
+            Error::Cancelled { .. } => true,
+            Error::DependencyFailed { cause, .. } => cause.is_cancelled(),
+            _ => false,
+        }
+    }
+}

@@ -1,0 +1,16 @@
+//! Plain data that every room may name: identifiers, resources, options, failures and errors.
+//!
+//! Invariant: nothing here holds a lock, a thread or a file; everything is `Send + Sync`.
+//! Left out: behaviour. Decisions are in `core`, drivers above.
+
+mod defaults;
+mod error;
+mod failure;
+mod origin;
+mod resources;
+
+pub use defaults::Defaults;
+pub use error::{Error, Result};
+pub use failure::{Failure, FailureKind};
+pub use origin::{Holder, Origin, StoreFull};
+pub use resources::{BadAmount, Capacity, Demand, Infeasible, Units};

@@ -1,0 +1,16 @@
+//! Every decision, pure: who may run, in what order, who wakes whom.
+//!
+//! Invariant: a machine here is a plain struct whose answer depends on its state and the event
+//! alone. It has no clock, thread, lock, randomness or IO of its own, and imports `base` and `std`
+//! only, so that a test or a seeded simulator can run thousands of lifetimes of it. Left out:
+//! carrying the decisions out, which the drivers in `exec` and `node` do.
+
+pub mod gate;
+pub mod ledger;
+pub mod order;
+pub mod park;
+
+pub use gate::Gate;
+pub use ledger::{Effect, Ledger};
+pub use order::Order;
+pub use park::Spin;

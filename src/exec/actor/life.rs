@@ -1,0 +1,424 @@
+//! An actor's birth, restarts and death.
+//!
+//! Invariant: after death every call, queued, held or yet to come, fails with the cause, and the state, the name and
+//! the resources are gone. All functions with `inner` run under the run lock.
+//! Left out: recovery of state; a restart is by constructor.
+
+use std::cell::UnsafeCell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use super::super::call::{CallError, CallWriter, StateRef};
+use super::super::cell::{self, Blank, Phase, RawRef};
+use super::super::engine::Engine;
+use super::super::entry::{ActorEntry, Kind, Run};
+use super::super::local::{self, Local};
+use super::super::options::{self, Extra, Options};
+use super::mailbox::{BUSY, DEAD};
+use super::{ActorCell, ActorRef, HandleRef, Inner, Life, More};
+use crate::base::{Defaults, Demand, Error, FailureKind, Units};
+
+fn new_cell(entry: &'static ActorEntry, id: u64, more: Option<Box<More>>, handles: u32) -> ActorRef {
+    let cell = Box::new(ActorCell {
+        refs: AtomicUsize::new(1),
+        head: AtomicPtr::new(BUSY),
+        locked: AtomicBool::new(false),
+        life: AtomicU8::new(Life::Starting as u8),
+        handles: AtomicU32::new(handles),
+        entry,
+        inner: UnsafeCell::new(Inner {
+            state: std::ptr::null_mut(),
+            backlog: std::ptr::null_mut(),
+            init: None,
+        }),
+        more: more.map_or_else(OnceLock::new, OnceLock::from),
+        id,
+    });
+    ActorRef(NonNull::from(Box::leak(cell)))
+}
+
+/// A handle to an actor that never lived: its calls fail with `why`.
+pub fn stillborn(entry: &'static ActorEntry, why: &Error) -> HandleRef {
+    let more = More::new();
+    *more.cause.lock() = Some(Arc::from(format!("it could not be created: {why}")));
+    let actor = new_cell(entry, 0, Some(Box::new(more)), 1);
+    actor.head.store(DEAD, Ordering::Release);
+    actor.life.store(Life::Dead as u8, Ordering::Release);
+    HandleRef(actor)
+}
+
+fn more(options: &Options, d: &Defaults, demand: &Demand) -> Option<Box<More>> {
+    let more = More {
+        name: options.name.as_deref().or(d.name).map(Arc::from),
+        max_concurrency: options.max_concurrency.or(d.max_concurrency).unwrap_or(1).max(1),
+        max_restarts: options.max_restarts.or(d.max_restarts).unwrap_or(0),
+        restart_on_panic: options.restart_on_panic.or(d.restart_on_panic).unwrap_or(false),
+        max_pending: options.max_pending.or(d.max_pending).unwrap_or(0),
+        fail_when_full: options.fail_when_full,
+        ..More::new()
+    };
+    let plain = more.name.is_none()
+        && more.max_concurrency == 1
+        && more.max_restarts == 0
+        && !more.restart_on_panic
+        && more.max_pending == 0
+        && *demand == Demand::NONE;
+    (!plain).then(|| Box::new(more))
+}
+
+/// Creates an actor: returns at once; its constructor runs on an executor, or on the first caller's thread.
+///
+/// Fails when the name is taken, an amount is no number, or the node can never have the resources.
+pub fn create(
+    engine: &Arc<Engine>,
+    local: &Local,
+    entry: &'static ActorEntry,
+    writer: CallWriter<'_>,
+    given: Option<&Options>,
+) -> Result<HandleRef, Error> {
+    let d = &entry.defaults;
+    let (more, demand, detached, adopt) = match given {
+        None if *d == Defaults::NONE => (None, Demand::NONE, false, false),
+        given => {
+            let none = Options::default();
+            let o = given.unwrap_or(&none);
+            let demand = options::demand(o, d, Units::ZERO)?;
+            if let Some(why) = engine.admission.lock().ledger.capacity().lacks(&demand) {
+                return Err(why.into());
+            }
+            (more(o, d, &demand), demand, o.detached, o.get_or_create)
+        }
+    };
+    let name = more.as_ref().and_then(|m| m.name.clone());
+    // The name is claimed before the actor exists, so that two creators cannot both win.
+    let mut names = name.as_ref().map(|_| engine.names.lock());
+    if let (Some(names), Some(name)) = (&names, &name)
+        && let Some(living) = names.get(name).filter(|a| a.life() != Life::Dead)
+    {
+        if !adopt {
+            let (name, actor) = (name.to_string(), living.entry.name);
+            return Err(Error::NameTaken { name, actor });
+        }
+        if !std::ptr::eq(living.entry, entry) {
+            return Err(wrong_type(name, entry, living));
+        }
+        if let Some(handle) = HandleRef::upgrade(living) {
+            return Ok(handle);
+        }
+    }
+    let id = local.next_id();
+    let waits = writer.refers || demand != Demand::NONE;
+    let more = match (more, waits) {
+        (Some(m), true) => Some(Box::new(More { unborn: AtomicBool::new(true), ledger_id: id, ..*m })),
+        (None, true) => Some(Box::new(More { unborn: AtomicBool::new(true), ..More::new() })),
+        (m, false) => m,
+    };
+    let actor = new_cell(entry, id, more, if detached { 2 } else { 1 });
+    let blank = Blank {
+        entry: &entry.constructor,
+        refs: 1,
+        phase: if waits { Phase::Waiting } else { Phase::Queued },
+        caller: local.caller(),
+        id,
+        target: waits.then(|| actor.clone()),
+        extra: (demand != Demand::NONE).then(|| {
+            Box::new(Extra {
+                demand: Some(demand),
+                priority: 0,
+                panic_retries: 0,
+                attempts: AtomicU32::new(0),
+                gpus: OnceLock::new(),
+            })
+        }),
+        caps: None,
+    };
+    let (init, _) = writer.finish(blank, 0);
+    if cell::phase(init.state()) == Phase::Failed {
+        return Err(init.error());
+    }
+    if let (Some(names), Some(name)) = (&mut names, name) {
+        names.insert(name, actor.clone());
+    }
+    drop(names);
+    // SAFETY: nobody else has the actor yet but the table of names, through which only mail can be sent; with the head at
+    // BUSY mail makes nobody drain, so this thread is alone with `inner`.
+    unsafe { (*actor.inner.get()).init = Some(init.clone()) };
+    if waits {
+        engine.await_inputs(local, &init);
+    } else {
+        drop(init);
+        engine.push_actor(local, actor.clone());
+    }
+    Ok(HandleRef(actor))
+}
+
+/// The error for a name that belongs to another type.
+pub fn wrong_type(name: &str, expected: &ActorEntry, found: &ActorCell) -> Error {
+    Error::WrongActorType {
+        name: name.to_owned(),
+        expected: expected.name,
+        found: found.entry.name,
+    }
+}
+
+impl ActorRef {
+    /// The constructor's arguments are settled: now its resources.
+    pub(in super::super) fn constructor_ready(&self, local: &Local, init: &RawRef) {
+        let engine = Arc::clone(&local.engine);
+        match init.extra().and_then(|e| e.demand.clone()) {
+            None => self.admitted(local, init),
+            Some(demand) => engine.with_ledger(local, |a, out| {
+                a.parked.insert(init.id, init.clone());
+                a.ledger.submit(init.id, demand, 0, out);
+            }),
+        }
+    }
+
+    /// Its resources are there: it may be born.
+    pub(in super::super) fn admitted(&self, local: &Local, init: &RawRef) {
+        init.make_ready();
+        self.more().unborn.store(false, Ordering::SeqCst);
+        local.engine.push_actor(local, self.clone());
+    }
+
+    /// The runtime closes: everything still in the mailbox fails.
+    pub(in super::super) fn close(&self, local: &Local) {
+        let engine = Arc::clone(&local.engine);
+        super::run::drain_here(&engine, local, self, None);
+    }
+}
+
+/// Runs the constructor; false if the actor is dead after it.
+pub(super) fn construct(
+    engine: &Arc<Engine>,
+    local: &Local,
+    actor: &ActorRef,
+    inner: &mut Inner,
+) -> bool {
+    if engine.is_closing() {
+        close(engine, local, actor, inner);
+        return false;
+    }
+    loop {
+        let Some(init) = inner.init.clone() else { return false };
+        let mut state: *mut () = std::ptr::null_mut();
+        let Run::Sync(run) = init.entry.run else { return false };
+        let before = local.current.replace(std::ptr::from_ref(&*init));
+        let hold = local.hold();
+        let out = StateRef((&raw mut state).cast());
+        // SAFETY: the record holds this constructor's arguments, which the actor alone reads, under the run lock; `out` is
+        // a place for one pointer.
+        let outcome = catch_unwind(AssertUnwindSafe(|| unsafe { run(local, &init, out) }));
+        drop(hold);
+        local.current.set(before);
+        let why = match outcome {
+            Ok(Ok(())) => {
+                inner.state = state;
+                if actor.more.get().is_none_or(|m| m.max_restarts == 0) {
+                    inner.init = None;
+                }
+                actor.life.store(Life::Alive as u8, Ordering::Release);
+                return true;
+            }
+            Ok(Err(CallError::Runtime(e))) => e.to_string(),
+            Ok(Err(CallError::Function(mut f))) => {
+                f.function = init.entry.name;
+                f.location = format!("{}:{}", init.entry.file, init.entry.line);
+                f.to_string()
+            }
+            Err(payload) => {
+                let mut f = super::super::panics::failure(payload);
+                debug_assert_eq!(f.kind, FailureKind::Panicked);
+                f.function = init.entry.name;
+                f.to_string()
+            }
+        };
+        if !may_restart(actor) {
+            end(engine, local, actor, inner, &format!("its constructor failed: {why}"));
+            return false;
+        }
+    }
+}
+
+/// Counts a restart, if one is left.
+fn may_restart(actor: &ActorRef) -> bool {
+    actor.more.get().is_some_and(|m| {
+        m.restarts
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| {
+                (n < m.max_restarts).then_some(n + 1)
+            })
+            .is_ok()
+    })
+}
+
+/// The actor falls: made again if it may be, else dead. False if dead.
+pub(super) fn fall(
+    engine: &Arc<Engine>,
+    local: &Local,
+    actor: &ActorRef,
+    inner: &mut Inner,
+    cause: &str,
+) -> bool {
+    if inner.init.is_none() || !may_restart(actor) {
+        end(engine, local, actor, inner, cause);
+        return false;
+    }
+    let state = std::mem::replace(&mut inner.state, std::ptr::null_mut());
+    if !state.is_null() {
+        drop_state(actor.entry, state);
+    }
+    actor.life.store(Life::Starting as u8, Ordering::Release);
+    construct(engine, local, actor, inner)
+}
+
+/// Carries a verdict out, when nothing runs any more. False if the actor is dead after it.
+pub(super) fn condemned(
+    engine: &Arc<Engine>,
+    local: &Local,
+    actor: &ActorRef,
+    inner: &mut Inner,
+) -> bool {
+    let more = actor.more();
+    if let Some(gate) = more.gate.get() {
+        // The head of the backlog asks anew, or fails.
+        let _ = gate.lock().unpark();
+    }
+    let cause = more.cause.lock().clone().unwrap_or_else(|| Arc::from("it was killed"));
+    let verdict = more.verdict.swap(0, Ordering::AcqRel);
+    if verdict == 1 {
+        return fall(engine, local, actor, inner, &cause);
+    }
+    end(engine, local, actor, inner, &cause);
+    false
+}
+
+/// Passes a verdict: the drainer carries it out.
+pub(super) fn condemn(actor: &ActorRef, restart: bool, cause: &str) {
+    let more = actor.more();
+    more.cause.lock().get_or_insert_with(|| Arc::from(cause));
+    let verdict = if restart { 1 } else { 2 };
+    more.verdict.fetch_max(verdict, Ordering::SeqCst);
+    let _ = local::with(|local| {
+        let engine = Arc::clone(&local.engine);
+        let poke = super::mailbox::control(local, actor, false);
+        engine.post(local, actor, poke);
+        // It may be parked, with nobody to come: one more entry does no harm.
+        engine.push_actor(local, actor.clone());
+    });
+}
+
+/// Ends the actor: its state, name and resources go, and all its calls fail.
+pub(super) fn end(
+    engine: &Arc<Engine>,
+    local: &Local,
+    actor: &ActorRef,
+    inner: &mut Inner,
+    cause: &str,
+) {
+    let more = actor.more();
+    *more.cause.lock() = Some(Arc::from(cause));
+    let death = actor.death();
+    finish(engine, local, actor, inner, &death);
+}
+
+/// As [`end`], because the runtime closes.
+pub(super) fn close(engine: &Arc<Engine>, local: &Local, actor: &ActorRef, inner: &mut Inner) {
+    *actor.more().cause.lock() = Some(Arc::from("mobula was shut down"));
+    finish(engine, local, actor, inner, &Error::ShutDown);
+}
+
+fn finish(
+    engine: &Arc<Engine>,
+    local: &Local,
+    actor: &ActorRef,
+    inner: &mut Inner,
+    error: &Error,
+) {
+    let more = actor.more();
+    actor.life.store(Life::Dead as u8, Ordering::Release);
+    let state = std::mem::replace(&mut inner.state, std::ptr::null_mut());
+    if !state.is_null() {
+        drop_state(actor.entry, state);
+    }
+    inner.init = None;
+    if let Some(name) = &more.name {
+        let mut names = engine.names.lock();
+        if names.get(name).is_some_and(|a| a.same(actor)) {
+            names.remove(name);
+        }
+    }
+    if more.ledger_id != 0 {
+        engine.with_ledger(local, |a, out| {
+            a.parked.remove(&more.ledger_id);
+            if !a.ledger.finish(more.ledger_id, out) {
+                a.ledger.cancel(more.ledger_id, out);
+            }
+        });
+    }
+    let backlog = std::mem::replace(&mut inner.backlog, std::ptr::null_mut());
+    for mut next in [backlog, actor.take_mail(DEAD)] {
+        while !next.is_null() {
+            // SAFETY: both lists are ours and own their records.
+            let record = unsafe { RawRef::from_raw(next) };
+            // SAFETY: as above.
+            next = unsafe { *record.next.get() };
+            fail(engine, local, &record, error);
+        }
+    }
+    let held = more.order.lock().drain();
+    for record in held {
+        fail(engine, local, &record, error);
+    }
+    more.pending.store(0, Ordering::Release);
+    drop(more.room.0.lock());
+    more.room.1.notify_all();
+}
+
+fn fail(engine: &Arc<Engine>, local: &Local, record: &RawRef, error: &Error) {
+    if matches!(record.entry.kind, Kind::Stop | Kind::Object) {
+        return;
+    }
+    if !engine.fail_queued(local, record, error.clone()) {
+        engine.fail_waiting(local, record, error.clone());
+    }
+}
+
+/// Drops a state; a panic in it is reported, for there is nobody to tell.
+pub(super) fn drop_state(entry: &'static ActorEntry, state: *mut ()) {
+    // SAFETY: the state is a leaked box of this entry's actor, and its owner gave it up.
+    let dropped = catch_unwind(AssertUnwindSafe(|| unsafe { (entry.drop_state)(state) }));
+    if let Err(payload) = dropped {
+        let mut f = super::super::panics::failure(payload);
+        f.function = entry.name;
+        super::super::report::unobserved(&Error::TaskFailed(Arc::new(f)));
+    }
+}
+
+/// The last handle is gone: the actor ends after the calls it has.
+#[cold]
+pub(super) fn abandoned(actor: &ActorRef) {
+    if actor.life() != Life::Dead {
+        stop(actor);
+    }
+}
+
+/// Ends the actor after the calls that are in its mailbox now.
+pub fn stop(actor: &ActorRef) {
+    let _ = local::with(|local| {
+        let engine = Arc::clone(&local.engine);
+        let stop = super::mailbox::control(local, actor, true);
+        engine.post(local, actor, stop);
+    });
+}
+
+/// Ends the actor as soon as the calls that run now have ended; the rest fail.
+pub fn kill(actor: &ActorRef) {
+    condemn(actor, false, "it was killed");
+}
+
+/// As [`kill`], but the actor is made again by its constructor if a restart is left.
+pub fn restart(actor: &ActorRef) {
+    condemn(actor, true, "it was told to restart and had no restart left");
+}

@@ -1,0 +1,298 @@
+//! Actors: a state, a mailbox, and whoever drains it.
+//!
+//! No actor has a thread. The first call into an idle actor puts it into a queue; an executor, or the caller when it
+//! waits for the result, takes the actor's run lock and executes calls in order until the mailbox is empty. An idle
+//! actor is this cell and its state, nothing more.
+//!
+//! Invariant: `inner` is touched only under the run lock; an actor with mail is in some queue, or is being drained, or
+//! waits for a call under way that will put it back ([`gate`](crate::core::Gate)). A call in the mailbox keeps the
+//! actor alive, and the actor's last handle sends the stop that empties it.
+//! Left out: where actors run across machines.
+
+mod life;
+mod mailbox;
+mod run;
+
+use std::cell::UnsafeCell;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicUsize, Ordering, fence};
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::cell::{RawRef, Record};
+use super::entry::ActorEntry;
+use crate::core::{Gate, Order};
+
+pub use life::{create, kill, restart, stop};
+pub use mailbox::call;
+pub(in super) use run::{drain_here, leave, run_apart};
+
+/// Where an actor is in its life.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Life {
+    /// Its constructor has not run yet.
+    Starting = 0,
+    /// It answers.
+    Alive = 1,
+    /// It never will again.
+    Dead = 2,
+}
+
+/// One actor.
+pub struct ActorCell {
+    refs: AtomicUsize,
+    /// Newest call first; or `IDLE`, `BUSY`, `DEAD`.
+    head: AtomicPtr<Record>,
+    locked: AtomicBool,
+    life: AtomicU8,
+    handles: AtomicU32,
+    pub(super) entry: &'static ActorEntry,
+    inner: UnsafeCell<Inner>,
+    more: OnceLock<Box<More>>,
+    pub(super) id: u64,
+}
+
+/// What the holder of the run lock owns.
+struct Inner {
+    /// A leaked box of the actor's type; null before the constructor and after death.
+    state: *mut (),
+    /// Calls taken out of the mailbox, oldest first.
+    backlog: *mut Record,
+    /// The constructor's arguments; kept while a restart may need them.
+    init: Option<RawRef>,
+}
+
+/// What only some actors have.
+pub(super) struct More {
+    pub(super) name: Option<Arc<str>>,
+    pub(super) max_concurrency: u32,
+    pub(super) max_restarts: u32,
+    pub(super) restarts: AtomicU32,
+    pub(super) restart_on_panic: bool,
+    pub(super) max_pending: u32,
+    pub(super) fail_when_full: bool,
+    /// Calls in the mailbox, counted when it is bounded.
+    pub(super) pending: AtomicU32,
+    pub(super) room: (Mutex<()>, Condvar),
+    /// Its constructor waits for arguments or resources.
+    pub(super) unborn: AtomicBool,
+    /// The id under which the ledger knows it; 0 if it does not.
+    pub(super) ledger_id: u64,
+    /// Why it is to die, or did.
+    pub(super) cause: Mutex<Option<Arc<str>>>,
+    /// 0: live on; 1: die and restart if possible; 2: die.
+    pub(super) verdict: AtomicU8,
+    pub(super) gate: OnceLock<Mutex<Gate>>,
+    pub(super) order: Mutex<Order<RawRef>>,
+    pub(super) resolved: Mutex<Vec<(u64, u64)>>,
+}
+
+impl More {
+    fn new() -> More {
+        More {
+            name: None,
+            max_concurrency: 1,
+            max_restarts: 0,
+            restarts: AtomicU32::new(0),
+            restart_on_panic: false,
+            max_pending: 0,
+            fail_when_full: false,
+            pending: AtomicU32::new(0),
+            room: (Mutex::new(()), Condvar::new()),
+            unborn: AtomicBool::new(false),
+            ledger_id: 0,
+            cause: Mutex::new(None),
+            verdict: AtomicU8::new(0),
+            gate: OnceLock::new(),
+            order: Mutex::new(Order::new()),
+            resolved: Mutex::new(Vec::new()),
+        }
+    }
+}
+
+// SAFETY: `inner` is guarded by the run lock; states are Send, records and the rest are Send + Sync.
+unsafe impl Send for ActorCell {}
+// SAFETY: as above.
+unsafe impl Sync for ActorCell {}
+
+/// A counted reference to an actor: keeps the memory, not the life (see [`HandleRef`]).
+pub struct ActorRef(NonNull<ActorCell>);
+
+// SAFETY: actors are Send + Sync and the count is atomic.
+unsafe impl Send for ActorRef {}
+// SAFETY: as above.
+unsafe impl Sync for ActorRef {}
+
+impl std::ops::Deref for ActorRef {
+    type Target = ActorCell;
+    #[inline(always)]
+    fn deref(&self) -> &ActorCell {
+        // SAFETY: self holds a count.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+impl Clone for ActorRef {
+    #[inline]
+    fn clone(&self) -> ActorRef {
+        self.refs.fetch_add(1, Ordering::Relaxed);
+        ActorRef(self.0)
+    }
+}
+
+impl Drop for ActorRef {
+    #[inline]
+    fn drop(&mut self) {
+        if !run::batch_release(self.0) {
+            // SAFETY: self's count ends here.
+            unsafe { release(self.0, 1) };
+        }
+    }
+}
+
+/// # Safety
+/// The caller gives up `n` counts.
+unsafe fn release(actor: NonNull<ActorCell>, n: usize) {
+    // SAFETY: the counts are the caller's, so the cell is alive until the subtraction.
+    if unsafe { actor.as_ref() }.refs.fetch_sub(n, Ordering::Release) == n {
+        fence(Ordering::Acquire);
+        // SAFETY: no count is left; the cell came from a box, see `life::new_cell`.
+        drop(unsafe { Box::from_raw(actor.as_ptr()) });
+    }
+}
+
+impl Drop for ActorCell {
+    fn drop(&mut self) {
+        let inner = self.inner.get_mut();
+        debug_assert!(inner.backlog.is_null(), "calls in the backlog keep their actor");
+        if !inner.state.is_null() {
+            let state = std::mem::replace(&mut inner.state, std::ptr::null_mut());
+            life::drop_state(self.entry, state);
+        }
+    }
+}
+
+impl ActorRef {
+    /// The pointer, with its count.
+    pub fn into_raw(self) -> NonNull<ActorCell> {
+        std::mem::ManuallyDrop::new(self).0
+    }
+
+    /// Takes a count over.
+    ///
+    /// # Safety
+    /// `ptr` came from [`into_raw`](Self::into_raw) and its count was not taken over before.
+    pub unsafe fn from_raw(ptr: NonNull<ActorCell>) -> ActorRef {
+        ActorRef(ptr)
+    }
+
+    /// Whether both are the same actor.
+    pub fn same(&self, other: &ActorRef) -> bool {
+        self.0 == other.0
+    }
+
+    /// For the thread's list of actors it runs.
+    pub(super) fn mark(&self) -> *const () {
+        self.0.as_ptr().cast()
+    }
+}
+
+impl ActorCell {
+    /// Where it is in its life.
+    pub fn life(&self) -> Life {
+        match self.life.load(Ordering::Acquire) {
+            0 => Life::Starting,
+            1 => Life::Alive,
+            _ => Life::Dead,
+        }
+    }
+
+    /// Its type.
+    pub fn entry(&self) -> &'static ActorEntry {
+        self.entry
+    }
+
+    /// Its name, if it has one.
+    pub fn name(&self) -> Option<&str> {
+        self.more.get().and_then(|m| m.name.as_deref())
+    }
+
+    /// How often it was made again.
+    pub fn restarts(&self) -> u32 {
+        self.more.get().map_or(0, |m| m.restarts.load(Ordering::Relaxed))
+    }
+
+    fn more(&self) -> &More {
+        self.more.get_or_init(|| Box::new(More::new()))
+    }
+
+    /// Calls waiting in a bounded mailbox; 0 where it is not bounded.
+    pub fn pending(&self) -> u32 {
+        self.more.get().map_or(0, |m| m.pending.load(Ordering::Relaxed))
+    }
+
+    fn death(&self) -> crate::base::Error {
+        let more = self.more();
+        let cause = more.cause.lock().clone();
+        crate::base::Error::ActorDied {
+            actor: self.entry.name,
+            name: more.name.clone(),
+            cause: cause.unwrap_or_else(|| Arc::from("it was stopped")),
+            restarts: more.restarts.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// A handle: keeps the actor alive. When the last one goes, the actor finishes its calls and ends, unless detached.
+pub struct HandleRef(ActorRef);
+
+impl HandleRef {
+    /// The actor.
+    #[inline]
+    pub fn actor(&self) -> &ActorRef {
+        &self.0
+    }
+
+    /// Another handle to a living actor; `None` if its last handle is gone.
+    pub fn upgrade(actor: &ActorRef) -> Option<HandleRef> {
+        let more = actor.handles.fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| {
+            (n > 0).then_some(n + 1)
+        });
+        (more.is_ok() && actor.life() != Life::Dead).then(|| HandleRef(actor.clone()))
+    }
+
+    /// The handle as a bare actor reference that still counts as a handle.
+    pub fn into_actor(self) -> ActorRef {
+        let this = std::mem::ManuallyDrop::new(self);
+        // SAFETY: `this` is not dropped, so the reference moves out once.
+        unsafe { std::ptr::read(&raw const this.0) }
+    }
+
+    /// The reverse of [`into_actor`](Self::into_actor).
+    ///
+    /// # Safety
+    /// `actor` came from `into_actor`, or its handle count was raised for this.
+    pub unsafe fn from_actor(actor: ActorRef) -> HandleRef {
+        HandleRef(actor)
+    }
+}
+
+impl Clone for HandleRef {
+    fn clone(&self) -> HandleRef {
+        self.0.handles.fetch_add(1, Ordering::Relaxed);
+        HandleRef(self.0.clone())
+    }
+}
+
+impl Drop for HandleRef {
+    fn drop(&mut self) {
+        if self.0.handles.fetch_sub(1, Ordering::AcqRel) == 1 {
+            life::abandoned(&self.0);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

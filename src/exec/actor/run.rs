@@ -1,0 +1,449 @@
+//! Draining: whoever holds the run lock executes the actor's calls, in order.
+//!
+//! Most actors run one call at a time, right here. With `max_concurrency` above one, or async methods, the
+//! [`Gate`](crate::core::Gate) says which calls may run beside each other; those run apart from the drainer, which stops
+//! at the first that must wait and is called back when it may go on.
+//!
+//! Invariant: after unlocking, the drainer looks at the mailbox once more, so that a push that found it running is
+//! never lost. Left out: birth and death (`life`).
+
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use parking_lot::Mutex;
+
+use super::super::call::{Outcome, StateRef};
+use super::super::cell::{self, Phase, RawRef, Record, finished};
+use super::super::engine::Engine;
+use super::super::entry::{Kind, Run};
+use super::super::local::Local;
+use super::mailbox::BUSY;
+use super::{ActorCell, ActorRef, Inner, Life, life};
+use crate::core::gate::{Admit, Gate, Kind as Access};
+
+/// Calls executed before the actor goes to the back of the queue.
+const TURN: u32 = 256;
+
+thread_local! {
+    /// The actor drained here, and references to it that were dropped meanwhile: given back in one piece, since each would
+    /// touch the line that callers push to.
+    static BATCH: Cell<(*const ActorCell, usize)> = const { Cell::new((std::ptr::null(), 0)) };
+}
+
+/// Whether a dropped reference was added to the batch of the actor drained here.
+#[inline]
+pub(super) fn batch_release(actor: NonNull<ActorCell>) -> bool {
+    BATCH.try_with(|b| {
+        let (drained, n) = b.get();
+        let same = std::ptr::eq(drained, actor.as_ptr());
+        if same {
+            b.set((drained, n + 1));
+        }
+        same
+    })
+    .unwrap_or(false)
+}
+
+/// The right to drain, on this thread.
+struct Drain<'a> {
+    actor: &'a ActorRef,
+    local: &'a Local,
+    outer: (*const ActorCell, usize),
+}
+
+impl<'a> Drain<'a> {
+    fn lock(local: &'a Local, actor: &'a ActorRef) -> Option<Drain<'a>> {
+        actor
+            .locked
+            .compare_exchange(false, true, Ordering::SeqCst, Ordering::SeqCst)
+            .is_ok()
+            .then(|| {
+                local.on_stack.borrow_mut().push(actor.mark());
+                let outer = BATCH.replace((actor.0.as_ptr(), 0));
+                Drain { actor, local, outer }
+            })
+    }
+
+    /// What the lock guards.
+    #[allow(clippy::mut_from_ref)]
+    fn inner(&self) -> &mut Inner {
+        // SAFETY: this drain holds the run lock; callers below keep no two of these at once across a call.
+        unsafe { &mut *self.actor.inner.get() }
+    }
+}
+
+impl Drop for Drain<'_> {
+    fn drop(&mut self) {
+        let (_, n) = BATCH.replace(self.outer);
+        self.local.on_stack.borrow_mut().pop();
+        self.actor.locked.swap(false, Ordering::SeqCst);
+        if n > 0 {
+            // SAFETY: the batch collected n counts; `self.actor` holds one more.
+            unsafe { super::release(self.actor.0, n) };
+        }
+    }
+}
+
+/// How a drain ended.
+enum Stopped {
+    /// Nothing is left.
+    Empty,
+    /// There is more: put it back into a queue.
+    More,
+    /// A call under way will put it back.
+    Parked,
+}
+
+/// Drains the actor for a turn, or until `until` has ended; false if somebody else is at it.
+///
+/// `until` set: the caller waits for that call and runs no more of the others than stand before it.
+pub(in super::super) fn drain_here(
+    engine: &Arc<Engine>,
+    local: &Local,
+    actor: &ActorRef,
+    until: Option<&Record>,
+) -> bool {
+    let mut any = false;
+    loop {
+        let Some(drain) = Drain::lock(local, actor) else { return any };
+        any = true;
+        let stopped = drain.turn(engine, until);
+        drop(drain);
+        match stopped {
+            Stopped::Parked => {
+                // Whoever it waits for brings a queue entry, unless it did while the lock was still held here.
+                if still_parked(actor) {
+                    return any;
+                }
+            }
+            Stopped::More => {
+                engine.push_actor(local, actor.clone());
+                return any;
+            }
+            Stopped::Empty => {
+                if actor.settle_idle() {
+                    return any;
+                }
+            }
+        }
+    }
+}
+
+/// Whether what a parked actor waits for is still to come.
+fn still_parked(actor: &ActorRef) -> bool {
+    let Some(more) = actor.more.get() else { return false };
+    if more.unborn.load(Ordering::SeqCst) {
+        return true;
+    }
+    more.gate.get().is_some_and(|gate| {
+        let gate = gate.lock();
+        gate.parked() || (more.verdict.load(Ordering::Acquire) != 0 && gate.busy())
+    })
+}
+
+impl Drain<'_> {
+    fn turn(&self, engine: &Arc<Engine>, until: Option<&Record>) -> Stopped {
+        let (actor, local) = (self.actor, self.local);
+        let mut left = TURN;
+        if actor.life() == Life::Starting {
+            if actor.more.get().is_some_and(|m| m.unborn.load(Ordering::Acquire)) {
+                return Stopped::Parked;
+            }
+            if !life::construct(engine, local, actor, self.inner()) {
+                return Stopped::Empty;
+            }
+        }
+        loop {
+            if engine.is_closing() {
+                life::close(engine, local, actor, self.inner());
+                return Stopped::Empty;
+            }
+            if let Some(more) = actor.more.get()
+                && more.verdict.load(Ordering::Acquire) != 0
+            {
+                if self.gate().is_some_and(|g| g.lock().busy()) {
+                    // The state is in use; whoever leaves last comes back.
+                    return Stopped::Parked;
+                }
+                if !life::condemned(engine, local, actor, self.inner()) {
+                    return Stopped::Empty;
+                }
+            }
+            let next = self.next();
+            if next.is_null() {
+                return Stopped::Empty;
+            }
+            if left == 0 {
+                return Stopped::More;
+            }
+            left -= 1;
+            // SAFETY: the backlog owns a count of each of its records; this one is taken over.
+            let record = unsafe { RawRef::from_raw(next) };
+            // SAFETY: out of every list, so its link is ours.
+            let after = unsafe { *record.next.get() };
+            match self.one(engine, record) {
+                Step::Done => {}
+                Step::Wait(record) => {
+                    let inner = self.inner();
+                    // SAFETY: back to the head of the backlog, which is ours.
+                    unsafe { *record.next.get() = after };
+                    inner.backlog = record.into_raw();
+                    return Stopped::Parked;
+                }
+                Step::Dead => return Stopped::Empty,
+            }
+            if until.is_some_and(|u| finished(u.state())) {
+                return if self.inner().backlog.is_null() { Stopped::Empty } else { Stopped::More };
+            }
+        }
+    }
+
+    /// The next record, taken off the backlog, which is refilled from the mailbox.
+    #[inline]
+    fn next(&self) -> *mut Record {
+        let inner = self.inner();
+        if inner.backlog.is_null() {
+            inner.backlog = self.actor.take_mail(BUSY);
+        }
+        let next = inner.backlog;
+        if !next.is_null() {
+            // SAFETY: records in the backlog are ours, links included.
+            inner.backlog = unsafe { *(*next).next.get() };
+        }
+        next
+    }
+
+    fn gate(&self) -> Option<&Mutex<Gate>> {
+        self.actor.more.get().and_then(|m| m.gate.get())
+    }
+
+    /// Deals with one record from the mailbox.
+    #[inline]
+    fn one(&self, engine: &Arc<Engine>, record: RawRef) -> Step {
+        match record.entry.kind {
+            Kind::Object => {
+                self.resolve_held(engine)
+            }
+            Kind::Stop => {
+                life::end(engine, self.local, self.actor, self.inner(), "it was stopped");
+                Step::Dead
+            }
+            _ => {
+                if let Some(more) = self.actor.more.get() {
+                    let ready = cell::phase(record.state()) != Phase::Waiting;
+                    let mut order = more.order.lock();
+                    if !ready || !order.is_empty() {
+                        let (caller, id) = (record.caller, record.id);
+                        match order.arrive(caller, id, ready, record) {
+                            None => return Step::Done,
+                            Some(record) => {
+                                drop(order);
+                                return self.admit(engine, record);
+                            }
+                        }
+                    }
+                    drop(order);
+                    return self.admit(engine, record);
+                }
+                if cell::phase(record.state()) == Phase::Waiting {
+                    self.actor.more();
+                    return self.one(engine, record);
+                }
+                if record.entry.is_async() {
+                    return self.admit(engine, record);
+                }
+                self.run_here(engine, record)
+            }
+        }
+    }
+
+    /// Calls whose arguments came, and those that waited behind them.
+    fn resolve_held(&self, engine: &Arc<Engine>) -> Step {
+        let Some(more) = self.actor.more.get() else { return Step::Done };
+        let mut free = Vec::new();
+        {
+            let resolved = std::mem::take(&mut *more.resolved.lock());
+            let mut order = more.order.lock();
+            for (caller, id) in resolved {
+                order.resolved(caller, id, &mut free);
+            }
+        }
+        // To the head of the backlog, in order: they arrived before everything in it.
+        for record in free.into_iter().rev() {
+            let inner = self.inner();
+            // SAFETY: out of every list; the backlog is ours.
+            unsafe { *record.next.get() = inner.backlog };
+            inner.backlog = record.into_raw();
+        }
+        let _ = engine;
+        Step::Done
+    }
+
+    /// Asks the gate, where there is one or must be one.
+    fn admit(&self, engine: &Arc<Engine>, record: RawRef) -> Step {
+        let more = self.actor.more();
+        let is_async = record.entry.is_async();
+        if !is_async && more.max_concurrency <= 1 && more.gate.get().is_none() {
+            return self.run_here(engine, record);
+        }
+        let gate = more.gate.get_or_init(|| Mutex::new(Gate::new(more.max_concurrency)));
+        let access = access(record.entry.kind);
+        if finished(record.state()) {
+            super::mailbox::unreserve(self.actor);
+            return Step::Done; // cancelled meanwhile
+        }
+        if gate.lock().admit(access) == Admit::Wait {
+            return Step::Wait(record);
+        }
+        if is_async {
+            super::mailbox::unreserve(self.actor);
+            self.launch(engine, &record, access);
+            return Step::Done;
+        }
+        if access == Access::Shared && more.max_concurrency > 1 {
+            super::mailbox::unreserve(self.actor);
+            engine.started.push(record);
+            engine.crew.notify_started(engine);
+            return Step::Done;
+        }
+        let step = self.run_here(engine, record);
+        if gate.lock().leave(access) {
+            // Nothing can be parked while the drainer itself ran the call; be safe all the same.
+            engine.push_actor(self.local, self.actor.clone());
+        }
+        step
+    }
+
+    #[cfg(feature = "async")]
+    fn launch(&self, engine: &Arc<Engine>, record: &RawRef, access: Access) {
+        if !record.claim() {
+            leave(engine, self.local, self.actor, access);
+            return;
+        }
+        let state = StateRef(self.inner().state);
+        super::super::tasks::launch_method(engine, record.clone(), state, access);
+    }
+
+    #[cfg(not(feature = "async"))]
+    fn launch(&self, _: &Arc<Engine>, _: &RawRef, _: Access) {}
+
+    /// Executes one call on this thread, under the run lock.
+    #[inline]
+    fn run_here(&self, engine: &Arc<Engine>, record: RawRef) -> Step {
+        super::mailbox::unreserve(self.actor);
+        if !record.claim() {
+            return Step::Done; // cancelled
+        }
+        let state = StateRef(self.inner().state);
+        let panicked = execute(engine, self.local, &record, state);
+        if record.entry.kind == Kind::Consuming && !panicked {
+            // The method has taken the state.
+            self.inner().state = std::ptr::null_mut();
+            let cause = format!("it was consumed by {}", record.entry.name);
+            life::end(engine, self.local, self.actor, self.inner(), &cause);
+            return Step::Dead;
+        }
+        if panicked {
+            return self.after_panic(engine, &record);
+        }
+        Step::Done
+    }
+
+    #[cold]
+    fn after_panic(&self, engine: &Arc<Engine>, record: &RawRef) -> Step {
+        if record.entry.kind == Kind::Consuming {
+            self.inner().state = std::ptr::null_mut();
+            let cause = format!("{} panicked while it consumed it", record.entry.name);
+            life::end(engine, self.local, self.actor, self.inner(), &cause);
+            return Step::Dead;
+        }
+        if !self.actor.more.get().is_some_and(|m| m.restart_on_panic) {
+            return Step::Done;
+        }
+        let cause = format!("{} panicked", record.entry.name);
+        if life::fall(engine, self.local, self.actor, self.inner(), &cause) {
+            Step::Done
+        } else {
+            Step::Dead
+        }
+    }
+}
+
+enum Step {
+    Done,
+    Wait(RawRef),
+    Dead,
+}
+
+fn access(kind: Kind) -> Access {
+    match kind {
+        Kind::Shared | Kind::AsyncShared => Access::Shared,
+        _ => Access::Exclusive,
+    }
+}
+
+/// Runs a claimed call with the actor's state; whether it panicked.
+#[inline]
+fn execute(engine: &Arc<Engine>, local: &Local, record: &RawRef, state: StateRef) -> bool {
+    let Run::Sync(run) = record.entry.run else { return false };
+    let before = local.current.replace(std::ptr::from_ref(&**record));
+    let hold = local.hold();
+    // SAFETY: claimed; the state is this actor's, alive, and access to it was admitted.
+    let outcome: std::thread::Result<Outcome> =
+        catch_unwind(AssertUnwindSafe(|| unsafe { run(local, record, state) }));
+    drop(hold);
+    local.current.set(before);
+    let panicked = outcome.is_err();
+    engine.settle(local, record, outcome);
+    panicked
+}
+
+/// Runs a shared call apart from the drainer: the gate has let it in.
+pub(in super::super) fn run_apart(engine: &Arc<Engine>, local: &Local, record: &RawRef) {
+    let Some(actor) = record.target() else { return };
+    if record.claim() {
+        // SAFETY: the gate keeps exclusive calls and death away while shared calls run, so the field is not written.
+        let state = StateRef(unsafe { (*actor.inner.get()).state });
+        let panicked = execute(engine, local, record, state);
+        if panicked && let Some(more) = actor.more.get() && more.restart_on_panic {
+            life::condemn(actor, true, &format!("{} panicked", record.entry.name));
+        }
+    }
+    leave(engine, local, actor, access(record.entry.kind));
+}
+
+/// A call that ran apart has ended: whoever waits for the gate goes on.
+pub(in super::super) fn leave(engine: &Arc<Engine>, local: &Local, actor: &ActorRef, access: Access) {
+    let Some(more) = actor.more.get() else { return };
+    let Some(gate) = more.gate.get() else { return };
+    let (resume, idle) = {
+        let mut gate = gate.lock();
+        let resume = gate.leave(access);
+        (resume, !gate.busy())
+    };
+    if resume || (idle && more.verdict.load(Ordering::Acquire) != 0) {
+        engine.push_actor(local, actor.clone());
+    }
+}
+
+impl ActorCell {
+    /// The arguments of a call are settled: it may run when its turn comes.
+    pub(in super::super) fn call_is_ready(&self, record: &RawRef) -> bool {
+        record.make_ready()
+    }
+}
+
+impl ActorRef {
+    /// See [`ActorCell::call_is_ready`]; wakes the drainer if it holds the call.
+    pub(in super::super) fn call_ready(&self, local: &Local, record: &RawRef) {
+        self.call_is_ready(record);
+        let more = self.more();
+        more.resolved.lock().push((record.caller, record.id));
+        let engine = Arc::clone(&local.engine);
+        let poke = super::mailbox::control(local, self, false);
+        engine.post(local, self, poke);
+    }
+}

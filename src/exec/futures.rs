@@ -1,0 +1,284 @@
+//! Async calls: futures on a tokio runtime that starts with the first of them.
+//!
+//! Invariant: a future that was launched settles its record exactly once: by finishing, by panicking, by being
+//! cancelled, or by being dropped with the runtime. Left out: IO and timers, which are tokio's.
+
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, Waker};
+
+use parking_lot::Mutex;
+use tokio::runtime::Runtime;
+
+use super::call::{CallError, Outcome, Params, StateRef, set_value};
+use super::cell::{CANCEL, RawRef};
+use super::engine::Engine;
+use super::entry::{FnEntry, Kind, Run};
+use super::local::{self, Local};
+use super::tasks::{AsyncExclusiveMethod, AsyncSharedMethod, AsyncTask};
+use crate::base::{Defaults, Error};
+use crate::core::gate::Kind as Access;
+use crate::value::Value;
+
+/// A call under way.
+pub type BoxFuture = Pin<Box<dyn Future<Output = Outcome> + Send>>;
+
+/// The async side of an engine.
+#[derive(Default)]
+pub struct Futures {
+    runtime: OnceLock<Option<Runtime>>,
+    /// Wakers of running calls by record id, so that cancellation reaches a call that waits.
+    wakers: Mutex<HashMap<u64, Waker>>,
+}
+
+impl Futures {
+    fn runtime(&self) -> Option<&Runtime> {
+        self.runtime
+            .get_or_init(|| {
+                tokio::runtime::Builder::new_multi_thread()
+                    .worker_threads(1)
+                    .thread_name("mobula-async")
+                    .enable_all()
+                    .build()
+                    .ok()
+            })
+            .as_ref()
+    }
+
+    /// Polls a call again, so that it sees that it was cancelled.
+    pub fn wake(&self, id: u64) {
+        let waker = self.wakers.lock().get(&id).cloned();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Ends the tokio runtime; futures still under way are dropped, and so settled.
+    pub fn shut_down(&mut self) {
+        if let Some(Some(runtime)) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// Launches a call to a function; queued, unclaimed.
+pub fn launch_task(engine: &Arc<Engine>, record: RawRef) {
+    if record.entry.kind != Kind::AsyncTask {
+        return;
+    }
+    // It may come from `Waiting` (inputs just settled, or none) or be ready.
+    record.make_ready();
+    if record.claim() {
+        launch(engine, record, StateRef(std::ptr::null_mut()), None);
+    }
+}
+
+/// Launches a claimed call to a method, which the gate has let in.
+pub fn launch_method(engine: &Arc<Engine>, record: RawRef, state: StateRef, access: Access) {
+    launch(engine, record, state, Some(access));
+}
+
+fn launch(engine: &Arc<Engine>, record: RawRef, state: StateRef, access: Option<Access>) {
+    let Run::Async(run) = record.entry.run else { return };
+    if let Some(extra) = record.extra() {
+        extra.begin_attempt();
+    }
+    // SAFETY: claimed; the state, if any, is the actor's, and the gate keeps it until `leave`.
+    let future = unsafe { run(record.clone(), state) };
+    let call = Running { engine: Arc::clone(engine), record, access, future: Some(future) };
+    match engine.futures.runtime() {
+        Some(runtime) => drop(runtime.spawn(call)),
+        None => drop(call), // settles it
+    }
+}
+
+/// A launched call.
+struct Running {
+    engine: Arc<Engine>,
+    record: RawRef,
+    access: Option<Access>,
+    future: Option<BoxFuture>,
+}
+
+impl Running {
+    fn end(&mut self, outcome: std::thread::Result<Outcome>) {
+        // The future goes first: it borrows the state and the arguments.
+        let dropped = catch_unwind(AssertUnwindSafe(|| self.future = None));
+        let outcome = if dropped.is_err() { Ok(Err(self.why_dropped())) } else { outcome };
+        self.engine.futures.wakers.lock().remove(&self.record.id);
+        let engine = Arc::clone(&self.engine);
+        let settled = local::with(|local| {
+            engine.settle(local, &self.record, outcome);
+            if let (Some(access), Some(actor)) = (self.access, self.record.target()) {
+                let actor = actor.clone();
+                super::actor::leave(&engine, local, &actor, access);
+            }
+        });
+        if settled.is_err() {
+            // The runtime is gone from this process; whoever still waits looks at the record itself.
+            super::wait::settle_without_runtime(&self.record);
+        }
+    }
+
+    fn why_dropped(&self) -> CallError {
+        if self.record.state() & CANCEL != 0 {
+            return CallError::Runtime(Error::Cancelled { function: self.record.entry.name });
+        }
+        CallError::Runtime(Error::ShutDown)
+    }
+}
+
+impl Future for Running {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = &mut *self;
+        {
+            let mut wakers = this.engine.futures.wakers.lock();
+            match wakers.get_mut(&this.record.id) {
+                Some(waker) => waker.clone_from(cx.waker()),
+                None => drop(wakers.insert(this.record.id, cx.waker().clone())),
+            }
+        }
+        if this.record.state() & CANCEL != 0 {
+            let why = this.why_dropped();
+            this.end(Ok(Err(why)));
+            return Poll::Ready(());
+        }
+        let Some(future) = this.future.as_mut() else { return Poll::Ready(()) };
+        let current = std::ptr::from_ref(&*this.record);
+        let before = local::with(|l| l.current.replace(current));
+        super::panics::POLLING.set(true);
+        let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx)));
+        super::panics::POLLING.set(false);
+        if let Ok(before) = before {
+            let _ = local::with(|l| l.current.set(before));
+        }
+        match polled {
+            Ok(Poll::Pending) => Poll::Pending,
+            Ok(Poll::Ready(outcome)) => {
+                this.end(Ok(outcome));
+                Poll::Ready(())
+            }
+            Err(panic) => {
+                this.end(Err(panic));
+                Poll::Ready(())
+            }
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if self.future.is_some() {
+            let why = self.why_dropped();
+            self.end(Ok(Err(why)));
+        }
+    }
+}
+
+/// # Safety
+/// As for [`set_value`].
+unsafe fn keep<T: Value>(record: &RawRef, value: &T) -> Outcome {
+    // SAFETY: the caller's promise.
+    let kept = local::with(|local| unsafe { set_value(local, record, value) })?;
+    Ok(kept?)
+}
+
+fn read<'a, P: Params>(record: &'a RawRef) -> Result<P::Decoded<'a>, CallError> {
+    // SAFETY: called by the runners below, whose records are claimed calls with parameters `P`, and which keep the record
+    // and its arguments until the future is done.
+    let read = local::with(|local: &Local| unsafe { P::read(local, record) })?;
+    Ok(read?)
+}
+
+/// # Safety
+/// The record is a claimed call of `F`.
+unsafe fn run_task<F: AsyncTask>(record: RawRef, _: StateRef) -> BoxFuture
+where
+    for<'a> <F::Params as Params>::Decoded<'a>: Send,
+{
+    Box::pin(async move {
+        let value = F::call(read::<F::Params>(&record)?).await?;
+        // SAFETY: claimed, and the borrows of the arguments ended with the call.
+        unsafe { keep(&record, &value) }
+    })
+}
+
+/// # Safety
+/// The record is a claimed call of `M`; the state is a live `M::Actor` that nobody else uses until the future ends.
+unsafe fn run_exclusive<M: AsyncExclusiveMethod>(record: RawRef, state: StateRef) -> BoxFuture
+where
+    for<'a> <M::Params as Params>::Decoded<'a>: Send,
+{
+    Box::pin(async move {
+        let state = state;
+        // SAFETY: the caller's promise.
+        let this = unsafe { &mut *state.0.cast::<M::Actor>() };
+        let value = M::call(this, read::<M::Params>(&record)?).await?;
+        // SAFETY: as in `run_task`.
+        unsafe { keep(&record, &value) }
+    })
+}
+
+/// # Safety
+/// As for [`run_exclusive`], but others may share the state.
+unsafe fn run_shared<M: AsyncSharedMethod>(record: RawRef, state: StateRef) -> BoxFuture
+where
+    for<'a> <M::Params as Params>::Decoded<'a>: Send,
+    M::Actor: Sync,
+{
+    Box::pin(async move {
+        let state = state;
+        // SAFETY: the caller's promise.
+        let this = unsafe { &*state.0.cast::<M::Actor>() };
+        let value = M::call(this, read::<M::Params>(&record)?).await?;
+        // SAFETY: as in `run_task`.
+        unsafe { keep(&record, &value) }
+    })
+}
+
+impl FnEntry {
+    /// The entry of an `async fn`.
+    pub const fn async_task<F: AsyncTask>(
+        name: &'static str,
+        file: &'static str,
+        line: u32,
+        defaults: Defaults,
+    ) -> FnEntry
+    where
+        for<'a> <F::Params as Params>::Decoded<'a>: Send,
+    {
+        let run = Run::Async(run_task::<F>);
+        FnEntry::make::<F::Output>(name, file, line, defaults, Kind::AsyncTask, run)
+    }
+
+    /// The entry of an `async` method over `&mut self`.
+    pub const fn async_exclusive_method<M: AsyncExclusiveMethod>(
+        name: &'static str,
+        file: &'static str,
+        line: u32,
+    ) -> FnEntry
+    where
+        for<'a> <M::Params as Params>::Decoded<'a>: Send,
+    {
+        let run = Run::Async(run_exclusive::<M>);
+        FnEntry::make::<M::Output>(name, file, line, Defaults::NONE, Kind::AsyncExclusive, run)
+    }
+
+    /// The entry of an `async` method over `&self`.
+    pub const fn async_shared_method<M: AsyncSharedMethod>(
+        name: &'static str,
+        file: &'static str,
+        line: u32,
+    ) -> FnEntry
+    where
+        for<'a> <M::Params as Params>::Decoded<'a>: Send,
+        M::Actor: Sync,
+    {
+        let run = Run::Async(run_shared::<M>);
+        FnEntry::make::<M::Output>(name, file, line, Defaults::NONE, Kind::AsyncShared, run)
+    }
+}

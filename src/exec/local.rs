@@ -1,0 +1,293 @@
+//! What a thread keeps of the runtime: its queues, its scratch buffer, what it runs now.
+//!
+//! Every thread that touches the runtime gets one: executors, `main`, the user's own threads. Work is pushed to the
+//! thread's own deques; executors steal from all of them.
+//!
+//! Invariant: a [`Local`] belongs to one thread and one start of the runtime (its generation); it is replaced when the
+//! runtime was started anew, but not under the feet of a call that uses it (`busy`).
+//! Left out: who steals when, see `executor`.
+
+use std::cell::{Cell, RefCell};
+use std::mem::ManuallyDrop;
+use std::ops::{Deref, DerefMut};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crossbeam_deque::{Stealer, Worker};
+use parking_lot::RwLock;
+
+use super::actor::ActorRef;
+use super::cell::{RawRef, Record};
+use super::engine::Engine;
+use crate::base::Error;
+use crate::value::Ser;
+
+/// Even: no runtime; odd: one is up. Each start and stop counts.
+static GENERATION: AtomicU64 = AtomicU64::new(0);
+static ENGINE: RwLock<Option<Arc<Engine>>> = RwLock::new(None);
+static THREADS: AtomicU64 = AtomicU64::new(1);
+
+/// Ids are a thread's number and a count of its own.
+const ID_BITS: u32 = 40;
+
+/// What executors see of a thread's queues.
+#[derive(Debug)]
+pub struct Outbox {
+    /// Calls ready to run.
+    pub tasks: Stealer<RawRef>,
+    /// Actors with mail.
+    pub actors: Stealer<ActorRef>,
+    /// How many were ever pushed; written by the owner alone.
+    pub pushes: AtomicU64,
+}
+
+/// One thread's part of the runtime.
+pub struct Local {
+    /// The runtime.
+    pub engine: Arc<Engine>,
+    generation: u64,
+    /// Calls this thread made ready.
+    pub tasks: Worker<RawRef>,
+    /// Actors this thread sent mail.
+    pub actors: Worker<ActorRef>,
+    /// The same, as others see it.
+    pub outbox: Arc<Outbox>,
+    thread: u64,
+    ids: Cell<u64>,
+    ser: Cell<Option<Box<Ser>>>,
+    /// What runs on this thread now, innermost; null if nothing.
+    pub current: Cell<*const Record>,
+    /// The actors whose methods run on this thread now, innermost last.
+    pub on_stack: RefCell<Vec<*const ()>>,
+    /// A CPU is leased to this thread.
+    pub leased: Cell<bool>,
+    /// This is an executor of the runtime, not a thread of the user's.
+    pub executor: bool,
+    /// Below this address the stack is too short to run a call on top.
+    pub(super) stack_floor: Cell<usize>,
+    /// Frames that hold a reference to this.
+    pub busy: Cell<u32>,
+    /// Waits by spinning that paid, lately.
+    pub spin: Cell<crate::core::Spin>,
+}
+
+thread_local! {
+    static FAST: Cell<*const Local> = const { Cell::new(std::ptr::null()) };
+    static OWNED: RefCell<Owned> = const { RefCell::new(Owned(Vec::new())) };
+}
+
+/// The thread's locals: the last is the current one, others are in use by frames further up.
+struct Owned(Vec<Rc<Local>>);
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        let _ = FAST.try_with(|f| f.set(std::ptr::null()));
+    }
+}
+
+/// Runs `f` with this thread's part of the runtime that is up; an error if none is.
+#[inline]
+pub fn with<R>(f: impl FnOnce(&Local) -> R) -> Result<R, Error> {
+    let fast = FAST.try_with(Cell::get).unwrap_or(std::ptr::null());
+    if !fast.is_null() {
+        // SAFETY: FAST points to the last of OWNED, which is dropped only after FAST was changed, and only when no frame
+        // uses it (`busy`) or the thread ends.
+        let local = unsafe { &*fast };
+        if local.generation == GENERATION.load(Ordering::Relaxed) {
+            return Ok(f(local));
+        }
+    }
+    let local = enter()?;
+    Ok(f(&local))
+}
+
+#[cold]
+#[inline(never)]
+fn enter() -> Result<Rc<Local>, Error> {
+    let engine = ENGINE.read();
+    let generation = GENERATION.load(Ordering::Relaxed);
+    let Some(engine) = engine.as_ref() else {
+        return Err(if generation == 0 { Error::NotInitialized } else { Error::ShutDown });
+    };
+    let local = Rc::new(Local::new(Arc::clone(engine), generation, false));
+    install(&local);
+    Ok(local)
+}
+
+fn install(local: &Rc<Local>) {
+    let _ = OWNED.try_with(|o| {
+        let mut o = o.borrow_mut();
+        let stale: Vec<_> = o.0.extract_if(.., |old| old.busy.get() == 0).collect();
+        o.0.push(Rc::clone(local));
+        FAST.set(Rc::as_ptr(local));
+        drop(o);
+        drop(stale); // may free objects, which may look for the local
+    });
+}
+
+/// Makes `engine` the runtime of this process.
+pub fn start(engine: &Arc<Engine>) -> Result<u64, Error> {
+    let mut slot = ENGINE.write();
+    if slot.is_some() {
+        return Err(Error::AlreadyInitialized);
+    }
+    *slot = Some(Arc::clone(engine));
+    Ok(GENERATION.fetch_add(1, Ordering::Release) + 1)
+}
+
+/// Takes the runtime away: calls from now on fail.
+pub fn stop() {
+    let engine = {
+        let mut slot = ENGINE.write();
+        GENERATION.fetch_add(1, Ordering::Release);
+        slot.take()
+    };
+    drop(engine);
+}
+
+/// Forgets this thread's part of a runtime that has stopped, if no frame uses it.
+pub fn leave() {
+    FAST.set(std::ptr::null());
+    let stale: Vec<_> = OWNED
+        .try_with(|o| o.borrow_mut().0.extract_if(.., |l| l.busy.get() == 0).collect())
+        .unwrap_or_default();
+    drop(stale);
+}
+
+/// Whether the runtime that `engine` belongs to is the one that is up.
+pub fn is_up() -> bool {
+    GENERATION.load(Ordering::Relaxed) % 2 == 1
+}
+
+impl Local {
+    fn new(engine: Arc<Engine>, generation: u64, executor: bool) -> Local {
+        let (tasks, actors) = (Worker::new_lifo(), Worker::new_lifo());
+        let outbox = Arc::new(Outbox {
+            tasks: tasks.stealer(),
+            actors: actors.stealer(),
+            pushes: AtomicU64::new(0),
+        });
+        engine.enlist(&outbox);
+        Local {
+            engine,
+            generation,
+            tasks,
+            actors,
+            outbox,
+            thread: THREADS.fetch_add(1, Ordering::Relaxed),
+            ids: Cell::new(0),
+            ser: Cell::new(Some(Box::default())),
+            current: Cell::new(std::ptr::null()),
+            on_stack: RefCell::new(Vec::new()),
+            leased: Cell::new(false),
+            executor,
+            stack_floor: Cell::new(super::stack::floor()),
+            busy: Cell::new(0),
+            spin: Cell::new(crate::core::Spin::new()),
+        }
+    }
+
+    /// The local of a new executor thread, which this is.
+    pub fn for_executor(engine: &Arc<Engine>, generation: u64) -> Rc<Local> {
+        let local = Rc::new(Local::new(Arc::clone(engine), generation, true));
+        install(&local);
+        local
+    }
+
+    /// A fresh id, never zero.
+    #[inline]
+    pub fn next_id(&self) -> u64 {
+        let n = self.ids.get() + 1;
+        self.ids.set(n);
+        (self.thread << ID_BITS) | n
+    }
+
+    /// Who calls: the call that runs here, or this thread.
+    #[inline]
+    pub fn caller(&self) -> u64 {
+        let current = self.current.get();
+        if current.is_null() {
+            return self.thread << ID_BITS;
+        }
+        // SAFETY: whoever set `current` keeps the record until it is set back.
+        unsafe { (*current).id }
+    }
+
+    /// The scratch writer, for as long as the guard lives; a fresh one if user code is called while it is in use.
+    #[inline]
+    pub fn borrow_ser(&self) -> SerGuard<'_> {
+        let ser = self.ser.take().unwrap_or_default();
+        SerGuard { local: self, ser: ManuallyDrop::new(ser) }
+    }
+
+    /// Marks this local as in use by a frame until the guard goes.
+    #[inline]
+    pub fn hold(&self) -> Hold<'_> {
+        self.busy.set(self.busy.get() + 1);
+        Hold(self)
+    }
+
+    /// A number that is this thread's alone, for entries in lists of waiters.
+    pub fn outbox_key(&self) -> usize {
+        Arc::as_ptr(&self.outbox).addr()
+    }
+
+    /// Counts a push to one of the queues.
+    #[inline]
+    pub fn count_push(&self) {
+        let pushes = &self.outbox.pushes;
+        pushes.store(pushes.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Local {
+    fn drop(&mut self) {
+        self.engine.delist(&self.outbox);
+        while let Some(task) = self.tasks.pop() {
+            self.engine.inject_task(task);
+        }
+        while let Some(actor) = self.actors.pop() {
+            self.engine.inject_actor(actor);
+        }
+    }
+}
+
+/// See [`Local::hold`].
+pub struct Hold<'a>(&'a Local);
+
+impl Drop for Hold<'_> {
+    fn drop(&mut self) {
+        self.0.busy.set(self.0.busy.get() - 1);
+    }
+}
+
+/// See [`Local::borrow_ser`].
+pub struct SerGuard<'a> {
+    local: &'a Local,
+    ser: ManuallyDrop<Box<Ser>>,
+}
+
+impl Deref for SerGuard<'_> {
+    type Target = Ser;
+    #[inline]
+    fn deref(&self) -> &Ser {
+        &self.ser
+    }
+}
+
+impl DerefMut for SerGuard<'_> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut Ser {
+        &mut self.ser
+    }
+}
+
+impl Drop for SerGuard<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        // SAFETY: taken once, here.
+        let ser = unsafe { ManuallyDrop::take(&mut self.ser) };
+        self.local.ser.set(Some(ser));
+    }
+}

@@ -1,0 +1,145 @@
+//! A call's options: what the attribute said, what the call itself says, and what of it the record must carry.
+//!
+//! Invariant: a call without options beyond the ordinary carries none of this ([`Extra`] is absent).
+//! Left out: the builder methods that users see (`api`).
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::base::{Defaults, Demand, Error, Units};
+
+/// Options of one call or of one actor's creation, each overriding its attribute's.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// CPUs.
+    pub num_cpus: Option<f64>,
+    /// GPUs.
+    pub num_gpus: Option<f64>,
+    /// Custom resources; any given here replaces the attribute's of the same name.
+    pub resources: Vec<(String, f64)>,
+    /// Further attempts after a crash or, with `retry_panics`, a panic.
+    pub max_retries: Option<u32>,
+    /// Whether panics are retried.
+    pub retry_panics: Option<bool>,
+    /// Higher runs first.
+    pub priority: Option<i32>,
+    /// Restarts of an actor.
+    pub max_restarts: Option<u32>,
+    /// `&self` methods side by side.
+    pub max_concurrency: Option<u32>,
+    /// Bound of the mailbox.
+    pub max_pending: Option<u32>,
+    /// Whether a full mailbox fails the call instead of waiting.
+    pub fail_when_full: bool,
+    /// Whether a panic ends the actor.
+    pub restart_on_panic: Option<bool>,
+    /// The actor's name.
+    pub name: Option<String>,
+    /// Whether the actor outlives its handles.
+    pub detached: bool,
+    /// Whether a living actor of that name is taken instead of a new one.
+    pub get_or_create: bool,
+}
+
+/// How often a crashed call is tried again unless told otherwise.
+pub const DEFAULT_RETRIES: u32 = 3;
+
+/// What a record carries beyond the ordinary.
+#[derive(Debug)]
+pub struct Extra {
+    /// What it takes while it runs, if that is not the common one CPU at priority 0.
+    pub demand: Option<Demand>,
+    /// Higher runs first.
+    pub priority: i32,
+    /// Further attempts after a panic.
+    pub panic_retries: u32,
+    /// Attempts begun so far.
+    pub attempts: AtomicU32,
+    /// The GPUs it was given.
+    pub gpus: std::sync::OnceLock<Vec<u32>>,
+}
+
+impl Extra {
+    /// One more attempt; its number, from 1.
+    pub fn begin_attempt(&self) -> u32 {
+        self.attempts.fetch_add(1, Ordering::Relaxed) + 1
+    }
+}
+
+/// The demand that options and defaults spell, where nothing said means `base_cpu`.
+pub fn demand(options: &Options, defaults: &Defaults, base_cpu: Units) -> Result<Demand, Error> {
+    fn units(resource: &str, amount: f64) -> Result<Units, Error> {
+        Units::from_f64(amount)
+            .map_err(|why| Error::BadAmount { resource: resource.to_owned(), why })
+    }
+    let mut demand = Demand::cpu_only(match options.num_cpus.or(defaults.num_cpus) {
+        Some(n) => units("num_cpus", n)?,
+        None => base_cpu,
+    });
+    if let Some(n) = options.num_gpus.or(defaults.num_gpus) {
+        demand.gpu = units("num_gpus", n)?;
+    }
+    let given = options.resources.iter().map(|(n, a)| (n.as_str(), *a));
+    let inherited = defaults
+        .resources
+        .iter()
+        .copied()
+        .filter(|(n, _)| !options.resources.iter().any(|(m, _)| m == n));
+    for (name, amount) in given.chain(inherited) {
+        demand = demand.with_custom(name, units(name, amount)?);
+    }
+    Ok(demand)
+}
+
+/// What a task's record must carry; nothing for the common task.
+pub fn task_extra(options: &Options, defaults: &Defaults) -> Result<Option<Box<Extra>>, Error> {
+    let demand = demand(options, defaults, Units::ONE)?;
+    let priority = options.priority.or(defaults.priority).unwrap_or(0);
+    let retry_panics = options.retry_panics.or(defaults.retry_panics).unwrap_or(false);
+    let retries = options.max_retries.or(defaults.max_retries).unwrap_or(DEFAULT_RETRIES);
+    let panic_retries = if retry_panics { retries } else { 0 };
+    let common = demand == Demand::ONE_CPU && priority == 0;
+    if common && panic_retries == 0 {
+        return Ok(None);
+    }
+    Ok(Some(Box::new(Extra {
+        demand: (!common).then_some(demand),
+        priority,
+        panic_retries,
+        attempts: AtomicU32::new(0),
+        gpus: std::sync::OnceLock::new(),
+    })))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_common_task_carries_nothing() {
+        assert!(task_extra(&Options::default(), &Defaults::NONE).unwrap().is_none());
+        let one = Options { num_cpus: Some(1.0), ..Options::default() };
+        assert!(task_extra(&one, &Defaults::NONE).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_call_overrides_its_attribute_piece_by_piece() {
+        let attribute = Defaults {
+            num_cpus: Some(2.0),
+            resources: &[("disk", 1.0), ("net", 2.0)],
+            ..Defaults::NONE
+        };
+        let call = Options { resources: vec![("net".into(), 5.0)], ..Options::default() };
+        let d = demand(&call, &attribute, Units::ONE).unwrap();
+        let expected = Demand::cpu_only(Units::whole(2))
+            .with_custom("disk", Units::ONE)
+            .with_custom("net", Units::whole(5));
+        assert_eq!(d, expected);
+    }
+
+    #[test]
+    fn an_amount_that_is_none_is_refused_by_name() {
+        let call = Options { num_gpus: Some(-1.0), ..Options::default() };
+        let e = task_extra(&call, &Defaults::NONE).unwrap_err();
+        assert!(e.to_string().contains("num_gpus"), "{e}");
+    }
+}

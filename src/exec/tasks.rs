@@ -1,0 +1,266 @@
+//! What a macro writes for each remote item, as traits, and how such an item is run.
+//!
+//! Everything that touches records and states happens here, generic over those traits, so that generated code is safe
+//! code and a mismatch of types cannot be written down.
+//!
+//! Invariant: the functions named in an entry are monomorphised for the very types the entry's calls are archived with.
+//! Left out: attribute parsing, which is the macro's.
+
+use super::call::{CallError, Outcome, Params, StateRef, set_value};
+use super::cell::RawRef;
+use super::entry::{ActorEntry, FnEntry, Kind, Run};
+use super::local::Local;
+use crate::base::Defaults;
+use crate::value::Value;
+
+#[cfg(feature = "async")]
+pub use super::futures::{BoxFuture, Futures, launch_method, launch_task};
+
+/// A remote function.
+pub trait Task: 'static {
+    /// Its parameters.
+    type Params: Params;
+    /// Its value when it succeeds.
+    type Output: Value;
+    /// Its entry.
+    const ENTRY: &'static FnEntry;
+}
+
+/// A function that runs on an executor.
+pub trait SyncTask: Task {
+    /// Calls it.
+    fn call(args: <Self::Params as Params>::Decoded<'_>) -> Result<Self::Output, CallError>;
+}
+
+/// An `async fn`.
+pub trait AsyncTask: Task {
+    /// Calls it.
+    fn call(
+        args: <Self::Params as Params>::Decoded<'_>,
+    ) -> impl Future<Output = Result<Self::Output, CallError>> + Send;
+}
+
+/// An actor type.
+pub trait Actor: Sized + Send + 'static {
+    /// What its handles deref to: its methods.
+    type Methods: ActorMethods;
+    /// Its constructor's parameters.
+    type Params: Params;
+    /// Its entry.
+    const ENTRY: &'static ActorEntry;
+    /// Makes one.
+    fn construct(args: <Self::Params as Params>::Decoded<'_>) -> Result<Self, CallError>;
+}
+
+/// The methods of a handle, made from the handle beneath.
+pub trait ActorMethods: Send + Sync + 'static {
+    /// Wraps a handle.
+    fn from_raw(raw: super::RawHandle) -> Self;
+    /// The handle.
+    fn raw(&self) -> &super::RawHandle;
+}
+
+/// A remote method.
+pub trait Method: 'static {
+    /// Its actor.
+    type Actor: Actor;
+    /// Its parameters without the receiver.
+    type Params: Params;
+    /// Its value when it succeeds.
+    type Output: Value;
+    /// Its entry.
+    const ENTRY: &'static FnEntry;
+}
+
+/// `&mut self`.
+pub trait ExclusiveMethod: Method {
+    /// Calls it.
+    fn call(
+        this: &mut Self::Actor,
+        args: <Self::Params as Params>::Decoded<'_>,
+    ) -> Result<Self::Output, CallError>;
+}
+
+/// `&self`.
+pub trait SharedMethod: Method {
+    /// Calls it.
+    fn call(
+        this: &Self::Actor,
+        args: <Self::Params as Params>::Decoded<'_>,
+    ) -> Result<Self::Output, CallError>;
+}
+
+/// `self`.
+pub trait ConsumingMethod: Method {
+    /// Calls it.
+    fn call(
+        this: Self::Actor,
+        args: <Self::Params as Params>::Decoded<'_>,
+    ) -> Result<Self::Output, CallError>;
+}
+
+/// `async` over `&mut self`.
+pub trait AsyncExclusiveMethod: Method {
+    /// Calls it.
+    fn call<'a>(
+        this: &'a mut Self::Actor,
+        args: <Self::Params as Params>::Decoded<'a>,
+    ) -> impl Future<Output = Result<Self::Output, CallError>> + Send + 'a;
+}
+
+/// `async` over `&self`.
+pub trait AsyncSharedMethod: Method {
+    /// Calls it.
+    fn call<'a>(
+        this: &'a Self::Actor,
+        args: <Self::Params as Params>::Decoded<'a>,
+    ) -> impl Future<Output = Result<Self::Output, CallError>> + Send + 'a;
+}
+
+/// Puts a value into its record, unless nobody is left to see it.
+///
+/// # Safety
+/// As for [`set_value`].
+#[inline]
+unsafe fn keep<T: Value>(local: &Local, record: &RawRef, value: &T) -> Outcome {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if record.is_unique() {
+            record.drop_args();
+            return Ok(());
+        }
+        Ok(set_value(local, record, value)?)
+    }
+}
+
+/// # Safety
+/// The record is a claimed call of `F`.
+unsafe fn run_task<F: SyncTask>(local: &Local, record: &RawRef, _: StateRef) -> Outcome {
+    // SAFETY: the caller's promise: written for F's parameters, claimed; the borrows end before the value is kept.
+    unsafe {
+        let value = F::call(F::Params::read(local, record)?)?;
+        keep(local, record, &value)
+    }
+}
+
+/// # Safety
+/// The record is a claimed call of `M`; the state is a live `M::Actor` that nobody else uses.
+unsafe fn run_exclusive<M: ExclusiveMethod>(
+    local: &Local,
+    record: &RawRef,
+    state: StateRef,
+) -> Outcome {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let this = &mut *state.0.cast::<M::Actor>();
+        let value = M::call(this, M::Params::read(local, record)?)?;
+        keep(local, record, &value)
+    }
+}
+
+/// # Safety
+/// As for [`run_exclusive`], but others may share the state.
+unsafe fn run_shared<M: SharedMethod>(local: &Local, record: &RawRef, state: StateRef) -> Outcome {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let this = &*state.0.cast::<M::Actor>();
+        let value = M::call(this, M::Params::read(local, record)?)?;
+        keep(local, record, &value)
+    }
+}
+
+/// # Safety
+/// As for [`run_exclusive`]; the state is gone afterwards, also after a panic or an error.
+unsafe fn run_consuming<M: ConsumingMethod>(
+    local: &Local,
+    record: &RawRef,
+    state: StateRef,
+) -> Outcome {
+    // SAFETY: the caller's promise; the state is a leaked box.
+    unsafe {
+        let this = Box::from_raw(state.0.cast::<M::Actor>());
+        let value = M::call(*this, M::Params::read(local, record)?)?;
+        keep(local, record, &value)
+    }
+}
+
+/// # Safety
+/// The record holds the constructor's arguments, which nobody else touches; `out` points to a place for a pointer.
+unsafe fn run_constructor<A: Actor>(local: &Local, record: &RawRef, out: StateRef) -> Outcome {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let state = A::construct(A::Params::read(local, record)?)?;
+        out.0.cast::<*mut ()>().write(Box::into_raw(Box::new(state)).cast());
+    }
+    Ok(())
+}
+
+/// # Safety
+/// `state` is a leaked box of an `A`, not used again.
+unsafe fn drop_state<A>(state: *mut ()) {
+    // SAFETY: the caller's promise.
+    drop(unsafe { Box::from_raw(state.cast::<A>()) });
+}
+
+impl FnEntry {
+    /// The entry of a function.
+    pub const fn sync_task<F: SyncTask>(
+        name: &'static str,
+        file: &'static str,
+        line: u32,
+        defaults: Defaults,
+    ) -> FnEntry {
+        FnEntry::make::<F::Output>(name, file, line, defaults, Kind::Task, Run::Sync(run_task::<F>))
+    }
+
+    /// The entry of a `&mut self` method.
+    pub const fn exclusive_method<M: ExclusiveMethod>(
+        name: &'static str,
+        file: &'static str,
+        line: u32,
+    ) -> FnEntry {
+        let run = Run::Sync(run_exclusive::<M>);
+        FnEntry::make::<M::Output>(name, file, line, Defaults::NONE, Kind::Exclusive, run)
+    }
+
+    /// The entry of a `&self` method.
+    pub const fn shared_method<M: SharedMethod>(
+        name: &'static str,
+        file: &'static str,
+        line: u32,
+    ) -> FnEntry {
+        let run = Run::Sync(run_shared::<M>);
+        FnEntry::make::<M::Output>(name, file, line, Defaults::NONE, Kind::Shared, run)
+    }
+
+    /// The entry of a `self` method.
+    pub const fn consuming_method<M: ConsumingMethod>(
+        name: &'static str,
+        file: &'static str,
+        line: u32,
+    ) -> FnEntry {
+        let run = Run::Sync(run_consuming::<M>);
+        FnEntry::make::<M::Output>(name, file, line, Defaults::NONE, Kind::Consuming, run)
+    }
+}
+
+impl ActorEntry {
+    /// The entry of an actor: `on_struct` and `on_impl` are what its two attributes said.
+    pub const fn new<A: Actor>(
+        name: &'static str,
+        file: &'static str,
+        line: u32,
+        on_struct: Defaults,
+        on_impl: Defaults,
+    ) -> ActorEntry {
+        let run = Run::Sync(run_constructor::<A>);
+        ActorEntry {
+            name,
+            file,
+            line,
+            defaults: on_impl.over(on_struct),
+            constructor: FnEntry::make::<()>(name, file, line, Defaults::NONE, Kind::Constructor, run),
+            drop_state: drop_state::<A>,
+        }
+    }
+}

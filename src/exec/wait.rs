@@ -1,0 +1,424 @@
+//! Waiting: a caller that needs a value does the work itself if nobody has begun it, else it waits.
+//!
+//! Waiting goes in steps: run the awaited call here, if it is ready and there is stack and a CPU for it; drain its actor,
+//! if nobody is at it; spin briefly; lend the CPU to another thread and sleep until told.
+//!
+//! Invariant: only the awaited call, and what stands before it in its actor's mailbox, is ever run here; unrelated work
+//! never comes onto a waiting stack. Left out: how values are read afterwards.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::cell::{self, Phase, RawRef, Record, finished};
+use super::engine::Engine;
+use super::local::Local;
+use super::waiter::{Latch, Waiter, WaiterKind};
+use crate::base::Error;
+
+/// How long a sleeper sleeps before it looks whether the runtime was shut down.
+const LOOK_UP: Duration = Duration::from_millis(100);
+/// The longest that a waiting caller spins.
+const SPIN: Duration = Duration::from_micros(10);
+
+/// A thread that blocks: its CPU is lent until this goes.
+pub(super) struct Block<'a> {
+    engine: &'a Arc<Engine>,
+    local: &'a Local,
+    lent_lease: bool,
+    lent_task: Option<u64>,
+    covered: bool,
+}
+
+impl Drop for Block<'_> {
+    fn drop(&mut self) {
+        if self.covered {
+            self.engine.crew.uncover();
+        }
+        if self.lent_lease || self.lent_task.is_some() {
+            let (lease, task) = (self.lent_lease, self.lent_task);
+            self.engine.with_ledger(self.local, |a, _| {
+                if lease {
+                    a.ledger.reclaim_lease();
+                }
+                if let Some(task) = task {
+                    a.ledger.reclaim(task);
+                }
+            });
+        }
+    }
+}
+
+impl Engine {
+    /// Lends what this thread holds of CPUs, because it is about to sleep.
+    pub(super) fn block<'a>(self: &'a Arc<Engine>, local: &'a Local) -> Block<'a> {
+        let lent_lease = local.leased.get();
+        let current = local.current.get();
+        let lent_task = (!current.is_null())
+            // SAFETY: `current` is kept alive by the frame that set it.
+            .then(|| unsafe { &*current })
+            .filter(|r| r.target().is_none() && r.extra().is_some_and(|e| e.demand.is_some()))
+            .map(|r| r.id);
+        if lent_lease || lent_task.is_some() {
+            self.with_ledger(local, |a, out| {
+                if lent_lease {
+                    a.ledger.lend_lease(out);
+                }
+                if let Some(task) = lent_task {
+                    a.ledger.lend(task, out);
+                }
+            });
+        }
+        if local.executor {
+            self.crew.cover(self);
+        } else if self.look().1 > 0 {
+            self.crew.notify_injected();
+        }
+        Block { engine: self, local, lent_lease, lent_task, covered: local.executor }
+    }
+
+    /// Whether there is room on this stack for another call.
+    #[inline]
+    fn has_stack(&self, local: &Local) -> bool {
+        super::stack::here() > local.stack_floor.get()
+    }
+
+    /// Tries to end the call by running it here; whether anything was done.
+    #[inline]
+    fn help(self: &Arc<Engine>, local: &Local, record: &RawRef) -> Result<bool, Error> {
+        if cell::phase(record.state()) != Phase::Queued || !self.has_stack(local) {
+            return Ok(false);
+        }
+        if let Some(actor) = record.target() {
+            if local.on_stack.borrow().contains(&actor.mark()) {
+                return Err(self_wait(record));
+            }
+            let helped = super::actor::drain_here(self, local, actor, Some(record));
+            if helped {
+                self.forget_actor(local, actor);
+            }
+            return Ok(helped);
+        }
+        if record.entry.is_async() {
+            return Ok(false);
+        }
+        // A call with its own resources has them already; the common one needs a CPU, which an executor has.
+        let own = record.extra().is_some_and(|e| e.demand.is_some());
+        let had = local.leased.get();
+        if !own && !had && !self.inherits_cpu(local) && !self.lease(local) {
+            return Ok(false);
+        }
+        let claimed = record.claim();
+        if claimed {
+            if !own {
+                self.forget_task(local, record);
+            }
+            self.execute(local, record);
+        }
+        if !local.executor && !had && !own {
+            self.unlease(local);
+        }
+        Ok(claimed)
+    }
+
+    /// Whether the call that runs here holds a CPU which the awaited one may use, since the one waits for the other.
+    fn inherits_cpu(&self, local: &Local) -> bool {
+        let current = local.current.get();
+        if current.is_null() {
+            return false;
+        }
+        // SAFETY: `current` is kept alive by the frame that set it.
+        let record = unsafe { &*current };
+        record
+            .extra()
+            .and_then(|e| e.demand.as_ref())
+            .is_some_and(|d| d.cpu >= crate::base::Units::ONE)
+    }
+
+    /// Takes a call that was claimed out of this thread's queue again, if it is on top.
+    #[inline]
+    fn forget_task(&self, local: &Local, record: &Record) {
+        if let Some(top) = local.tasks.pop()
+            && !top.same(record)
+        {
+            local.tasks.push(top);
+        }
+    }
+
+    #[inline]
+    fn forget_actor(&self, local: &Local, actor: &super::actor::ActorRef) {
+        if let Some(top) = local.actors.pop()
+            && !top.same(actor)
+        {
+            local.actors.push(top);
+        }
+    }
+
+    /// Waits until the call has ended.
+    ///
+    /// Fails when time runs out, when it could never end, or when the runtime shuts down first.
+    #[inline]
+    pub fn wait(
+        self: &Arc<Engine>,
+        local: &Local,
+        record: &RawRef,
+        deadline: Option<Instant>,
+    ) -> Result<(), Error> {
+        if finished(record.state()) {
+            return Ok(());
+        }
+        let _hold = local.hold();
+        if self.help(local, record)? && finished(record.state()) {
+            return Ok(());
+        }
+        self.wait_slowly(local, record, deadline)
+    }
+
+    #[inline(never)]
+    fn wait_slowly(
+        self: &Arc<Engine>,
+        local: &Local,
+        record: &RawRef,
+        deadline: Option<Instant>,
+    ) -> Result<(), Error> {
+        let began = Instant::now();
+        loop {
+            if self.spin(local, record)? {
+                return Ok(());
+            }
+            let key = local.outbox_key();
+            let waiter = Waiter::new(key, WaiterKind::Thread(std::thread::current()));
+            if record.add_waiter(waiter).is_err() {
+                return Ok(());
+            }
+            let outcome = {
+                let _block = self.block(local);
+                self.sleep(began, deadline, || finished(record.state()) || self.may_help(local, record))
+            };
+            record.remove_waiter(key);
+            if finished(record.state()) {
+                return Ok(());
+            }
+            match outcome {
+                Sleep::Woken => {}
+                Sleep::Closed => return Err(Error::ShutDown),
+                Sleep::TimedOut => {
+                    let awaited = self.describe(record);
+                    return Err(Error::Timeout { waited: began.elapsed(), awaited });
+                }
+            }
+        }
+    }
+
+    fn may_help(&self, local: &Local, record: &RawRef) -> bool {
+        cell::phase(record.state()) == Phase::Queued
+            && record.target().is_none()
+            && !record.entry.is_async()
+            && self.has_stack(local)
+            && local.leased.get()
+    }
+
+    /// Spins for a moment, helping whenever that becomes possible; whether the call has ended.
+    fn spin(self: &Arc<Engine>, local: &Local, record: &RawRef) -> Result<bool, Error> {
+        let until = Instant::now() + SPIN;
+        loop {
+            for _ in 0..16 {
+                if finished(record.state()) {
+                    return Ok(true);
+                }
+                std::hint::spin_loop();
+            }
+            if self.help(local, record)? && finished(record.state()) {
+                return Ok(true);
+            }
+            if Instant::now() >= until {
+                return Ok(false);
+            }
+        }
+    }
+
+    fn sleep(
+        &self,
+        began: Instant,
+        deadline: Option<Instant>,
+        awake: impl Fn() -> bool,
+    ) -> Sleep {
+        let _ = began;
+        loop {
+            if awake() {
+                return Sleep::Woken;
+            }
+            if self.is_closing() {
+                return Sleep::Closed;
+            }
+            let mut nap = LOOK_UP;
+            if let Some(deadline) = deadline {
+                let left = deadline.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    return Sleep::TimedOut;
+                }
+                nap = nap.min(left);
+            }
+            std::thread::park_timeout(nap);
+        }
+    }
+
+    /// Waits until all calls have ended, or one has failed.
+    pub fn wait_all(
+        self: &Arc<Engine>,
+        local: &Local,
+        records: &[&RawRef],
+        deadline: Option<Instant>,
+    ) -> Result<(), Error> {
+        let _hold = local.hold();
+        let had = local.leased.get();
+        let mut done = 0;
+        while done < records.len() {
+            // Whatever nobody has begun is run here, in order.
+            while done < records.len() {
+                let record = records[done];
+                if !finished(record.state()) {
+                    // Keep one lease for all of them.
+                    let keep = !local.executor && !had && record.target().is_none();
+                    if keep && cell::phase(record.state()) == Phase::Queued && !self.lease(local) {
+                        break;
+                    }
+                    if !self.help(local, record)? || !finished(record.state()) {
+                        break;
+                    }
+                }
+                if cell::phase(record.state()) == Phase::Failed {
+                    self.unlease_outsider(local, had);
+                    return Ok(());
+                }
+                done += 1;
+            }
+            self.unlease_outsider(local, had);
+            if done == records.len() {
+                return Ok(());
+            }
+            if self.spin(local, records[done])? {
+                continue;
+            }
+            self.sleep_for(local, &records[done..], usize::MAX, true, deadline)?;
+        }
+        Ok(())
+    }
+
+    fn unlease_outsider(self: &Arc<Engine>, local: &Local, had: bool) {
+        if !local.executor && !had {
+            self.unlease(local);
+        }
+    }
+
+    /// Sleeps until `enough` of the calls have ended (all, if there are fewer), or the first fails and `fail_fast`.
+    pub fn sleep_for(
+        self: &Arc<Engine>,
+        local: &Local,
+        records: &[&RawRef],
+        enough: usize,
+        fail_fast: bool,
+        deadline: Option<Instant>,
+    ) -> Result<(), Error> {
+        let began = Instant::now();
+        let pending: Vec<&&RawRef> = records.iter().filter(|r| !finished(r.state())).collect();
+        let ended = records.len() - pending.len();
+        let missing = enough.min(records.len()).saturating_sub(ended);
+        let latch = Latch::new(missing, fail_fast);
+        let key = Arc::as_ptr(&latch).addr();
+        let mut entered = 0;
+        for record in &pending {
+            if latch.is_open() {
+                break;
+            }
+            entered += 1;
+            let waiter = Waiter::new(key, WaiterKind::Latch(Arc::clone(&latch)));
+            if record.add_waiter(waiter).is_err() {
+                latch.hit(cell::phase(record.state()) == Phase::Failed);
+            }
+        }
+        let outcome = {
+            let _block = self.block(local);
+            self.sleep(began, deadline, || latch.is_open())
+        };
+        for record in &pending[..entered] {
+            if !finished(record.state()) {
+                record.remove_waiter(key);
+            }
+        }
+        match outcome {
+            Sleep::Woken => Ok(()),
+            Sleep::Closed => Err(Error::ShutDown),
+            Sleep::TimedOut => {
+                let left = records.iter().filter(|r| !finished(r.state())).count();
+                let first = records.iter().find(|r| !finished(r.state()));
+                let first = first.map_or_else(String::new, |r| self.describe(r));
+                let awaited = if left > 1 {
+                    format!("{left} of {} results, the first being {first}", records.len())
+                } else {
+                    first
+                };
+                Err(Error::Timeout { waited: began.elapsed(), awaited })
+            }
+        }
+    }
+
+    /// What a call is waiting for, in words.
+    pub fn describe(&self, record: &RawRef) -> String {
+        let name = record.entry.name;
+        let state = record.state();
+        match cell::phase(state) {
+            Phase::Done | Phase::Failed => format!("{name} (it has ended)"),
+            Phase::Running => format!("{name}, which is running"),
+            Phase::Queued => match record.target() {
+                Some(actor) => format!("{name}, queued in the mailbox of {}", actor.entry().name),
+                None => {
+                    let (_, queued) = self.look();
+                    format!("{name}, queued with {queued} jobs in line")
+                }
+            },
+            Phase::Waiting => {
+                if let Some(waiting) = self.admission.lock().ledger.waiting(record.id) {
+                    return format!("{name}, {waiting}");
+                }
+                let missing = record.deps.load(std::sync::atomic::Ordering::Relaxed);
+                format!("{name}, which waits for {missing} of its arguments")
+            }
+        }
+    }
+}
+
+enum Sleep {
+    Woken,
+    Closed,
+    TimedOut,
+}
+
+#[cold]
+fn self_wait(record: &Record) -> Error {
+    Error::Deadlock {
+        what: format!(
+            "a method of an actor waits for {}, a call of the same actor that can only run after it; call the method directly, or return the reference",
+            record.entry.name
+        ),
+    }
+}
+
+/// Ends a call whose runtime is gone from this thread: the error is put, and sleepers look up by themselves.
+#[cfg(feature = "async")]
+pub(super) fn settle_without_runtime(record: &RawRef) {
+    // SAFETY: the caller holds the claim.
+    unsafe {
+        record.drop_args();
+        record.set_error(Arc::new(Error::ShutDown));
+    }
+    let mut next = record.finish(Phase::Failed);
+    while let Some(mut waiter) = next {
+        next = waiter.take_next();
+        match waiter.kind {
+            WaiterKind::Thread(thread) => thread.unpark(),
+            WaiterKind::Waker(waker) => waker.wake(),
+            WaiterKind::Latch(latch) => latch.hit(true),
+            WaiterKind::Dependent(_) | WaiterKind::Call(_) => {}
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! The arena over real memory: counts, hints, misuse, threads.
+
+use super::*;
+
+const F: Origin = Origin::Result("f");
+const MIB: u64 = 1 << 20;
+
+fn arena(capacity: u64) -> Arena {
+    Arena::create(ArenaOptions {
+        capacity,
+        prefault: Prefault::Off,
+    })
+    .unwrap()
+}
+
+#[test]
+fn counts_are_exact_and_return_to_zero() {
+    let arena = arena(4 * MIB);
+    let lens = [0, 1, 64, 1000, SMALL_MAX, SMALL_MAX + 1, 300_000];
+    let live: Vec<Extent> = lens
+        .iter()
+        .map(|&len| arena.alloc(len, F).unwrap())
+        .collect();
+    let stats = arena.stats();
+    assert_eq!(
+        (stats.used, stats.objects),
+        (lens.iter().sum::<usize>() as u64, 7)
+    );
+    assert!(stats.reserved >= stats.used && stats.frontier >= stats.reserved);
+    assert_eq!(
+        arena.holders(3),
+        [Holder {
+            origin: F,
+            bytes: stats.used,
+            objects: 7
+        }]
+    );
+    for extent in live {
+        assert_eq!(extent.offset % 64, 0);
+        // SAFETY: each extent is freed once and never read.
+        unsafe { arena.free(extent) };
+    }
+    assert_eq!((arena.stats().used, arena.stats().objects), (0, 0));
+    assert!(arena.holders(3).is_empty());
+}
+
+#[test]
+fn hints_what_was_never_touched() {
+    let arena = arena(4 * MIB);
+    let (first, warm) = arena.alloc_hinted(MIB as usize, F).unwrap();
+    assert_eq!(warm, 0);
+    // SAFETY: allocated above, freed once, never read.
+    unsafe { arena.free(first) };
+    assert_eq!(
+        arena.alloc_hinted(2 * MIB as usize, F).unwrap().1,
+        MIB as usize
+    );
+    assert_eq!(arena.alloc_hinted(100, F).unwrap().1, 0, "a new chunk");
+    assert_eq!(arena.alloc_hinted(100, F).unwrap().1, 100);
+}
+
+#[test]
+fn bogus_frees_panic_naming_the_offset() {
+    let arena = arena(MIB);
+    let small = arena.alloc(100, F).unwrap();
+    let long = arena.alloc(100_000, F).unwrap();
+    // SAFETY: freed once here; nobody reads it.
+    unsafe { arena.free(small) };
+    let cases = [
+        small,
+        Extent {
+            offset: long.offset + PAGE,
+            len: 100_000,
+        },
+        Extent {
+            offset: long.offset,
+            len: 99_999,
+        },
+        Extent {
+            offset: 1 << 40,
+            len: 1,
+        },
+    ];
+    for extent in cases {
+        // SAFETY: deliberately not live: the arena finds out and changes nothing.
+        let free = std::panic::AssertUnwindSafe(|| unsafe { arena.free(extent) });
+        let panic = std::panic::catch_unwind(free).unwrap_err();
+        let message = panic.downcast_ref::<String>().unwrap();
+        assert!(
+            message.contains(&format!("offset {:#x}", extent.offset)),
+            "{message}"
+        );
+    }
+    assert_eq!(arena.stats().objects, 1);
+}
+
+#[test]
+fn capacity_is_checked_and_rounded() {
+    let prefault = Prefault::Off;
+    assert!(
+        Arena::create(ArenaOptions {
+            capacity: 0,
+            prefault
+        })
+        .is_err()
+    );
+    assert!(
+        Arena::create(ArenaOptions {
+            capacity: u64::MAX,
+            prefault
+        })
+        .is_err()
+    );
+    assert_eq!(arena(5000).capacity(), 8192);
+    let tiny = arena(1);
+    assert!(tiny.alloc(100, F).is_ok(), "no chunk fits, a page does");
+    assert_eq!(tiny.alloc(1, F).unwrap_err().largest_free, 0);
+}
+
+#[test]
+fn threads_free_what_others_allocated() {
+    // Room for all of it at once: nothing bounds how far the producers run ahead.
+    let arena = arena(64 * MIB);
+    let (send, receive) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            let (arena, send) = (&arena, send.clone());
+            scope.spawn(move || {
+                for i in 0..3000 {
+                    send.send(arena.alloc(i % 2000, F).unwrap()).unwrap();
+                }
+            });
+        }
+        drop(send);
+        for extent in receive {
+            // SAFETY: sent once by whoever allocated it, freed once here.
+            unsafe { arena.free(extent) };
+        }
+    });
+    assert_eq!((arena.stats().used, arena.stats().objects), (0, 0));
+    assert!(
+        arena.alloc(8 * MIB as usize, F).is_ok(),
+        "everything coalesced"
+    );
+}

@@ -1,0 +1,207 @@
+//! Which runs of pages are free: a pure state machine, no memory behind it.
+//!
+//! Pages below the *frontier* have been handed out at least once and are warm; pages above it were
+//! never touched. Invariants: free runs lie below the frontier, never overlap and never adjoin
+//! (neighbours are merged); both indexes hold the same runs. Warm runs are used before the frontier
+//! moves, best fit first and lowest address among equals. Left out: locks, origins, bytes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Bytes of one page, the unit of this allocator.
+pub const PAGE: u64 = 4096;
+
+/// The free runs of an arena of a fixed number of pages.
+#[derive(Debug)]
+pub struct Extents {
+    total: u64,
+    frontier: u64,
+    by_start: BTreeMap<u64, u64>,
+    by_size: BTreeSet<(u64, u64)>,
+}
+
+impl Extents {
+    /// All of `total` pages free and untouched.
+    pub fn new(total: u64) -> Extents {
+        Extents {
+            total,
+            frontier: 0,
+            by_start: BTreeMap::new(),
+            by_size: BTreeSet::new(),
+        }
+    }
+
+    /// First page that was never handed out.
+    pub fn frontier(&self) -> u64 {
+        self.frontier
+    }
+
+    /// Pages in the longest run that [`take`](Self::take) could still return.
+    pub fn largest_free(&self) -> u64 {
+        let warm = self.by_size.last().map_or(0, |&(pages, _)| pages);
+        warm.max(self.tail().1 + self.total - self.frontier)
+    }
+
+    /// Takes a run of `pages` and returns its first page; `None` if no run is long enough.
+    /// Logarithmic in the number of free runs.
+    pub fn take(&mut self, pages: u64) -> Option<u64> {
+        assert!(pages > 0, "a run has at least one page");
+        if let Some(&(size, start)) = self.by_size.range((pages, 0)..).next() {
+            self.remove(start, size);
+            if size > pages {
+                self.insert(start + pages, size - pages);
+            }
+            return Some(start);
+        }
+        // The warm run that ends at the frontier, if any, is the start of the new one: otherwise
+        // an emptied arena could not serve a run as long as itself.
+        let (start, warm) = self.tail();
+        if warm + self.total - self.frontier < pages {
+            return None;
+        }
+        if warm > 0 {
+            self.remove(start, warm);
+        }
+        self.frontier = start + pages;
+        Some(start)
+    }
+
+    /// Gives a run back and merges it with its free neighbours. Logarithmic.
+    ///
+    /// # Panics
+    /// If any page of it is free already or was never taken, before anything is changed.
+    pub fn give(&mut self, start: u64, pages: u64) {
+        let end = start + pages;
+        let before = self
+            .by_start
+            .range(..end)
+            .next_back()
+            .map(|(&s, &n)| (s, n));
+        let overlaps = before.is_some_and(|(s, n)| s + n > start) || end > self.frontier;
+        assert!(
+            !overlaps && pages > 0,
+            "pages {start}..{end} were given back but are not taken (double free?)"
+        );
+        let (mut first, mut count) = (start, pages);
+        if let Some((s, n)) = before
+            && s + n == start
+        {
+            self.remove(s, n);
+            (first, count) = (s, n + pages);
+        }
+        if let Some(&n) = self.by_start.get(&end) {
+            self.remove(end, n);
+            count += n;
+        }
+        self.insert(first, count);
+    }
+
+    /// The free run that ends at the frontier: its start and length, (frontier, 0) if none.
+    fn tail(&self) -> (u64, u64) {
+        match self.by_start.last_key_value() {
+            Some((&s, &n)) if s + n == self.frontier => (s, n),
+            _ => (self.frontier, 0),
+        }
+    }
+
+    fn insert(&mut self, start: u64, pages: u64) {
+        self.by_start.insert(start, pages);
+        self.by_size.insert((pages, start));
+    }
+
+    fn remove(&mut self, start: u64, pages: u64) {
+        self.by_start.remove(&start);
+        self.by_size.remove(&(pages, start));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn best_fit_then_lowest_address_then_frontier() {
+        let mut e = Extents::new(100);
+        let runs: Vec<u64> = [4, 1, 2, 1, 2, 1]
+            .iter()
+            .map(|&n| e.take(n).unwrap())
+            .collect();
+        assert_eq!(runs, [0, 4, 5, 7, 8, 10]);
+        for (start, pages) in [(0, 4), (5, 2), (8, 2)] {
+            e.give(start, pages);
+        }
+        assert_eq!(
+            e.take(2),
+            Some(5),
+            "the smallest that fits, lowest of two equals"
+        );
+        assert_eq!(e.take(3), Some(0));
+        assert_eq!(e.frontier(), 11);
+        assert_eq!(e.take(3), Some(11), "no warm run is long enough");
+        assert_eq!(e.frontier(), 14);
+    }
+
+    #[test]
+    fn a_warm_tail_grows_into_the_wilderness() {
+        let mut e = Extents::new(10);
+        let a = e.take(3).unwrap();
+        e.give(a, 3);
+        assert_eq!(e.largest_free(), 10);
+        assert_eq!(e.take(10), Some(0));
+        assert_eq!((e.take(1), e.largest_free()), (None, 0));
+    }
+
+    #[test]
+    #[should_panic(expected = "double free")]
+    fn giving_twice_panics() {
+        let mut e = Extents::new(10);
+        let a = e.take(3).unwrap();
+        e.take(1).unwrap();
+        e.give(a, 3);
+        e.give(a + 1, 1);
+    }
+
+    #[test]
+    #[should_panic(expected = "double free")]
+    fn giving_the_wilderness_panics() {
+        Extents::new(10).give(0, 1);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None,
+            cases: if cfg!(miri) { 4 } else { 200 }, ..ProptestConfig::default() })]
+
+        /// Against a bitmap: no overlap, nothing refused that would fit, all of it comes back.
+        #[test]
+        fn agrees_with_a_bitmap(steps in prop::collection::vec((any::<bool>(), 1u64..40), 1..80)) {
+            const TOTAL: u64 = 128;
+            let mut e = Extents::new(TOTAL);
+            let mut taken = [false; TOTAL as usize];
+            let mut live: Vec<(u64, u64)> = Vec::new();
+            for (give, n) in steps {
+                if give && !live.is_empty() {
+                    let (start, pages) = live.swap_remove(n as usize % live.len());
+                    e.give(start, pages);
+                    taken[start as usize..(start + pages) as usize].fill(false);
+                } else {
+                    let longest = taken.split(|t| *t).map(<[bool]>::len).max().unwrap_or(0) as u64;
+                    prop_assert_eq!(e.largest_free(), longest);
+                    match e.take(n) {
+                        Some(start) => {
+                            let run = &mut taken[start as usize..(start + n) as usize];
+                            prop_assert!(run.iter().all(|t| !t));
+                            run.fill(true);
+                            live.push((start, n));
+                        }
+                        None => prop_assert!(n > longest),
+                    }
+                }
+            }
+            for (start, pages) in live {
+                e.give(start, pages);
+            }
+            prop_assert_eq!(e.largest_free(), TOTAL);
+            prop_assert_eq!(e.take(TOTAL), Some(0));
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! The page runs of an arena and the long objects that live in them: the part behind one lock.
+//!
+//! Invariant: every page that is not free belongs to a chunk of some shard or to exactly one entry
+//! of `long`. Pure: offsets only. Left out: locks, and which chunk is whose.
+
+use std::collections::HashMap;
+
+use super::extents::{Extents, PAGE};
+use super::slabs::{CHUNK, bogus};
+use super::tally::Tally;
+use crate::base::Origin;
+
+struct Long {
+    len: u64,
+    origin: u32,
+}
+
+/// Runs of pages, and who has them.
+pub struct Space {
+    extents: Extents,
+    long: HashMap<u64, Long>,
+    tally: Tally,
+    reserved: u64,
+}
+
+impl Space {
+    /// `capacity` bytes, a multiple of a page, all free.
+    pub fn new(capacity: u64) -> Space {
+        Space {
+            extents: Extents::new(capacity / PAGE),
+            long: HashMap::new(),
+            tally: Tally::new(),
+            reserved: 0,
+        }
+    }
+
+    /// Takes whole pages for an object of `len` bytes; returns its offset.
+    pub fn take_long(&mut self, len: u64, origin: Origin) -> Option<u64> {
+        let offset = self.take_pages(pages(len))?;
+        let origin = self.tally.add(origin, len);
+        self.long.insert(offset, Long { len, origin });
+        Some(offset)
+    }
+
+    /// Gives a long object back; returns the bytes of its pages.
+    ///
+    /// # Panics
+    /// If no long object of that length begins there, before anything is changed.
+    pub fn give_long(&mut self, offset: u64, len: u64) -> u64 {
+        match self.long.get(&offset) {
+            Some(long) if long.len == len => {}
+            _ => bogus(offset, len),
+        }
+        let long = self.long.remove(&offset).expect("looked up above");
+        self.tally.remove(long.origin, len);
+        self.give_pages(offset, pages(len));
+        pages(len) * PAGE
+    }
+
+    /// Takes the pages of a chunk.
+    pub fn take_chunk(&mut self) -> Option<u64> {
+        self.take_pages(CHUNK / PAGE)
+    }
+
+    /// Gives the pages of a chunk back.
+    pub fn give_chunk(&mut self, offset: u64) {
+        self.give_pages(offset, CHUNK / PAGE);
+    }
+
+    /// Offset of the first byte that was never handed out.
+    pub fn frontier(&self) -> u64 {
+        self.extents.frontier() * PAGE
+    }
+
+    /// The longest object that would find room.
+    pub fn largest_free(&self) -> u64 {
+        self.extents.largest_free() * PAGE
+    }
+
+    /// Bytes in runs handed out, to chunks and long objects.
+    pub fn reserved(&self) -> u64 {
+        self.reserved
+    }
+
+    /// The long objects by origin.
+    pub fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    fn take_pages(&mut self, pages: u64) -> Option<u64> {
+        let start = self.extents.take(pages)?;
+        self.reserved += pages * PAGE;
+        Some(start * PAGE)
+    }
+
+    fn give_pages(&mut self, offset: u64, pages: u64) {
+        self.extents.give(offset / PAGE, pages);
+        self.reserved -= pages * PAGE;
+    }
+}
+
+/// Pages for `len` bytes; an empty object still needs an address of its own.
+fn pages(len: u64) -> u64 {
+    len.div_ceil(PAGE).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_objects_and_chunks_share_the_pages() {
+        let mut space = Space::new(2 * CHUNK);
+        let chunk = space.take_chunk().unwrap();
+        let long = space
+            .take_long(CHUNK - PAGE + 1, Origin::Result("f"))
+            .unwrap();
+        assert_eq!((chunk, long, space.reserved()), (0, CHUNK, 2 * CHUNK));
+        assert_eq!(space.take_long(0, Origin::Result("f")), None);
+        assert_eq!(space.give_long(long, CHUNK - PAGE + 1), CHUNK);
+        space.give_chunk(chunk);
+        assert_eq!((space.reserved(), space.largest_free()), (0, 2 * CHUNK));
+        assert_eq!((space.tally().bytes(), space.frontier()), (0, 2 * CHUNK));
+    }
+
+    #[test]
+    #[should_panic(expected = "no live object of 8 bytes at arena offset 0x0")]
+    fn freeing_another_length_panics() {
+        let mut space = Space::new(CHUNK);
+        let offset = space.take_long(9, Origin::Result("f")).unwrap();
+        space.give_long(offset, 8);
+    }
+}

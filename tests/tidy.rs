@@ -1,0 +1,293 @@
+//! The shape of the project, checked: which room sees which, where clocks, `unsafe` and crates from
+//! outside may be, how files open and how long they are.
+//!
+//! Invariant: every rule is a function from sources to messages, with a test beside it which shows
+//! that it can fail. The tables below are the only thing to edit when a room, a crate or an
+//! `unsafe` moves. Left out: what rustc and clippy check.
+
+#[path = "tidy/rooms.rs"]
+mod rooms;
+#[path = "tidy/source.rs"]
+mod source;
+#[path = "tidy/style.rs"]
+mod style;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use rooms::{ROOT, ThirdParty};
+use source::Source;
+
+/// The rooms of `src/` and their levels. A file sees its own room and lower levels.
+const LEVELS: &[(&str, u32)] = &[
+    ("base", 0),
+    ("value", 1),
+    ("core", 1),
+    ("shm", 1),
+    ("trace", 1),
+    ("store", 2),
+    ("wire", 2),
+    ("link", 3),
+    ("control", 3),
+    ("exec", 4),
+    ("node", 5),
+    ("dashboard", 5),
+    ("api", 6),
+    ("rl", 7),
+    ("bin", 7),
+];
+
+/// Where each crate from outside enters. `ROOT` is lib.rs.
+const THIRD_PARTY: &[ThirdParty] = &[
+    ThirdParty {
+        name: "crossbeam_deque",
+        rooms: &["exec"],
+    },
+    ThirdParty {
+        name: "crossbeam_utils",
+        rooms: &["exec"],
+    },
+    ThirdParty {
+        name: "inventory",
+        rooms: &["exec"],
+    },
+    ThirdParty {
+        name: "libc",
+        rooms: &["shm", "exec"],
+    },
+    ThirdParty {
+        name: "loom",
+        rooms: &["exec"],
+    },
+    ThirdParty {
+        name: "mobula_macros",
+        rooms: &["api"],
+    },
+    ThirdParty {
+        name: "parking_lot",
+        rooms: &["shm", "exec"],
+    },
+    ThirdParty {
+        name: "rkyv",
+        rooms: &["value", "exec", ROOT],
+    },
+    ThirdParty {
+        name: "rustix",
+        rooms: &["shm", "exec"],
+    },
+    ThirdParty {
+        name: "thiserror",
+        rooms: &["value"],
+    },
+    ThirdParty {
+        name: "tokio",
+        rooms: &["exec"],
+    },
+];
+
+/// Rooms in which any file may have `unsafe`.
+const UNSAFE_ROOMS: &[&str] = &["shm", "value"];
+
+/// Other files under `src/` that may have `unsafe`, and why they need it.
+const UNSAFE_FILES: &[(&str, &str)] = &[
+    (
+        "exec/call.rs",
+        "reads archived arguments and results out of records",
+    ),
+    (
+        "exec/cell.rs",
+        "the record: counts, phases and bytes in one block of memory",
+    ),
+    (
+        "exec/entry.rs",
+        "runs a function on arguments whose types only its constructor knows",
+    ),
+    (
+        "exec/local.rs",
+        "what a thread keeps, reached without a borrow check on the call path",
+    ),
+    (
+        "exec/memory.rs",
+        "blocks for records, recycled through magazines",
+    ),
+    (
+        "exec/stack.rs",
+        "asks the system where a thread's stack ends",
+    ),
+    (
+        "store/object.rs",
+        "turns an extent of the arena into slices",
+    ),
+];
+
+/// No file of the library or of the macros is longer.
+const MAX_LINES: usize = 600;
+
+/// Folders of the machines that this was written on; in halves, so that this file does not name
+/// them.
+const MACHINE_FOLDERS: &[&str] = &[
+    concat!("/wo", "rk/"),
+    concat!("/ro", "ot/"),
+    concat!("/fa", "rm/"),
+];
+
+#[test]
+fn rooms_see_lower_rooms_only() {
+    let sources = sources(&["src"]);
+    let supers = sources
+        .iter()
+        .flat_map(|source| rooms::check_super(source, LEVELS));
+    tidy(
+        sources
+            .iter()
+            .flat_map(|source| rooms::check_levels(source, LEVELS))
+            .chain(supers),
+    );
+}
+
+#[test]
+fn crates_from_outside_enter_at_their_rooms() {
+    let sources = sources(&["src"]);
+    let manifest = fs::read_to_string(project().join("Cargo.toml")).expect("the manifest is there");
+    let table = rooms::check_table(&manifest, &sources, LEVELS, THIRD_PARTY);
+    let foreign = |source| rooms::check_third_party(source, LEVELS, THIRD_PARTY);
+    tidy(sources.iter().flat_map(foreign).chain(table));
+}
+
+#[test]
+fn core_is_pure() {
+    tidy(sources(&["src"]).iter().flat_map(style::check_core));
+}
+
+#[test]
+fn unsafe_stands_where_it_may_and_says_why() {
+    let sources = sources(&["src"]);
+    let check = |source| style::check_unsafe(source, UNSAFE_ROOMS, UNSAFE_FILES);
+    let stale = style::check_unsafe_list(&sources, UNSAFE_FILES);
+    tidy(sources.iter().flat_map(check).chain(stale));
+}
+
+#[test]
+fn files_open_with_their_purpose() {
+    let mut sources = sources(&["src", "macros/src", "examples", "benches", "tests"]);
+    // What the compiler is to reject or accept is pinned as users would write it.
+    sources.retain(|source| !source.path.starts_with("tests/ui/"));
+    tidy(sources.iter().flat_map(style::check_opening));
+}
+
+#[test]
+fn files_are_short() {
+    let sources = sources(&["src", "macros/src", "tests"]);
+    tidy(
+        sources
+            .iter()
+            .flat_map(|source| style::check_length(source, MAX_LINES)),
+    );
+}
+
+#[test]
+fn nothing_names_a_folder_of_one_machine() {
+    let mut found = Vec::new();
+    for path in project_files() {
+        let name = relative(&path);
+        // Binary files are no text, and the lock file is cargo's.
+        if name != "Cargo.lock"
+            && let Ok(text) = fs::read_to_string(&path)
+        {
+            found.extend(style::check_machine_paths(&name, &text, MACHINE_FOLDERS));
+        }
+    }
+    tidy(found);
+}
+
+#[test]
+fn the_walk_finds_the_files() {
+    let sources = sources(&["src", "tests"]);
+    for path in ["src/lib.rs", "src/core/ledger/free.rs", "tests/tidy.rs"] {
+        assert!(
+            sources.iter().any(|source| source.path == path),
+            "{path} was not found"
+        );
+    }
+    assert!(
+        project_files()
+            .iter()
+            .any(|path| path.ends_with("Cargo.toml"))
+    );
+}
+
+/// Fails with every message at once.
+fn tidy(found: impl IntoIterator<Item = String>) {
+    let found: Vec<String> = found.into_iter().collect();
+    assert!(found.is_empty(), "not tidy:\n{}\n", found.join("\n"));
+}
+
+fn project() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn relative(path: &Path) -> String {
+    path.strip_prefix(project())
+        .unwrap_or(path)
+        .to_string_lossy()
+        .replace('\\', "/")
+}
+
+/// The Rust files of these folders, by path.
+fn sources(folders: &[&str]) -> Vec<Source> {
+    let mut paths = Vec::new();
+    for folder in folders {
+        walk(&project().join(folder), &mut paths);
+    }
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "rs"));
+    paths.sort();
+    let read = |path: &PathBuf| {
+        let text = fs::read_to_string(path).expect("a source is readable text");
+        Source::new(&relative(path), &text)
+    };
+    paths.iter().map(read).collect()
+}
+
+/// All files that git has or would take; without git, all but build output and hidden folders.
+fn project_files() -> Vec<PathBuf> {
+    let git = Command::new("git")
+        .args([
+            "ls-files",
+            "-z",
+            "--cached",
+            "--others",
+            "--exclude-standard",
+        ])
+        .current_dir(project())
+        .output();
+    if let Ok(listed) = git
+        && listed.status.success()
+        && !listed.stdout.is_empty()
+    {
+        let names = String::from_utf8_lossy(&listed.stdout);
+        return names
+            .split('\0')
+            .filter(|n| !n.is_empty())
+            .map(|n| project().join(n))
+            .collect();
+    }
+    let mut paths = Vec::new();
+    walk(project(), &mut paths);
+    paths
+}
+
+fn walk(folder: &Path, out: &mut Vec<PathBuf>) {
+    let Ok(entries) = fs::read_dir(folder) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        let path = entry.path();
+        let name = entry.file_name();
+        if !path.is_dir() {
+            out.push(path);
+        } else if name != "target" && !name.to_string_lossy().starts_with('.') {
+            walk(&path, out);
+        }
+    }
+}

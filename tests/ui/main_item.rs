@@ -1,0 +1,6 @@
+//! Only a function can be `main`.
+
+#[mobula::main]
+struct Application;
+
+fn main() {}

@@ -1,0 +1,4 @@
+//! A configured node is started by hand.
+
+#[mobula::main(num_cpus = 4)]
+fn main() {}
