@@ -119,6 +119,16 @@ impl<'a> CallWriter<'a> {
         }
     }
 
+    /// The function called, for messages.
+    pub fn function(&self) -> &'static str {
+        self.function
+    }
+
+    /// The call cannot be made.
+    pub fn fail(&mut self, why: Error) {
+        self.error.get_or_insert(why);
+    }
+
     /// An argument that is an object, or will be.
     #[inline]
     pub fn reference(&mut self, object: RawRef) {
@@ -327,6 +337,14 @@ pub fn read<T: Value>(record: &RawRef) -> Result<T, Error> {
     // SAFETY: `Done`, so the bytes are an archive that this process wrote or checked, and immutable; the record was made
     // for a `T` (typed references keep the type).
     unsafe { decode::<T>(record.bytes(), record.caps()) }.map_err(|e| decode_error::<T>(&e))
+}
+
+/// The value of a call that succeeded, in place. The caller knows that the record's type is `T` and its phase `Done`.
+#[inline]
+pub fn archived<T: Value>(record: &RawRef) -> &Archived<T> {
+    assert!(cell::phase(record.state()) == Phase::Done, "only values are viewed");
+    // SAFETY: as in `read`.
+    unsafe { root::<T>(record.bytes()) }
 }
 
 /// One argument, about to be read.

@@ -30,10 +30,10 @@ use super::options::Extra;
 use super::waiter::Waiter;
 use crate::base::Error;
 use crate::store::Sealed;
-use crate::value::Cap;
+use crate::value::{Cap, CapKind};
 
 /// Where a call stands.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 #[repr(u32)]
 pub enum Phase {
     /// Some argument, or a resource, is not there yet.
@@ -122,7 +122,8 @@ enum Tag {
 pub struct Record {
     refs: AtomicU32,
     state: AtomicU32,
-    pub(super) entry: &'static FnEntry,
+    /// The function called.
+    pub entry: &'static FnEntry,
     lock: RawMutex,
     tag: UnsafeCell<Tag>,
     nargs: UnsafeCell<u8>,
@@ -134,7 +135,8 @@ pub struct Record {
     target: Option<ActorRef>,
     out: UnsafeCell<*mut ()>,
     pub(super) caller: u64,
-    pub(super) id: u64,
+    /// A number, unique in this process.
+    pub id: u64,
     end: UnsafeCell<u32>,
     cap: u32,
     caps: UnsafeCell<Option<Box<Box<[Cap]>>>>,
@@ -204,6 +206,34 @@ impl RawRef {
     #[inline]
     pub fn same(&self, other: &Record) -> bool {
         std::ptr::eq(self.0.as_ptr(), other)
+    }
+}
+
+static OBJECT: CapKind = CapKind {
+    name: "an object",
+    acquire: |p| {
+        // SAFETY: caps of this kind hold a count, from which another is made.
+        let held = std::mem::ManuallyDrop::new(unsafe { RawRef::from_raw(p.as_ptr().cast()) });
+        std::mem::forget(RawRef::clone(&held));
+    },
+    // SAFETY: the cap's count is given up.
+    release: |p| drop(unsafe { RawRef::from_raw(p.as_ptr().cast()) }),
+};
+
+impl RawRef {
+    /// The reference as one that can travel inside a value.
+    pub fn into_cap(self) -> Cap {
+        let raw = NonNull::new(self.into_raw().cast()).expect("references are not null");
+        // SAFETY: the count moves into the cap.
+        unsafe { Cap::from_raw(raw, &OBJECT) }
+    }
+
+    /// A reference to the object a cap refers to; `None` if it refers to something else.
+    pub fn from_cap(cap: &Cap) -> Option<RawRef> {
+        let raw = cap.as_kind(&OBJECT)?;
+        // SAFETY: the cap holds a count, from which another is made; the borrowed one is not dropped.
+        let held = std::mem::ManuallyDrop::new(unsafe { RawRef::from_raw(raw.as_ptr().cast()) });
+        Some(RawRef::clone(&held))
     }
 }
 
@@ -310,6 +340,11 @@ impl Record {
     #[inline(always)]
     pub fn state(&self) -> u32 {
         self.state.load(Ordering::Acquire)
+    }
+
+    /// The function called.
+    pub fn name(&self) -> &'static str {
+        self.entry.name
     }
 
     /// Sets flags; returns the word before.

@@ -34,6 +34,9 @@ pub(super) struct Admission {
     pub(super) parked: HashMap<u64, RawRef>,
 }
 
+/// A record that may start with these GPUs, or is refused; without one, executors are told to look.
+type Decision = (Option<RawRef>, Vec<u32>, Option<Error>);
+
 /// One runtime's machinery.
 pub struct Engine {
     store: Store,
@@ -311,6 +314,14 @@ impl Engine {
             self.pressed.store(pressed, Ordering::Relaxed);
             result
         };
+        if !todo.is_empty() {
+            self.follow(local, todo);
+        }
+        result
+    }
+
+    /// What follows from the ledger's decisions, outside its lock.
+    fn follow(self: &Arc<Engine>, local: &Local, todo: Vec<Decision>) {
         for (record, gpus, refused) in todo {
             match (record, refused) {
                 (None, _) => self.crew.notify_injected(),
@@ -336,7 +347,6 @@ impl Engine {
                 }
             }
         }
-        result
     }
 
     /// A call that is ready goes to this thread's queue, or to the async runtime.
@@ -566,6 +576,89 @@ impl Engine {
             let actor = actor.clone();
             actor.call_ready(local, record);
         }
+    }
+
+    /// Wakes an executor if there is work: whoever submitted it will not run it.
+    pub fn hurry(&self) {
+        if self.look().1 > 0 {
+            self.crew.notify_injected();
+        }
+    }
+
+    /// The living actor with this name.
+    pub fn named(&self, name: &str) -> Option<ActorRef> {
+        self.names.lock().get(name).filter(|a| a.life() != super::actor::Life::Dead).cloned()
+    }
+
+    /// Starts the executors.
+    pub fn start(self: &Arc<Engine>, generation: u64) {
+        self.crew.start(self, generation);
+    }
+
+    /// Stops taking work, fails what waits, and waits for what runs, until `deadline`. How many threads still run then.
+    pub fn shut_down(self: &Arc<Engine>, local: &Local, deadline: std::time::Instant) -> usize {
+        self.close();
+        self.crew.wake_all();
+        let parked: Vec<RawRef> =
+            self.admission.lock().parked.drain().map(|(_, record)| record).collect();
+        for record in parked {
+            if record.target().is_none() {
+                self.fail_waiting(local, &record, Error::ShutDown);
+            }
+        }
+        let names: Vec<ActorRef> = self.names.lock().values().cloned().collect();
+        for actor in names {
+            super::actor::kill(&actor);
+        }
+        self.drain_all(local);
+        #[cfg(feature = "async")]
+        self.futures.shut_down();
+        let left = self.crew.join(deadline);
+        self.drain_all(local);
+        left
+    }
+
+    /// Fails everything in all queues.
+    fn drain_all(self: &Arc<Engine>, local: &Local) {
+        use crossbeam_deque::Steal;
+        loop {
+            self.drain_local(local);
+            let mut any = false;
+            for queue in [&self.tasks, &self.started] {
+                while let Steal::Success(task) = queue.steal() {
+                    any = true;
+                    self.fail_queued(local, &task, Error::ShutDown);
+                }
+            }
+            while let Steal::Success(actor) = self.actors.steal() {
+                any = true;
+                actor.close(local);
+            }
+            for outbox in self.outboxes() {
+                while let Steal::Success(task) = outbox.tasks.steal() {
+                    any = true;
+                    self.fail_queued(local, &task, Error::ShutDown);
+                }
+                while let Steal::Success(actor) = outbox.actors.steal() {
+                    any = true;
+                    actor.close(local);
+                }
+            }
+            if !any {
+                return;
+            }
+        }
+    }
+
+    /// How many executor threads there are.
+    pub fn threads(&self) -> usize {
+        self.crew.threads()
+    }
+
+    /// Runs a future on this thread, inside the async runtime.
+    #[cfg(feature = "async")]
+    pub fn block_on<F: Future>(&self, future: F) -> Result<F::Output, Error> {
+        self.futures.block_on(future)
     }
 
     /// Fails everything in this thread's queues: the runtime is closing.

@@ -28,23 +28,36 @@ pub type BoxFuture = Pin<Box<dyn Future<Output = Outcome> + Send>>;
 /// The async side of an engine.
 #[derive(Default)]
 pub struct Futures {
-    runtime: OnceLock<Option<Runtime>>,
+    runtime: OnceLock<Mutex<Option<Runtime>>>,
+    handle: OnceLock<Option<tokio::runtime::Handle>>,
     /// Wakers of running calls by record id, so that cancellation reaches a call that waits.
     wakers: Mutex<HashMap<u64, Waker>>,
 }
 
 impl Futures {
-    fn runtime(&self) -> Option<&Runtime> {
-        self.runtime
+    fn handle(&self) -> Option<&tokio::runtime::Handle> {
+        self.handle
             .get_or_init(|| {
-                tokio::runtime::Builder::new_multi_thread()
+                let runtime = tokio::runtime::Builder::new_multi_thread()
                     .worker_threads(1)
                     .thread_name("mobula-async")
                     .enable_all()
                     .build()
-                    .ok()
+                    .ok()?;
+                let handle = runtime.handle().clone();
+                let _ = self.runtime.set(Mutex::new(Some(runtime)));
+                Some(handle)
             })
             .as_ref()
+    }
+
+    /// Runs a future on this thread, with the runtime's IO and timers.
+    pub fn block_on<F: Future>(&self, future: F) -> Result<F::Output, Error> {
+        let handle = self.handle().ok_or_else(|| Error::Os {
+            what: "starting the async runtime",
+            source: Arc::new(std::io::Error::other("tokio could not start its threads")),
+        })?;
+        Ok(handle.block_on(future))
     }
 
     /// Polls a call again, so that it sees that it was cancelled.
@@ -56,8 +69,9 @@ impl Futures {
     }
 
     /// Ends the tokio runtime; futures still under way are dropped, and so settled.
-    pub fn shut_down(&mut self) {
-        if let Some(Some(runtime)) = self.runtime.take() {
+    pub fn shut_down(&self) {
+        let runtime = self.runtime.get().and_then(|r| r.lock().take());
+        if let Some(runtime) = runtime {
             runtime.shutdown_background();
         }
     }
@@ -88,8 +102,8 @@ fn launch(engine: &Arc<Engine>, record: RawRef, state: StateRef, access: Option<
     // SAFETY: claimed; the state, if any, is the actor's, and the gate keeps it until `leave`.
     let future = unsafe { run(record.clone(), state) };
     let call = Running { engine: Arc::clone(engine), record, access, future: Some(future) };
-    match engine.futures.runtime() {
-        Some(runtime) => drop(runtime.spawn(call)),
+    match engine.futures.handle() {
+        Some(handle) => drop(handle.spawn(call)),
         None => drop(call), // settles it
     }
 }

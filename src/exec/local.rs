@@ -195,6 +195,11 @@ impl Local {
         local
     }
 
+    /// Which start of the runtime this belongs to.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
     /// A fresh id, never zero.
     #[inline]
     pub fn next_id(&self) -> u64 {
@@ -212,6 +217,13 @@ impl Local {
         }
         // SAFETY: whoever set `current` keeps the record until it is set back.
         unsafe { (*current).id }
+    }
+
+    /// Looks at the call that runs here, if one does.
+    pub fn current_record<R>(&self, f: impl FnOnce(&Record) -> R) -> Option<R> {
+        let current = self.current.get();
+        // SAFETY: whoever set `current` keeps the record until it is set back.
+        (!current.is_null()).then(|| f(unsafe { &*current }))
     }
 
     /// The scratch writer, for as long as the guard lives; a fresh one if user code is called while it is in use.

@@ -4,7 +4,14 @@
 //! Invariant: a [`Cap`] owns one count of what it refers to, and gives it back when it is dropped; it converts
 //! back only to the kind that made it. Left out: what the kinds are; `exec` makes them.
 
+use std::marker::PhantomData;
 use std::ptr::NonNull;
+
+use rkyv::bytecheck::CheckBytes;
+use rkyv::rancor::Fallible;
+use rkyv::rend::u32_le;
+use rkyv::traits::NoUndef;
+use rkyv::{Place, Portable};
 
 /// How one kind of reference is counted.
 #[derive(Debug)]
@@ -67,5 +74,42 @@ impl Drop for Cap {
     fn drop(&mut self) {
         // SAFETY: self holds a count, which ends here.
         unsafe { (self.kind.release)(self.target) };
+    }
+}
+
+/// The archived form of a reference of type `R`: its index in the list that travels with the archive.
+#[repr(transparent)]
+pub struct ArchivedCap<R> {
+    index: u32_le,
+    kind: PhantomData<fn() -> R>,
+}
+
+// SAFETY: a little-endian number; the marker takes no space.
+unsafe impl<R> Portable for ArchivedCap<R> {}
+// SAFETY: as above: no padding.
+unsafe impl<R> NoUndef for ArchivedCap<R> {}
+
+// SAFETY: every bit pattern is an index; whether the list is that long is checked when the reference is taken out.
+unsafe impl<R, C: Fallible + ?Sized> CheckBytes<C> for ArchivedCap<R> {
+    unsafe fn check_bytes(_: *const Self, _: &mut C) -> Result<(), C::Error> {
+        Ok(())
+    }
+}
+
+impl<R> ArchivedCap<R> {
+    /// Writes the archived form.
+    pub fn resolve(index: u32, out: Place<ArchivedCap<R>>) {
+        out.write(ArchivedCap { index: u32_le::from_native(index), kind: PhantomData });
+    }
+
+    /// Which of the references that came with the archive.
+    pub fn index(&self) -> u32 {
+        self.index.to_native()
+    }
+}
+
+impl<R> std::fmt::Debug for ArchivedCap<R> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "reference {}", self.index())
     }
 }

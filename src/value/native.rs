@@ -38,6 +38,58 @@ macro_rules! native {
 }
 native!(u8 i8 u16 i16 u32 i32 u64 i64 f32 f64);
 
+/// Bytes of the archive of a `Vec` of `len` numbers, and where its root begins; `None` if that is too many.
+pub fn vec_layout<T: Native>(len: usize) -> Option<(usize, usize)> {
+    let root = len.checked_mul(size_of::<T>())?.checked_next_multiple_of(align_of::<Root<T>>())?;
+    Some((root.checked_add(size_of::<Root<T>>())?, root))
+}
+
+type Root<T> = rkyv::vec::ArchivedVec<Archived<T>>;
+
+/// Completes the archive of a `Vec`: its numbers stand at the beginning of `bytes`, the root goes to their end.
+///
+/// # Panics
+/// If `bytes` is not what [`vec_layout`] said for `len`, or not aligned.
+pub fn vec_root<T: Native>(bytes: &mut [u8], len: usize) {
+    let (size, root) = vec_layout::<T>(len).expect("the layout was asked for before");
+    assert!(bytes.len() == size && bytes.as_ptr().addr().is_multiple_of(super::ALIGN));
+    bytes[len * size_of::<T>()..].fill(0);
+    // SAFETY: the root lies inside the bytes, is aligned, and its bytes are initialised.
+    unsafe {
+        let at = bytes.as_mut_ptr().add(root).cast::<Root<T>>();
+        let place = rkyv::Place::new_unchecked(root, at);
+        Root::<T>::resolve_from_len(len, rkyv::vec::VecResolver::from_pos(0), place);
+    }
+}
+
+/// The numbers as bytes.
+pub fn number_bytes<T: Native>(numbers: &[T]) -> &[u8] {
+    // SAFETY: numbers have no padding and every byte of them is initialised.
+    unsafe { std::slice::from_raw_parts(numbers.as_ptr().cast(), size_of_val(numbers)) }
+}
+
+/// The first `len` numbers of `bytes`.
+///
+/// # Panics
+/// If there are fewer, or they are not aligned.
+pub fn numbers<T: Native>(bytes: &[u8], len: usize) -> &[T] {
+    assert!(len.checked_mul(size_of::<T>()).is_some_and(|n| n <= bytes.len()));
+    assert!(bytes.as_ptr().addr().is_multiple_of(align_of::<T>()));
+    // SAFETY: in bounds and aligned; every bit pattern is a number.
+    unsafe { std::slice::from_raw_parts(bytes.as_ptr().cast(), len) }
+}
+
+/// As [`numbers`], to be written.
+///
+/// # Panics
+/// As for [`numbers`].
+pub fn numbers_mut<T: Native>(bytes: &mut [u8], len: usize) -> &mut [T] {
+    assert!(len.checked_mul(size_of::<T>()).is_some_and(|n| n <= bytes.len()));
+    assert!(bytes.as_ptr().addr().is_multiple_of(align_of::<T>()));
+    // SAFETY: in bounds and aligned; every bit pattern is a number, before and after.
+    unsafe { std::slice::from_raw_parts_mut(bytes.as_mut_ptr().cast(), len) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -20,7 +20,12 @@ use super::mailbox::{BUSY, DEAD};
 use super::{ActorCell, ActorRef, HandleRef, Inner, Life, More};
 use crate::base::{Defaults, Demand, Error, FailureKind, Units};
 
-fn new_cell(entry: &'static ActorEntry, id: u64, more: Option<Box<More>>, handles: u32) -> ActorRef {
+fn new_cell(
+    entry: &'static ActorEntry,
+    (id, born): (u64, u64),
+    more: Option<Box<More>>,
+    handles: u32,
+) -> ActorRef {
     let cell = Box::new(ActorCell {
         refs: AtomicUsize::new(1),
         head: AtomicPtr::new(BUSY),
@@ -35,6 +40,7 @@ fn new_cell(entry: &'static ActorEntry, id: u64, more: Option<Box<More>>, handle
         }),
         more: more.map_or_else(OnceLock::new, OnceLock::from),
         id,
+        born,
     });
     ActorRef(NonNull::from(Box::leak(cell)))
 }
@@ -43,7 +49,7 @@ fn new_cell(entry: &'static ActorEntry, id: u64, more: Option<Box<More>>, handle
 pub fn stillborn(entry: &'static ActorEntry, why: &Error) -> HandleRef {
     let more = More::new();
     *more.cause.lock() = Some(Arc::from(format!("it could not be created: {why}")));
-    let actor = new_cell(entry, 0, Some(Box::new(more)), 1);
+    let actor = new_cell(entry, (0, 0), Some(Box::new(more)), 1);
     actor.head.store(DEAD, Ordering::Release);
     actor.life.store(Life::Dead as u8, Ordering::Release);
     HandleRef(actor)
@@ -115,7 +121,7 @@ pub fn create(
         (None, true) => Some(Box::new(More { unborn: AtomicBool::new(true), ..More::new() })),
         (m, false) => m,
     };
-    let actor = new_cell(entry, id, more, if detached { 2 } else { 1 });
+    let actor = new_cell(entry, (id, local.generation()), more, if detached { 2 } else { 1 });
     let blank = Blank {
         entry: &entry.constructor,
         refs: 1,

@@ -92,6 +92,9 @@ pub fn call(
     entry: &'static FnEntry,
     writer: CallWriter<'_>,
 ) -> RawRef {
+    if actor.born != local.generation() && actor.life() != super::Life::Dead {
+        return cell::failed(blank(local, entry, 1, Phase::Failed, actor), Error::ShutDown);
+    }
     if let Some(more) = actor.more.get()
         && more.max_pending > 0
         && let Err(e) = reserve(engine, local, actor)

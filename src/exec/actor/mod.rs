@@ -23,8 +23,9 @@ use parking_lot::{Condvar, Mutex};
 use super::cell::{RawRef, Record};
 use super::entry::ActorEntry;
 use crate::core::{Gate, Order};
+use crate::value::{Cap, CapKind};
 
-pub use life::{create, kill, restart, stop};
+pub use life::{create, kill, restart, stillborn, stop, wrong_type};
 pub use mailbox::call;
 pub(in super) use run::{drain_here, leave, run_apart};
 
@@ -52,6 +53,8 @@ pub struct ActorCell {
     inner: UnsafeCell<Inner>,
     more: OnceLock<Box<More>>,
     pub(super) id: u64,
+    /// The start of the runtime that it belongs to.
+    pub(super) born: u64,
 }
 
 /// What the holder of the run lock owns.
@@ -219,6 +222,11 @@ impl ActorCell {
         self.more.get().and_then(|m| m.name.as_deref())
     }
 
+    /// Its number, unique in this process.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
     /// How often it was made again.
     pub fn restarts(&self) -> u32 {
         self.more.get().map_or(0, |m| m.restarts.load(Ordering::Relaxed))
@@ -264,18 +272,38 @@ impl HandleRef {
     }
 
     /// The handle as a bare actor reference that still counts as a handle.
-    pub fn into_actor(self) -> ActorRef {
+    fn into_actor(self) -> ActorRef {
         let this = std::mem::ManuallyDrop::new(self);
         // SAFETY: `this` is not dropped, so the reference moves out once.
         unsafe { std::ptr::read(&raw const this.0) }
     }
 
-    /// The reverse of [`into_actor`](Self::into_actor).
-    ///
-    /// # Safety
-    /// `actor` came from `into_actor`, or its handle count was raised for this.
-    pub unsafe fn from_actor(actor: ActorRef) -> HandleRef {
-        HandleRef(actor)
+}
+
+static HANDLE: CapKind = CapKind {
+    name: "an actor",
+    acquire: |p| {
+        // SAFETY: caps of this kind hold a handle, from which another is made.
+        let held = std::mem::ManuallyDrop::new(HandleRef(unsafe { ActorRef::from_raw(p.cast()) }));
+        std::mem::forget(HandleRef::clone(&held));
+    },
+    // SAFETY: the cap's handle is given up.
+    release: |p| drop(HandleRef(unsafe { ActorRef::from_raw(p.cast()) })),
+};
+
+impl HandleRef {
+    /// The handle as a reference that can travel inside a value.
+    pub fn into_cap(self) -> Cap {
+        // SAFETY: the handle's counts move into the cap.
+        unsafe { Cap::from_raw(self.into_actor().into_raw().cast(), &HANDLE) }
+    }
+
+    /// Another handle to the actor that a cap refers to; `None` if it refers to something else.
+    pub fn from_cap(cap: &Cap) -> Option<HandleRef> {
+        let raw = cap.as_kind(&HANDLE)?;
+        // SAFETY: the cap holds a handle, from which another is made; the borrowed one is not dropped.
+        let held = std::mem::ManuallyDrop::new(HandleRef(unsafe { ActorRef::from_raw(raw.cast()) }));
+        Some(HandleRef::clone(&held))
     }
 }
 

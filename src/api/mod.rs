@@ -1,0 +1,130 @@
+//! What users import, and what the macros write against.
+//!
+//! Invariant: nothing here decides; it gives types to what the rooms below do. Left out: machinery.
+
+mod actor_pool;
+mod args;
+mod context;
+mod get;
+mod handle;
+mod object_ref;
+mod options;
+pub mod private;
+mod put;
+#[cfg(feature = "async")]
+mod queue;
+mod view;
+mod wait;
+
+pub use actor_pool::ActorPool;
+pub use args::Arg;
+pub use context::{Cancel, cancel, check_cancelled, gpu_ids, is_cancelled};
+pub use get::{Get, get, get_timeout};
+pub use handle::Handle;
+pub use object_ref::ObjectRef;
+pub use options::{ActorOptions, TaskOptions, WhenFull};
+pub use put::{Writing, create, put, put_archived, put_slice};
+#[cfg(feature = "async")]
+pub use queue::Queue;
+pub use view::{View, view};
+pub use wait::{Wait, secs, wait};
+
+use crate::base::{Error, Holder, Result};
+use crate::node::{Config, Node};
+
+/// The running node: shuts down when dropped. See [`init`].
+///
+/// Dropping it stops taking calls, fails those that have not begun with [`Error::ShutDown`], waits for those that run (at
+/// most [`Config::shutdown_timeout`]), and frees the store once the last reference to an object in it is gone.
+#[derive(Debug)]
+#[must_use = "mobula runs until this is dropped: let _mobula = mobula::init()?"]
+pub struct Mobula(Node);
+
+/// Starts a node in this process, with default settings.
+///
+/// Takes about a millisecond: some threads and an empty memory arena, which uses memory only as it is written.
+///
+/// # Errors
+/// [`Error::AlreadyInitialized`] while one is up, [`Error::DuplicateName`] if two remote items of the program share a
+/// name, [`Error::Os`] if the system grants no arena.
+///
+/// ```
+/// use mobula::prelude::*;
+///
+/// #[remote]
+/// fn square(x: u64) -> u64 { x * x }
+///
+/// let _mobula = mobula::init()?;
+/// assert_eq!(mobula::get(square::remote(4))?, 16);
+/// # Ok::<(), mobula::Error>(())
+/// ```
+pub fn init() -> Result<Mobula> {
+    Config::new().init()
+}
+
+impl Config {
+    /// Starts a node with these settings; see [`init`](crate::init()).
+    ///
+    /// # Errors
+    /// As for [`init`](crate::init()), and [`Error::Config`] naming a setting that cannot be honoured.
+    pub fn init(self) -> Result<Mobula> {
+        Node::start(self).map(Mobula)
+    }
+}
+
+/// What the object store holds now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StoreStats {
+    /// Bytes that objects may take together.
+    pub capacity: u64,
+    /// Bytes of living objects, as they were asked for.
+    pub used: u64,
+    /// How many objects live in the store; smaller ones live in their records.
+    pub objects: u64,
+    /// Bytes set aside for them, rounding included.
+    pub reserved: u64,
+    /// Bytes ever written: they are backed by memory and reused first.
+    pub touched: u64,
+    /// Bytes faulted in ahead of that.
+    pub prefaulted: u64,
+}
+
+impl Mobula {
+    /// What the object store holds now.
+    pub fn store(&self) -> StoreStats {
+        let s = self.0.engine().store().stats();
+        StoreStats {
+            capacity: s.capacity,
+            used: s.used,
+            objects: s.objects,
+            reserved: s.reserved,
+            touched: s.frontier,
+            prefaulted: s.prefaulted,
+        }
+    }
+
+    /// Who fills the object store: the `n` biggest groups of objects, by where they were made. Looks at every object.
+    pub fn holders(&self, n: usize) -> Vec<Holder> {
+        self.0.engine().store().holders(n)
+    }
+
+    /// How many executor threads there are now: one per CPU, and one for each that blocks in a `get`.
+    pub fn executors(&self) -> usize {
+        self.0.engine().threads()
+    }
+}
+
+/// Every remote function, method and actor linked into this program.
+///
+/// A crate that is a dependency but whose name is never mentioned is not linked by rustc, and so is not here:
+/// `use that_crate as _;` links it.
+pub fn registry() -> Vec<crate::exec::entry::Registered> {
+    crate::exec::entry::registry()
+}
+
+/// The error of a call without a runtime, which may be the first thing a newcomer sees.
+#[cold]
+fn no_runtime<T>(e: Error) -> ObjectRef<T> {
+    ObjectRef::failed(e)
+}

@@ -1,0 +1,151 @@
+//! Options of single calls and of actors, as builders.
+//!
+//! Invariant: an option given here overrides the attribute's. The macro wraps these builders in a type of its own per
+//! function, so that `remote` takes that function's arguments.
+//! Left out: what the options do, see `exec`.
+
+use crate::exec::options::Options;
+
+/// Options of one call to a remote function; `f::options()` begins one.
+#[derive(Clone, Debug, Default)]
+#[must_use = "options do nothing before remote()"]
+pub struct TaskOptions(pub(super) Options);
+
+/// Options of one actor; `Actor::options()` begins one.
+#[derive(Clone, Debug, Default)]
+#[must_use = "options do nothing before remote()"]
+pub struct ActorOptions(pub(super) Options);
+
+/// What a call to an actor with a full mailbox does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum WhenFull {
+    /// Waits for room; if nobody is draining the mailbox, by draining it. A method calling its own full actor fails.
+    #[default]
+    Wait,
+    /// Fails with [`Error::MailboxFull`](crate::Error::MailboxFull).
+    Fail,
+}
+
+impl TaskOptions {
+    /// The attribute's options.
+    pub fn new() -> TaskOptions {
+        TaskOptions::default()
+    }
+}
+
+impl ActorOptions {
+    /// The attribute's options.
+    pub fn new() -> ActorOptions {
+        ActorOptions::default()
+    }
+}
+
+/// Writes the setters of a list: for a builder of the runtime, or for a macro's builder that wraps one.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __mobula_setters {
+    ([$w:ident base] $({$(#[$doc:meta])* $name:ident($($arg:ident: $ty:ty),*) $set:expr})*) => {
+        impl $w {
+            $( $(#[$doc])*
+            pub fn $name(mut self, $($arg: $ty),*) -> Self {
+                #[allow(clippy::redundant_closure_call)]
+                ($set)(&mut self.0, $($arg),*);
+                self
+            } )*
+        }
+    };
+    ([$w:ident] $({$(#[$doc:meta])* $name:ident($($arg:ident: $ty:ty),*) $set:expr})*) => {
+        #[allow(dead_code)]
+        impl $w {
+            $( $(#[$doc])*
+            pub fn $name(self, $($arg: $ty),*) -> Self { Self(self.0.$name($($arg),*)) } )*
+        }
+    };
+}
+
+/// The options of a call.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __mobula_task_options {
+    ($w:ident $($base:ident)?) => { $crate::__mobula_setters! { [$w $($base)?]
+    {
+        /// CPUs the call takes while it runs, fractions allowed. Default: 1.
+        num_cpus(n: f64) |o: &mut Options, n| o.num_cpus = Some(n)
+    }
+    {
+        /// GPUs likewise: a fraction of one, or a whole number. Default: 0.
+        num_gpus(n: f64) |o: &mut Options, n| o.num_gpus = Some(n)
+    }
+    {
+        /// An amount of a resource of your own.
+        resource(name: &str, amount: f64) |o: &mut Options, n: &str, a| o.resources.push((n.to_owned(), a))
+    }
+    {
+        /// Further attempts after a crash, or after a panic with `retry_panics`. Default: 3.
+        max_retries(n: u32) |o: &mut Options, n| o.max_retries = Some(n)
+    }
+    {
+        /// Whether a panic is worth another attempt. Default: no.
+        retry_panics(yes: bool) |o: &mut Options, y| o.retry_panics = Some(y)
+    }
+    {
+        /// Higher runs first; below 0 only when nothing else wants to. Default: 0.
+        priority(p: i32) |o: &mut Options, p| o.priority = Some(p)
+    }
+    } };
+}
+
+/// The options of an actor.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __mobula_actor_options {
+    ($w:ident $($base:ident)?) => { $crate::__mobula_setters! { [$w $($base)?]
+    {
+        /// CPUs the actor holds while it lives, fractions allowed. Default: 0.
+        num_cpus(n: f64) |o: &mut Options, n| o.num_cpus = Some(n)
+    }
+    {
+        /// GPUs likewise.
+        num_gpus(n: f64) |o: &mut Options, n| o.num_gpus = Some(n)
+    }
+    {
+        /// An amount of a resource of your own, likewise.
+        resource(name: &str, amount: f64) |o: &mut Options, n: &str, a| o.resources.push((n.to_owned(), a))
+    }
+    {
+        /// How often the actor is made again by its constructor. Default: 0.
+        max_restarts(n: u32) |o: &mut Options, n| o.max_restarts = Some(n)
+    }
+    {
+        /// How many `&self` methods may run side by side. Default: 1, which runs everything in order.
+        max_concurrency(n: u32) |o: &mut Options, n| o.max_concurrency = Some(n)
+    }
+    {
+        /// How many calls the mailbox holds before it pushes back. Default: unbounded.
+        max_pending(n: u32) |o: &mut Options, n| o.max_pending = Some(n)
+    }
+    {
+        /// What a call does when the mailbox is full. Default: wait.
+        when_full(what: $crate::WhenFull) |o: &mut Options, w| o.fail_when_full = w == WhenFull::Fail
+    }
+    {
+        /// Whether a panic in a method ends the actor, which then restarts if it may. Default: no, the call fails.
+        restart_on_panic(yes: bool) |o: &mut Options, y| o.restart_on_panic = Some(y)
+    }
+    {
+        /// The name under which `Actor::named` finds it. It must be free.
+        name(name: &str) |o: &mut Options, n: &str| o.name = Some(n.to_owned())
+    }
+    {
+        /// Whether the actor lives on without handles, until it is killed or the runtime ends. Default: no.
+        detached(yes: bool) |o: &mut Options, y| o.detached = y
+    }
+    {
+        /// Whether a living actor of that name is returned instead of an error. Default: no.
+        get_or_create(yes: bool) |o: &mut Options, y| o.get_or_create = y
+    }
+    } };
+}
+
+__mobula_task_options!(TaskOptions base);
+__mobula_actor_options!(ActorOptions base);

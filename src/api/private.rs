@@ -1,0 +1,136 @@
+//! What generated code calls. Not for people: no promise of stability.
+//!
+//! Invariant: everything here is safe to call with any types that type-check. Left out: nothing users need.
+
+use super::args::Args;
+pub use super::{ActorOptions, Arg, Handle, ObjectRef, TaskOptions};
+pub use crate::base::{Defaults, Result};
+pub use crate::exec::RawHandle;
+pub use crate::exec::call::CallError as Failure;
+use crate::exec::call::{CallWriter, Params as _};
+pub use crate::exec::call::{InPlace, Owned, Params, Slice, Text};
+pub use crate::exec::engine::failure;
+pub use crate::exec::entry::{ActorEntry, ActorRegistration, FnEntry, Registration};
+use crate::exec::options::{Options, task_extra};
+pub use crate::exec::tasks::{
+    Actor, ActorMethods, ConsumingMethod, ExclusiveMethod, Method, SharedMethod, SyncTask, Task,
+};
+#[cfg(feature = "async")]
+pub use crate::exec::tasks::{AsyncExclusiveMethod, AsyncSharedMethod, AsyncTask};
+use crate::exec::{actor, local};
+pub use crate::{
+    __mobula_actor_options as actor_option_methods, __mobula_task_options as task_option_methods,
+};
+pub use inventory;
+
+/// Gives every type the defaults of an actor without attributes; an inherent constant shadows it.
+pub trait DefaultsFallback {
+    /// Nothing said.
+    const __MOBULA_DEFAULTS: Defaults = Defaults::NONE;
+}
+impl<T: ?Sized> DefaultsFallback for T {}
+
+/// A call with the attribute's options.
+#[inline]
+pub fn submit<F: Task, A: Args<F::Params>>(args: A) -> ObjectRef<F::Output> {
+    let entry = F::ENTRY;
+    if !entry.common {
+        return submit_with::<F, A>(TaskOptions::new(), args);
+    }
+    let raw = local::with(|local| {
+        let mut call = CallWriter::new(local, entry.name, F::Params::COUNT);
+        args.write(&mut call);
+        local.engine.submit(local, entry, call, None)
+    });
+    match raw {
+        Ok(raw) => ObjectRef::new(raw),
+        Err(e) => super::no_runtime(e),
+    }
+}
+
+/// A call with options.
+pub fn submit_with<F: Task, A: Args<F::Params>>(
+    options: TaskOptions,
+    args: A,
+) -> ObjectRef<F::Output> {
+    let entry = F::ENTRY;
+    let raw = local::with(|local| {
+        let extra = task_extra(&options.0, &entry.defaults)?;
+        let mut call = CallWriter::new(local, entry.name, F::Params::COUNT);
+        args.write(&mut call);
+        Ok(local.engine.submit(local, entry, call, extra))
+    });
+    match raw.and_then(|r| r) {
+        Ok(raw) => ObjectRef::new(raw),
+        Err(e) => ObjectRef::failed(e),
+    }
+}
+
+/// A call of a method.
+#[inline]
+pub fn call<M: Method, A: Args<M::Params>>(handle: &RawHandle, args: A) -> ObjectRef<M::Output> {
+    let entry = M::ENTRY;
+    let raw = local::with(|local| {
+        let mut call = CallWriter::new(local, entry.name, M::Params::COUNT);
+        args.write(&mut call);
+        actor::call(&local.engine, local, handle.actor(), entry, call)
+    });
+    match raw {
+        Ok(raw) => ObjectRef::new(raw),
+        Err(e) => super::no_runtime(e),
+    }
+}
+
+/// An actor with the attribute's options.
+pub fn create<A: Actor, B: Args<A::Params>>(args: B) -> Handle<A> {
+    made(make::<A, B>(None, args))
+}
+
+/// An actor with options; one that cannot be created is a handle whose calls fail.
+pub fn create_with<A: Actor, B: Args<A::Params>>(options: ActorOptions, args: B) -> Handle<A> {
+    made(make::<A, B>(Some(&options.0), args))
+}
+
+/// An actor with options, or why it cannot be created.
+pub fn try_create_with<A: Actor, B: Args<A::Params>>(
+    options: ActorOptions,
+    args: B,
+) -> Result<Handle<A>> {
+    make(Some(&options.0), args)
+}
+
+fn made<A: Actor>(made: Result<Handle<A>>) -> Handle<A> {
+    made.unwrap_or_else(|why| Handle::new(actor::stillborn(A::ENTRY, &why)))
+}
+
+fn make<A: Actor, B: Args<A::Params>>(options: Option<&Options>, args: B) -> Result<Handle<A>> {
+    local::with(|local| {
+        let entry = A::ENTRY;
+        let mut call = CallWriter::new(local, entry.name, A::Params::COUNT);
+        args.write(&mut call);
+        actor::create(&local.engine, local, entry, call, options).map(Handle::new)
+    })?
+}
+
+/// A handle to the living actor of this name.
+pub fn named<A: Actor>(name: &str) -> Result<Handle<A>> {
+    let found = local::with(|local| local.engine.named(name))?;
+    let missing = || crate::base::Error::NoSuchActor { name: name.to_owned() };
+    let found = found.ok_or_else(missing)?;
+    if !std::ptr::eq(found.entry(), A::ENTRY) {
+        return Err(actor::wrong_type(name, A::ENTRY, &found));
+    }
+    RawHandle::upgrade(&found).map(Handle::new).ok_or_else(missing)
+}
+
+/// Runs a future on this thread.
+#[cfg(feature = "async")]
+pub fn block_on<F: Future>(future: F) -> F::Output {
+    let mut future = Some(future);
+    let ran = local::with(|local| std::sync::Arc::clone(&local.engine))
+        .and_then(|engine| engine.block_on(future.take().expect("taken once")));
+    match ran {
+        Ok(out) => out,
+        Err(e) => panic!("cannot run the async main: {e}"),
+    }
+}

@@ -1,0 +1,142 @@
+//! A node's settings.
+//!
+//! Invariant: a setting that cannot be honoured is refused at `init`, by name. Left out: reading files or variables.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::base::{Capacity, Error, Result, Units};
+use crate::exec::report::Reporter;
+
+/// Settings of a node, for [`init`](Config::init).
+///
+/// ```
+/// let mobula = mobula::Config::new().num_cpus(2.0).init()?;
+/// # drop(mobula); Ok::<(), mobula::Error>(())
+/// ```
+#[derive(Clone)]
+#[must_use = "settings do nothing before init()"]
+pub struct Config {
+    num_cpus: Option<f64>,
+    num_gpus: u32,
+    resources: Vec<(String, f64)>,
+    pub(super) store_bytes: Option<u64>,
+    pub(super) prefault_bytes: Option<u64>,
+    pub(super) patience: Duration,
+    pub(super) reporter: Option<Reporter>,
+}
+
+impl std::fmt::Debug for Config {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Config")
+            .field("num_cpus", &self.num_cpus)
+            .field("num_gpus", &self.num_gpus)
+            .field("resources", &self.resources)
+            .field("object_store_memory", &self.store_bytes)
+            .field("prefault", &self.prefault_bytes)
+            .field("shutdown_timeout", &self.patience)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            num_cpus: None,
+            num_gpus: 0,
+            resources: Vec::new(),
+            store_bytes: None,
+            prefault_bytes: None,
+            patience: Duration::from_secs(5),
+            reporter: None,
+        }
+    }
+}
+
+impl Config {
+    /// The defaults: as many CPUs as the process may use, no GPUs, an object store of 30 % of memory.
+    pub fn new() -> Config {
+        Config::default()
+    }
+
+    /// CPUs that tasks may take together; also the number of executor threads, rounded up. Default: what the process may
+    /// use.
+    pub fn num_cpus(mut self, n: f64) -> Config {
+        self.num_cpus = Some(n);
+        self
+    }
+
+    /// GPUs that tasks may take; they get ids from 0. Default: none.
+    pub fn num_gpus(mut self, n: u32) -> Config {
+        self.num_gpus = n;
+        self
+    }
+
+    /// An amount of a resource of your own, which tasks then ask for by name.
+    pub fn resource(mut self, name: impl Into<String>, amount: f64) -> Config {
+        self.resources.push((name.into(), amount));
+        self
+    }
+
+    /// Bytes that objects may take together. Memory is only used once it is written. Default: 30 % of memory.
+    pub fn object_store_memory(mut self, bytes: u64) -> Config {
+        self.store_bytes = Some(bytes);
+        self
+    }
+
+    /// Bytes of the object store to fault in ahead, in the background; 0 for none. Default: nothing at first, then about as
+    /// much as is in use, up to 1 GiB.
+    pub fn prefault(mut self, bytes: u64) -> Config {
+        self.prefault_bytes = Some(bytes);
+        self
+    }
+
+    /// How long shutdown waits for calls that run. Default: 5 s. Threads that are still busy then are left behind.
+    pub fn shutdown_timeout(mut self, patience: Duration) -> Config {
+        self.patience = patience;
+        self
+    }
+
+    /// What to do with a failure whose result nobody took: by default it is printed to standard error. The function is called
+    /// where the last reference is dropped and should be quick.
+    pub fn on_unobserved_failure(
+        mut self,
+        report: impl Fn(&Error) + Send + Sync + 'static,
+    ) -> Config {
+        self.reporter = Some(Arc::new(report));
+        self
+    }
+
+    pub(super) fn capacity(&self) -> Result<Capacity> {
+        let bad = |setting, why: String| Error::Config { setting, why };
+        let cpus = match self.num_cpus {
+            Some(n) => Units::from_f64(n).map_err(|e| bad("num_cpus", e.to_string()))?,
+            None => {
+                let n = std::thread::available_parallelism().map_or(1, usize::from);
+                Units::whole(n as u64)
+            }
+        };
+        if cpus.is_zero() {
+            return Err(bad("num_cpus", "is 0, but a node needs some: give at least 0.1".into()));
+        }
+        if cpus > Units::whole(1024) {
+            return Err(bad("num_cpus", format!("is {cpus}, but a node starts a thread for each: at most 1024")));
+        }
+        if let Some(bytes) = self.store_bytes
+            && bytes < 1 << 20
+        {
+            return Err(bad("object_store_memory", format!("is {bytes} bytes: give at least 1 MiB")));
+        }
+        let mut capacity = Capacity::new(cpus, self.num_gpus);
+        for (name, amount) in &self.resources {
+            if matches!(name.as_str(), "cpu" | "gpu" | "") {
+                let why = format!("`{name}` is not a name of your own: use num_cpus or num_gpus");
+                return Err(bad("resource", why));
+            }
+            let units = Units::from_f64(*amount)
+                .map_err(|e| bad("resource", format!("`{name}`: {e}")))?;
+            capacity = capacity.with_custom(name, units);
+        }
+        Ok(capacity)
+    }
+}
