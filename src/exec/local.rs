@@ -58,6 +58,8 @@ pub struct Local {
     ser: Cell<Option<Box<Ser>>>,
     /// What runs on this thread now, innermost; null if nothing.
     pub current: Cell<*const Record>,
+    /// The call that a waiting caller runs here itself: its one reference may be the only one, and yet it is wanted.
+    pub wanted: Cell<*const Record>,
     /// The actors whose methods run on this thread now, innermost last.
     pub on_stack: RefCell<Vec<*const ()>>,
     /// A CPU is leased to this thread.
@@ -179,6 +181,7 @@ impl Local {
             ids: Cell::new(0),
             ser: Cell::new(Some(Box::default())),
             current: Cell::new(std::ptr::null()),
+            wanted: Cell::new(std::ptr::null()),
             on_stack: RefCell::new(Vec::new()),
             leased: Cell::new(false),
             executor,

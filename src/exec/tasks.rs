@@ -125,7 +125,8 @@ pub trait AsyncSharedMethod: Method {
 unsafe fn keep<T: Value>(local: &Local, record: &RawRef, value: &T) -> Outcome {
     // SAFETY: the caller's promise.
     unsafe {
-        if record.is_unique() {
+        let wanted = std::ptr::eq(local.wanted.get(), std::ptr::from_ref(&**record));
+        if record.is_unique() && !wanted {
             record.drop_args();
             return Ok(());
         }

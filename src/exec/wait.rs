@@ -112,7 +112,9 @@ impl Engine {
             if !own {
                 self.forget_task(local, record);
             }
+            let before = local.wanted.replace(std::ptr::from_ref(&**record));
             self.execute(local, record);
+            local.wanted.set(before);
         }
         if !local.executor && !had && !own {
             self.unlease(local);

@@ -163,6 +163,7 @@ pub fn tree_reduce() -> f64 {
                 .collect();
         }
         let root = mobula::view(&level[0]).expect("the root");
+        let root = root.as_slice();
         assert_eq!(
             (root.len(), root[0], root[LEAF - 1]),
             (LEAF, 1024.0, 2048.0)
