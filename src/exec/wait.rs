@@ -92,11 +92,9 @@ impl Engine {
             if local.on_stack.borrow().contains(&actor.mark()) {
                 return Err(self_wait(record));
             }
-            let helped = super::actor::drain_here(self, local, actor, Some(record));
-            if helped {
-                self.forget_actor(local, actor);
-            }
-            return Ok(helped);
+            // The queue entry first: the drain may leave a new one, for calls behind the awaited one.
+            self.forget_actor(local, actor);
+            return Ok(super::actor::drain_here(self, local, actor, Some(record)));
         }
         if record.entry.is_async() {
             return Ok(false);
