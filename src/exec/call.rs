@@ -3,13 +3,12 @@
 //! Invariant: [`CallWriter`] and [`Params`] agree because both are driven by the function's parameter types; what is
 //! read is what this process wrote. Left out: what a user may pass where (`api`'s `Arg`).
 
-use std::mem::MaybeUninit;
 use std::sync::{Arc, OnceLock};
 
 use super::cell::{self, BODY, Blank, PAD, Phase, RawRef, Record, SLOT, Slot, SlotTag};
 use super::entry::{FnEntry, Kind};
 use super::local::Local;
-use super::{INLINE_MAX, MAX_ARGS};
+use super::INLINE_MAX;
 use crate::base::{Error, Failure, Origin};
 use crate::store::Draft;
 use crate::value::{Archived, Cap, Native, Place, Placed, Ser, Value, decode, root};
@@ -53,7 +52,6 @@ pub struct CallWriter<'a> {
     local: &'a Local,
     function: &'static str,
     ser: super::local::SerGuard<'a>,
-    slots: [MaybeUninit<Slot>; MAX_ARGS],
     written: usize,
     /// Some argument is a reference, so that the call may have to wait.
     pub(super) refers: bool,
@@ -70,7 +68,6 @@ impl<'a> CallWriter<'a> {
             local,
             function,
             ser,
-            slots: [const { MaybeUninit::uninit() }; MAX_ARGS],
             written: 0,
             refers: false,
             error: None,
@@ -79,7 +76,7 @@ impl<'a> CallWriter<'a> {
 
     #[inline]
     fn slot(&mut self, slot: Slot) {
-        self.slots[self.written].write(slot);
+        slot.write_to(self.ser.head_mut(BODY + self.written * SLOT, SLOT));
         self.written += 1;
     }
 
@@ -151,14 +148,12 @@ impl<'a> CallWriter<'a> {
             blank.refs = 1;
             return (cell::failed(blank, e), false);
         }
-        let begin = BODY + self.written * SLOT;
         blank.caps = self.ser.take_caps();
-        // SAFETY: the first `written` slots are initialised.
-        let slots = unsafe {
-            std::slice::from_raw_parts(self.slots.as_ptr().cast::<Slot>(), self.written)
+        // SAFETY: that many slots were written at the beginning, and what they own goes to the record.
+        let record = unsafe {
+            cell::with_args(blank, self.written, self.ser.padded(BODY), self.ser.pos(), result_size)
         };
-        let record = cell::with_args(blank, slots, &self.ser.bytes()[begin..], result_size);
-        self.written = 0; // the record owns them now
+        self.written = 0;
         (record, self.refers)
     }
 }
@@ -166,9 +161,10 @@ impl<'a> CallWriter<'a> {
 impl Drop for CallWriter<'_> {
     #[inline]
     fn drop(&mut self) {
-        for slot in &self.slots[..self.written] {
-            // SAFETY: the first `written` slots are initialised and still ours: an error or a panic came before `finish`.
-            unsafe { drop_slot(slot.assume_init()) };
+        for i in 0..self.written {
+            let slot = Slot::read_from(self.ser.head_mut(BODY + i * SLOT, SLOT));
+            // SAFETY: written and still ours: an error or a panic came before `finish`.
+            unsafe { drop_slot(slot) };
         }
     }
 }

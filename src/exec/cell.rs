@@ -16,6 +16,7 @@
 //! `Running`, then by nobody; `waiters` only under `lock`. Left out: scheduling, see `engine`.
 
 use std::cell::UnsafeCell;
+use std::mem::MaybeUninit;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering, fence};
@@ -90,6 +91,27 @@ pub struct Slot {
     pub(super) end: u32,
     /// A `RawRef` or a boxed list of them, owned by the slot.
     pub(super) ptr: *mut (),
+}
+
+impl Slot {
+    /// Writes the slot as bytes.
+    #[inline]
+    pub(super) fn write_to(self, bytes: &mut [u8]) {
+        assert!(bytes.len() == SLOT);
+        // SAFETY: as many bytes as a slot has; alignment is not assumed. Pointers keep their provenance, being copied whole.
+        unsafe { bytes.as_mut_ptr().cast::<Slot>().write_unaligned(self) }
+    }
+
+    /// Reads it back.
+    ///
+    /// # Panics
+    /// If there are not that many bytes. They must be what `write_to` wrote.
+    #[inline]
+    pub(super) fn read_from(bytes: &[u8]) -> Slot {
+        assert!(bytes.len() == SLOT);
+        // SAFETY: as many bytes as a slot has, written by `write_to`.
+        unsafe { bytes.as_ptr().cast::<Slot>().read_unaligned() }
+    }
 }
 
 /// What a slot holds.
@@ -249,21 +271,46 @@ pub struct Blank {
     pub caps: Option<Box<[Cap]>>,
 }
 
-/// A record with arguments: `slots`, then `inline`, whose positions count from the record.
+/// A record with arguments: `payload` is the slots, then inline archives up to position `end`, then padding to a whole
+/// number of 32 bytes.
+///
+/// # Safety
+/// The payload begins with `nargs` slots, and the caller gives up what they own.
 #[inline]
-pub fn with_args(blank: Blank, slots: &[Slot], inline: &[u8], result_size: usize) -> RawRef {
-    let begin = BODY + slots.len() * SLOT;
-    let end = begin + inline.len();
-    let cap = memory::rounded(end.max(BODY + result_size));
+pub unsafe fn with_args(
+    blank: Blank,
+    nargs: usize,
+    payload: &[u8],
+    end: usize,
+    result_size: usize,
+) -> RawRef {
+    debug_assert!(payload.len() % 32 == 0 && BODY + payload.len() >= end);
+    let cap = memory::rounded((BODY + payload.len()).max(BODY + result_size));
     let block = memory::take(cap);
-    // SAFETY: the block has `cap` bytes, at least a record and the payload's end, and is ours alone.
+    // SAFETY: the block has `cap` bytes, at least a record and the payload, and is ours alone.
     unsafe {
-        write_header(block, blank, Tag::Args, slots.len() as u8, end as u32, cap as u32);
-        let base = block.as_ptr();
-        std::ptr::copy_nonoverlapping(slots.as_ptr().cast::<u8>(), base.add(BODY), slots.len() * SLOT);
-        std::ptr::copy_nonoverlapping(inline.as_ptr(), base.add(begin), inline.len());
+        write_header(block, blank, Tag::Args, nargs as u8, end as u32, cap as u32);
+        copy_by_32(payload, block.as_ptr().add(BODY));
     }
     RawRef(block.cast())
+}
+
+/// Copies without a call: payloads are short.
+///
+/// # Safety
+/// `to` is valid for as many bytes as `from` has, a multiple of 32.
+#[inline(always)]
+unsafe fn copy_by_32(from: &[u8], to: *mut u8) {
+    let mut at = 0;
+    while at < from.len() {
+        // SAFETY: a piece of 32 bytes at `at` lies inside both.
+        unsafe {
+            // As MaybeUninit, a copied pointer keeps its provenance.
+            let piece = from.as_ptr().add(at).cast::<MaybeUninit<[u8; 32]>>().read_unaligned();
+            to.add(at).cast::<MaybeUninit<[u8; 32]>>().write_unaligned(piece);
+        }
+        at += 32;
+    }
 }
 
 /// A record that is a value already: an archive whose positions count from [`BODY`] of the record.

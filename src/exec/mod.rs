@@ -35,6 +35,3 @@ pub use local::Local;
 /// Measured on the machine the design names: at 512 B a put inside its record costs about half of one in the store, and
 /// the two meet near 2 KiB; 512 B keeps the largest record at 768 B.
 pub const INLINE_MAX: usize = 512;
-
-/// Parameters a remote function may have.
-pub const MAX_ARGS: usize = 12;

@@ -87,7 +87,7 @@ impl Default for Ser {
         let mut scratch = vec![0u8; 1024];
         Ser {
             dst: scratch.as_mut_ptr(),
-            cap: scratch.len(),
+            cap: scratch.len() - 64,
             pos: 0,
             mode: Mode::Scratch,
             scratch,
@@ -103,7 +103,7 @@ impl Ser {
     pub fn begin(&mut self, pos: usize) {
         debug_assert!(pos <= self.scratch.len());
         self.dst = self.scratch.as_mut_ptr();
-        self.cap = self.scratch.len();
+        self.cap = self.scratch.len() - 64;
         self.pos = pos;
         self.mode = Mode::Scratch;
         self.caps.clear();
@@ -154,7 +154,7 @@ impl Ser {
 
     fn resume(&mut self, pos: usize) {
         self.dst = self.scratch.as_mut_ptr();
-        self.cap = self.scratch.len();
+        self.cap = self.scratch.len() - 64;
         self.pos = pos;
         self.mode = Mode::Scratch;
     }
@@ -208,6 +208,20 @@ impl Ser {
         &self.scratch[..self.pos.min(self.scratch.len())]
     }
 
+    /// Bytes before the first value, which are the caller's.
+    #[inline]
+    pub fn head_mut(&mut self, at: usize, len: usize) -> &mut [u8] {
+        &mut self.scratch[at..at + len]
+    }
+
+    /// What was written to scratch from `begin` on, and whatever follows up to a whole number of 32 bytes, so that it can
+    /// be copied in pieces of that size.
+    #[inline]
+    pub fn padded(&self, begin: usize) -> &[u8] {
+        let len = (self.pos - begin).next_multiple_of(32);
+        &self.scratch[begin..begin + len]
+    }
+
     /// Adds a reference that the value being written holds; returns its index in the archive's list.
     pub fn push_cap(&mut self, cap: Cap) -> u32 {
         if self.mode != Mode::Counting {
@@ -246,12 +260,12 @@ impl Ser {
                 self.cap = 0;
             }
             Mode::Scratch => {
-                if end > self.scratch.len() {
-                    self.scratch.resize(end.next_power_of_two(), 0);
+                if end > self.scratch.len() - 64 {
+                    self.scratch.resize(end.next_power_of_two() + 64, 0);
                 }
                 self.scratch[self.pos..end].copy_from_slice(bytes);
                 self.dst = self.scratch.as_mut_ptr();
-                self.cap = self.scratch.len();
+                self.cap = self.scratch.len() - 64;
             }
             Mode::Counting => {}
         }

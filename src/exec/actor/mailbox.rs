@@ -138,7 +138,8 @@ static POKE: FnEntry = FnEntry::inert("poke", Kind::Object);
 /// A record that makes the drainer look at the actor's other state.
 pub(super) fn control(local: &Local, actor: &ActorRef, stop: bool) -> RawRef {
     let entry = if stop { &STOP } else { &POKE };
-    cell::with_args(blank(local, entry, 1, Phase::Queued, actor), &[], &[], 0)
+    // SAFETY: no slots.
+    unsafe { cell::with_args(blank(local, entry, 1, Phase::Queued, actor), 0, &[], cell::BODY, 0) }
 }
 
 impl Engine {
