@@ -157,11 +157,6 @@ pub fn leave() {
     drop(stale);
 }
 
-/// Whether the runtime that `engine` belongs to is the one that is up.
-pub fn is_up() -> bool {
-    GENERATION.load(Ordering::Relaxed) % 2 == 1
-}
-
 impl Local {
     fn new(engine: Arc<Engine>, generation: u64, executor: bool) -> Local {
         let (tasks, actors) = (Worker::new_lifo(), Worker::new_lifo());

@@ -1,6 +1,7 @@
 //! Running user code: calls, actors, and the threads they run on.
 //!
-//! Room map: [`cell`] the record of a call; [`memory`] where records live; [`call`] arguments and results in and out of
+//! Room map: [`cell`] the record of a call, with [`phase`] where it stands and [`payload`] what it holds; [`memory`]
+//! where records live; [`mail`] an actor's mailbox; [`sync`] the primitives of all these; [`call`] arguments and results in and out of
 //! it; [`entry`] and [`tasks`] what the macro registers; [`engine`] from submission to outcome; [`crew`] the
 //! executor threads; [`wait`] callers that need a value; [`actor`] actors; [`local`] what a thread keeps.
 //!
@@ -16,11 +17,15 @@ pub mod entry;
 #[cfg(feature = "async")]
 mod futures;
 pub mod local;
+mod mail;
 pub mod memory;
 pub mod options;
 pub mod panics;
+mod payload;
+mod phase;
 pub mod report;
 mod stack;
+mod sync;
 pub mod tasks;
 mod wait;
 pub mod waiter;

@@ -7,16 +7,16 @@
 use std::cell::UnsafeCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use super::super::call::{CallError, CallWriter, StateRef};
-use super::super::cell::{self, Blank, Phase, RawRef};
+use super::super::cell::{self, Blank, Phase, RawRef, Record};
 use super::super::engine::Engine;
 use super::super::entry::{ActorEntry, Kind, Run};
 use super::super::local::{self, Local};
+use super::super::mail::{self, Mail, RunLock};
 use super::super::options::{self, Extra, Options};
-use super::mailbox::{BUSY, DEAD};
 use super::{ActorCell, ActorRef, HandleRef, Inner, Life, More};
 use crate::base::{Defaults, Demand, Error, FailureKind, Units};
 
@@ -25,11 +25,12 @@ fn new_cell(
     (id, born): (u64, u64),
     more: Option<Box<More>>,
     handles: u32,
+    mail: Mail<Record>,
 ) -> ActorRef {
     let cell = Box::new(ActorCell {
         refs: AtomicUsize::new(1),
-        head: AtomicPtr::new(BUSY),
-        locked: AtomicBool::new(false),
+        mail,
+        run: RunLock::new(),
         life: AtomicU8::new(Life::Starting as u8),
         handles: AtomicU32::new(handles),
         entry,
@@ -49,8 +50,7 @@ fn new_cell(
 pub fn stillborn(entry: &'static ActorEntry, why: &Error) -> HandleRef {
     let more = More::new();
     *more.cause.lock() = Some(Arc::from(format!("it could not be created: {why}")));
-    let actor = new_cell(entry, (0, 0), Some(Box::new(more)), 1);
-    actor.head.store(DEAD, Ordering::Release);
+    let actor = new_cell(entry, (0, 0), Some(Box::new(more)), 1, Mail::closed());
     actor.life.store(Life::Dead as u8, Ordering::Release);
     HandleRef(actor)
 }
@@ -121,7 +121,8 @@ pub fn create(
         (None, true) => Some(Box::new(More { unborn: AtomicBool::new(true), ..More::new() })),
         (m, false) => m,
     };
-    let actor = new_cell(entry, (id, local.generation()), more, if detached { 2 } else { 1 });
+    let handles = if detached { 2 } else { 1 };
+    let actor = new_cell(entry, (id, local.generation()), more, handles, Mail::busy());
     let blank = Blank {
         entry: &entry.constructor,
         refs: 1,
@@ -148,8 +149,8 @@ pub fn create(
         names.insert(name, actor.clone());
     }
     drop(names);
-    // SAFETY: nobody else has the actor yet but the table of names, through which only mail can be sent; with the head at
-    // BUSY mail makes nobody drain, so this thread is alone with `inner`.
+    // SAFETY: nobody else has the actor yet but the table of names, through which only mail can be sent; being
+    // busy, it makes nobody drain, so this thread is alone with `inner`.
     unsafe { (*actor.inner.get()).init = Some(init.clone()) };
     if waits {
         engine.await_inputs(local, &init);
@@ -364,12 +365,12 @@ fn finish(
         });
     }
     let backlog = std::mem::replace(&mut inner.backlog, std::ptr::null_mut());
-    for mut next in [backlog, actor.take_mail(DEAD)] {
+    for mut next in [backlog, actor.mail.close()] {
         while !next.is_null() {
             // SAFETY: both lists are ours and own their records.
             let record = unsafe { RawRef::from_raw(next) };
             // SAFETY: as above.
-            next = unsafe { *record.next.get() };
+            next = unsafe { mail::next(next) };
             fail(engine, local, &record, error);
         }
     }

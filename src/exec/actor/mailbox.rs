@@ -1,87 +1,20 @@
-//! The mailbox: a list that callers push onto and the drainer takes whole.
+//! Calling: a record goes into the actor's mailbox, and the actor into a queue if it was idle.
 //!
-//! A push is one compare-and-swap; the drainer swaps the list out and turns it around, so that per call it touches
-//! shared memory once a batch. The same word says whether the actor is idle, so the caller that wakes it knows it.
-//!
-//! Invariant: whoever changes `IDLE` to anything else queues the actor. Calls come out in the order they went in.
-//! Left out: executing them (`run`).
+//! Invariant: whoever finds the mailbox idle queues the actor. Calls come out in the order they went in.
+//! Left out: the mailbox itself (`mail`), executing calls (`run`).
 
-use std::ptr::without_provenance_mut;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::super::call::CallWriter;
-use super::super::cell::{self, Blank, Phase, RawRef, Record};
+use super::super::cell::{self, Blank, Phase, RawRef};
 use super::super::engine::Engine;
 use super::super::entry::{FnEntry, Kind};
 use super::super::local::Local;
+use super::super::mail::Pushed;
 use super::{ActorCell, ActorRef};
 use crate::base::Error;
-
-/// No mail, nobody drains.
-pub(super) const IDLE: *mut Record = without_provenance_mut(0);
-/// No mail, but queued, drained or waiting for a call under way.
-pub(super) const BUSY: *mut Record = without_provenance_mut(1);
-/// No mail is taken.
-pub(super) const DEAD: *mut Record = without_provenance_mut(2);
-
-fn is_record(p: *mut Record) -> bool {
-    p.addr() > DEAD.addr()
-}
-
-/// What a push found.
-pub(super) enum Pushed {
-    /// The actor was idle: the caller must queue it.
-    Woke,
-    /// Somebody will come to it.
-    Queued,
-    /// The actor is dead; the record comes back.
-    Refused(RawRef),
-}
-
-impl ActorCell {
-    #[inline]
-    pub(super) fn push(&self, record: RawRef) -> Pushed {
-        let node = record.into_raw();
-        let mut head = self.head.load(Ordering::Relaxed);
-        loop {
-            if head == DEAD {
-                // SAFETY: the pointer was just made from the record and not pushed.
-                return Pushed::Refused(unsafe { RawRef::from_raw(node) });
-            }
-            // SAFETY: until the exchange succeeds, the node is ours.
-            unsafe { *(*node).next.get() = head };
-            match self.head.compare_exchange_weak(head, node, Ordering::SeqCst, Ordering::Relaxed) {
-                Ok(_) => return if head == IDLE { Pushed::Woke } else { Pushed::Queued },
-                Err(now) => head = now,
-            }
-        }
-    }
-
-    /// Takes all mail, oldest first, leaving `BUSY` (or `last`). Null if there is none.
-    pub(super) fn take_mail(&self, last: *mut Record) -> *mut Record {
-        let mut node = self.head.swap(last, Ordering::SeqCst);
-        let mut oldest = std::ptr::null_mut();
-        while is_record(node) {
-            // SAFETY: nodes in the list are records whose counts the list owns; taking the head made them ours.
-            unsafe {
-                let after = std::mem::replace(&mut *(*node).next.get(), oldest);
-                oldest = node;
-                node = after;
-            }
-        }
-        oldest
-    }
-
-    /// Declares the actor idle, if no mail came meanwhile and nobody else has done so.
-    pub(super) fn settle_idle(&self) -> bool {
-        match self.head.compare_exchange(BUSY, IDLE, Ordering::SeqCst, Ordering::SeqCst) {
-            Ok(_) => true,
-            Err(now) => !is_record(now),
-        }
-    }
-}
 
 /// Calls a method: the record of its result, which is queued or has failed already.
 #[inline]
@@ -146,10 +79,14 @@ impl Engine {
     /// Puts a record into an actor's mailbox and sees to it that somebody comes.
     #[inline]
     pub(super) fn post(self: &Arc<Engine>, local: &Local, actor: &ActorRef, mail: RawRef) {
-        match actor.push(mail) {
+        let node = mail.into_raw();
+        // SAFETY: the node comes with a count, which the mailbox takes over.
+        match unsafe { actor.mail.push(node) } {
             Pushed::Queued => {}
             Pushed::Woke => self.push_actor(local, actor.clone()),
-            Pushed::Refused(mail) => {
+            Pushed::Refused => {
+                // SAFETY: refused, so the count is still ours.
+                let mail = unsafe { RawRef::from_raw(node) };
                 unreserve(actor);
                 if mail.entry.kind != Kind::Stop && mail.entry.kind != Kind::Object {
                     let death = actor.death();

@@ -15,13 +15,14 @@ mod run;
 
 use std::cell::UnsafeCell;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::{Condvar, Mutex};
 
 use super::cell::{RawRef, Record};
 use super::entry::ActorEntry;
+use super::mail::{Mail, RunLock};
 use crate::core::{Gate, Order};
 use crate::value::{Cap, CapKind};
 
@@ -44,9 +45,9 @@ pub enum Life {
 /// One actor.
 pub struct ActorCell {
     refs: AtomicUsize,
-    /// Newest call first; or `IDLE`, `BUSY`, `DEAD`.
-    head: AtomicPtr<Record>,
-    locked: AtomicBool,
+    mail: Mail<Record>,
+    /// The right to touch `inner`.
+    run: RunLock,
     life: AtomicU8,
     handles: AtomicU32,
     pub(super) entry: &'static ActorEntry,
@@ -321,6 +322,3 @@ impl Drop for HandleRef {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -20,7 +20,7 @@ use super::super::cell::{self, Phase, RawRef, Record, finished};
 use super::super::engine::Engine;
 use super::super::entry::{Kind, Run};
 use super::super::local::Local;
-use super::mailbox::BUSY;
+use super::super::mail;
 use super::{ActorCell, ActorRef, Inner, Life, life};
 use crate::core::gate::{Admit, Gate, Kind as Access};
 
@@ -56,15 +56,11 @@ struct Drain<'a> {
 
 impl<'a> Drain<'a> {
     fn lock(local: &'a Local, actor: &'a ActorRef) -> Option<Drain<'a>> {
-        actor
-            .locked
-            .compare_exchange(false, true, Ordering::SeqCst, Ordering::SeqCst)
-            .is_ok()
-            .then(|| {
-                local.on_stack.borrow_mut().push(actor.mark());
-                let outer = BATCH.replace((actor.0.as_ptr(), 0));
-                Drain { actor, local, outer }
-            })
+        actor.run.try_lock().then(|| {
+            local.on_stack.borrow_mut().push(actor.mark());
+            let outer = BATCH.replace((actor.0.as_ptr(), 0));
+            Drain { actor, local, outer }
+        })
     }
 
     /// What the lock guards.
@@ -79,7 +75,8 @@ impl Drop for Drain<'_> {
     fn drop(&mut self) {
         let (_, n) = BATCH.replace(self.outer);
         self.local.on_stack.borrow_mut().pop();
-        self.actor.locked.swap(false, Ordering::SeqCst);
+        // SAFETY: locked by `Drain::lock`; `inner` borrows from this drain.
+        unsafe { self.actor.run.unlock() };
         if n > 0 {
             // SAFETY: the batch collected n counts; `self.actor` holds one more.
             unsafe { super::release(self.actor.0, n) };
@@ -124,7 +121,7 @@ pub(in super::super) fn drain_here(
                 return any;
             }
             Stopped::Empty => {
-                if actor.settle_idle() {
+                if actor.mail.settle_idle() {
                     return any;
                 }
             }
@@ -183,14 +180,14 @@ impl Drain<'_> {
             // SAFETY: the backlog owns a count of each of its records; this one is taken over.
             let record = unsafe { RawRef::from_raw(next) };
             // SAFETY: out of every list, so its link is ours.
-            let after = unsafe { *record.next.get() };
+            let after = unsafe { mail::next(next) };
             match self.one(engine, record) {
                 Step::Done => {}
                 Step::Wait(record) => {
-                    let inner = self.inner();
+                    let node = record.into_raw();
                     // SAFETY: back to the head of the backlog, which is ours.
-                    unsafe { *record.next.get() = after };
-                    inner.backlog = record.into_raw();
+                    unsafe { mail::set_next(node, after) };
+                    self.inner().backlog = node;
                     return Stopped::Parked;
                 }
                 Step::Dead => return Stopped::Empty,
@@ -206,12 +203,12 @@ impl Drain<'_> {
     fn next(&self) -> *mut Record {
         let inner = self.inner();
         if inner.backlog.is_null() {
-            inner.backlog = self.actor.take_mail(BUSY);
+            inner.backlog = self.actor.mail.take();
         }
         let next = inner.backlog;
         if !next.is_null() {
             // SAFETY: records in the backlog are ours, links included.
-            inner.backlog = unsafe { *(*next).next.get() };
+            inner.backlog = unsafe { mail::next(next) };
         }
         next
     }
@@ -273,10 +270,10 @@ impl Drain<'_> {
         }
         // To the head of the backlog, in order: they arrived before everything in it.
         for record in free.into_iter().rev() {
-            let inner = self.inner();
+            let (inner, node) = (self.inner(), record.into_raw());
             // SAFETY: out of every list; the backlog is ours.
-            unsafe { *record.next.get() = inner.backlog };
-            inner.backlog = record.into_raw();
+            unsafe { mail::set_next(node, inner.backlog) };
+            inner.backlog = node;
         }
         let _ = engine;
         Step::Done
