@@ -82,9 +82,15 @@ impl Engine {
         super::stack::here() > local.stack_floor.get()
     }
 
-    /// Tries to end the call by running it here; whether anything was done.
+    /// Tries to end the call by running it here; whether anything was done. A caller with a deadline only finds out whether
+    /// the wait could ever end: what it began it could not leave in time.
     #[inline]
-    fn help(self: &Arc<Engine>, local: &Local, record: &RawRef) -> Result<bool, Error> {
+    fn help(
+        self: &Arc<Engine>,
+        local: &Local,
+        record: &RawRef,
+        deadline: Option<Instant>,
+    ) -> Result<bool, Error> {
         if cell::phase(record.state()) != Phase::Queued || !self.has_stack(local) {
             return Ok(false);
         }
@@ -92,13 +98,16 @@ impl Engine {
             if local.on_stack.borrow().contains(&actor.mark()) {
                 return Err(self_wait(record));
             }
+            if deadline.is_some() {
+                return Ok(false);
+            }
             let helped = super::actor::drain_here(self, local, actor, Some(record));
             if helped {
                 self.forget_actor(local, actor);
             }
             return Ok(helped);
         }
-        if record.entry.is_async() {
+        if record.entry.is_async() || deadline.is_some() {
             return Ok(false);
         }
         // A call with its own resources has them already; the common one needs a CPU, which an executor has.
@@ -169,7 +178,7 @@ impl Engine {
             return Ok(());
         }
         let _hold = local.hold();
-        if self.help(local, record)? && finished(record.state()) {
+        if self.help(local, record, deadline)? && finished(record.state()) {
             return Ok(());
         }
         self.wait_slowly(local, record, deadline)
@@ -184,7 +193,7 @@ impl Engine {
     ) -> Result<(), Error> {
         let began = Instant::now();
         loop {
-            if self.spin(local, record)? {
+            if self.spin(local, record, deadline)? {
                 return Ok(());
             }
             let key = local.outbox_key();
@@ -194,7 +203,10 @@ impl Engine {
             }
             let outcome = {
                 let _block = self.block(local);
-                self.sleep(began, deadline, || finished(record.state()) || self.may_help(local, record))
+                self.sleep(began, deadline, || {
+                    finished(record.state())
+                        || (deadline.is_none() && self.may_help(local, record))
+                })
             };
             record.remove_waiter(key);
             if finished(record.state()) {
@@ -220,7 +232,12 @@ impl Engine {
     }
 
     /// Spins for a moment, helping whenever that becomes possible; whether the call has ended.
-    fn spin(self: &Arc<Engine>, local: &Local, record: &RawRef) -> Result<bool, Error> {
+    fn spin(
+        self: &Arc<Engine>,
+        local: &Local,
+        record: &RawRef,
+        deadline: Option<Instant>,
+    ) -> Result<bool, Error> {
         let until = Instant::now() + SPIN;
         loop {
             for _ in 0..16 {
@@ -229,7 +246,7 @@ impl Engine {
                 }
                 std::hint::spin_loop();
             }
-            if self.help(local, record)? && finished(record.state()) {
+            if self.help(local, record, deadline)? && finished(record.state()) {
                 return Ok(true);
             }
             if Instant::now() >= until {
@@ -284,7 +301,7 @@ impl Engine {
                     if keep && cell::phase(record.state()) == Phase::Queued && !self.lease(local) {
                         break;
                     }
-                    if !self.help(local, record)? || !finished(record.state()) {
+                    if !self.help(local, record, deadline)? || !finished(record.state()) {
                         break;
                     }
                 }
@@ -298,7 +315,7 @@ impl Engine {
             if done == records.len() {
                 return Ok(());
             }
-            if self.spin(local, records[done])? {
+            if self.spin(local, records[done], deadline)? {
                 continue;
             }
             self.sleep_for(local, &records[done..], usize::MAX, true, deadline)?;
