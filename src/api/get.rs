@@ -34,7 +34,8 @@ pub fn get<G: Get>(refs: G) -> Result<G::Output> {
     refs.get_until(None)
 }
 
-/// As [`get`], but gives up after `timeout`, saying what was awaited and in which state it was.
+/// As [`get`], but gives up after `timeout`, saying what was awaited and in which state it was. The call is never run right
+/// here, since it could not be left in time: another thread runs it.
 ///
 /// # Errors
 /// Also [`Error::Timeout`](crate::Error::Timeout); the call goes on, and can be awaited again.

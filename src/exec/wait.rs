@@ -82,9 +82,15 @@ impl Engine {
         super::stack::here() > local.stack_floor.get()
     }
 
-    /// Tries to end the call by running it here; whether anything was done.
+    /// Tries to end the call by running it here; whether anything was done. A caller with a deadline only finds out whether
+    /// the wait could ever end: what it began it could not leave in time.
     #[inline]
-    fn help(self: &Arc<Engine>, local: &Local, record: &RawRef) -> Result<bool, Error> {
+    fn help(
+        self: &Arc<Engine>,
+        local: &Local,
+        record: &RawRef,
+        deadline: Option<Instant>,
+    ) -> Result<bool, Error> {
         if cell::phase(record.state()) != Phase::Queued || !self.has_stack(local) {
             return Ok(false);
         }
@@ -92,11 +98,14 @@ impl Engine {
             if local.on_stack.borrow().contains(&actor.mark()) {
                 return Err(self_wait(record));
             }
+            if deadline.is_some() {
+                return Ok(false);
+            }
             // The queue entry first: the drain may leave a new one, for calls behind the awaited one.
             self.forget_actor(local, actor);
             return Ok(super::actor::drain_here(self, local, actor, Some(record)));
         }
-        if record.entry.is_async() {
+        if record.entry.is_async() || deadline.is_some() {
             return Ok(false);
         }
         // A call with its own resources has them already; the common one needs a CPU, which an executor has.
@@ -167,7 +176,7 @@ impl Engine {
             return Ok(());
         }
         let _hold = local.hold();
-        if self.help(local, record)? && finished(record.state()) {
+        if self.help(local, record, deadline)? && finished(record.state()) {
             return Ok(());
         }
         self.wait_slowly(local, record, deadline)
@@ -182,7 +191,7 @@ impl Engine {
     ) -> Result<(), Error> {
         let began = Instant::now();
         loop {
-            if self.spin(local, record)? {
+            if self.spin(local, record, deadline)? {
                 return Ok(());
             }
             let key = local.outbox_key();
@@ -192,7 +201,10 @@ impl Engine {
             }
             let outcome = {
                 let _block = self.block(local);
-                self.sleep(began, deadline, || finished(record.state()) || self.may_help(local, record))
+                self.sleep(began, deadline, || {
+                    finished(record.state())
+                        || (deadline.is_none() && self.may_help(local, record))
+                })
             };
             record.remove_waiter(key);
             if finished(record.state()) {
@@ -218,7 +230,12 @@ impl Engine {
     }
 
     /// Spins for a moment, helping whenever that becomes possible; whether the call has ended.
-    fn spin(self: &Arc<Engine>, local: &Local, record: &RawRef) -> Result<bool, Error> {
+    fn spin(
+        self: &Arc<Engine>,
+        local: &Local,
+        record: &RawRef,
+        deadline: Option<Instant>,
+    ) -> Result<bool, Error> {
         let until = Instant::now() + SPIN;
         loop {
             for _ in 0..16 {
@@ -227,7 +244,7 @@ impl Engine {
                 }
                 std::hint::spin_loop();
             }
-            if self.help(local, record)? && finished(record.state()) {
+            if self.help(local, record, deadline)? && finished(record.state()) {
                 return Ok(true);
             }
             if Instant::now() >= until {
@@ -282,7 +299,7 @@ impl Engine {
                     if keep && cell::phase(record.state()) == Phase::Queued && !self.lease(local) {
                         break;
                     }
-                    if !self.help(local, record)? || !finished(record.state()) {
+                    if !self.help(local, record, deadline)? || !finished(record.state()) {
                         break;
                     }
                 }
@@ -296,7 +313,7 @@ impl Engine {
             if done == records.len() {
                 return Ok(());
             }
-            if self.spin(local, records[done])? {
+            if self.spin(local, records[done], deadline)? {
                 continue;
             }
             self.sleep_for(local, &records[done..], usize::MAX, true, deadline)?;
