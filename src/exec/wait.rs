@@ -92,11 +92,9 @@ impl Engine {
             if local.on_stack.borrow().contains(&actor.mark()) {
                 return Err(self_wait(record));
             }
-            let helped = super::actor::drain_here(self, local, actor, Some(record));
-            if helped {
-                self.forget_actor(local, actor);
-            }
-            return Ok(helped);
+            // Taken before the drain, which may put in another that is needed.
+            self.forget_actor(local, actor);
+            return Ok(super::actor::drain_here(self, local, actor, Some(record)));
         }
         if record.entry.is_async() {
             return Ok(false);
@@ -406,7 +404,6 @@ fn self_wait(record: &Record) -> Error {
 }
 
 /// Ends a call whose runtime is gone from this thread: the error is put, and sleepers look up by themselves.
-#[cfg(feature = "async")]
 pub(super) fn settle_without_runtime(record: &RawRef) {
     // SAFETY: the caller holds the claim.
     unsafe {
