@@ -190,14 +190,14 @@ impl Drain<'_> {
                     return Stopped::Empty;
                 }
             }
-            let next = self.next();
-            if next.is_null() {
-                return Stopped::Empty;
-            }
             if left == 0 {
                 return Stopped::More;
             }
             left -= 1;
+            let next = self.next();
+            if next.is_null() {
+                return Stopped::Empty;
+            }
             // SAFETY: the backlog owns a count of each of its records; this one is taken over.
             let record = unsafe { RawRef::from_raw(next) };
             // SAFETY: out of every list, so its link is ours.
