@@ -271,6 +271,10 @@ impl Engine {
                         self.crew.idlers.fetch_sub(SEARCHING, Ordering::SeqCst);
                         self.pass_search_on();
                     }
+                    if matches!(job, Job::Started(_)) && !self.started.is_empty() {
+                        // Calls that were let in run side by side, even if they wait for one another.
+                        self.crew.notify_started(self);
+                    }
                     self.run(local, job);
                     if self.pressed.load(Ordering::Relaxed) && local.leased.get() {
                         self.unlease(local);

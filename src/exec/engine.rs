@@ -560,7 +560,7 @@ impl Engine {
             return Cancel::TooLate;
         }
         #[cfg(feature = "async")]
-        self.futures.wake(record.id);
+        self.futures.wake(record);
         Cancel::Requested
     }
 
@@ -602,8 +602,12 @@ impl Engine {
         let parked: Vec<RawRef> =
             self.admission.lock().parked.drain().map(|(_, record)| record).collect();
         for record in parked {
-            if record.target().is_none() {
-                self.fail_waiting(local, &record, Error::ShutDown);
+            match record.target().cloned() {
+                // An actor that waits for resources to be born.
+                Some(actor) => actor.close(local),
+                None => {
+                    self.fail_waiting(local, &record, Error::ShutDown);
+                }
             }
         }
         let names: Vec<ActorRef> = self.names.lock().values().cloned().collect();
@@ -612,7 +616,7 @@ impl Engine {
         }
         self.drain_all(local);
         #[cfg(feature = "async")]
-        self.futures.shut_down();
+        self.futures.shut_down(deadline);
         let left = self.crew.join(deadline);
         self.drain_all(local);
         left
@@ -624,11 +628,13 @@ impl Engine {
         loop {
             self.drain_local(local);
             let mut any = false;
-            for queue in [&self.tasks, &self.started] {
-                while let Steal::Success(task) = queue.steal() {
-                    any = true;
-                    self.fail_queued(local, &task, Error::ShutDown);
-                }
+            while let Steal::Success(task) = self.tasks.steal() {
+                any = true;
+                self.fail_queued(local, &task, Error::ShutDown);
+            }
+            while let Steal::Success(task) = self.started.steal() {
+                any = true;
+                super::actor::forsake_apart(self, local, &task);
             }
             while let Steal::Success(actor) = self.actors.steal() {
                 any = true;

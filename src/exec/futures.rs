@@ -8,6 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::runtime::Runtime;
@@ -30,7 +31,8 @@ pub type BoxFuture = Pin<Box<dyn Future<Output = Outcome> + Send>>;
 pub struct Futures {
     runtime: OnceLock<Mutex<Option<Runtime>>>,
     handle: OnceLock<Option<tokio::runtime::Handle>>,
-    /// Wakers of running calls by record id, so that cancellation reaches a call that waits.
+    /// Wakers of running calls to functions by record id, so that cancellation reaches a call that waits. Methods' are with
+    /// their actors, whose end reaches them too.
     wakers: Mutex<HashMap<u64, Waker>>,
 }
 
@@ -61,18 +63,28 @@ impl Futures {
     }
 
     /// Polls a call again, so that it sees that it was cancelled.
-    pub fn wake(&self, id: u64) {
-        let waker = self.wakers.lock().get(&id).cloned();
+    pub fn wake(&self, record: &RawRef) {
+        let waker = self.wakers(record).lock().get(&record.id).cloned();
         if let Some(waker) = waker {
             waker.wake();
         }
     }
 
-    /// Ends the tokio runtime; futures still under way are dropped, and so settled.
-    pub fn shut_down(&self) {
-        let runtime = self.runtime.get().and_then(|r| r.lock().take());
-        if let Some(runtime) = runtime {
-            runtime.shutdown_background();
+    fn wakers<'a>(&'a self, record: &'a RawRef) -> &'a Mutex<HashMap<u64, Waker>> {
+        record.target().map_or(&self.wakers, |actor| actor.wakers())
+    }
+
+    /// Ends the tokio runtime and waits until futures under way have been dropped, and so settled; a poll that does not
+    /// return by `deadline` is left behind.
+    pub fn shut_down(&self, deadline: Instant) {
+        let Some(runtime) = self.runtime.get().and_then(|r| r.lock().take()) else { return };
+        let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+        // On a thread of its own: tokio refuses to wait on a thread that is inside some runtime, as the caller may be.
+        let waiter = std::thread::Builder::new()
+            .name("mobula-async-end".into())
+            .spawn(move || runtime.shutdown_timeout(left));
+        if let Ok(waiter) = waiter {
+            let _ = waiter.join();
         }
     }
 }
@@ -121,7 +133,12 @@ impl Running {
         // The future goes first: it borrows the state and the arguments.
         let dropped = catch_unwind(AssertUnwindSafe(|| self.future = None));
         let outcome = if dropped.is_err() { Ok(Err(self.why_dropped())) } else { outcome };
-        self.engine.futures.wakers.lock().remove(&self.record.id);
+        self.engine.futures.wakers(&self.record).lock().remove(&self.record.id);
+        if outcome.is_err()
+            && let Some(actor) = self.record.target()
+        {
+            super::actor::method_panicked(actor, &self.record);
+        }
         let engine = Arc::clone(&self.engine);
         let settled = local::with(|local| {
             engine.settle(local, &self.record, outcome);
@@ -131,7 +148,8 @@ impl Running {
             }
         });
         if settled.is_err() {
-            // The runtime is gone from this process; whoever still waits looks at the record itself.
+            // The runtime is gone from this process; whoever still waits looks at the record itself. Its actor, if it has
+            // one, is freed with the last reference to it.
             super::wait::settle_without_runtime(&self.record);
         }
     }
@@ -150,7 +168,7 @@ impl Future for Running {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
         {
-            let mut wakers = this.engine.futures.wakers.lock();
+            let mut wakers = this.engine.futures.wakers(&this.record).lock();
             match wakers.get_mut(&this.record.id) {
                 Some(waker) => waker.clone_from(cx.waker()),
                 None => drop(wakers.insert(this.record.id, cx.waker().clone())),
@@ -159,6 +177,11 @@ impl Future for Running {
         if this.record.state() & CANCEL != 0 {
             let why = this.why_dropped();
             this.end(Ok(Err(why)));
+            return Poll::Ready(());
+        }
+        // After the waker was put: a verdict passed later finds it.
+        if let Some(why) = this.record.target().and_then(super::actor::interrupted) {
+            this.end(Ok(Err(CallError::Runtime(why))));
             return Poll::Ready(());
         }
         let Some(future) = this.future.as_mut() else { return Poll::Ready(()) };

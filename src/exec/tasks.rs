@@ -171,16 +171,19 @@ unsafe fn run_shared<M: SharedMethod>(local: &Local, record: &RawRef, state: Sta
 }
 
 /// # Safety
-/// As for [`run_exclusive`]; the state is gone afterwards, also after a panic or an error.
+/// The record is a claimed call of `M`; `place` points to the pointer to a live `M::Actor` that nobody else uses. That is
+/// null afterwards if the method has taken the state, also when it panicked or gave an error.
 unsafe fn run_consuming<M: ConsumingMethod>(
     local: &Local,
     record: &RawRef,
-    state: StateRef,
+    place: StateRef,
 ) -> Outcome {
     // SAFETY: the caller's promise; the state is a leaked box.
     unsafe {
-        let this = Box::from_raw(state.0.cast::<M::Actor>());
-        let value = M::call(*this, M::Params::read(local, record)?)?;
+        let args = M::Params::read(local, record)?;
+        let place = &mut *place.0.cast::<*mut M::Actor>();
+        let this = Box::from_raw(std::mem::replace(place, std::ptr::null_mut()));
+        let value = M::call(*this, args)?;
         keep(local, record, &value)
     }
 }

@@ -421,7 +421,6 @@ fn self_wait(record: &Record) -> Error {
 }
 
 /// Ends a call whose runtime is gone from this thread: the error is put, and sleepers look up by themselves.
-#[cfg(feature = "async")]
 pub(super) fn settle_without_runtime(record: &RawRef) {
     // SAFETY: the caller holds the claim.
     unsafe {

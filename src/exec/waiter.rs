@@ -39,7 +39,6 @@ impl Waiter {
     }
 
     /// The rest of a list that was taken from its record.
-    #[cfg(any(feature = "async", all(test, loom)))]
     pub(super) fn take_next(&mut self) -> Option<Box<Waiter>> {
         let next = std::mem::replace(&mut self.next, std::ptr::null_mut());
         // SAFETY: links are boxes leaked by `Record::add_waiter`, and the list is the caller's.

@@ -89,10 +89,7 @@ impl Engine {
                 let mail = unsafe { RawRef::from_raw(node) };
                 unreserve(actor);
                 if mail.entry.kind != Kind::Stop && mail.entry.kind != Kind::Object {
-                    let death = actor.death();
-                    if !self.fail_queued(local, &mail, death.clone()) {
-                        self.fail_waiting(local, &mail, death);
-                    }
+                    super::life::fail(self, local, &mail, &actor.death());
                 }
             }
         }
@@ -130,7 +127,9 @@ fn reserve(engine: &Arc<Engine>, local: &Local, actor: &ActorRef) -> Result<(), 
         if engine.is_closing() {
             return Err(Error::ShutDown);
         }
-        if super::run::drain_here(engine, local, actor, None) {
+        if super::run::drain_here(engine, local, actor, None)
+            && more.pending.load(Ordering::Acquire) < more.max_pending
+        {
             continue;
         }
         let block = engine.block(local);

@@ -15,7 +15,7 @@ mod run;
 
 use std::cell::UnsafeCell;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::{Condvar, Mutex};
@@ -28,7 +28,9 @@ use crate::value::{Cap, CapKind};
 
 pub use life::{create, kill, restart, stillborn, stop, wrong_type};
 pub use mailbox::call;
-pub(in super) use run::{drain_here, leave, run_apart};
+pub(super) use run::{drain_here, forsake_apart, leave, run_apart};
+#[cfg(feature = "async")]
+pub(super) use run::{interrupted, method_panicked};
 
 /// Where an actor is in its life.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -51,6 +53,9 @@ pub struct ActorCell {
     life: AtomicU8,
     handles: AtomicU32,
     pub(super) entry: &'static ActorEntry,
+    /// A leaked box of the actor's type; null before the constructor and after death. Written under the run lock while no
+    /// call runs; read by calls that run apart from it.
+    state: AtomicPtr<()>,
     inner: UnsafeCell<Inner>,
     more: OnceLock<Box<More>>,
     pub(super) id: u64,
@@ -60,13 +65,18 @@ pub struct ActorCell {
 
 /// What the holder of the run lock owns.
 struct Inner {
-    /// A leaked box of the actor's type; null before the constructor and after death.
-    state: *mut (),
     /// Calls taken out of the mailbox, oldest first.
     backlog: *mut Record,
     /// The constructor's arguments; kept while a restart may need them.
     init: Option<RawRef>,
 }
+
+/// Verdict: none.
+const LIVE: u8 = 0;
+/// Verdict: end, and be made again if a restart is left.
+const RESTART: u8 = 1;
+/// Verdict: end.
+const DIE: u8 = 2;
 
 /// What only some actors have.
 pub(super) struct More {
@@ -84,10 +94,17 @@ pub(super) struct More {
     pub(super) unborn: AtomicBool,
     /// The id under which the ledger knows it; 0 if it does not.
     pub(super) ledger_id: u64,
-    /// Why it is to die, or did.
+    /// Why it died.
     pub(super) cause: Mutex<Option<Arc<str>>>,
-    /// 0: live on; 1: die and restart if possible; 2: die.
+    /// [`LIVE`], [`RESTART`] or [`DIE`]; changed under `sentence`'s lock.
     pub(super) verdict: AtomicU8,
+    /// Why the verdict was passed.
+    pub(super) sentence: Mutex<Option<Arc<str>>>,
+    /// A stop that waits for held calls which were sent before it.
+    pub(super) stop: Mutex<Option<RawRef>>,
+    /// Async calls under way, by id, so that a verdict or a cancellation reaches them while they wait.
+    #[cfg(feature = "async")]
+    pub(super) wakers: Mutex<std::collections::HashMap<u64, std::task::Waker>>,
     pub(super) gate: OnceLock<Mutex<Gate>>,
     pub(super) order: Mutex<Order<RawRef>>,
     pub(super) resolved: Mutex<Vec<(u64, u64)>>,
@@ -108,7 +125,11 @@ impl More {
             unborn: AtomicBool::new(false),
             ledger_id: 0,
             cause: Mutex::new(None),
-            verdict: AtomicU8::new(0),
+            verdict: AtomicU8::new(LIVE),
+            sentence: Mutex::new(None),
+            stop: Mutex::new(None),
+            #[cfg(feature = "async")]
+            wakers: Mutex::default(),
             gate: OnceLock::new(),
             order: Mutex::new(Order::new()),
             resolved: Mutex::new(Vec::new()),
@@ -171,10 +192,8 @@ impl Drop for ActorCell {
     fn drop(&mut self) {
         let inner = self.inner.get_mut();
         debug_assert!(inner.backlog.is_null(), "calls in the backlog keep their actor");
-        if !inner.state.is_null() {
-            let state = std::mem::replace(&mut inner.state, std::ptr::null_mut());
-            life::drop_state(self.entry, state);
-        }
+        life::drop_state(self);
+        life::release_resources(self);
     }
 }
 
@@ -213,6 +232,11 @@ impl ActorCell {
         }
     }
 
+    /// Whether it lives and somebody may call it: it has handles, or is detached.
+    fn is_held(&self) -> bool {
+        self.life() != Life::Dead && self.handles.load(Ordering::Acquire) > 0
+    }
+
     /// Its type.
     pub fn entry(&self) -> &'static ActorEntry {
         self.entry
@@ -243,14 +267,25 @@ impl ActorCell {
     }
 
     fn death(&self) -> crate::base::Error {
+        self.died_of(self.more().cause.lock().clone())
+    }
+
+    fn died_of(&self, cause: Option<Arc<str>>) -> crate::base::Error {
         let more = self.more();
-        let cause = more.cause.lock().clone();
         crate::base::Error::ActorDied {
             actor: self.entry.name,
             name: more.name.clone(),
             cause: cause.unwrap_or_else(|| Arc::from("it was stopped")),
             restarts: more.restarts.load(Ordering::Relaxed),
         }
+    }
+
+    /// Async calls under way, so that one can be polled again by whoever has news for it.
+    #[cfg(feature = "async")]
+    pub(super) fn wakers(
+        &self,
+    ) -> &Mutex<std::collections::HashMap<u64, std::task::Waker>> {
+        &self.more().wakers
     }
 }
 
@@ -278,7 +313,6 @@ impl HandleRef {
         // SAFETY: `this` is not dropped, so the reference moves out once.
         unsafe { std::ptr::read(&raw const this.0) }
     }
-
 }
 
 static HANDLE: CapKind = CapKind {
