@@ -24,6 +24,10 @@ use super::mailbox::BUSY;
 use super::{ActorCell, ActorRef, Inner, Life, life};
 use crate::core::gate::{Admit, Gate, Kind as Access};
 
+/// A flag in a record's state word beside those of `cell`: it was held for its arguments and its turn has come. Later
+/// calls of its caller may still be held, so the order must not be asked about it again.
+const IN_TURN: u32 = 128;
+
 /// Calls executed before the actor goes to the back of the queue.
 const TURN: u32 = 256;
 
@@ -232,6 +236,9 @@ impl Drain<'_> {
                 Step::Dead
             }
             _ => {
+                if record.state() & IN_TURN != 0 {
+                    return self.admit(engine, record);
+                }
                 if let Some(more) = self.actor.more.get() {
                     let ready = cell::phase(record.state()) != Phase::Waiting;
                     let mut order = more.order.lock();
@@ -273,6 +280,7 @@ impl Drain<'_> {
         }
         // To the head of the backlog, in order: they arrived before everything in it.
         for record in free.into_iter().rev() {
+            record.set_flag(IN_TURN);
             let inner = self.inner();
             // SAFETY: out of every list; the backlog is ours.
             unsafe { *record.next.get() = inner.backlog };
