@@ -93,7 +93,8 @@ impl Engine {
                 return Err(self_wait(record));
             }
             let helped = super::actor::drain_here(self, local, actor, Some(record));
-            if helped {
+            // One that is not idle may need its place in the queue: more calls wait behind the awaited one.
+            if helped && actor.is_idle() {
                 self.forget_actor(local, actor);
             }
             return Ok(helped);

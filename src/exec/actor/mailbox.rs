@@ -74,6 +74,12 @@ impl ActorCell {
         oldest
     }
 
+    /// Whether it has no mail and nobody is at it.
+    #[inline]
+    pub(in super::super) fn is_idle(&self) -> bool {
+        self.head.load(Ordering::SeqCst) == IDLE
+    }
+
     /// Declares the actor idle, if no mail came meanwhile and nobody else has done so.
     pub(super) fn settle_idle(&self) -> bool {
         match self.head.compare_exchange(BUSY, IDLE, Ordering::SeqCst, Ordering::SeqCst) {
