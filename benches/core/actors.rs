@@ -75,7 +75,9 @@ pub fn rows(report: &mut Report) {
             assert_eq!(mobula::get(all[n / 2].add(1)).unwrap(), n as u64 / 2 + 1);
             if sample == 0 {
                 // Memory that later samples reuse was not there before the first.
-                bytes.push((resident() - before) as f64 / n as f64 - size_of::<Handle<Counter>>() as f64);
+                bytes.push(
+                    (resident() - before) as f64 / n as f64 - size_of::<Handle<Counter>>() as f64,
+                );
             } else {
                 rates.push(n as f64 / took.as_secs_f64());
             }
@@ -84,7 +86,19 @@ pub fn rows(report: &mut Report) {
             let last = Counter::remote(0);
             mobula::get(last.add(1)).unwrap();
         }
-        report.row(Row { bench: "actors_create", unit: "1/s", values: rates, limit: None, every: false });
-        report.row(Row { bench: "actor_idle_bytes", unit: "bytes", values: bytes, limit: None, every: false });
+        report.row(Row {
+            bench: "actors_create",
+            unit: "1/s",
+            values: rates,
+            limit: None,
+            every: false,
+        });
+        report.row(Row {
+            bench: "actor_idle_bytes",
+            unit: "bytes",
+            values: bytes,
+            limit: None,
+            every: false,
+        });
     }
 }

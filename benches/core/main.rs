@@ -19,7 +19,10 @@ fn main() {
         return;
     }
     whole::rows(&mut report);
-    let mobula = mobula::Config::new().num_cpus(2.0).init().expect("the runtime starts");
+    let mobula = mobula::Config::new()
+        .num_cpus(2.0)
+        .init()
+        .expect("the runtime starts");
     tasks::rows(&mut report);
     actors::rows(&mut report);
     objects::rows(&mut report, &mobula);

@@ -36,9 +36,19 @@ impl Plain {
         ftruncate(&fd, len as u64).expect("its size");
         // SAFETY: a fresh mapping of a file of that size, unmapped on drop.
         let at = unsafe {
-            mmap(std::ptr::null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, &fd, 0)
+            mmap(
+                std::ptr::null_mut(),
+                len,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::SHARED,
+                &fd,
+                0,
+            )
         };
-        Plain { at: at.expect("its mapping").cast(), len }
+        Plain {
+            at: at.expect("its mapping").cast(),
+            len,
+        }
     }
 
     /// GB/s of a plain copy of `from` over so many threads.
@@ -92,19 +102,31 @@ pub fn rows(report: &mut Report, _: &mobula::Mobula) {
         sized(report, "put_1mb", "limit_memcpy_1mb", &megabyte, 201);
     }
     if report.wants("put_10mb") {
-        sized(report, "put_10mb", "limit_memcpy_10mb", &vec![7u8; 10 << 20], 51);
+        sized(
+            report,
+            "put_10mb",
+            "limit_memcpy_10mb",
+            &vec![7u8; 10 << 20],
+            51,
+        );
     }
     report.measure("tree_reduce_1024x1mb", "s", 3, || {
         let begin = Instant::now();
         let mut level: Vec<ObjectRef<Vec<u8>>> = (0..1024).map(block::remote).collect();
         while level.len() > 1 {
-            level = level.chunks(2).map(|p| merge::remote(&p[0], &p[1])).collect();
+            level = level
+                .chunks(2)
+                .map(|p| merge::remote(&p[0], &p[1]))
+                .collect();
         }
         let root = mobula::view(&level[0]).unwrap();
         assert_eq!(root.len(), 1 << 20);
         begin.elapsed().as_secs_f64()
     });
-    if ["put_1gb_warm", "create_1gb_in_place", "limit_memcpy_1gb"].iter().any(|b| report.wants(b)) {
+    if ["put_1gb_warm", "create_1gb_in_place", "limit_memcpy_1gb"]
+        .iter()
+        .any(|b| report.wants(b))
+    {
         large(report);
     }
 }
@@ -125,8 +147,20 @@ fn sized(report: &mut Report, bench: &'static str, limit: &'static str, from: &[
         }
     }
     let beside = median(&limits);
-    report.row(Row { bench, unit: "GB/s", values: puts, limit: Some(beside), every: false });
-    report.row(Row { bench: limit, unit: "GB/s", values: limits, limit: None, every: false });
+    report.row(Row {
+        bench,
+        unit: "GB/s",
+        values: puts,
+        limit: Some(beside),
+        every: false,
+    });
+    report.row(Row {
+        bench: limit,
+        unit: "GB/s",
+        values: limits,
+        limit: None,
+        every: false,
+    });
 }
 
 fn large(report: &mut Report) {
@@ -160,11 +194,35 @@ fn large(report: &mut Report) {
         }
     }
     let limit = median(&two);
-    report.row(Row { bench: "put_1gb_warm", unit: "GB/s", values: puts, limit: Some(limit), every: true });
+    report.row(Row {
+        bench: "put_1gb_warm",
+        unit: "GB/s",
+        values: puts,
+        limit: Some(limit),
+        every: true,
+    });
     let limit = median(&plain_fill);
-    report.row(Row { bench: "create_1gb_in_place", unit: "GB/s", values: fill, limit: Some(limit), every: false });
-    report.row(Row { bench: "limit_memcpy_1gb", unit: "GB/s", values: one, limit: None, every: false });
-    report.row(Row { bench: "limit_memcpy_1gb_2threads", unit: "GB/s", values: two, limit: None, every: false });
+    report.row(Row {
+        bench: "create_1gb_in_place",
+        unit: "GB/s",
+        values: fill,
+        limit: Some(limit),
+        every: false,
+    });
+    report.row(Row {
+        bench: "limit_memcpy_1gb",
+        unit: "GB/s",
+        values: one,
+        limit: None,
+        every: false,
+    });
+    report.row(Row {
+        bench: "limit_memcpy_1gb_2threads",
+        unit: "GB/s",
+        values: two,
+        limit: None,
+        every: false,
+    });
 }
 
 /// First touches, each in a store of its own, beside first touches of plain shared memory; and after the prefault.
@@ -177,7 +235,11 @@ pub fn cold_rows(report: &mut Report) {
     let bytes = unsafe { std::slice::from_raw_parts(from.as_ptr().cast::<u8>(), GB) };
     let (mut cold, mut limits, mut after) = (Vec::new(), Vec::new(), Vec::new());
     let put = |config: mobula::Config, ready: u64| {
-        let mobula = config.num_cpus(2.0).object_store_memory(3 << 30).init().expect("a runtime");
+        let mobula = config
+            .num_cpus(2.0)
+            .object_store_memory(3 << 30)
+            .init()
+            .expect("a runtime");
         let patience = Instant::now();
         while mobula.store().prefaulted < ready && patience.elapsed().as_secs() < 20 {
             std::thread::yield_now();
@@ -189,13 +251,34 @@ pub fn cold_rows(report: &mut Report) {
         limits.push(Plain::new(GB).copy(bytes, 2));
         cold.push(put(mobula::Config::new(), 0));
         if !report.quick() {
-            after.push(put(mobula::Config::new().prefault(GB as u64 + (1 << 20)), GB as u64 + 4096));
+            after.push(put(
+                mobula::Config::new().prefault(GB as u64 + (1 << 20)),
+                GB as u64 + 4096,
+            ));
         }
     }
     let limit = median(&limits);
-    report.row(Row { bench: "put_1gb_cold", unit: "GB/s", values: cold, limit: Some(limit), every: true });
-    report.row(Row { bench: "limit_memcpy_1gb_cold", unit: "GB/s", values: limits, limit: None, every: false });
+    report.row(Row {
+        bench: "put_1gb_cold",
+        unit: "GB/s",
+        values: cold,
+        limit: Some(limit),
+        every: true,
+    });
+    report.row(Row {
+        bench: "limit_memcpy_1gb_cold",
+        unit: "GB/s",
+        values: limits,
+        limit: None,
+        every: false,
+    });
     if !after.is_empty() {
-        report.row(Row { bench: "put_1gb_prefaulted", unit: "GB/s", values: after, limit: None, every: true });
+        report.row(Row {
+            bench: "put_1gb_prefaulted",
+            unit: "GB/s",
+            values: after,
+            limit: None,
+            every: true,
+        });
     }
 }

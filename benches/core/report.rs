@@ -22,9 +22,18 @@ pub struct Row {
 impl Report {
     pub fn from_args() -> Report {
         let args: Vec<String> = std::env::args().skip(1).collect();
-        let only = args.iter().position(|a| a == "--only").and_then(|i| args.get(i + 1)).cloned();
+        let only = args
+            .iter()
+            .position(|a| a == "--only")
+            .and_then(|i| args.get(i + 1))
+            .cloned();
         let quick = args.iter().any(|a| a == "--quick");
-        Report { json: args.iter().any(|a| a == "--json"), quick, only, rows: 0 }
+        Report {
+            json: args.iter().any(|a| a == "--json"),
+            quick,
+            only,
+            rows: 0,
+        }
     }
 
     /// How many samples a row gets.
@@ -37,7 +46,9 @@ impl Report {
     }
 
     pub fn wants(&self, bench: &str) -> bool {
-        self.only.as_ref().is_none_or(|o| o.split(',').any(|o| bench.contains(o)))
+        self.only
+            .as_ref()
+            .is_none_or(|o| o.split(',').any(|o| bench.contains(o)))
     }
 
     /// A rate: `f` does `n` things per sample.
@@ -50,7 +61,9 @@ impl Report {
 
     /// A latency in microseconds: `f` does `n` things per sample, one after the other.
     pub fn latency(&mut self, bench: &'static str, samples: usize, n: usize, mut f: impl FnMut()) {
-        self.measure(bench, "us", samples, || time(&mut f).as_secs_f64() * 1e6 / n as f64);
+        self.measure(bench, "us", samples, || {
+            time(&mut f).as_secs_f64() * 1e6 / n as f64
+        });
     }
 
     /// Whatever `f` returns, per sample, after one that does not count.
@@ -66,7 +79,13 @@ impl Report {
         }
         f();
         let values = (0..self.samples(samples)).map(|_| f()).collect();
-        self.row(Row { bench, unit, values, limit: None, every: false });
+        self.row(Row {
+            bench,
+            unit,
+            values,
+            limit: None,
+            every: false,
+        });
     }
 
     pub fn row(&mut self, row: Row) {
@@ -77,7 +96,9 @@ impl Report {
         let Row { bench, unit, .. } = row;
         self.rows += 1;
         if self.json {
-            let limit = row.limit.map_or(String::new(), |l| format!(", \"limit\": {l:.4}"));
+            let limit = row
+                .limit
+                .map_or(String::new(), |l| format!(", \"limit\": {l:.4}"));
             let every = if row.every {
                 let all: Vec<String> = row.values.iter().map(|v| format!("{v:.3}")).collect();
                 format!(", \"samples\": [{}]", all.join(", "))
@@ -91,12 +112,20 @@ impl Report {
             return;
         }
         if self.rows == 1 {
-            println!("{:<28} {:>12} {:<5} {:>12} {:>12} {:>4}  ratio to limit", "bench", "median", "unit", "min", "max", "n");
+            println!(
+                "{:<28} {:>12} {:<5} {:>12} {:>12} {:>4}  ratio to limit",
+                "bench", "median", "unit", "min", "max", "n"
+            );
         }
-        let ratio = row.limit.map_or(String::new(), |l| format!("  {:.2}", value / l));
+        let ratio = row
+            .limit
+            .map_or(String::new(), |l| format!("  {:.2}", value / l));
         println!(
             "{bench:<28} {} {unit:<5} {} {} {:>4}{ratio}",
-            number(value), number(min), number(max), sorted.len()
+            number(value),
+            number(min),
+            number(max),
+            sorted.len()
         );
         if row.every {
             let all: Vec<String> = row.values.iter().map(|v| format!("{v:.1}")).collect();
@@ -106,7 +135,10 @@ impl Report {
 
     pub fn end(&self) {
         if !self.json {
-            println!("{} rows; medians; allocator: the system's; release profile", self.rows);
+            println!(
+                "{} rows; medians; allocator: the system's; release profile",
+                self.rows
+            );
         }
     }
 }

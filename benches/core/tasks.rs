@@ -27,7 +27,11 @@ fn fib(n: u64) -> u64 {
 
 /// Tasks that `fib(n)` makes.
 fn fib_tasks(n: u64) -> u64 {
-    if n < 2 { 1 } else { 1 + fib_tasks(n - 1) + fib_tasks(n - 2) }
+    if n < 2 {
+        1
+    } else {
+        1 + fib_tasks(n - 1) + fib_tasks(n - 2)
+    }
 }
 
 #[remote]

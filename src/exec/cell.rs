@@ -223,8 +223,14 @@ unsafe fn copy_by_32(from: &[u8], to: *mut u8) {
         // SAFETY: a piece of 32 bytes at `at` lies inside both.
         unsafe {
             // As MaybeUninit, a copied pointer keeps its provenance.
-            let piece = from.as_ptr().add(at).cast::<MaybeUninit<[u8; 32]>>().read_unaligned();
-            to.add(at).cast::<MaybeUninit<[u8; 32]>>().write_unaligned(piece);
+            let piece = from
+                .as_ptr()
+                .add(at)
+                .cast::<MaybeUninit<[u8; 32]>>()
+                .read_unaligned();
+            to.add(at)
+                .cast::<MaybeUninit<[u8; 32]>>()
+                .write_unaligned(piece);
         }
         at += 32;
     }
@@ -330,7 +336,11 @@ impl Record {
 unsafe fn destroy(record: NonNull<Record>) {
     // SAFETY: the caller's promise: this thread owns the record.
     unsafe {
-        if record.as_ref().is_deep() { destroy_deeply(record) } else { free(record) }
+        if record.as_ref().is_deep() {
+            destroy_deeply(record)
+        } else {
+            free(record)
+        }
     }
 }
 

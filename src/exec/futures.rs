@@ -77,8 +77,12 @@ impl Futures {
     /// Ends the tokio runtime and waits until futures under way have been dropped, and so settled; a poll that does not
     /// return by `deadline` is left behind.
     pub fn shut_down(&self, deadline: Instant) {
-        let Some(runtime) = self.runtime.get().and_then(|r| r.lock().take()) else { return };
-        let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+        let Some(runtime) = self.runtime.get().and_then(|r| r.lock().take()) else {
+            return;
+        };
+        let left = deadline
+            .saturating_duration_since(Instant::now())
+            .max(Duration::from_millis(1));
         // On a thread of its own: tokio refuses to wait on a thread that is inside some runtime, as the caller may be.
         let waiter = std::thread::Builder::new()
             .name("mobula-async-end".into())
@@ -107,13 +111,20 @@ pub fn launch_method(engine: &Arc<Engine>, record: RawRef, state: StateRef, acce
 }
 
 fn launch(engine: &Arc<Engine>, record: RawRef, state: StateRef, access: Option<Access>) {
-    let Run::Async(run) = record.entry.run else { return };
+    let Run::Async(run) = record.entry.run else {
+        return;
+    };
     if let Some(extra) = record.extra() {
         extra.begin_attempt();
     }
     // SAFETY: claimed; the state, if any, is the actor's, and the gate keeps it until `leave`.
     let future = unsafe { run(record.clone(), state) };
-    let call = Running { engine: Arc::clone(engine), record, access, future: Some(future) };
+    let call = Running {
+        engine: Arc::clone(engine),
+        record,
+        access,
+        future: Some(future),
+    };
     match engine.futures.handle() {
         Some(handle) => drop(handle.spawn(call)),
         None => drop(call), // settles it
@@ -132,8 +143,16 @@ impl Running {
     fn end(&mut self, outcome: std::thread::Result<Outcome>) {
         // The future goes first: it borrows the state and the arguments.
         let dropped = catch_unwind(AssertUnwindSafe(|| self.future = None));
-        let outcome = if dropped.is_err() { Ok(Err(self.why_dropped())) } else { outcome };
-        self.engine.futures.wakers(&self.record).lock().remove(&self.record.id);
+        let outcome = if dropped.is_err() {
+            Ok(Err(self.why_dropped()))
+        } else {
+            outcome
+        };
+        self.engine
+            .futures
+            .wakers(&self.record)
+            .lock()
+            .remove(&self.record.id);
         if outcome.is_err()
             && let Some(actor) = self.record.target()
         {
@@ -156,7 +175,9 @@ impl Running {
 
     fn why_dropped(&self) -> CallError {
         if self.record.state() & CANCEL != 0 {
-            return CallError::Runtime(Error::Cancelled { function: self.record.entry.name });
+            return CallError::Runtime(Error::Cancelled {
+                function: self.record.entry.name,
+            });
         }
         CallError::Runtime(Error::ShutDown)
     }
@@ -184,7 +205,9 @@ impl Future for Running {
             this.end(Ok(Err(CallError::Runtime(why))));
             return Poll::Ready(());
         }
-        let Some(future) = this.future.as_mut() else { return Poll::Ready(()) };
+        let Some(future) = this.future.as_mut() else {
+            return Poll::Ready(());
+        };
         let current = std::ptr::from_ref(&*this.record);
         let before = local::with(|l| l.current.replace(current));
         super::panics::POLLING.set(true);

@@ -64,7 +64,11 @@ fn class_of(size: usize) -> usize {
 /// The size of the block that a request for `size` bytes gets.
 #[inline(always)]
 pub fn rounded(size: usize) -> usize {
-    if size > LARGEST { size.next_multiple_of(ALIGN) } else { SIZES[class_of(size)] }
+    if size > LARGEST {
+        size.next_multiple_of(ALIGN)
+    } else {
+        SIZES[class_of(size)]
+    }
 }
 
 fn layout(size: usize) -> Layout {
@@ -203,7 +207,8 @@ mod tests {
             }
         });
         for _ in 0..100 {
-            tx.send(Ship((0..5000).map(|_| take(700)).collect())).unwrap();
+            tx.send(Ship((0..5000).map(|_| take(700)).collect()))
+                .unwrap();
         }
         drop(tx);
         freer.join().unwrap();

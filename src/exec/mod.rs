@@ -9,8 +9,10 @@
 //! settings and start, which are `node`'s.
 
 pub mod actor;
+mod admission;
 pub mod call;
 pub mod cell;
+mod closing;
 mod crew;
 pub mod engine;
 pub mod entry;
@@ -24,6 +26,7 @@ pub mod panics;
 mod payload;
 mod phase;
 pub mod report;
+mod settle;
 mod stack;
 mod sync;
 pub mod tasks;
@@ -32,8 +35,9 @@ pub mod waiter;
 
 pub use actor::HandleRef as RawHandle;
 pub use cell::RawRef;
-pub use engine::{Cancel, Engine};
+pub use engine::Engine;
 pub use local::Local;
+pub use settle::{Cancel, failure};
 
 /// Values up to this size travel inside records; larger ones live in the store.
 ///

@@ -194,7 +194,9 @@ unsafe fn run_constructor<A: Actor>(local: &Local, record: &RawRef, out: StateRe
     // SAFETY: the caller's promise.
     unsafe {
         let state = A::construct(A::Params::read(local, record)?)?;
-        out.0.cast::<*mut ()>().write(Box::into_raw(Box::new(state)).cast());
+        out.0
+            .cast::<*mut ()>()
+            .write(Box::into_raw(Box::new(state)).cast());
     }
     Ok(())
 }
@@ -214,7 +216,14 @@ impl FnEntry {
         line: u32,
         defaults: Defaults,
     ) -> FnEntry {
-        FnEntry::make::<F::Output>(name, file, line, defaults, Kind::Task, Run::Sync(run_task::<F>))
+        FnEntry::make::<F::Output>(
+            name,
+            file,
+            line,
+            defaults,
+            Kind::Task,
+            Run::Sync(run_task::<F>),
+        )
     }
 
     /// The entry of a `&mut self` method.
@@ -263,7 +272,14 @@ impl ActorEntry {
             file,
             line,
             defaults: on_impl.over(on_struct),
-            constructor: FnEntry::make::<()>(name, file, line, Defaults::NONE, Kind::Constructor, run),
+            constructor: FnEntry::make::<()>(
+                name,
+                file,
+                line,
+                Defaults::NONE,
+                Kind::Constructor,
+                run,
+            ),
             drop_state: drop_state::<A>,
         }
     }

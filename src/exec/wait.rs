@@ -73,7 +73,13 @@ impl Engine {
         } else if self.look().1 > 0 {
             self.crew.notify_injected();
         }
-        Block { engine: self, local, lent_lease, lent_task, covered: local.executor }
+        Block {
+            engine: self,
+            local,
+            lent_lease,
+            lent_task,
+            covered: local.executor,
+        }
     }
 
     /// Whether there is room on this stack for another call.
@@ -202,8 +208,7 @@ impl Engine {
             let outcome = {
                 let _block = self.block(local);
                 self.sleep(began, deadline, || {
-                    finished(record.state())
-                        || (deadline.is_none() && self.may_help(local, record))
+                    finished(record.state()) || (deadline.is_none() && self.may_help(local, record))
                 })
             };
             record.remove_waiter(key);
@@ -215,7 +220,10 @@ impl Engine {
                 Sleep::Closed => return Err(Error::ShutDown),
                 Sleep::TimedOut => {
                     let awaited = self.describe(record);
-                    return Err(Error::Timeout { waited: began.elapsed(), awaited });
+                    return Err(Error::Timeout {
+                        waited: began.elapsed(),
+                        awaited,
+                    });
                 }
             }
         }
@@ -253,12 +261,7 @@ impl Engine {
         }
     }
 
-    fn sleep(
-        &self,
-        began: Instant,
-        deadline: Option<Instant>,
-        awake: impl Fn() -> bool,
-    ) -> Sleep {
+    fn sleep(&self, began: Instant, deadline: Option<Instant>, awake: impl Fn() -> bool) -> Sleep {
         let _ = began;
         loop {
             if awake() {
@@ -370,11 +373,17 @@ impl Engine {
                 let first = records.iter().find(|r| !finished(r.state()));
                 let first = first.map_or_else(String::new, |r| self.describe(r));
                 let awaited = if left > 1 {
-                    format!("{left} of {} results, the first being {first}", records.len())
+                    format!(
+                        "{left} of {} results, the first being {first}",
+                        records.len()
+                    )
                 } else {
                     first
                 };
-                Err(Error::Timeout { waited: began.elapsed(), awaited })
+                Err(Error::Timeout {
+                    waited: began.elapsed(),
+                    awaited,
+                })
             }
         }
     }
@@ -394,9 +403,23 @@ impl Engine {
                 }
             },
             Phase::Waiting => {
-                if let Some(waiting) = self.admission.lock().ledger.waiting(record.id) {
-                    return format!("{name}, {waiting}");
+                let a = self.admission.lock();
+                if let Some(waiting) = a.ledger.waiting(record.id) {
+                    let mut text = format!("{name}, {waiting}");
+                    for (i, (id, demand)) in a.ledger.holders().iter().take(3).enumerate() {
+                        text += if i == 0 {
+                            "; held by call "
+                        } else {
+                            ", by call "
+                        };
+                        text += &format!("{id:#x} ({demand})");
+                    }
+                    return match a.ledger.running() {
+                        0..4 => text,
+                        n => format!("{text} and {} more", n - 3),
+                    };
                 }
+                drop(a);
                 let missing = record.deps.load(std::sync::atomic::Ordering::Relaxed);
                 format!("{name}, which waits for {missing} of its arguments")
             }

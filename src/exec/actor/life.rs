@@ -58,9 +58,16 @@ pub fn stillborn(entry: &'static ActorEntry, why: &Error) -> HandleRef {
 fn more(options: &Options, d: &Defaults, demand: &Demand) -> Option<Box<More>> {
     let more = More {
         name: options.name.as_deref().or(d.name).map(Arc::from),
-        max_concurrency: options.max_concurrency.or(d.max_concurrency).unwrap_or(1).max(1),
+        max_concurrency: options
+            .max_concurrency
+            .or(d.max_concurrency)
+            .unwrap_or(1)
+            .max(1),
         max_restarts: options.max_restarts.or(d.max_restarts).unwrap_or(0),
-        restart_on_panic: options.restart_on_panic.or(d.restart_on_panic).unwrap_or(false),
+        restart_on_panic: options
+            .restart_on_panic
+            .or(d.restart_on_panic)
+            .unwrap_or(false),
         max_pending: options.max_pending.or(d.max_pending).unwrap_or(0),
         fail_when_full: options.fail_when_full,
         ..More::new()
@@ -118,8 +125,15 @@ pub fn create(
     let id = local.next_id();
     let waits = writer.refers || demand != Demand::NONE;
     let more = match (more, waits) {
-        (Some(m), true) => Some(Box::new(More { unborn: AtomicBool::new(true), ledger_id: id, ..*m })),
-        (None, true) => Some(Box::new(More { unborn: AtomicBool::new(true), ..More::new() })),
+        (Some(m), true) => Some(Box::new(More {
+            unborn: AtomicBool::new(true),
+            ledger_id: id,
+            ..*m
+        })),
+        (None, true) => Some(Box::new(More {
+            unborn: AtomicBool::new(true),
+            ..More::new()
+        })),
         (m, false) => m,
     };
     let handles = if detached { 2 } else { 1 };
@@ -216,9 +230,13 @@ pub(super) fn construct(
         return false;
     }
     loop {
-        let Some(init) = inner.init.clone() else { return false };
+        let Some(init) = inner.init.clone() else {
+            return false;
+        };
         let mut state: *mut () = std::ptr::null_mut();
-        let Run::Sync(run) = init.entry.run else { return false };
+        let Run::Sync(run) = init.entry.run else {
+            return false;
+        };
         let before = local.current.replace(std::ptr::from_ref(&*init));
         let hold = local.hold();
         let out = StateRef((&raw mut state).cast());
@@ -238,7 +256,13 @@ pub(super) fn construct(
             }
             Ok(Err(CallError::Runtime(e))) => {
                 // An argument failed, or it was cancelled: another try would end the same way.
-                end(engine, local, actor, inner, &format!("its constructor failed: {e}"));
+                end(
+                    engine,
+                    local,
+                    actor,
+                    inner,
+                    &format!("its constructor failed: {e}"),
+                );
                 return false;
             }
             Ok(Err(CallError::Function(mut f))) => {
@@ -320,18 +344,24 @@ pub(super) fn condemned(
 fn take_verdict(more: &More) -> (u8, Arc<str>) {
     let mut sentence = more.sentence.lock();
     let verdict = more.verdict.swap(LIVE, Ordering::SeqCst);
-    (verdict, sentence.take().unwrap_or_else(|| Arc::from("it was killed")))
+    (
+        verdict,
+        sentence
+            .take()
+            .unwrap_or_else(|| Arc::from("it was killed")),
+    )
 }
 
 /// Ends an actor that was condemned before its constructor could run.
-pub(super) fn stillbirth(
-    engine: &Arc<Engine>,
-    local: &Local,
-    actor: &ActorRef,
-    inner: &mut Inner,
-) {
+pub(super) fn stillbirth(engine: &Arc<Engine>, local: &Local, actor: &ActorRef, inner: &mut Inner) {
     let (_, cause) = take_verdict(actor.more());
-    end(engine, local, actor, inner, &format!("{cause} before its constructor ran"));
+    end(
+        engine,
+        local,
+        actor,
+        inner,
+        &format!("{cause} before its constructor ran"),
+    );
 }
 
 /// Passes a verdict: the drainer carries it out.
@@ -382,13 +412,7 @@ pub(super) fn close(engine: &Arc<Engine>, local: &Local, actor: &ActorRef, inner
     finish(engine, local, actor, inner, &Error::ShutDown);
 }
 
-fn finish(
-    engine: &Arc<Engine>,
-    local: &Local,
-    actor: &ActorRef,
-    inner: &mut Inner,
-    error: &Error,
-) {
+fn finish(engine: &Arc<Engine>, local: &Local, actor: &ActorRef, inner: &mut Inner, error: &Error) {
     let more = actor.more();
     actor.life.store(Life::Dead as u8, Ordering::Release);
     // Calls run apart only when the runtime closes; the last of them drops the state then.
@@ -506,10 +530,17 @@ fn bury(actor: &ActorRef) {
     // SAFETY: the run lock was taken above.
     let (init, mut next) = unsafe {
         let inner = &mut *actor.inner.get();
-        (inner.init.take(), std::mem::replace(&mut inner.backlog, std::ptr::null_mut()))
+        (
+            inner.init.take(),
+            std::mem::replace(&mut inner.backlog, std::ptr::null_mut()),
+        )
     };
     let mail = actor.mail.close();
-    let busy = actor.more.get().and_then(|m| m.gate.get()).is_some_and(|g| g.lock().busy());
+    let busy = actor
+        .more
+        .get()
+        .and_then(|m| m.gate.get())
+        .is_some_and(|g| g.lock().busy());
     // SAFETY: taken above; what it guards is not touched any more.
     unsafe { actor.run.unlock() };
     if !busy {

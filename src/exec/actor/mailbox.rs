@@ -26,7 +26,10 @@ pub fn call(
     writer: CallWriter<'_>,
 ) -> RawRef {
     if actor.born != local.generation() && actor.life() != super::Life::Dead {
-        return cell::failed(blank(local, entry, 1, Phase::Failed, actor), Error::ShutDown);
+        return cell::failed(
+            blank(local, entry, 1, Phase::Failed, actor),
+            Error::ShutDown,
+        );
     }
     if let Some(more) = actor.more.get()
         && more.max_pending > 0
@@ -34,8 +37,13 @@ pub fn call(
     {
         return cell::failed(blank(local, entry, 1, Phase::Failed, actor), e);
     }
-    let (refs, phase) = if writer.refers { (2, Phase::Waiting) } else { (2, Phase::Queued) };
-    let (record, refers) = writer.finish(blank(local, entry, refs, phase, actor), entry.result_size);
+    let (refs, phase) = if writer.refers {
+        (2, Phase::Waiting)
+    } else {
+        (2, Phase::Queued)
+    };
+    let (record, refers) =
+        writer.finish(blank(local, entry, refs, phase, actor), entry.result_size);
     if cell::phase(record.state()) == Phase::Failed {
         unreserve(actor);
         return record;
@@ -51,7 +59,13 @@ pub fn call(
 }
 
 #[inline]
-fn blank(local: &Local, entry: &'static FnEntry, refs: u32, phase: Phase, actor: &ActorRef) -> Blank {
+fn blank(
+    local: &Local,
+    entry: &'static FnEntry,
+    refs: u32,
+    phase: Phase,
+    actor: &ActorRef,
+) -> Blank {
     Blank {
         entry,
         refs,
@@ -72,7 +86,15 @@ static POKE: FnEntry = FnEntry::inert("poke", Kind::Object);
 pub(super) fn control(local: &Local, actor: &ActorRef, stop: bool) -> RawRef {
     let entry = if stop { &STOP } else { &POKE };
     // SAFETY: no slots.
-    unsafe { cell::with_args(blank(local, entry, 1, Phase::Queued, actor), 0, &[], cell::BODY, 0) }
+    unsafe {
+        cell::with_args(
+            blank(local, entry, 1, Phase::Queued, actor),
+            0,
+            &[],
+            cell::BODY,
+            0,
+        )
+    }
 }
 
 impl Engine {
@@ -112,11 +134,16 @@ impl Engine {
 #[cold]
 fn reserve(engine: &Arc<Engine>, local: &Local, actor: &ActorRef) -> Result<(), Error> {
     let more = actor.more();
-    let full = || Error::MailboxFull { actor: actor.entry.name, max_pending: more.max_pending };
+    let full = || Error::MailboxFull {
+        actor: actor.entry.name,
+        max_pending: more.max_pending,
+    };
     loop {
-        let took = more.pending.fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| {
-            (n < more.max_pending).then_some(n + 1)
-        });
+        let took = more
+            .pending
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| {
+                (n < more.max_pending).then_some(n + 1)
+            });
         if took.is_ok() {
             return Ok(());
         }
@@ -149,7 +176,9 @@ pub(super) fn unreserve(actor: &ActorCell) {
     if let Some(more) = actor.more.get()
         && more.max_pending > 0
     {
-        let _ = more.pending.fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| n.checked_sub(1));
+        let _ = more
+            .pending
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| n.checked_sub(1));
         drop(more.room.0.lock());
         more.room.1.notify_one();
     }

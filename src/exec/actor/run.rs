@@ -39,15 +39,16 @@ thread_local! {
 /// Whether a dropped reference was added to the batch of the actor drained here.
 #[inline]
 pub(super) fn batch_release(actor: NonNull<ActorCell>) -> bool {
-    BATCH.try_with(|b| {
-        let (drained, n) = b.get();
-        let same = std::ptr::eq(drained, actor.as_ptr());
-        if same {
-            b.set((drained, n + 1));
-        }
-        same
-    })
-    .unwrap_or(false)
+    BATCH
+        .try_with(|b| {
+            let (drained, n) = b.get();
+            let same = std::ptr::eq(drained, actor.as_ptr());
+            if same {
+                b.set((drained, n + 1));
+            }
+            same
+        })
+        .unwrap_or(false)
 }
 
 /// The right to drain, on this thread.
@@ -62,7 +63,11 @@ impl<'a> Drain<'a> {
         actor.run.try_lock().then(|| {
             local.on_stack.borrow_mut().push(actor.mark());
             let outer = BATCH.replace((actor.0.as_ptr(), 0));
-            Drain { actor, local, outer }
+            Drain {
+                actor,
+                local,
+                outer,
+            }
         })
     }
 
@@ -108,7 +113,9 @@ pub(in super::super) fn drain_here(
 ) -> bool {
     let mut any = false;
     loop {
-        let Some(drain) = Drain::lock(local, actor) else { return any };
+        let Some(drain) = Drain::lock(local, actor) else {
+            return any;
+        };
         any = true;
         let stopped = drain.turn(engine, until);
         drop(drain);
@@ -134,7 +141,9 @@ pub(in super::super) fn drain_here(
 
 /// Whether what a parked actor waits for is still to come.
 fn still_parked(actor: &ActorRef) -> bool {
-    let Some(more) = actor.more.get() else { return false };
+    let Some(more) = actor.more.get() else {
+        return false;
+    };
     // Written before a queue entry that may have come to nothing because the lock was held here: look after unlocking.
     let condemned = more.verdict.load(Ordering::SeqCst) != LIVE;
     if more.unborn.load(Ordering::SeqCst) {
@@ -142,7 +151,11 @@ fn still_parked(actor: &ActorRef) -> bool {
     }
     more.gate.get().is_some_and(|gate| {
         let gate = gate.lock();
-        if condemned { gate.busy() } else { gate.parked() }
+        if condemned {
+            gate.busy()
+        } else {
+            gate.parked()
+        }
     })
 }
 
@@ -213,7 +226,11 @@ impl Drain<'_> {
                 Step::Dead => return Stopped::Empty,
             }
             if until.is_some_and(|u| finished(u.state())) {
-                return if self.inner().backlog.is_null() { Stopped::Empty } else { Stopped::More };
+                return if self.inner().backlog.is_null() {
+                    Stopped::Empty
+                } else {
+                    Stopped::More
+                };
             }
         }
     }
@@ -303,13 +320,21 @@ impl Drain<'_> {
                 return Step::Wait(record);
             }
         }
-        life::end(engine, self.local, self.actor, self.inner(), "it was stopped");
+        life::end(
+            engine,
+            self.local,
+            self.actor,
+            self.inner(),
+            "it was stopped",
+        );
         Step::Dead
     }
 
     /// Calls whose arguments came, and those that waited behind them.
     fn resolve_held(&self) {
-        let Some(more) = self.actor.more.get() else { return };
+        let Some(more) = self.actor.more.get() else {
+            return;
+        };
         let mut free = Vec::new();
         let all = {
             let resolved = std::mem::take(&mut *more.resolved.lock());
@@ -339,7 +364,9 @@ impl Drain<'_> {
         if !is_async && more.max_concurrency <= 1 && more.gate.get().is_none() {
             return self.run_here(engine, record);
         }
-        let gate = more.gate.get_or_init(|| Mutex::new(Gate::new(more.max_concurrency)));
+        let gate = more
+            .gate
+            .get_or_init(|| Mutex::new(Gate::new(more.max_concurrency)));
         let access = access(record.entry.kind);
         if finished(record.state()) {
             // Cancelled meanwhile. If it was the head that the gate waits for, what is behind it asks anew.
@@ -406,11 +433,17 @@ impl Drain<'_> {
     #[cold]
     fn consume(&self, engine: &Arc<Engine>, record: &RawRef, mut state: *mut ()) -> Step {
         let outcome = perform(self.local, record, StateRef((&raw mut state).cast()));
-        let how = if outcome.is_err() { " panicked while it consumed it" } else { " consumed it" };
+        let how = if outcome.is_err() {
+            " panicked while it consumed it"
+        } else {
+            " consumed it"
+        };
         // A call whose arguments could not be read has not taken it.
         let taken = state.is_null();
         if taken {
-            self.actor.state.store(std::ptr::null_mut(), Ordering::Relaxed);
+            self.actor
+                .state
+                .store(std::ptr::null_mut(), Ordering::Relaxed);
         }
         engine.settle(self.local, record, outcome);
         if !taken {
@@ -451,7 +484,9 @@ fn access(kind: Kind) -> Access {
 /// Runs a claimed call with the actor's state.
 #[inline]
 fn perform(local: &Local, record: &RawRef, state: StateRef) -> std::thread::Result<Outcome> {
-    let Run::Sync(run) = record.entry.run else { return Ok(Ok(())) };
+    let Run::Sync(run) = record.entry.run else {
+        return Ok(Ok(()));
+    };
     let before = local.current.replace(std::ptr::from_ref(&**record));
     let hold = local.hold();
     // SAFETY: claimed; the state is this actor's, alive, and access to it was admitted.
@@ -496,7 +531,12 @@ pub(in super::super) fn interrupted(actor: &ActorRef) -> Option<crate::base::Err
 }
 
 /// A call that ran apart has ended: whoever waits for the gate goes on.
-pub(in super::super) fn leave(engine: &Arc<Engine>, local: &Local, actor: &ActorRef, access: Access) {
+pub(in super::super) fn leave(
+    engine: &Arc<Engine>,
+    local: &Local,
+    actor: &ActorRef,
+    access: Access,
+) {
     let Some(more) = actor.more.get() else { return };
     let Some(gate) = more.gate.get() else { return };
     let (resume, idle) = {
