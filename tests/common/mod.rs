@@ -32,7 +32,7 @@ pub fn within<R>(limit: Duration, f: impl FnOnce() -> R) -> R {
 
 /// Waits until `condition` holds.
 pub fn until(mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + LIMIT;
+    let deadline = Instant::now() + LIMIT / 3;
     while !condition() {
         assert!(Instant::now() < deadline, "what should have happened has not");
         std::thread::yield_now();
@@ -124,7 +124,7 @@ impl Gate {
     /// Waits until so many have come.
     pub fn await_arrivals(&self, n: u64) {
         let gates = lock(&GATES.0);
-        let waited = GATES.1.wait_timeout_while(gates, LIMIT, |g| g.gates[&self.0].arrived < n);
+        let waited = GATES.1.wait_timeout_while(gates, LIMIT / 3, |g| g.gates[&self.0].arrived < n);
         let (gates, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
         assert!(!timeout.timed_out(), "{} of {n} have come", gates.gates[&self.0].arrived);
     }
