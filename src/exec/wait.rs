@@ -203,7 +203,7 @@ impl Engine {
             }
             let outcome = {
                 let _block = self.block(local);
-                self.sleep(began, deadline, || {
+                self.sleep(deadline, || {
                     finished(record.state())
                         || (deadline.is_none() && self.may_help(local, record))
                 })
@@ -255,13 +255,16 @@ impl Engine {
         }
     }
 
-    fn sleep(
-        &self,
-        began: Instant,
-        deadline: Option<Instant>,
-        awake: impl Fn() -> bool,
-    ) -> Sleep {
-        let _ = began;
+    fn sleep(&self, deadline: Option<Instant>, awake: impl Fn() -> bool) -> Sleep {
+        #[cfg(feature = "async")]
+        if super::panics::POLLING.get() {
+            // An async call that blocks keeps its thread; other futures go on elsewhere.
+            return tokio::task::block_in_place(|| self.sleep_here(deadline, awake));
+        }
+        self.sleep_here(deadline, awake)
+    }
+
+    fn sleep_here(&self, deadline: Option<Instant>, awake: impl Fn() -> bool) -> Sleep {
         loop {
             if awake() {
                 return Sleep::Woken;
@@ -357,7 +360,7 @@ impl Engine {
         }
         let outcome = {
             let _block = self.block(local);
-            self.sleep(began, deadline, || latch.is_open())
+            self.sleep(deadline, || latch.is_open())
         };
         for record in &pending[..entered] {
             if !finished(record.state()) {
