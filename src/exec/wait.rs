@@ -322,6 +322,9 @@ impl Engine {
                 continue;
             }
             self.sleep_for(local, &records[done..], usize::MAX, true, deadline)?;
+            if records[done..].iter().any(|r| cell::phase(r.state()) == Phase::Failed) {
+                return Ok(());
+            }
         }
         Ok(())
     }
@@ -344,6 +347,9 @@ impl Engine {
         let began = Instant::now();
         let pending: Vec<&&RawRef> = records.iter().filter(|r| !finished(r.state())).collect();
         let ended = records.len() - pending.len();
+        if fail_fast && records.iter().any(|r| cell::phase(r.state()) == Phase::Failed) {
+            return Ok(());
+        }
         let missing = enough.min(records.len()).saturating_sub(ended);
         let latch = Latch::new(missing, fail_fast);
         let key = Arc::as_ptr(&latch).addr();
