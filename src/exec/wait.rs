@@ -68,12 +68,13 @@ impl Engine {
                 }
             });
         }
-        if local.executor {
+        let covered = local.executor && !local.apart.get();
+        if covered {
             self.crew.cover(self);
         } else if self.look().1 > 0 {
             self.crew.notify_injected();
         }
-        Block { engine: self, local, lent_lease, lent_task, covered: local.executor }
+        Block { engine: self, local, lent_lease, lent_task, covered }
     }
 
     /// Whether there is room on this stack for another call.
