@@ -50,7 +50,7 @@ pub fn shared<R>(f: impl FnOnce(&'static Mobula) -> R) -> R {
     static RUNTIME: OnceLock<Mobula> = OnceLock::new();
     let _turn = lock(&TURN);
     within(LIMIT, || {
-        let config = || Config::new().num_cpus(2.0).object_store_memory(1 << 30);
+        let config = || Config::new().num_cpus(2.0).resource("slot", 1.0).object_store_memory(1 << 30);
         f(RUNTIME.get_or_init(|| config().init().expect("a first runtime starts")))
     })
 }
