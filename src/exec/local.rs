@@ -64,6 +64,8 @@ pub struct Local {
     pub on_stack: RefCell<Vec<*const ()>>,
     /// A CPU is leased to this thread.
     pub leased: Cell<bool>,
+    /// An executor that runs a call with resources of its own: it is not one of those at common work.
+    pub apart: Cell<bool>,
     /// This is an executor of the runtime, not a thread of the user's.
     pub executor: bool,
     /// Below this address the stack is too short to run a call on top.
@@ -188,6 +190,7 @@ impl Local {
             wanted: Cell::new(std::ptr::null()),
             on_stack: RefCell::new(Vec::new()),
             leased: Cell::new(false),
+            apart: Cell::new(false),
             executor,
             stack_floor: Cell::new(super::stack::floor()),
             busy: Cell::new(0),
