@@ -185,6 +185,10 @@ impl Engine {
             if self.spin(local, record)? {
                 return Ok(());
             }
+            let _entered = match deadline {
+                None => super::deadlock::enter(local, &[record], 1)?,
+                Some(_) => None,
+            };
             let key = local.outbox_key();
             let waiter = Waiter::new(key, WaiterKind::Thread(std::thread::current()));
             if record.add_waiter(waiter).is_err() {
@@ -323,6 +327,13 @@ impl Engine {
         let pending: Vec<&&RawRef> = records.iter().filter(|r| !finished(r.state())).collect();
         let ended = records.len() - pending.len();
         let missing = enough.min(records.len()).saturating_sub(ended);
+        let _entered = match deadline {
+            None if missing > 0 => {
+                let awaited: Vec<&RawRef> = pending.iter().map(|r| **r).collect();
+                super::deadlock::enter(local, &awaited, missing)?
+            }
+            _ => None,
+        };
         let latch = Latch::new(missing, fail_fast);
         let key = Arc::as_ptr(&latch).addr();
         let mut entered = 0;
