@@ -247,6 +247,10 @@ impl Engine {
         awake: impl Fn() -> bool,
     ) -> Sleep {
         let _ = began;
+        super::tasks::aside(|| self.sleep_here(deadline, awake))
+    }
+
+    fn sleep_here(&self, deadline: Option<Instant>, awake: impl Fn() -> bool) -> Sleep {
         loop {
             if awake() {
                 return Sleep::Woken;
