@@ -93,6 +93,14 @@ impl Futures {
     }
 }
 
+/// Runs what blocks this thread. If the thread is one of ours that polls calls, others take those over meanwhile.
+pub fn aside<R>(blocking: impl FnOnce() -> R) -> R {
+    use tokio::runtime::{Handle, RuntimeFlavor};
+    let ours = super::panics::POLLING.get()
+        && Handle::try_current().is_ok_and(|h| h.runtime_flavor() == RuntimeFlavor::MultiThread);
+    if ours { tokio::task::block_in_place(blocking) } else { blocking() }
+}
+
 /// Launches a call to a function; queued, unclaimed.
 pub fn launch_task(engine: &Arc<Engine>, record: RawRef) {
     if record.entry.kind != Kind::AsyncTask {

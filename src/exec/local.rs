@@ -236,6 +236,19 @@ impl Local {
         (!current.is_null()).then(|| f(unsafe { &*current }))
     }
 
+    /// Looks at the calls that run on this thread, innermost first.
+    pub fn each_current(&self, mut f: impl FnMut(&Record)) {
+        let mut next = self.current.get();
+        while !next.is_null() {
+            // SAFETY: whoever set `current` keeps the record until it is set back, and has put the one before it into the
+            // record's link, which nobody else uses while the call runs.
+            let record = unsafe { &*next };
+            f(record);
+            // SAFETY: as above.
+            next = unsafe { *record.next.get() };
+        }
+    }
+
     /// The scratch writer, for as long as the guard lives; a fresh one if user code is called while it is in use.
     #[inline]
     pub fn borrow_ser(&self) -> SerGuard<'_> {

@@ -14,7 +14,13 @@ use crate::base::Defaults;
 use crate::value::Value;
 
 #[cfg(feature = "async")]
-pub use super::futures::{BoxFuture, Futures, launch_method, launch_task};
+pub use super::futures::{BoxFuture, Futures, aside, launch_method, launch_task};
+
+/// Runs what blocks this thread.
+#[cfg(not(feature = "async"))]
+pub fn aside<R>(blocking: impl FnOnce() -> R) -> R {
+    blocking()
+}
 
 /// A remote function.
 pub trait Task: 'static {

@@ -195,6 +195,10 @@ impl Engine {
             if self.spin(local, record, deadline)? {
                 return Ok(());
             }
+            let _entered = match deadline {
+                None => super::deadlock::enter(local, &[record], 1)?,
+                Some(_) => None,
+            };
             let key = local.outbox_key();
             let waiter = Waiter::new(key, WaiterKind::Thread(std::thread::current()));
             if record.add_waiter(waiter).is_err() {
@@ -257,13 +261,14 @@ impl Engine {
         }
     }
 
-    fn sleep(&self, deadline: Option<Instant>, awake: impl Fn() -> bool) -> Sleep {
-        #[cfg(feature = "async")]
-        if super::panics::POLLING.get() {
-            // An async call that blocks keeps its thread; other futures go on elsewhere.
-            return tokio::task::block_in_place(|| self.sleep_here(deadline, awake));
-        }
-        self.sleep_here(deadline, awake)
+    fn sleep(
+        &self,
+        began: Instant,
+        deadline: Option<Instant>,
+        awake: impl Fn() -> bool,
+    ) -> Sleep {
+        let _ = began;
+        super::tasks::aside(|| self.sleep_here(deadline, awake))
     }
 
     fn sleep_here(&self, deadline: Option<Instant>, awake: impl Fn() -> bool) -> Sleep {
@@ -353,6 +358,13 @@ impl Engine {
             return Ok(());
         }
         let missing = enough.min(records.len()).saturating_sub(ended);
+        let _entered = match deadline {
+            None if missing > 0 => {
+                let awaited: Vec<&RawRef> = pending.iter().map(|r| **r).collect();
+                super::deadlock::enter(local, &awaited, missing)?
+            }
+            _ => None,
+        };
         let latch = Latch::new(missing, fail_fast);
         let key = Arc::as_ptr(&latch).addr();
         let mut entered = 0;
