@@ -87,7 +87,10 @@ fn main() -> mobula::Result<()> {
     // Dropping the last reference or view frees the memory.
     let full = mobula.store();
     for holder in mobula.holders(2) {
-        println!("holder: {} objects, {} bytes, {}", holder.objects, holder.bytes, holder.origin);
+        println!(
+            "holder: {} objects, {} bytes, {}",
+            holder.objects, holder.bytes, holder.origin
+        );
     }
     drop((weights, view, ramp, created, object));
     let empty = mobula.store();

@@ -110,7 +110,11 @@ fn enter() -> Result<Rc<Local>, Error> {
     let engine = ENGINE.read();
     let generation = GENERATION.load(Ordering::Relaxed);
     let Some(engine) = engine.as_ref() else {
-        return Err(if generation == 0 { Error::NotInitialized } else { Error::ShutDown });
+        return Err(if generation == 0 {
+            Error::NotInitialized
+        } else {
+            Error::ShutDown
+        });
     };
     let local = Rc::new(Local::new(Arc::clone(engine), generation, false));
     install(&local);
@@ -152,14 +156,14 @@ pub fn stop() {
 pub fn leave() {
     FAST.set(std::ptr::null());
     let stale: Vec<_> = OWNED
-        .try_with(|o| o.borrow_mut().0.extract_if(.., |l| l.busy.get() == 0).collect())
+        .try_with(|o| {
+            o.borrow_mut()
+                .0
+                .extract_if(.., |l| l.busy.get() == 0)
+                .collect()
+        })
         .unwrap_or_default();
     drop(stale);
-}
-
-/// Whether the runtime that `engine` belongs to is the one that is up.
-pub fn is_up() -> bool {
-    GENERATION.load(Ordering::Relaxed) % 2 == 1
 }
 
 impl Local {
@@ -233,7 +237,10 @@ impl Local {
     #[inline]
     pub fn borrow_ser(&self) -> SerGuard<'_> {
         let ser = self.ser.take().unwrap_or_default();
-        SerGuard { local: self, ser: ManuallyDrop::new(ser) }
+        SerGuard {
+            local: self,
+            ser: ManuallyDrop::new(ser),
+        }
     }
 
     /// Marks this local as in use by a frame until the guard goes.

@@ -3,7 +3,7 @@
 //! A record is made by one thread and often freed by another; the general allocator pays for that at every free. Here
 //! a thread frees into its own magazine and whole magazines change hands, so that the common case is a pointer pop.
 //!
-//! Invariant: a block is in one magazine or in use, never both; what lies idle beyond [`KEEP`] magazines a size
+//! Invariant: a block is in one magazine or in use, never both; what lies idle beyond [`KEEP_BYTES`] a size
 //! goes back to the general allocator. Left out: anything above [`LARGEST`] bytes, which goes there directly.
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
@@ -20,8 +20,13 @@ const SIZES: [usize; 6] = [128, 192, 256, 384, 512, 768];
 pub const LARGEST: usize = SIZES[SIZES.len() - 1];
 /// Blocks a magazine holds.
 const ROUNDS: usize = 64;
-/// Full magazines kept per size: with the largest size, 64 x 64 x 768 B = 3 MiB.
-const KEEP: usize = 64;
+/// Idle memory kept per size: what a burst of 64 k small calls leaves behind.
+const KEEP_BYTES: usize = 8 << 20;
+
+/// Full magazines kept of a size.
+const fn keep(class: usize) -> usize {
+    KEEP_BYTES / (SIZES[class] * ROUNDS)
+}
 
 struct Blocks(Vec<NonNull<u8>>);
 // SAFETY: the blocks are free memory that nobody refers to; owning the list is owning them.
@@ -59,7 +64,11 @@ fn class_of(size: usize) -> usize {
 /// The size of the block that a request for `size` bytes gets.
 #[inline(always)]
 pub fn rounded(size: usize) -> usize {
-    if size > LARGEST { size.next_multiple_of(ALIGN) } else { SIZES[class_of(size)] }
+    if size > LARGEST {
+        size.next_multiple_of(ALIGN)
+    } else {
+        SIZES[class_of(size)]
+    }
 }
 
 fn layout(size: usize) -> Layout {
@@ -144,7 +153,7 @@ fn deposit(class: usize, blocks: Blocks) {
         return;
     }
     let mut depot = DEPOT[class].lock();
-    if depot.len() < KEEP {
+    if depot.len() < keep(class) {
         depot.push(blocks);
         return;
     }
@@ -198,10 +207,11 @@ mod tests {
             }
         });
         for _ in 0..100 {
-            tx.send(Ship((0..500).map(|_| take(700)).collect())).unwrap();
+            tx.send(Ship((0..5000).map(|_| take(700)).collect()))
+                .unwrap();
         }
         drop(tx);
         freer.join().unwrap();
-        assert!(idle(5) <= KEEP * (ROUNDS + 1), "{} idle", idle(5));
+        assert!(idle(5) <= keep(5) * (ROUNDS + 1), "{} idle", idle(5));
     }
 }

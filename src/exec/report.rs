@@ -22,7 +22,10 @@ pub fn set_reporter(reporter: Option<Reporter>) {
 /// Tells of a failure that nobody has seen.
 #[cold]
 pub fn unobserved(error: &Error) {
-    if !matches!(error, Error::TaskFailed(_) | Error::StoreFull(_) | Error::Encode { .. }) {
+    if !matches!(
+        error,
+        Error::TaskFailed(_) | Error::StoreFull(_) | Error::Encode { .. }
+    ) {
         return;
     }
     let reporter = REPORTER.read().clone();

@@ -171,16 +171,19 @@ unsafe fn run_shared<M: SharedMethod>(local: &Local, record: &RawRef, state: Sta
 }
 
 /// # Safety
-/// As for [`run_exclusive`]; the state is gone afterwards, also after a panic or an error.
+/// The record is a claimed call of `M`; `place` points to the pointer to a live `M::Actor` that nobody else uses. That is
+/// null afterwards if the method has taken the state, also when it panicked or gave an error.
 unsafe fn run_consuming<M: ConsumingMethod>(
     local: &Local,
     record: &RawRef,
-    state: StateRef,
+    place: StateRef,
 ) -> Outcome {
     // SAFETY: the caller's promise; the state is a leaked box.
     unsafe {
-        let this = Box::from_raw(state.0.cast::<M::Actor>());
-        let value = M::call(*this, M::Params::read(local, record)?)?;
+        let args = M::Params::read(local, record)?;
+        let place = &mut *place.0.cast::<*mut M::Actor>();
+        let this = Box::from_raw(std::mem::replace(place, std::ptr::null_mut()));
+        let value = M::call(*this, args)?;
         keep(local, record, &value)
     }
 }
@@ -191,7 +194,9 @@ unsafe fn run_constructor<A: Actor>(local: &Local, record: &RawRef, out: StateRe
     // SAFETY: the caller's promise.
     unsafe {
         let state = A::construct(A::Params::read(local, record)?)?;
-        out.0.cast::<*mut ()>().write(Box::into_raw(Box::new(state)).cast());
+        out.0
+            .cast::<*mut ()>()
+            .write(Box::into_raw(Box::new(state)).cast());
     }
     Ok(())
 }
@@ -211,7 +216,14 @@ impl FnEntry {
         line: u32,
         defaults: Defaults,
     ) -> FnEntry {
-        FnEntry::make::<F::Output>(name, file, line, defaults, Kind::Task, Run::Sync(run_task::<F>))
+        FnEntry::make::<F::Output>(
+            name,
+            file,
+            line,
+            defaults,
+            Kind::Task,
+            Run::Sync(run_task::<F>),
+        )
     }
 
     /// The entry of a `&mut self` method.
@@ -260,7 +272,14 @@ impl ActorEntry {
             file,
             line,
             defaults: on_impl.over(on_struct),
-            constructor: FnEntry::make::<()>(name, file, line, Defaults::NONE, Kind::Constructor, run),
+            constructor: FnEntry::make::<()>(
+                name,
+                file,
+                line,
+                Defaults::NONE,
+                Kind::Constructor,
+                run,
+            ),
             drop_state: drop_state::<A>,
         }
     }

@@ -73,7 +73,13 @@ impl Engine {
         } else if self.look().1 > 0 {
             self.crew.notify_injected();
         }
-        Block { engine: self, local, lent_lease, lent_task, covered: local.executor }
+        Block {
+            engine: self,
+            local,
+            lent_lease,
+            lent_task,
+            covered: local.executor,
+        }
     }
 
     /// Whether there is room on this stack for another call.
@@ -82,9 +88,15 @@ impl Engine {
         super::stack::here() > local.stack_floor.get()
     }
 
-    /// Tries to end the call by running it here; whether anything was done.
+    /// Tries to end the call by running it here; whether anything was done. A caller with a deadline only finds out whether
+    /// the wait could ever end: what it began it could not leave in time.
     #[inline]
-    fn help(self: &Arc<Engine>, local: &Local, record: &RawRef) -> Result<bool, Error> {
+    fn help(
+        self: &Arc<Engine>,
+        local: &Local,
+        record: &RawRef,
+        deadline: Option<Instant>,
+    ) -> Result<bool, Error> {
         if cell::phase(record.state()) != Phase::Queued || !self.has_stack(local) {
             return Ok(false);
         }
@@ -92,14 +104,14 @@ impl Engine {
             if local.on_stack.borrow().contains(&actor.mark()) {
                 return Err(self_wait(record));
             }
-            let helped = super::actor::drain_here(self, local, actor, Some(record));
-            // One that is not idle may need its place in the queue: more calls wait behind the awaited one.
-            if helped && actor.is_idle() {
-                self.forget_actor(local, actor);
+            if deadline.is_some() {
+                return Ok(false);
             }
-            return Ok(helped);
+            // The queue entry first: the drain may leave a new one, for calls behind the awaited one.
+            self.forget_actor(local, actor);
+            return Ok(super::actor::drain_here(self, local, actor, Some(record)));
         }
-        if record.entry.is_async() {
+        if record.entry.is_async() || deadline.is_some() {
             return Ok(false);
         }
         // A call with its own resources has them already; the common one needs a CPU, which an executor has.
@@ -170,7 +182,7 @@ impl Engine {
             return Ok(());
         }
         let _hold = local.hold();
-        if self.help(local, record)? && finished(record.state()) {
+        if self.help(local, record, deadline)? && finished(record.state()) {
             return Ok(());
         }
         self.wait_slowly(local, record, deadline)
@@ -185,7 +197,7 @@ impl Engine {
     ) -> Result<(), Error> {
         let began = Instant::now();
         loop {
-            if self.spin(local, record)? {
+            if self.spin(local, record, deadline)? {
                 return Ok(());
             }
             let key = local.outbox_key();
@@ -195,7 +207,9 @@ impl Engine {
             }
             let outcome = {
                 let _block = self.block(local);
-                self.sleep(began, deadline, || finished(record.state()) || self.may_help(local, record))
+                self.sleep(began, deadline, || {
+                    finished(record.state()) || (deadline.is_none() && self.may_help(local, record))
+                })
             };
             record.remove_waiter(key);
             if finished(record.state()) {
@@ -206,7 +220,10 @@ impl Engine {
                 Sleep::Closed => return Err(Error::ShutDown),
                 Sleep::TimedOut => {
                     let awaited = self.describe(record);
-                    return Err(Error::Timeout { waited: began.elapsed(), awaited });
+                    return Err(Error::Timeout {
+                        waited: began.elapsed(),
+                        awaited,
+                    });
                 }
             }
         }
@@ -221,7 +238,12 @@ impl Engine {
     }
 
     /// Spins for a moment, helping whenever that becomes possible; whether the call has ended.
-    fn spin(self: &Arc<Engine>, local: &Local, record: &RawRef) -> Result<bool, Error> {
+    fn spin(
+        self: &Arc<Engine>,
+        local: &Local,
+        record: &RawRef,
+        deadline: Option<Instant>,
+    ) -> Result<bool, Error> {
         let until = Instant::now() + SPIN;
         loop {
             for _ in 0..16 {
@@ -230,7 +252,7 @@ impl Engine {
                 }
                 std::hint::spin_loop();
             }
-            if self.help(local, record)? && finished(record.state()) {
+            if self.help(local, record, deadline)? && finished(record.state()) {
                 return Ok(true);
             }
             if Instant::now() >= until {
@@ -239,12 +261,7 @@ impl Engine {
         }
     }
 
-    fn sleep(
-        &self,
-        began: Instant,
-        deadline: Option<Instant>,
-        awake: impl Fn() -> bool,
-    ) -> Sleep {
+    fn sleep(&self, began: Instant, deadline: Option<Instant>, awake: impl Fn() -> bool) -> Sleep {
         let _ = began;
         loop {
             if awake() {
@@ -285,7 +302,7 @@ impl Engine {
                     if keep && cell::phase(record.state()) == Phase::Queued && !self.lease(local) {
                         break;
                     }
-                    if !self.help(local, record)? || !finished(record.state()) {
+                    if !self.help(local, record, deadline)? || !finished(record.state()) {
                         break;
                     }
                 }
@@ -299,7 +316,7 @@ impl Engine {
             if done == records.len() {
                 return Ok(());
             }
-            if self.spin(local, records[done])? {
+            if self.spin(local, records[done], deadline)? {
                 continue;
             }
             self.sleep_for(local, &records[done..], usize::MAX, true, deadline)?;
@@ -356,11 +373,17 @@ impl Engine {
                 let first = records.iter().find(|r| !finished(r.state()));
                 let first = first.map_or_else(String::new, |r| self.describe(r));
                 let awaited = if left > 1 {
-                    format!("{left} of {} results, the first being {first}", records.len())
+                    format!(
+                        "{left} of {} results, the first being {first}",
+                        records.len()
+                    )
                 } else {
                     first
                 };
-                Err(Error::Timeout { waited: began.elapsed(), awaited })
+                Err(Error::Timeout {
+                    waited: began.elapsed(),
+                    awaited,
+                })
             }
         }
     }
@@ -380,9 +403,23 @@ impl Engine {
                 }
             },
             Phase::Waiting => {
-                if let Some(waiting) = self.admission.lock().ledger.waiting(record.id) {
-                    return format!("{name}, {waiting}");
+                let a = self.admission.lock();
+                if let Some(waiting) = a.ledger.waiting(record.id) {
+                    let mut text = format!("{name}, {waiting}");
+                    for (i, (id, demand)) in a.ledger.holders().iter().take(3).enumerate() {
+                        text += if i == 0 {
+                            "; held by call "
+                        } else {
+                            ", by call "
+                        };
+                        text += &format!("{id:#x} ({demand})");
+                    }
+                    return match a.ledger.running() {
+                        0..4 => text,
+                        n => format!("{text} and {} more", n - 3),
+                    };
                 }
+                drop(a);
                 let missing = record.deps.load(std::sync::atomic::Ordering::Relaxed);
                 format!("{name}, which waits for {missing} of its arguments")
             }
@@ -407,7 +444,6 @@ fn self_wait(record: &Record) -> Error {
 }
 
 /// Ends a call whose runtime is gone from this thread: the error is put, and sleepers look up by themselves.
-#[cfg(feature = "async")]
 pub(super) fn settle_without_runtime(record: &RawRef) {
     // SAFETY: the caller holds the claim.
     unsafe {
