@@ -192,13 +192,23 @@ pub fn with_args(mut blank: Blank, slots: &[Slot], inline: &[u8], result_size: u
     let begin = BODY + slots.len() * SLOT;
     let end = begin + inline.len();
     let cap = memory::rounded(end.max(BODY + result_size));
-    let payload = Payload::new(Tag::Args, slots.len() as u8, end as u32, cap, blank.caps.take());
+    let payload = Payload::new(
+        Tag::Args,
+        slots.len() as u8,
+        end as u32,
+        cap,
+        blank.caps.take(),
+    );
     let block = memory::take(cap);
     // SAFETY: the block has `cap` bytes, at least a header and the arguments, and is ours alone.
     unsafe {
         write_header(block, blank, payload);
         let base = block.as_ptr();
-        std::ptr::copy_nonoverlapping(slots.as_ptr().cast::<u8>(), base.add(BODY), slots.len() * SLOT);
+        std::ptr::copy_nonoverlapping(
+            slots.as_ptr().cast::<u8>(),
+            base.add(BODY),
+            slots.len() * SLOT,
+        );
         std::ptr::copy_nonoverlapping(inline.as_ptr(), base.add(begin), inline.len());
     }
     RawRef(block.cast())
@@ -304,7 +314,11 @@ impl Record {
 unsafe fn destroy(record: NonNull<Record>) {
     // SAFETY: the caller's promise: this thread owns the record.
     unsafe {
-        if record.as_ref().is_deep() { destroy_deeply(record) } else { free(record) }
+        if record.as_ref().is_deep() {
+            destroy_deeply(record)
+        } else {
+            free(record)
+        }
     }
 }
 

@@ -83,8 +83,16 @@ impl<N: Link> Mail<N> {
     }
 
     fn with(head: *mut N) -> Mail<N> {
-        const { assert!(align_of::<N>() > 2, "the three words are no addresses of nodes") };
-        Mail { head: AtomicPtr::new(head), nodes: PhantomData }
+        const {
+            assert!(
+                align_of::<N>() > 2,
+                "the three words are no addresses of nodes"
+            )
+        };
+        Mail {
+            head: AtomicPtr::new(head),
+            nodes: PhantomData,
+        }
     }
 
     /// An empty mailbox that somebody will come to.
@@ -110,7 +118,10 @@ impl<N: Link> Mail<N> {
             }
             // SAFETY: until the exchange succeeds, the node is ours.
             unsafe { set_next(node, head) };
-            match self.head.compare_exchange_weak(head, node, Ordering::SeqCst, Ordering::Relaxed) {
+            match self
+                .head
+                .compare_exchange_weak(head, node, Ordering::SeqCst, Ordering::Relaxed)
+            {
                 Ok(_) if head == Self::IDLE => return Pushed::Woke,
                 Ok(_) => return Pushed::Queued,
                 Err(now) => head = now,
@@ -153,7 +164,10 @@ impl<N: Link> Mail<N> {
     /// says false, somebody must try the lock again.
     #[inline]
     pub fn settle_idle(&self) -> bool {
-        match self.head.compare_exchange(Self::BUSY, Self::IDLE, Ordering::SeqCst, Ordering::SeqCst) {
+        match self
+            .head
+            .compare_exchange(Self::BUSY, Self::IDLE, Ordering::SeqCst, Ordering::SeqCst)
+        {
             Ok(_) => true,
             Err(now) => !Self::is_node(now),
         }
@@ -168,13 +182,17 @@ pub struct RunLock {
 impl RunLock {
     /// Held by nobody.
     pub fn new() -> RunLock {
-        RunLock { held: AtomicBool::new(false) }
+        RunLock {
+            held: AtomicBool::new(false),
+        }
     }
 
     /// Takes the lock, if nobody holds it.
     #[inline]
     pub fn try_lock(&self) -> bool {
-        self.held.compare_exchange(false, true, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+        self.held
+            .compare_exchange(false, true, Ordering::SeqCst, Ordering::SeqCst)
+            .is_ok()
     }
 
     /// Gives the lock back.

@@ -81,7 +81,13 @@ pub(super) struct Payload {
 
 impl Payload {
     #[inline(always)]
-    pub(super) fn new(tag: Tag, nargs: u8, end: u32, cap: usize, caps: Option<Box<[Cap]>>) -> Payload {
+    pub(super) fn new(
+        tag: Tag,
+        nargs: u8,
+        end: u32,
+        cap: usize,
+        caps: Option<Box<[Cap]>>,
+    ) -> Payload {
         assert!(cap <= LARGEST_BLOCK);
         Payload {
             end: UnsafeCell::new(end),
@@ -258,9 +264,10 @@ impl Record {
         unsafe {
             let base = self.base();
             match *self.payload.tag.get() {
-                Tag::Inline => {
-                    std::slice::from_raw_parts(base.add(BODY), *self.payload.end.get() as usize - BODY)
-                }
+                Tag::Inline => std::slice::from_raw_parts(
+                    base.add(BODY),
+                    *self.payload.end.get() as usize - BODY,
+                ),
                 Tag::Boxed => std::slice::from_raw_parts(
                     (*self.payload.out.get()).cast::<u8>().cast_const(),
                     *self.payload.end.get() as usize,
@@ -286,7 +293,8 @@ impl Record {
     /// The error, marked as seen; call when the phase is `Failed`.
     pub fn error(&self) -> Error {
         self.set_flag(OBSERVED);
-        self.peek_error().map_or(Error::ShutDown, |e| Error::clone(&e))
+        self.peek_error()
+            .map_or(Error::ShutDown, |e| Error::clone(&e))
     }
 
     /// The error, shared, not marked as seen.

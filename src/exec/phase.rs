@@ -97,7 +97,10 @@ impl Progress {
         let mut s = self.state.load(Ordering::Relaxed);
         while s & PHASE == from as u32 {
             let next = s + (to as u32 - from as u32);
-            match self.state.compare_exchange_weak(s, next, order, Ordering::Relaxed) {
+            match self
+                .state
+                .compare_exchange_weak(s, next, order, Ordering::Relaxed)
+            {
                 Ok(_) => return true,
                 Err(now) => s = now,
             }
@@ -134,7 +137,9 @@ impl Progress {
     /// claim, and gives it up.
     #[inline]
     pub fn finish(&self, phase: Phase) -> Option<Box<Waiter>> {
-        let old = self.state.fetch_add(phase as u32 - Phase::Running as u32, Ordering::AcqRel);
+        let old = self
+            .state
+            .fetch_add(phase as u32 - Phase::Running as u32, Ordering::AcqRel);
         debug_assert_eq!(old & PHASE, Phase::Running as u32);
         if old & HAS_WAITERS == 0 {
             return None;

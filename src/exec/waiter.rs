@@ -35,7 +35,11 @@ pub enum WaiterKind {
 impl Waiter {
     /// A waiter, not yet in any list.
     pub fn new(key: usize, kind: WaiterKind) -> Box<Waiter> {
-        Box::new(Waiter { next: std::ptr::null_mut(), key, kind })
+        Box::new(Waiter {
+            next: std::ptr::null_mut(),
+            key,
+            kind,
+        })
     }
 
     /// The rest of a list that was taken from its record.
@@ -69,7 +73,9 @@ impl Latch {
 
     /// One call ended.
     pub fn hit(&self, failed: bool) {
-        let last = self.missing.fetch_update(Ordering::AcqRel, Ordering::Acquire, |m| m.checked_sub(1));
+        let last = self
+            .missing
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |m| m.checked_sub(1));
         if last == Ok(1) || (failed && self.fail_fast) {
             self.open.store(true, Ordering::Release);
             self.thread.unpark();
