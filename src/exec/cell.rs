@@ -384,3 +384,6 @@ unsafe fn free(record: NonNull<Record>) {
         memory::give(record.cast(), cap);
     }
 }
+
+#[cfg(test)]
+mod tests;
