@@ -245,7 +245,7 @@ impl Local {
             let record = unsafe { &*next };
             f(record);
             // SAFETY: as above.
-            next = unsafe { *record.next.get() };
+            next = unsafe { record.outer() };
         }
     }
 

@@ -20,6 +20,8 @@ pub mod entry;
 #[cfg(feature = "async")]
 mod futures;
 pub mod local;
+#[cfg(all(test, loom))]
+mod loom_tests;
 mod mail;
 pub mod memory;
 pub mod options;

@@ -261,13 +261,7 @@ impl Engine {
         }
     }
 
-    fn sleep(
-        &self,
-        began: Instant,
-        deadline: Option<Instant>,
-        awake: impl Fn() -> bool,
-    ) -> Sleep {
-        let _ = began;
+    fn sleep(&self, deadline: Option<Instant>, awake: impl Fn() -> bool) -> Sleep {
         super::tasks::aside(|| self.sleep_here(deadline, awake))
     }
 
