@@ -352,7 +352,8 @@ impl Engine {
     /// A call that is ready goes to this thread's queue, or to the async runtime.
     #[inline]
     pub(super) fn push_task(self: &Arc<Engine>, local: &Local, record: RawRef) {
-        if record.entry.is_async() {
+        // While closing, async calls go where the others do: to be failed one after the other, not one inside the other.
+        if record.entry.is_async() && !self.is_closing() {
             self.launch(local, record);
             return;
         }
@@ -378,7 +379,11 @@ impl Engine {
     /// Runs a call on this thread. The caller has claimed it.
     #[inline]
     pub(super) fn execute(self: &Arc<Engine>, local: &Local, record: &RawRef) {
-        let Run::Sync(run) = record.entry.run else { return };
+        let Run::Sync(run) = record.entry.run else {
+            // Queued while closing, and taken before it was failed.
+            self.release(local, record);
+            return self.end_with(local, record, Arc::new(Error::ShutDown));
+        };
         if let Some(extra) = record.extra() {
             extra.begin_attempt();
         }
@@ -661,14 +666,22 @@ impl Engine {
         self.futures.block_on(future)
     }
 
-    /// Fails everything in this thread's queues: the runtime is closing.
+    /// Fails everything in this thread's queues: the runtime is closing. What fails readies its dependants, which are
+    /// failed by the outermost call: a long chain must not recurse.
     pub(super) fn drain_local(self: &Arc<Engine>, local: &Local) {
-        while let Some(task) = local.tasks.pop() {
-            self.fail_queued(local, &task, Error::ShutDown);
+        if local.draining.replace(true) {
+            return;
         }
-        while let Some(actor) = local.actors.pop() {
-            actor.close(local);
+        loop {
+            if let Some(task) = local.tasks.pop() {
+                self.fail_queued(local, &task, Error::ShutDown);
+            } else if let Some(actor) = local.actors.pop() {
+                actor.close(local);
+            } else {
+                break;
+            }
         }
+        local.draining.set(false);
     }
 }
 

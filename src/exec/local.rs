@@ -70,6 +70,8 @@ pub struct Local {
     pub executor: bool,
     /// Below this address the stack is too short to run a call on top.
     pub(super) stack_floor: Cell<usize>,
+    /// A frame further up empties the queues, because the runtime closes.
+    pub draining: Cell<bool>,
     /// Frames that hold a reference to this.
     pub busy: Cell<u32>,
     /// Waits by spinning that paid, lately.
@@ -189,6 +191,7 @@ impl Local {
             apart: Cell::new(false),
             executor,
             stack_floor: Cell::new(super::stack::floor()),
+            draining: Cell::new(false),
             busy: Cell::new(0),
             spin: Cell::new(crate::core::Spin::new()),
         }
