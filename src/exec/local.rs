@@ -38,6 +38,8 @@ pub struct Outbox {
     pub tasks: Stealer<RawRef>,
     /// Actors with mail.
     pub actors: Stealer<ActorRef>,
+    /// The owner is an executor.
+    pub executor: bool,
     /// How many were ever pushed; written by the owner alone.
     pub pushes: AtomicU64,
 }
@@ -172,6 +174,7 @@ impl Local {
         let outbox = Arc::new(Outbox {
             tasks: tasks.stealer(),
             actors: actors.stealer(),
+            executor,
             pushes: AtomicU64::new(0),
         });
         engine.enlist(&outbox);
