@@ -258,10 +258,14 @@ enum Job {
     Actor(ActorRef),
 }
 
-/// The queues of others, as last seen.
+/// The queues of others, as last seen: those of executors first. What a blocked executor was about to run is what it
+/// waits for, likely; new work before that would block one thread after the other.
 struct Others {
     seen: u64,
     outboxes: Vec<Arc<Outbox>>,
+    /// How many are executors'.
+    executors: usize,
+    /// The user's thread at which something was found last.
     next: usize,
 }
 
@@ -269,11 +273,7 @@ impl Engine {
     /// An executor's life.
     fn work(self: &Arc<Engine>, local: &Rc<Local>) {
         set_timer_slack();
-        let mut others = Others {
-            seen: u64::MAX,
-            outboxes: Vec::new(),
-            next: 0,
-        };
+        let mut others = Others { seen: u64::MAX, outboxes: Vec::new(), executors: 0, next: 0 };
         let mut spin = Spin::new();
         let mut searching = false;
         loop {
@@ -377,21 +377,24 @@ impl Engine {
         if others.seen != enlisted {
             others.outboxes = self.outboxes();
             others.outboxes.retain(|o| !Arc::ptr_eq(o, &local.outbox));
+            others.outboxes.sort_by_key(|o| !o.executor);
+            others.executors = others.outboxes.partition_point(|o| o.executor);
             others.seen = enlisted;
         }
-        let n = others.outboxes.len();
-        for i in 0..n {
-            let at = (others.next + i) % n;
+        let first = others.executors;
+        let users = others.outboxes.len() - first;
+        for i in 0..first + users {
+            let at = if i < first { i } else { first + (others.next + i - first) % users };
             let outbox = &others.outboxes[at];
             if !outbox.tasks.is_empty()
                 && self.lease(local)
                 && let Some(task) = steal(|| outbox.tasks.steal_batch_and_pop(&local.tasks))
             {
-                others.next = at;
+                others.next = at.saturating_sub(first);
                 return Some(Job::Task(task));
             }
             if let Some(actor) = steal(|| outbox.actors.steal()) {
-                others.next = at;
+                others.next = at.saturating_sub(first);
                 return Some(Job::Actor(actor));
             }
         }
