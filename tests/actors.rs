@@ -112,6 +112,22 @@ impl Relay {
         }
     }
 
+    /// Waits for the other once both are at it, each on a thread of its own.
+    pub fn cross(&mut self, gate: u64) -> mobula::Result<u64> {
+        gates::reach(gate);
+        gates::await_reached(gate, 2);
+        self.next.as_ref().map_or(Ok(0), |next| mobula::get(next.echo(7)))
+    }
+
+    /// As `cross`, through a task, and with more than one reference.
+    pub fn cross_far(&mut self, gate: u64) -> mobula::Result<u64> {
+        gates::reach(gate);
+        gates::await_reached(gate, 2);
+        let Some(next) = &self.next else { return Ok(0) };
+        let all = [far_echo::remote(next, 1), far_echo::remote(next, 2)];
+        mobula::get(&all).map(|v| v.iter().sum())
+    }
+
     pub fn echo(&mut self, x: u64) -> u64 {
         x
     }
@@ -119,6 +135,11 @@ impl Relay {
     pub fn through(&mut self, log: Handle<Log>, what: u64) -> ObjectRef<u64> {
         log.add(9, what)
     }
+}
+
+#[remote]
+fn far_echo(relay: Handle<Relay>, x: u64) -> mobula::Result<u64> {
+    mobula::get(relay.echo(x))
 }
 
 fn died(e: &Error) -> String {
@@ -355,21 +376,22 @@ fn a_circle_of_waits_is_a_deadlock_and_not_a_hang() {
 #[test]
 fn two_that_wait_for_each_other_at_once_are_told() {
     runtime();
-    within(20, || {
-        for _ in 0..50 {
+    within(30, || {
+        for round in 0..40 {
             let (a, b) = (Relay::remote(), Relay::remote());
             a.link(b.clone());
             b.link(a.clone());
-            let (ab, ba) = (a.pass_on(1), b.pass_on(1));
-            let _ = mobula::wait(&[ab.clone(), ba.clone()])
-                .num_returns(2)
-                .run()
-                .unwrap();
-            for r in [ab, ba] {
-                match mobula::get(r) {
-                    Ok(n) => assert_eq!(n, 1),
-                    Err(e) => assert!(e.to_string().contains("could never end"), "{e}"),
-                }
+            let gate = gates::new();
+            let calls = match round % 2 {
+                0 => [a.cross(gate), b.cross(gate)],
+                _ => [a.cross_far(gate), b.cross_far(gate)],
+            };
+            mobula::wait(&calls).num_returns(2).run().unwrap();
+            let ended = calls.map(|r| mobula::get(r));
+            let failed = ended.iter().filter_map(|r| r.as_ref().err()).collect::<Vec<_>>();
+            assert!(!failed.is_empty(), "one of them had to give way: {ended:?}");
+            for e in failed {
+                assert!(e.to_string().contains("could never end"), "{e}");
             }
             a.kill();
             b.kill();

@@ -123,6 +123,27 @@ impl Link for Record {
     }
 }
 
+impl Record {
+    /// Notes which call runs further up on this thread's stack, in the link that no mailbox needs any more.
+    ///
+    /// # Safety
+    /// The record is in no list, and the caller alone runs it.
+    #[inline]
+    pub(super) unsafe fn set_outer(&self, outer: *const Record) {
+        // SAFETY: the caller's promise.
+        unsafe { self.next.with_mut(|next| *next = outer.cast_mut()) }
+    }
+
+    /// What [`set_outer`](Self::set_outer) noted.
+    ///
+    /// # Safety
+    /// The record runs on this thread.
+    pub(super) unsafe fn outer(&self) -> *mut Record {
+        // SAFETY: the caller's promise: only this thread writes it.
+        unsafe { self.next.with(|next| *next) }
+    }
+}
+
 impl RawRef {
     /// The pointer, with its count.
     #[inline]
@@ -406,3 +427,6 @@ unsafe fn free(record: NonNull<Record>) {
         memory::give(record.cast(), cap);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -327,12 +327,28 @@ impl Engine {
             Job::Started(record) if record.target().is_some() => {
                 super::actor::run_apart(self, local, &record);
             }
-            Job::Task(record) | Job::Started(record) => {
+            Job::Task(record) => {
                 if record.claim() {
                     self.execute(local, &record);
                 }
             }
+            Job::Started(record) => {
+                if record.claim() {
+                    self.run_started(local, &record);
+                }
+            }
         }
+    }
+
+    /// A call with resources of its own takes this thread, but not the CPU of a thread at common work: that one goes to
+    /// another, or a call of no CPUs would keep it from everybody.
+    fn run_started(self: &Arc<Engine>, local: &Local, record: &RawRef) {
+        self.unlease(local);
+        local.apart.set(true);
+        self.crew.cover(self);
+        self.execute(local, record);
+        self.crew.uncover();
+        local.apart.set(false);
     }
 
     fn find(&self, local: &Local, others: &mut Others) -> Option<Job> {

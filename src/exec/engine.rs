@@ -322,6 +322,8 @@ impl Engine {
         let outcome = {
             let _hold = local.hold();
             let before = local.current.replace(std::ptr::from_ref(&**record));
+            // SAFETY: claimed, and in no mailbox, so the link is ours: see `Local::each_current`.
+            unsafe { record.set_outer(before) };
             // SAFETY: claimed; tasks have no state.
             let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| unsafe {
                 run(local, record, StateRef(std::ptr::null_mut()))

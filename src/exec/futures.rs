@@ -18,10 +18,36 @@ use super::cell::{CANCEL, RawRef};
 use super::engine::Engine;
 use super::entry::{FnEntry, Kind, Run};
 use super::local::{self, Local};
-use super::tasks::{AsyncExclusiveMethod, AsyncSharedMethod, AsyncTask};
+use super::tasks::{Method, Task};
 use crate::base::{Defaults, Error};
 use crate::core::gate::Kind as Access;
 use crate::value::Value;
+
+/// An `async fn`.
+pub trait AsyncTask: Task {
+    /// Calls it.
+    fn call(
+        args: <Self::Params as Params>::Decoded<'_>,
+    ) -> impl Future<Output = Result<Self::Output, CallError>> + Send;
+}
+
+/// `async` over `&mut self`.
+pub trait AsyncExclusiveMethod: Method {
+    /// Calls it.
+    fn call<'a>(
+        this: &'a mut Self::Actor,
+        args: <Self::Params as Params>::Decoded<'a>,
+    ) -> impl Future<Output = Result<Self::Output, CallError>> + Send + 'a;
+}
+
+/// `async` over `&self`.
+pub trait AsyncSharedMethod: Method {
+    /// Calls it.
+    fn call<'a>(
+        this: &'a Self::Actor,
+        args: <Self::Params as Params>::Decoded<'a>,
+    ) -> impl Future<Output = Result<Self::Output, CallError>> + Send + 'a;
+}
 
 /// A call under way.
 pub type BoxFuture = Pin<Box<dyn Future<Output = Outcome> + Send>>;
@@ -91,6 +117,14 @@ impl Futures {
             let _ = waiter.join();
         }
     }
+}
+
+/// Runs what blocks this thread. If the thread is one of ours that polls calls, others take those over meanwhile.
+pub fn aside<R>(blocking: impl FnOnce() -> R) -> R {
+    use tokio::runtime::{Handle, RuntimeFlavor};
+    let ours = super::panics::POLLING.get()
+        && Handle::try_current().is_ok_and(|h| h.runtime_flavor() == RuntimeFlavor::MultiThread);
+    if ours { tokio::task::block_in_place(blocking) } else { blocking() }
 }
 
 /// Launches a call to a function; queued, unclaimed.

@@ -64,6 +64,8 @@ pub struct Local {
     pub on_stack: RefCell<Vec<*const ()>>,
     /// A CPU is leased to this thread.
     pub leased: Cell<bool>,
+    /// An executor that runs a call with resources of its own: it is not one of those at common work.
+    pub apart: Cell<bool>,
     /// This is an executor of the runtime, not a thread of the user's.
     pub executor: bool,
     /// Below this address the stack is too short to run a call on top.
@@ -188,6 +190,7 @@ impl Local {
             wanted: Cell::new(std::ptr::null()),
             on_stack: RefCell::new(Vec::new()),
             leased: Cell::new(false),
+            apart: Cell::new(false),
             executor,
             stack_floor: Cell::new(super::stack::floor()),
             busy: Cell::new(0),
@@ -231,6 +234,19 @@ impl Local {
         let current = self.current.get();
         // SAFETY: whoever set `current` keeps the record until it is set back.
         (!current.is_null()).then(|| f(unsafe { &*current }))
+    }
+
+    /// Looks at the calls that run on this thread, innermost first.
+    pub fn each_current(&self, mut f: impl FnMut(&Record)) {
+        let mut next = self.current.get();
+        while !next.is_null() {
+            // SAFETY: whoever set `current` keeps the record until it is set back, and has put the one before it into the
+            // record's link, which nobody else uses while the call runs.
+            let record = unsafe { &*next };
+            f(record);
+            // SAFETY: as above.
+            next = unsafe { record.outer() };
+        }
     }
 
     /// The scratch writer, for as long as the guard lives; a fresh one if user code is called while it is in use.

@@ -3,7 +3,7 @@
 //! Room map: [`cell`] the record of a call, with [`phase`] where it stands and [`payload`] what it holds; [`memory`]
 //! where records live; [`mail`] an actor's mailbox; [`sync`] the primitives of all these; [`call`] arguments and results in and out of
 //! it; [`entry`] and [`tasks`] what the macro registers; [`engine`] from submission to outcome; [`crew`] the
-//! executor threads; [`wait`] callers that need a value; [`actor`] actors; [`local`] what a thread keeps.
+//! executor threads; [`wait`] callers that need a value, [`deadlock`] those that never would; [`actor`] actors; [`local`] what a thread keeps.
 //!
 //! Invariant: user code runs only through an entry, inside a catch of its panics. Left out: one machine's names,
 //! settings and start, which are `node`'s.
@@ -14,11 +14,14 @@ pub mod call;
 pub mod cell;
 mod closing;
 mod crew;
+mod deadlock;
 pub mod engine;
 pub mod entry;
 #[cfg(feature = "async")]
 mod futures;
 pub mod local;
+#[cfg(all(test, loom))]
+mod loom_tests;
 mod mail;
 pub mod memory;
 pub mod options;

@@ -50,6 +50,15 @@ pub fn install() {
     });
 }
 
+/// Drops what a panic carried. Its own `Drop` may panic, with a payload of which the same is true: that one is leaked
+/// rather than let the executor down.
+pub fn discard(payload: Box<dyn Any + Send>) {
+    let dropped = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(payload)));
+    if let Err(again) = dropped {
+        std::mem::forget(again);
+    }
+}
+
 /// The failure of a call that panicked here, just now.
 pub fn failure(payload: Box<dyn Any + Send>) -> Failure {
     let note = NOTE.try_with(|n| n.borrow_mut().take()).ok().flatten();
@@ -60,8 +69,7 @@ pub fn failure(payload: Box<dyn Any + Send>) -> Failure {
     } else {
         ("a value that is no text".to_owned(), "Box<dyn Any>")
     };
-    // A payload whose own Drop panics must not take the executor down.
-    let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(payload)));
+    discard(payload);
     Failure {
         kind: FailureKind::Panicked,
         function: "",

@@ -14,7 +14,13 @@ use crate::base::Defaults;
 use crate::value::Value;
 
 #[cfg(feature = "async")]
-pub use super::futures::{BoxFuture, Futures, launch_method, launch_task};
+pub use super::futures::{AsyncExclusiveMethod, AsyncSharedMethod, AsyncTask, BoxFuture, Futures, aside, launch_method, launch_task};
+
+/// Runs what blocks this thread.
+#[cfg(not(feature = "async"))]
+pub fn aside<R>(blocking: impl FnOnce() -> R) -> R {
+    blocking()
+}
 
 /// A remote function.
 pub trait Task: 'static {
@@ -30,14 +36,6 @@ pub trait Task: 'static {
 pub trait SyncTask: Task {
     /// Calls it.
     fn call(args: <Self::Params as Params>::Decoded<'_>) -> Result<Self::Output, CallError>;
-}
-
-/// An `async fn`.
-pub trait AsyncTask: Task {
-    /// Calls it.
-    fn call(
-        args: <Self::Params as Params>::Decoded<'_>,
-    ) -> impl Future<Output = Result<Self::Output, CallError>> + Send;
 }
 
 /// An actor type.
@@ -97,24 +95,6 @@ pub trait ConsumingMethod: Method {
         this: Self::Actor,
         args: <Self::Params as Params>::Decoded<'_>,
     ) -> Result<Self::Output, CallError>;
-}
-
-/// `async` over `&mut self`.
-pub trait AsyncExclusiveMethod: Method {
-    /// Calls it.
-    fn call<'a>(
-        this: &'a mut Self::Actor,
-        args: <Self::Params as Params>::Decoded<'a>,
-    ) -> impl Future<Output = Result<Self::Output, CallError>> + Send + 'a;
-}
-
-/// `async` over `&self`.
-pub trait AsyncSharedMethod: Method {
-    /// Calls it.
-    fn call<'a>(
-        this: &'a Self::Actor,
-        args: <Self::Params as Params>::Decoded<'a>,
-    ) -> impl Future<Output = Result<Self::Output, CallError>> + Send + 'a;
 }
 
 /// Puts a value into its record, unless nobody is left to see it.

@@ -68,18 +68,13 @@ impl Engine {
                 }
             });
         }
-        if local.executor {
+        let covered = local.executor && !local.apart.get();
+        if covered {
             self.crew.cover(self);
         } else if self.look().1 > 0 {
             self.crew.notify_injected();
         }
-        Block {
-            engine: self,
-            local,
-            lent_lease,
-            lent_task,
-            covered: local.executor,
-        }
+        Block { engine: self, local, lent_lease, lent_task, covered }
     }
 
     /// Whether there is room on this stack for another call.
@@ -200,6 +195,10 @@ impl Engine {
             if self.spin(local, record, deadline)? {
                 return Ok(());
             }
+            let _entered = match deadline {
+                None => super::deadlock::enter(local, &[record], 1)?,
+                Some(_) => None,
+            };
             let key = local.outbox_key();
             let waiter = Waiter::new(key, WaiterKind::Thread(std::thread::current()));
             if record.add_waiter(waiter).is_err() {
@@ -207,8 +206,9 @@ impl Engine {
             }
             let outcome = {
                 let _block = self.block(local);
-                self.sleep(began, deadline, || {
-                    finished(record.state()) || (deadline.is_none() && self.may_help(local, record))
+                self.sleep(deadline, || {
+                    finished(record.state())
+                        || (deadline.is_none() && self.may_help(local, record))
                 })
             };
             record.remove_waiter(key);
@@ -261,8 +261,11 @@ impl Engine {
         }
     }
 
-    fn sleep(&self, began: Instant, deadline: Option<Instant>, awake: impl Fn() -> bool) -> Sleep {
-        let _ = began;
+    fn sleep(&self, deadline: Option<Instant>, awake: impl Fn() -> bool) -> Sleep {
+        super::tasks::aside(|| self.sleep_here(deadline, awake))
+    }
+
+    fn sleep_here(&self, deadline: Option<Instant>, awake: impl Fn() -> bool) -> Sleep {
         loop {
             if awake() {
                 return Sleep::Woken;
@@ -320,6 +323,9 @@ impl Engine {
                 continue;
             }
             self.sleep_for(local, &records[done..], usize::MAX, true, deadline)?;
+            if records[done..].iter().any(|r| cell::phase(r.state()) == Phase::Failed) {
+                return Ok(());
+            }
         }
         Ok(())
     }
@@ -342,7 +348,17 @@ impl Engine {
         let began = Instant::now();
         let pending: Vec<&&RawRef> = records.iter().filter(|r| !finished(r.state())).collect();
         let ended = records.len() - pending.len();
+        if fail_fast && records.iter().any(|r| cell::phase(r.state()) == Phase::Failed) {
+            return Ok(());
+        }
         let missing = enough.min(records.len()).saturating_sub(ended);
+        let _entered = match deadline {
+            None if missing > 0 => {
+                let awaited: Vec<&RawRef> = pending.iter().map(|r| **r).collect();
+                super::deadlock::enter(local, &awaited, missing)?
+            }
+            _ => None,
+        };
         let latch = Latch::new(missing, fail_fast);
         let key = Arc::as_ptr(&latch).addr();
         let mut entered = 0;
@@ -358,7 +374,7 @@ impl Engine {
         }
         let outcome = {
             let _block = self.block(local);
-            self.sleep(began, deadline, || latch.is_open())
+            self.sleep(deadline, || latch.is_open())
         };
         for record in &pending[..entered] {
             if !finished(record.state()) {

@@ -15,7 +15,7 @@ pub struct Waiter {
     pub(super) next: *mut Waiter,
     /// By which it is found again.
     pub(super) key: usize,
-    pub(super) kind: WaiterKind,
+    pub kind: WaiterKind,
 }
 
 /// What to do when the call ends.

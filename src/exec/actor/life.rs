@@ -238,6 +238,8 @@ pub(super) fn construct(
             return false;
         };
         let before = local.current.replace(std::ptr::from_ref(&*init));
+        // SAFETY: in no mailbox, and run by this thread alone: see `Local::each_current`.
+        unsafe { init.set_outer(before) };
         let hold = local.hold();
         let out = StateRef((&raw mut state).cast());
         // SAFETY: the record holds this constructor's arguments, which the actor alone reads, under the run lock; `out` is

@@ -163,7 +163,9 @@ fn reserve(engine: &Arc<Engine>, local: &Local, actor: &ActorRef) -> Result<(), 
         let mut guard = more.room.0.lock();
         if more.pending.load(Ordering::Acquire) >= more.max_pending {
             // The timeout only bounds how long a shutdown goes unnoticed.
-            more.room.1.wait_for(&mut guard, Duration::from_millis(50));
+            super::super::tasks::aside(|| {
+                more.room.1.wait_for(&mut guard, Duration::from_millis(50));
+            });
         }
         drop(guard);
         drop(block);

@@ -28,7 +28,9 @@ use crate::value::{Cap, CapKind};
 
 pub use life::{create, kill, restart, stillborn, stop, wrong_type};
 pub use mailbox::call;
-pub(super) use run::{drain_here, forsake_apart, leave, run_apart};
+#[cfg(feature = "async")]
+pub(super) use run::leave;
+pub(super) use run::{drain_here, forsake_apart, run_apart};
 #[cfg(feature = "async")]
 pub(super) use run::{interrupted, method_panicked};
 
