@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use mobula::prelude::*;
-use mobula::{ActorPool, Queue};
+use mobula::Queue;
 
 /// Keeps the points of each player.
 #[remote]
