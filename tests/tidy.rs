@@ -100,12 +100,24 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
         "the record: counts and bytes in one block of memory",
     ),
     (
+        "exec/cell/tests.rs",
+        "tests of the record, which is unsafe to use",
+    ),
+    (
         "exec/entry.rs",
         "runs a function on arguments whose types only its constructor knows",
     ),
     (
         "exec/local.rs",
         "what a thread keeps, reached without a borrow check on the call path",
+    ),
+    (
+        "exec/loom_tests/actors.rs",
+        "models that own what the real code owns",
+    ),
+    (
+        "exec/loom_tests/calls.rs",
+        "models that own what the real code owns",
     ),
     (
         "exec/mail.rs",
