@@ -73,9 +73,13 @@ fn claimed(result_size: usize) -> RawRef {
 static COUNTED: CapKind = CapKind {
     name: "a counter",
     // SAFETY: made by `counted`, which leaks the counter.
-    acquire: |p| drop(unsafe { p.cast::<AtomicUsize>().as_ref() }.fetch_add(1, Ordering::Relaxed)),
+    acquire: |p| {
+        let _ = unsafe { p.cast::<AtomicUsize>().as_ref() }.fetch_add(1, Ordering::Relaxed);
+    },
     // SAFETY: as above.
-    release: |p| drop(unsafe { p.cast::<AtomicUsize>().as_ref() }.fetch_sub(1, Ordering::Relaxed)),
+    release: |p| {
+        let _ = unsafe { p.cast::<AtomicUsize>().as_ref() }.fetch_sub(1, Ordering::Relaxed);
+    },
 };
 
 fn counted() -> (Cap, &'static AtomicUsize) {
