@@ -24,5 +24,7 @@ pub use api::private as __private;
 
 /// What a program that uses Mobula imports: `use mobula::prelude::*;`.
 pub mod prelude {
-    pub use crate::{Archived, Handle, ObjectRef, Value, View, remote, secs, value as mobula_value};
+    pub use crate::{
+        Archived, Handle, ObjectRef, Value, View, remote, secs, value as mobula_value,
+    };
 }

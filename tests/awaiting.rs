@@ -39,14 +39,22 @@ async fn lines(text: &str, numbers: &[f32]) -> Result<(usize, f32), String> {
 #[remote]
 async fn awaits_others(x: u64) -> mobula::Result<u64> {
     let (a, b) = (cube::remote(x), triple::remote(x));
-    let nested = if x > 0 { awaits_others::remote(x - 1).await? } else { 0 };
+    let nested = if x > 0 {
+        awaits_others::remote(x - 1).await?
+    } else {
+        0
+    };
     Ok(a.await? + (&b).await? + nested)
 }
 
 /// Blocks its thread, which async code should not: but it must not hang.
 #[remote]
 async fn blocks_on_others(depth: u64) -> u64 {
-    if depth == 0 { 1 } else { 1 + mobula::get(blocks_on_others::remote(depth - 1)).unwrap() }
+    if depth == 0 {
+        1
+    } else {
+        1 + mobula::get(blocks_on_others::remote(depth - 1)).unwrap()
+    }
 }
 
 #[remote]
@@ -57,7 +65,10 @@ async fn bursts(x: u64) -> u64 {
 }
 
 fn tokio_runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
 }
 
 #[test]
@@ -68,7 +79,10 @@ fn async_tasks_are_tasks() {
         assert_eq!(mobula::get(cube::remote(triple::remote(1))).unwrap(), 27);
         let many: Vec<_> = (0..2000).map(triple::remote).collect();
         assert_eq!(mobula::get(&many).unwrap()[1999], 5997);
-        assert_eq!(mobula::get(lines::remote("a\nb", vec![1.0; 3000])).unwrap(), (2, 3000.0));
+        assert_eq!(
+            mobula::get(lines::remote("a\nb", vec![1.0; 3000])).unwrap(),
+            (2, 3000.0)
+        );
         let e = mobula::get(lines::remote("", Vec::<f32>::new())).unwrap_err();
         assert_eq!(e.failure().unwrap().message, "no text");
     });
@@ -114,7 +128,9 @@ fn references_are_futures_for_any_executor() {
             let r = cube::remote(4);
             assert_eq!((&r).await.unwrap(), 64);
             assert_eq!(r.await.unwrap(), 64);
-            let tasks: Vec<_> = (0..500).map(|x| tokio::spawn(async move { cube::remote(x).await })).collect();
+            let tasks: Vec<_> = (0..500)
+                .map(|x| tokio::spawn(async move { cube::remote(x).await }))
+                .collect();
             for (x, t) in tasks.into_iter().enumerate() {
                 assert_eq!(t.await.unwrap().unwrap(), (x as u64).pow(3));
             }
@@ -179,7 +195,12 @@ fn the_latest_waker_counts() {
         let (first, second) = (Arc::<Count>::default(), Arc::<Count>::default());
         for count in [&first, &second] {
             let waker = Waker::from(count.clone());
-            assert!(future.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+            assert!(
+                future
+                    .as_mut()
+                    .poll(&mut Context::from_waker(&waker))
+                    .is_pending()
+            );
         }
         gate.open();
         common::until(|| second.0.load(Ordering::SeqCst) == 1);

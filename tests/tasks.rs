@@ -25,7 +25,11 @@ fn both(x: u8, s: String) -> (String, u8) {
 
 #[remote]
 fn half(x: u32) -> Result<u32, String> {
-    if x.is_multiple_of(2) { Ok(x / 2) } else { Err(format!("{x} is odd")) }
+    if x.is_multiple_of(2) {
+        Ok(x / 2)
+    } else {
+        Err(format!("{x} is odd"))
+    }
 }
 
 #[remote]
@@ -51,13 +55,21 @@ fn one_many_and_tuples_come_back_in_order() {
         let expected: Vec<u64> = (0..100).map(|x| x * x).collect();
         assert_eq!(mobula::get(&squares).unwrap(), expected);
         assert_eq!(mobula::get(&squares[10..20]).unwrap(), expected[10..20]);
-        assert_eq!(mobula::get([square::remote(1), square::remote(2)]).unwrap(), [1, 4]);
+        assert_eq!(
+            mobula::get([square::remote(1), square::remote(2)]).unwrap(),
+            [1, 4]
+        );
         let pair = both::remote(3, "three");
-        let (a, (b, c), d) = mobula::get((&squares[9], (&pair, &squares), nothing::remote())).unwrap();
+        let (a, (b, c), d) =
+            mobula::get((&squares[9], (&pair, &squares), nothing::remote())).unwrap();
         assert_eq!((a, b, c, d), (81, ("three".to_owned(), 3), expected, ()));
         // Taking a value does not use it up.
         assert_eq!(mobula::get(&pair).unwrap(), mobula::get(&pair).unwrap());
-        assert!(mobula::get(&Vec::<ObjectRef<u64>>::new()).unwrap().is_empty());
+        assert!(
+            mobula::get(&Vec::<ObjectRef<u64>>::new())
+                .unwrap()
+                .is_empty()
+        );
     });
 }
 
@@ -101,19 +113,49 @@ fn exactly_513() -> [u8; 513] {
 #[test]
 fn results_and_arguments_of_every_size() {
     shared(|mobula| {
-        let sizes = [0, 1, 7, 8, 9, 15, 16, 17, 31, 32, 33, 400, 503, 504, 505, 511, 512, 513, 1000, 16 << 10, 1 << 20];
+        let sizes = [
+            0,
+            1,
+            7,
+            8,
+            9,
+            15,
+            16,
+            17,
+            31,
+            32,
+            33,
+            400,
+            503,
+            504,
+            505,
+            511,
+            512,
+            513,
+            1000,
+            16 << 10,
+            1 << 20,
+        ];
         for n in sizes.into_iter().chain([100_000_000]) {
             let r = bytes::remote(n);
             let seen = mobula::view(&r).unwrap();
             assert!(seen.as_slice() == vec![0xa5; n], "{n} bytes");
             let few = n.min(1000) as u64;
-            assert_eq!(mobula::get(digest_in_place::remote(&r)).unwrap(), (n, few * 0xa5), "{n} bytes");
+            assert_eq!(
+                mobula::get(digest_in_place::remote(&r)).unwrap(),
+                (n, few * 0xa5),
+                "{n} bytes"
+            );
             if n <= 1 << 20 {
                 assert_eq!(mobula::get(&r).unwrap(), vec![0xa5; n]);
                 let copied = mobula::get(digest::remote(&r)).unwrap();
                 assert_eq!(copied, (n, few * 0xa5), "{n} bytes by reference");
                 let v = vec![0xa5u8; n];
-                assert_eq!(mobula::get(digest::remote(&v)).unwrap(), (n, few * 0xa5), "{n} bytes by value");
+                assert_eq!(
+                    mobula::get(digest::remote(&v)).unwrap(),
+                    (n, few * 0xa5),
+                    "{n} bytes by value"
+                );
             }
         }
         let inside = mobula::view(&exactly_512::remote()).unwrap();
@@ -158,12 +200,27 @@ fn parameters_may_borrow() {
         assert_eq!(mobula::get(sum::remote(&many[..])).unwrap(), 100_000.0);
         assert_eq!(mobula::get(sum::remote(Vec::<f32>::new())).unwrap(), 0.0);
         assert_eq!(mobula::get(shout::remote("quiet")).unwrap(), "QUIET");
-        assert_eq!(mobula::get(shout::remote("q".repeat(3000))).unwrap(), "Q".repeat(3000));
-        assert_eq!(mobula::get(shout::remote(shout::remote("twice"))).unwrap(), "TWICE");
-        let named = Named { name: "net".into(), weights: vec![1.5, 2.0] };
-        assert_eq!(mobula::get(look::remote(&named, 2.0, "!")).unwrap(), "net! 7");
+        assert_eq!(
+            mobula::get(shout::remote("q".repeat(3000))).unwrap(),
+            "Q".repeat(3000)
+        );
+        assert_eq!(
+            mobula::get(shout::remote(shout::remote("twice"))).unwrap(),
+            "TWICE"
+        );
+        let named = Named {
+            name: "net".into(),
+            weights: vec![1.5, 2.0],
+        };
+        assert_eq!(
+            mobula::get(look::remote(&named, 2.0, "!")).unwrap(),
+            "net! 7"
+        );
         let put = mobula::put(&named).unwrap();
-        assert_eq!(mobula::get(look::remote(&put, 1.0, shout::remote("x"))).unwrap(), "netX 3.5");
+        assert_eq!(
+            mobula::get(look::remote(&put, 1.0, shout::remote("x"))).unwrap(),
+            "netX 3.5"
+        );
     });
 }
 
@@ -185,12 +242,19 @@ fn ramp(n: usize) -> Vec<f32> {
 #[test]
 fn a_value_is_read_where_it_lies() {
     shared(|_| {
-        for r in [ramp::remote(10), ramp::remote(5000), mobula::put(&vec![1f32; 300]).unwrap()] {
+        for r in [
+            ramp::remote(10),
+            ramp::remote(5000),
+            mobula::put(&vec![1f32; 300]).unwrap(),
+        ] {
             let view = mobula::view(&r).unwrap();
             let at = view.as_slice().as_ptr().addr();
             assert_eq!(mobula::get(address_of::remote(&r)).unwrap(), at);
             assert_eq!(mobula::get(address_of_archive::remote(&r)).unwrap(), at);
-            assert_eq!(mobula::view(&r.clone()).unwrap().as_slice().as_ptr().addr(), at);
+            assert_eq!(
+                mobula::view(&r.clone()).unwrap().as_slice().as_ptr().addr(),
+                at
+            );
             // Two tasks at once see the same memory.
             let both = [address_of::remote(&r), address_of::remote(r)];
             assert_eq!(mobula::get(both).unwrap(), [at, at]);
@@ -219,13 +283,22 @@ fn ten_thousand_tasks_into_one() {
         let parts: Vec<_> = (0..10_000).map(square::remote).collect();
         let expected: u64 = (0..10_000).map(|x| x * x).sum();
         assert_eq!(mobula::get(total::remote(&parts)).unwrap(), expected);
-        assert_eq!(mobula::get(total_in_place::remote(&parts[..])).unwrap(), expected);
+        assert_eq!(
+            mobula::get(total_in_place::remote(&parts[..])).unwrap(),
+            expected
+        );
         assert_eq!(mobula::get(total::remote(parts)).unwrap(), expected);
         let words: Vec<_> = ["a", "b"].iter().map(|w| shout::remote(*w)).collect();
         assert_eq!(mobula::get(join_words::remote(words)).unwrap(), "A B");
-        assert_eq!(mobula::get(total::remote(Vec::<ObjectRef<u64>>::new())).unwrap(), 0);
+        assert_eq!(
+            mobula::get(total::remote(Vec::<ObjectRef<u64>>::new())).unwrap(),
+            0
+        );
         let twice = square::remote(3);
-        assert_eq!(mobula::get(total::remote(vec![twice.clone(), twice])).unwrap(), 18);
+        assert_eq!(
+            mobula::get(total::remote(vec![twice.clone(), twice])).unwrap(),
+            18
+        );
         until(|| mobula.store().used == 0);
     });
 }
@@ -276,7 +349,10 @@ fn references_inside_values_travel_as_references() {
             let done = mobula::get(open_bundle::remote(bundle(None))).unwrap();
             assert_eq!(done, (14, "a=X b=Y ".to_owned(), false), "{padding}");
             let put = mobula::put(&bundle(Some(nothing::remote()))).unwrap();
-            assert_eq!(mobula::get(open_bundle::remote(&put)).unwrap(), (14, "a=X b=Y ".to_owned(), true));
+            assert_eq!(
+                mobula::get(open_bundle::remote(&put)).unwrap(),
+                (14, "a=X b=Y ".to_owned(), true)
+            );
             // The references come back out, through a second value that outlives the first.
             let parts = mobula::get(hand_on::remote(put)).unwrap();
             assert_eq!(mobula::get(&parts).unwrap(), [1, 4, 9]);
@@ -285,7 +361,10 @@ fn references_inside_values_travel_as_references() {
         let gate = Gate::new();
         let pending = stand::remote(gate.id());
         let refs = vec![pending.clone(), mobula::put(&1u64).unwrap()];
-        assert_eq!(mobula::get(tells_ready::remote(refs)).unwrap(), [false, true]);
+        assert_eq!(
+            mobula::get(tells_ready::remote(refs)).unwrap(),
+            [false, true]
+        );
         gate.open();
         mobula::get(pending).unwrap();
         until(|| mobula.store().used == 0);
@@ -309,7 +388,11 @@ fn a_reference_parameter_gets_the_reference_and_one_around_it_is_awaited() {
 
 #[remote]
 fn deep(n: u64) -> u64 {
-    if n == 0 { 0 } else { 1 + mobula::get(deep::remote(n - 1)).unwrap() }
+    if n == 0 {
+        0
+    } else {
+        1 + mobula::get(deep::remote(n - 1)).unwrap()
+    }
 }
 
 #[remote]
@@ -337,7 +420,10 @@ fn deep_calls_from_a_thread_with_a_small_stack() {
             let thread = std::thread::Builder::new().stack_size(kib << 10);
             let done = thread.spawn(|| {
                 let d = mobula::get(deep::remote(2000)).unwrap();
-                (d, mobula::get(&(0..50).map(deep::remote).collect::<Vec<_>>()).unwrap())
+                (
+                    d,
+                    mobula::get(&(0..50).map(deep::remote).collect::<Vec<_>>()).unwrap(),
+                )
             });
             let (d, many) = done.unwrap().join().unwrap();
             assert_eq!((d, many), (2000, (0..50).collect()));
@@ -370,7 +456,9 @@ fn fan_out(width: u64, depth: u32) -> u64 {
     if depth == 0 {
         return 1;
     }
-    let children: Vec<_> = (0..width).map(|_| fan_out::remote(width, depth - 1)).collect();
+    let children: Vec<_> = (0..width)
+        .map(|_| fan_out::remote(width, depth - 1))
+        .collect();
     if depth.is_multiple_of(2) {
         // Here the sum is a task of its own, and this call ends before its children have.
         return mobula::get(total::remote(children)).unwrap();
@@ -397,7 +485,10 @@ fn many_threads_at_once() {
                     for i in 0..100 {
                         let (x, y) = (square::remote(i), add::remote(input, t));
                         let z = add::remote(&x, &y);
-                        assert_eq!(mobula::get((z, fib::remote(5), x, y)).unwrap(), (i * i + 4 + t, 5, i * i, 4 + t));
+                        assert_eq!(
+                            mobula::get((z, fib::remote(5), x, y)).unwrap(),
+                            (i * i + 4 + t, 5, i * i, 4 + t)
+                        );
                     }
                 });
             }
@@ -411,7 +502,9 @@ fn one_result_for_many_waiting_threads() {
         let gate = Gate::new();
         let r = stand::remote(gate.id());
         std::thread::scope(|s| {
-            let waiting: Vec<_> = (0..8).map(|_| s.spawn(|| mobula::get(&r).unwrap())).collect();
+            let waiting: Vec<_> = (0..8)
+                .map(|_| s.spawn(|| mobula::get(&r).unwrap()))
+                .collect();
             gate.await_arrivals(1);
             gate.open();
             for w in waiting {
@@ -428,7 +521,9 @@ fn what_a_thread_leaves_in_its_queue_is_run() {
         let gate = Gate::new();
         let busy: Vec<_> = (0..2).map(|_| stand::remote(gate.id())).collect();
         gate.await_arrivals(2);
-        let left: Vec<_> = std::thread::spawn(|| (0..1000).map(square::remote).collect()).join().unwrap();
+        let left: Vec<_> = std::thread::spawn(|| (0..1000).map(square::remote).collect())
+            .join()
+            .unwrap();
         assert!(left.iter().all(|r| !r.is_ready()), "both CPUs are taken");
         gate.open();
         assert_eq!(mobula::get(&left).unwrap().len(), 1000);
@@ -447,7 +542,9 @@ fn blocked_parents_lend_their_cpus() {
     shared(|mobula| {
         let (hold, came) = (Gate::new(), Gate::new());
         let child = later::remote(hold.id());
-        let parents: Vec<_> = (0..16).map(|_| blocked_on::remote(&child, came.id())).collect();
+        let parents: Vec<_> = (0..16)
+            .map(|_| blocked_on::remote(&child, came.id()))
+            .collect();
         // All sixteen can only begin if those before them have lent their two CPUs.
         came.await_arrivals(16);
         hold.open();
@@ -519,15 +616,26 @@ fn wait_returns_the_first_that_ended_and_the_rest() {
         let _ = mobula::get(&failing);
         gate.await_arrivals(1);
         let refs = vec![slow.clone(), quick.clone(), slow.clone()];
-        assert_eq!(mobula::wait(&refs).run().unwrap(), (vec![quick.clone()], vec![slow.clone(), slow.clone()]));
+        assert_eq!(
+            mobula::wait(&refs).run().unwrap(),
+            (vec![quick.clone()], vec![slow.clone(), slow.clone()])
+        );
         // A failure has ended too.
         let (ready, pending) = mobula::wait(&[failing]).run().unwrap();
         assert_eq!((ready.len(), pending.len()), (1, 0));
         // None, too many, and no time at all.
         assert_eq!(mobula::wait(&refs).num_returns(0).run().unwrap().1, refs);
-        let (ready, pending) = mobula::wait(&refs).num_returns(9).timeout(Duration::ZERO).run().unwrap();
+        let (ready, pending) = mobula::wait(&refs)
+            .num_returns(9)
+            .timeout(Duration::ZERO)
+            .run()
+            .unwrap();
         assert_eq!((ready.len(), pending.len()), (1, 2));
-        let (ready, _) = mobula::wait(&refs).num_returns(2).timeout(Duration::from_millis(5)).run().unwrap();
+        let (ready, _) = mobula::wait(&refs)
+            .num_returns(2)
+            .timeout(Duration::from_millis(5))
+            .run()
+            .unwrap();
         assert_eq!(ready, [quick]);
         assert_eq!(mobula::wait::<u64>(&[]).run().unwrap(), (vec![], vec![]));
         gate.open();
@@ -566,13 +674,19 @@ fn a_timeout_says_what_was_awaited() {
             e => panic!("{e}"),
         };
         let running = said(&busy[0]);
-        assert!(running.contains("stand") && running.contains("running"), "{running}");
+        assert!(
+            running.contains("stand") && running.contains("running"),
+            "{running}"
+        );
         let queued = square::remote(1);
         let text = said(&queued);
         assert!(text.contains("square") && text.contains("queued"), "{text}");
         let waiting = add::remote(&busy[0], &busy[1]);
         let text = said(&waiting);
-        assert!(text.contains("add") && text.contains("2 of its arguments"), "{text}");
+        assert!(
+            text.contains("add") && text.contains("2 of its arguments"),
+            "{text}"
+        );
         let several = [queued.clone(), waiting.clone(), busy[0].clone()];
         let e = mobula::get_timeout(&several, soon).unwrap_err().to_string();
         assert!(e.contains("3 of 3") && e.contains("square"), "{e}");

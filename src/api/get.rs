@@ -69,8 +69,9 @@ fn many<T: Value>(refs: &[ObjectRef<T>], deadline: Option<Instant>) -> Result<Ve
     for r in refs {
         if cell::phase(r.raw.state()) < Phase::Done {
             // One of them failed, which is why the wait ended: it is the one to tell of.
-            if let Some(failed) =
-                refs.iter().find(|r| cell::phase(r.raw.state()) == Phase::Failed)
+            if let Some(failed) = refs
+                .iter()
+                .find(|r| cell::phase(r.raw.state()) == Phase::Failed)
             {
                 return Err(failed.raw.error());
             }

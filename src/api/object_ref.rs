@@ -37,7 +37,10 @@ pub struct ObjectRef<T> {
 impl<T> ObjectRef<T> {
     #[inline]
     pub(super) fn new(raw: RawRef) -> ObjectRef<T> {
-        ObjectRef { raw, kind: PhantomData }
+        ObjectRef {
+            raw,
+            kind: PhantomData,
+        }
     }
 
     #[cold]
@@ -84,7 +87,11 @@ impl<T> Eq for ObjectRef<T> {}
 impl<T> std::fmt::Debug for ObjectRef<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let phase = cell::phase(self.raw.state());
-        write!(f, "ObjectRef({:#x} of {}, {phase:?})", self.raw.id, self.raw.entry.name)
+        write!(
+            f,
+            "ObjectRef({:#x} of {}, {phase:?})",
+            self.raw.id, self.raw.entry.name
+        )
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Invariant: an item that was put is taken once, in order. Left out: selecting over several queues.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::future::poll_fn;
 use std::marker::PhantomData;
 use std::task::{Poll, Waker};
@@ -11,7 +11,6 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::{Handle, ObjectRef, get, get_timeout};
-use crate as mobula;
 use crate::base::Result;
 use crate::value::Value;
 
@@ -36,7 +35,10 @@ pub struct Queue<T: 'static> {
 
 impl<T: 'static> Clone for Queue<T> {
     fn clone(&self) -> Queue<T> {
-        Queue { actor: self.actor.clone(), kind: PhantomData }
+        Queue {
+            actor: self.actor.clone(),
+            kind: PhantomData,
+        }
     }
 }
 
@@ -57,7 +59,10 @@ impl<T: Value> Queue<T> {
         let actor = QueueActor::options()
             .max_concurrency(u32::MAX)
             .remote(u64::try_from(capacity.max(1)).unwrap_or(u64::MAX));
-        Queue { actor, kind: PhantomData }
+        Queue {
+            actor,
+            kind: PhantomData,
+        }
     }
 
     /// Puts an item at the end. Blocks while the queue is full.
@@ -74,7 +79,9 @@ impl<T: Value> Queue<T> {
     /// # Errors
     /// As for [`put`](Self::put).
     pub fn put_ref(&self, item: &ObjectRef<T>) -> Result<()> {
-        get(self.actor.put(ObjectRef::<Opaque>::new(item.raw.clone()).wrapped()))
+        get(self
+            .actor
+            .put(ObjectRef::<Opaque>::new(item.raw.clone()).wrapped()))
     }
 
     /// Takes the first item. Blocks while the queue is empty.
@@ -164,8 +171,54 @@ pub struct Item(ObjectRef<Opaque>);
 #[derive(Default)]
 struct Inner {
     items: VecDeque<Item>,
-    takers: VecDeque<Waker>,
-    putters: VecDeque<Waker>,
+    takers: Line,
+    putters: Line,
+}
+
+/// Calls that wait, the one that came first at the head.
+#[derive(Default)]
+struct Line {
+    last: u64,
+    wakers: BTreeMap<u64, Waker>,
+}
+
+impl Line {
+    fn wake_first(&mut self) {
+        if let Some((_, waker)) = self.wakers.pop_first() {
+            waker.wake();
+        }
+    }
+}
+
+/// A call's place in a line, which it leaves when it is dropped: a wake-up that it has not used goes to the next.
+struct Place<'a> {
+    inner: &'a Mutex<Inner>,
+    line: fn(&mut Inner) -> &mut Line,
+    number: Option<u64>,
+}
+
+impl Place<'_> {
+    /// Stands in line, where it stood before if it did.
+    fn stand(&mut self, inner: &mut Inner, waker: &Waker) {
+        let line = (self.line)(inner);
+        let number = *self.number.get_or_insert_with(|| {
+            line.last += 1;
+            line.last
+        });
+        line.wakers.insert(number, waker.clone());
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        if let Some(number) = self.number {
+            let mut inner = self.inner.lock();
+            let line = (self.line)(&mut inner);
+            if line.wakers.remove(&number).is_none() {
+                line.wake_first();
+            }
+        }
+    }
 }
 
 /// The actor behind a queue.
@@ -178,21 +231,25 @@ pub struct QueueActor {
 impl QueueActor {
     /// An empty one.
     pub fn new(capacity: u64) -> QueueActor {
-        QueueActor { capacity, inner: Mutex::default() }
+        QueueActor {
+            capacity,
+            inner: Mutex::default(),
+        }
     }
 
     /// Waits for room and adds an item.
     pub async fn put(&self, item: Item) {
         let mut item = Some(item);
+        let mut place = Place { inner: &self.inner, line: |i| &mut i.putters, number: None };
         poll_fn(|cx| {
             let mut inner = self.inner.lock();
             if inner.items.len() as u64 >= self.capacity {
-                inner.putters.push_back(cx.waker().clone());
+                place.stand(&mut inner, cx.waker());
                 return Poll::Pending;
             }
+            place.number = None;
             inner.items.extend(item.take());
-            // All are woken: one that was cancelled or timed out must not swallow the only wake-up.
-            inner.takers.drain(..).for_each(Waker::wake);
+            inner.takers.wake_first();
             Poll::Ready(())
         })
         .await;
@@ -200,13 +257,15 @@ impl QueueActor {
 
     /// Waits for an item and takes it.
     pub async fn take(&self) -> Item {
+        let mut place = Place { inner: &self.inner, line: |i| &mut i.takers, number: None };
         poll_fn(|cx| {
             let mut inner = self.inner.lock();
             let Some(item) = inner.items.pop_front() else {
-                inner.takers.push_back(cx.waker().clone());
+                place.stand(&mut inner, cx.waker());
                 return Poll::Pending;
             };
-            inner.putters.drain(..).for_each(Waker::wake);
+            place.number = None;
+            inner.putters.wake_first();
             Poll::Ready(item)
         })
         .await
@@ -216,7 +275,9 @@ impl QueueActor {
     pub fn try_take(&self) -> Option<Item> {
         let mut inner = self.inner.lock();
         let item = inner.items.pop_front();
-        inner.putters.drain(..).for_each(Waker::wake);
+        if item.is_some() {
+            inner.putters.wake_first();
+        }
         item
     }
 

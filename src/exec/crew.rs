@@ -36,8 +36,6 @@ struct Bunk {
     order: AtomicU8,
     /// It naps; else it sleeps.
     napping: AtomicU8,
-    /// Pushes seen by whoever woke it.
-    pushes: AtomicU64,
 }
 
 /// All executors of an engine.
@@ -122,16 +120,23 @@ impl Crew {
     fn wake(&self, order: u8) {
         let bunk = {
             let mut bunks = self.bunks.lock();
-            let napper = bunks.iter().position(|b| b.napping.load(Ordering::Relaxed) == 1);
+            let napper = bunks
+                .iter()
+                .position(|b| b.napping.load(Ordering::Relaxed) == 1);
             let found = match (order, napper) {
                 (TO_DOZE, Some(_)) => return,
                 (_, Some(i)) => Some(bunks.swap_remove(i)),
                 (_, None) => bunks.pop(),
             };
             let Some(bunk) = found else { return };
-            let was = if bunk.napping.load(Ordering::Relaxed) == 1 { DOZING } else { ASLEEP };
+            let was = if bunk.napping.load(Ordering::Relaxed) == 1 {
+                DOZING
+            } else {
+                ASLEEP
+            };
             let becomes = if order == TO_WORK { SEARCHING } else { DOZING };
-            self.idlers.fetch_add(becomes.wrapping_sub(was), Ordering::SeqCst);
+            self.idlers
+                .fetch_add(becomes.wrapping_sub(was), Ordering::SeqCst);
             bunk.order.store(order, Ordering::Release);
             bunk
         };
@@ -178,8 +183,13 @@ impl Crew {
     /// Wakes everybody, so that they see that the engine closes.
     pub(super) fn wake_all(&self) {
         for bunk in std::mem::take(&mut *self.bunks.lock()) {
-            let was = if bunk.napping.load(Ordering::Relaxed) == 1 { DOZING } else { ASLEEP };
-            self.idlers.fetch_add(SEARCHING.wrapping_sub(was), Ordering::SeqCst);
+            let was = if bunk.napping.load(Ordering::Relaxed) == 1 {
+                DOZING
+            } else {
+                ASLEEP
+            };
+            self.idlers
+                .fetch_add(SEARCHING.wrapping_sub(was), Ordering::SeqCst);
             bunk.order.store(TO_WORK, Ordering::Release);
             bunk.thread.unpark();
         }
@@ -223,7 +233,9 @@ impl Crew {
     }
 
     fn active(&self) -> usize {
-        self.total.load(Ordering::SeqCst).saturating_sub(self.blocked.load(Ordering::SeqCst))
+        self.total
+            .load(Ordering::SeqCst)
+            .saturating_sub(self.blocked.load(Ordering::SeqCst))
     }
 
     /// Whether more executors are at work than there should be.
@@ -261,7 +273,12 @@ impl Engine {
     /// An executor's life.
     fn work(self: &Arc<Engine>, local: &Rc<Local>) {
         set_timer_slack();
-        let mut others = Others { seen: u64::MAX, outboxes: Vec::new(), executors: 0, next: 0 };
+        let mut others = Others {
+            seen: u64::MAX,
+            outboxes: Vec::new(),
+            executors: 0,
+            next: 0,
+        };
         let mut spin = Spin::new();
         let mut searching = false;
         loop {
@@ -274,6 +291,10 @@ impl Engine {
                         searching = false;
                         self.crew.idlers.fetch_sub(SEARCHING, Ordering::SeqCst);
                         self.pass_search_on();
+                    }
+                    if matches!(job, Job::Started(_)) && !self.started.is_empty() {
+                        // Calls that were let in run side by side, even if they wait for one another.
+                        self.crew.notify_started(self);
                     }
                     self.run(local, job);
                     if self.pressed.load(Ordering::Relaxed) && local.leased.get() {
@@ -389,9 +410,10 @@ impl Engine {
     fn pass_search_on(&self) {
         let idlers = self.crew.idlers();
         if idlers.searching == 0 && idlers.dozing + idlers.asleep > 0 {
-            let left = self.look().1;
-            if left > 0 {
-                self.crew.notify_slowly(left, idlers);
+            match park::on_found(self.look().1, idlers) {
+                Wake::None => {}
+                Wake::Doze => self.crew.wake(TO_DOZE),
+                Wake::Work => self.crew.wake(TO_WORK),
             }
         }
     }
@@ -471,7 +493,6 @@ impl Engine {
             thread: std::thread::current(),
             order: AtomicU8::new(NOTHING),
             napping: AtomicU8::new(1),
-            pushes: AtomicU64::new(pushes),
         });
         {
             let mut bunks = crew.bunks.lock();
@@ -486,7 +507,9 @@ impl Engine {
         }
         let get_up = |state: u64| {
             let mut bunks = crew.bunks.lock();
-            let Some(i) = bunks.iter().position(|b| Arc::ptr_eq(b, &bunk)) else { return false };
+            let Some(i) = bunks.iter().position(|b| Arc::ptr_eq(b, &bunk)) else {
+                return false;
+            };
             bunks.swap_remove(i);
             crew.idlers.fetch_sub(state, Ordering::SeqCst);
             true
@@ -501,7 +524,11 @@ impl Engine {
                 if self.look().1 > 0 && get_up(ASLEEP) {
                     return Idle::Look;
                 }
-                let patience = if crew.surplus() { Duration::from_secs(1) } else { Duration::MAX };
+                let patience = if crew.surplus() {
+                    Duration::from_secs(1)
+                } else {
+                    Duration::MAX
+                };
                 if patience == Duration::MAX {
                     std::thread::park();
                 } else {
@@ -520,7 +547,11 @@ impl Engine {
                 _ => {}
             }
             if self.is_closing() {
-                let state = if bunk.napping.load(Ordering::Relaxed) == 1 { DOZING } else { ASLEEP };
+                let state = if bunk.napping.load(Ordering::Relaxed) == 1 {
+                    DOZING
+                } else {
+                    ASLEEP
+                };
                 if get_up(state) {
                     return Idle::Look;
                 }
@@ -547,7 +578,8 @@ impl Engine {
                     let bunks = crew.bunks.lock();
                     if bunks.iter().any(|b| Arc::ptr_eq(b, &bunk)) {
                         bunk.napping.store(0, Ordering::Relaxed);
-                        crew.idlers.fetch_add(ASLEEP.wrapping_sub(DOZING), Ordering::SeqCst);
+                        crew.idlers
+                            .fetch_add(ASLEEP.wrapping_sub(DOZING), Ordering::SeqCst);
                     }
                 }
             }

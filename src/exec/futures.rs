@@ -8,6 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::runtime::Runtime;
@@ -17,10 +18,36 @@ use super::cell::{CANCEL, RawRef};
 use super::engine::Engine;
 use super::entry::{FnEntry, Kind, Run};
 use super::local::{self, Local};
-use super::tasks::{AsyncExclusiveMethod, AsyncSharedMethod, AsyncTask};
+use super::tasks::{Method, Task};
 use crate::base::{Defaults, Error};
 use crate::core::gate::Kind as Access;
 use crate::value::Value;
+
+/// An `async fn`.
+pub trait AsyncTask: Task {
+    /// Calls it.
+    fn call(
+        args: <Self::Params as Params>::Decoded<'_>,
+    ) -> impl Future<Output = Result<Self::Output, CallError>> + Send;
+}
+
+/// `async` over `&mut self`.
+pub trait AsyncExclusiveMethod: Method {
+    /// Calls it.
+    fn call<'a>(
+        this: &'a mut Self::Actor,
+        args: <Self::Params as Params>::Decoded<'a>,
+    ) -> impl Future<Output = Result<Self::Output, CallError>> + Send + 'a;
+}
+
+/// `async` over `&self`.
+pub trait AsyncSharedMethod: Method {
+    /// Calls it.
+    fn call<'a>(
+        this: &'a Self::Actor,
+        args: <Self::Params as Params>::Decoded<'a>,
+    ) -> impl Future<Output = Result<Self::Output, CallError>> + Send + 'a;
+}
 
 /// A call under way.
 pub type BoxFuture = Pin<Box<dyn Future<Output = Outcome> + Send>>;
@@ -30,7 +57,8 @@ pub type BoxFuture = Pin<Box<dyn Future<Output = Outcome> + Send>>;
 pub struct Futures {
     runtime: OnceLock<Mutex<Option<Runtime>>>,
     handle: OnceLock<Option<tokio::runtime::Handle>>,
-    /// Wakers of running calls by record id, so that cancellation reaches a call that waits.
+    /// Wakers of running calls to functions by record id, so that cancellation reaches a call that waits. Methods' are with
+    /// their actors, whose end reaches them too.
     wakers: Mutex<HashMap<u64, Waker>>,
 }
 
@@ -61,20 +89,42 @@ impl Futures {
     }
 
     /// Polls a call again, so that it sees that it was cancelled.
-    pub fn wake(&self, id: u64) {
-        let waker = self.wakers.lock().get(&id).cloned();
+    pub fn wake(&self, record: &RawRef) {
+        let waker = self.wakers(record).lock().get(&record.id).cloned();
         if let Some(waker) = waker {
             waker.wake();
         }
     }
 
-    /// Ends the tokio runtime; futures still under way are dropped, and so settled.
-    pub fn shut_down(&self) {
-        let runtime = self.runtime.get().and_then(|r| r.lock().take());
-        if let Some(runtime) = runtime {
-            runtime.shutdown_background();
+    fn wakers<'a>(&'a self, record: &'a RawRef) -> &'a Mutex<HashMap<u64, Waker>> {
+        record.target().map_or(&self.wakers, |actor| actor.wakers())
+    }
+
+    /// Ends the tokio runtime and waits until futures under way have been dropped, and so settled; a poll that does not
+    /// return by `deadline` is left behind.
+    pub fn shut_down(&self, deadline: Instant) {
+        let Some(runtime) = self.runtime.get().and_then(|r| r.lock().take()) else {
+            return;
+        };
+        let left = deadline
+            .saturating_duration_since(Instant::now())
+            .max(Duration::from_millis(1));
+        // On a thread of its own: tokio refuses to wait on a thread that is inside some runtime, as the caller may be.
+        let waiter = std::thread::Builder::new()
+            .name("mobula-async-end".into())
+            .spawn(move || runtime.shutdown_timeout(left));
+        if let Ok(waiter) = waiter {
+            let _ = waiter.join();
         }
     }
+}
+
+/// Runs what blocks this thread. If the thread is one of ours that polls calls, others take those over meanwhile.
+pub fn aside<R>(blocking: impl FnOnce() -> R) -> R {
+    use tokio::runtime::{Handle, RuntimeFlavor};
+    let ours = super::panics::POLLING.get()
+        && Handle::try_current().is_ok_and(|h| h.runtime_flavor() == RuntimeFlavor::MultiThread);
+    if ours { tokio::task::block_in_place(blocking) } else { blocking() }
 }
 
 /// Launches a call to a function; queued, unclaimed.
@@ -95,13 +145,20 @@ pub fn launch_method(engine: &Arc<Engine>, record: RawRef, state: StateRef, acce
 }
 
 fn launch(engine: &Arc<Engine>, record: RawRef, state: StateRef, access: Option<Access>) {
-    let Run::Async(run) = record.entry.run else { return };
+    let Run::Async(run) = record.entry.run else {
+        return;
+    };
     if let Some(extra) = record.extra() {
         extra.begin_attempt();
     }
     // SAFETY: claimed; the state, if any, is the actor's, and the gate keeps it until `leave`.
     let future = unsafe { run(record.clone(), state) };
-    let call = Running { engine: Arc::clone(engine), record, access, future: Some(future) };
+    let call = Running {
+        engine: Arc::clone(engine),
+        record,
+        access,
+        future: Some(future),
+    };
     match engine.futures.handle() {
         Some(handle) => drop(handle.spawn(call)),
         None => drop(call), // settles it
@@ -120,8 +177,21 @@ impl Running {
     fn end(&mut self, outcome: std::thread::Result<Outcome>) {
         // The future goes first: it borrows the state and the arguments.
         let dropped = catch_unwind(AssertUnwindSafe(|| self.future = None));
-        let outcome = if dropped.is_err() { Ok(Err(self.why_dropped())) } else { outcome };
-        self.engine.futures.wakers.lock().remove(&self.record.id);
+        let outcome = if dropped.is_err() {
+            Ok(Err(self.why_dropped()))
+        } else {
+            outcome
+        };
+        self.engine
+            .futures
+            .wakers(&self.record)
+            .lock()
+            .remove(&self.record.id);
+        if outcome.is_err()
+            && let Some(actor) = self.record.target()
+        {
+            super::actor::method_panicked(actor, &self.record);
+        }
         let engine = Arc::clone(&self.engine);
         let settled = local::with(|local| {
             engine.settle(local, &self.record, outcome);
@@ -131,14 +201,17 @@ impl Running {
             }
         });
         if settled.is_err() {
-            // The runtime is gone from this process; whoever still waits looks at the record itself.
+            // The runtime is gone from this process; whoever still waits looks at the record itself. Its actor, if it has
+            // one, is freed with the last reference to it.
             super::wait::settle_without_runtime(&self.record);
         }
     }
 
     fn why_dropped(&self) -> CallError {
         if self.record.state() & CANCEL != 0 {
-            return CallError::Runtime(Error::Cancelled { function: self.record.entry.name });
+            return CallError::Runtime(Error::Cancelled {
+                function: self.record.entry.name,
+            });
         }
         CallError::Runtime(Error::ShutDown)
     }
@@ -150,7 +223,7 @@ impl Future for Running {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
         {
-            let mut wakers = this.engine.futures.wakers.lock();
+            let mut wakers = this.engine.futures.wakers(&this.record).lock();
             match wakers.get_mut(&this.record.id) {
                 Some(waker) => waker.clone_from(cx.waker()),
                 None => drop(wakers.insert(this.record.id, cx.waker().clone())),
@@ -161,7 +234,14 @@ impl Future for Running {
             this.end(Ok(Err(why)));
             return Poll::Ready(());
         }
-        let Some(future) = this.future.as_mut() else { return Poll::Ready(()) };
+        // After the waker was put: a verdict passed later finds it.
+        if let Some(why) = this.record.target().and_then(super::actor::interrupted) {
+            this.end(Ok(Err(CallError::Runtime(why))));
+            return Poll::Ready(());
+        }
+        let Some(future) = this.future.as_mut() else {
+            return Poll::Ready(());
+        };
         let current = std::ptr::from_ref(&*this.record);
         let before = local::with(|l| l.current.replace(current));
         super::panics::POLLING.set(true);

@@ -116,7 +116,11 @@ fn enter() -> Result<Rc<Local>, Error> {
     let engine = ENGINE.read();
     let generation = GENERATION.load(Ordering::Relaxed);
     let Some(engine) = engine.as_ref() else {
-        return Err(if generation == 0 { Error::NotInitialized } else { Error::ShutDown });
+        return Err(if generation == 0 {
+            Error::NotInitialized
+        } else {
+            Error::ShutDown
+        });
     };
     let local = Rc::new(Local::new(Arc::clone(engine), generation, false));
     install(&local);
@@ -158,14 +162,14 @@ pub fn stop() {
 pub fn leave() {
     FAST.set(std::ptr::null());
     let stale: Vec<_> = OWNED
-        .try_with(|o| o.borrow_mut().0.extract_if(.., |l| l.busy.get() == 0).collect())
+        .try_with(|o| {
+            o.borrow_mut()
+                .0
+                .extract_if(.., |l| l.busy.get() == 0)
+                .collect()
+        })
         .unwrap_or_default();
     drop(stale);
-}
-
-/// Whether the runtime that `engine` belongs to is the one that is up.
-pub fn is_up() -> bool {
-    GENERATION.load(Ordering::Relaxed) % 2 == 1
 }
 
 impl Local {
@@ -238,11 +242,27 @@ impl Local {
         (!current.is_null()).then(|| f(unsafe { &*current }))
     }
 
+    /// Looks at the calls that run on this thread, innermost first.
+    pub fn each_current(&self, mut f: impl FnMut(&Record)) {
+        let mut next = self.current.get();
+        while !next.is_null() {
+            // SAFETY: whoever set `current` keeps the record until it is set back, and has put the one before it into the
+            // record's link, which nobody else uses while the call runs.
+            let record = unsafe { &*next };
+            f(record);
+            // SAFETY: as above.
+            next = unsafe { record.outer() };
+        }
+    }
+
     /// The scratch writer, for as long as the guard lives; a fresh one if user code is called while it is in use.
     #[inline]
     pub fn borrow_ser(&self) -> SerGuard<'_> {
         let ser = self.ser.take().unwrap_or_default();
-        SerGuard { local: self, ser: ManuallyDrop::new(ser) }
+        SerGuard {
+            local: self,
+            ser: ManuallyDrop::new(ser),
+        }
     }
 
     /// Marks this local as in use by a frame until the guard goes.

@@ -36,9 +36,16 @@ pub fn install() {
                 before(info);
                 return;
             }
-            let location = info.location().map_or_else(String::new, ToString::to_string);
+            let location = info
+                .location()
+                .map_or_else(String::new, ToString::to_string);
             let backtrace = Arc::new(Backtrace::force_capture());
-            let _ = NOTE.try_with(|n| *n.borrow_mut() = Some(Note { location, backtrace }));
+            let _ = NOTE.try_with(|n| {
+                *n.borrow_mut() = Some(Note {
+                    location,
+                    backtrace,
+                })
+            });
         }));
     });
 }
@@ -69,7 +76,9 @@ pub fn failure(payload: Box<dyn Any + Send>) -> Failure {
         message,
         type_name,
         sources: Vec::new(),
-        location: note.as_ref().map_or_else(String::new, |n| n.location.clone()),
+        location: note
+            .as_ref()
+            .map_or_else(String::new, |n| n.location.clone()),
         attempts: 1,
         backtrace: note.map(|n| n.backtrace),
     }

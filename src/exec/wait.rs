@@ -102,11 +102,9 @@ impl Engine {
             if deadline.is_some() {
                 return Ok(false);
             }
-            let helped = super::actor::drain_here(self, local, actor, Some(record));
-            if helped {
-                self.forget_actor(local, actor);
-            }
-            return Ok(helped);
+            // The queue entry first: the drain may leave a new one, for calls behind the awaited one.
+            self.forget_actor(local, actor);
+            return Ok(super::actor::drain_here(self, local, actor, Some(record)));
         }
         if record.entry.is_async() || deadline.is_some() {
             return Ok(false);
@@ -197,6 +195,10 @@ impl Engine {
             if self.spin(local, record, deadline)? {
                 return Ok(());
             }
+            let _entered = match deadline {
+                None => super::deadlock::enter(local, &[record], 1)?,
+                Some(_) => None,
+            };
             let key = local.outbox_key();
             let waiter = Waiter::new(key, WaiterKind::Thread(std::thread::current()));
             if record.add_waiter(waiter).is_err() {
@@ -218,7 +220,10 @@ impl Engine {
                 Sleep::Closed => return Err(Error::ShutDown),
                 Sleep::TimedOut => {
                     let awaited = self.describe(record);
-                    return Err(Error::Timeout { waited: began.elapsed(), awaited });
+                    return Err(Error::Timeout {
+                        waited: began.elapsed(),
+                        awaited,
+                    });
                 }
             }
         }
@@ -257,12 +262,7 @@ impl Engine {
     }
 
     fn sleep(&self, deadline: Option<Instant>, awake: impl Fn() -> bool) -> Sleep {
-        #[cfg(feature = "async")]
-        if super::panics::POLLING.get() {
-            // An async call that blocks keeps its thread; other futures go on elsewhere.
-            return tokio::task::block_in_place(|| self.sleep_here(deadline, awake));
-        }
-        self.sleep_here(deadline, awake)
+        super::tasks::aside(|| self.sleep_here(deadline, awake))
     }
 
     fn sleep_here(&self, deadline: Option<Instant>, awake: impl Fn() -> bool) -> Sleep {
@@ -352,6 +352,13 @@ impl Engine {
             return Ok(());
         }
         let missing = enough.min(records.len()).saturating_sub(ended);
+        let _entered = match deadline {
+            None if missing > 0 => {
+                let awaited: Vec<&RawRef> = pending.iter().map(|r| **r).collect();
+                super::deadlock::enter(local, &awaited, missing)?
+            }
+            _ => None,
+        };
         let latch = Latch::new(missing, fail_fast);
         let key = Arc::as_ptr(&latch).addr();
         let mut entered = 0;
@@ -382,11 +389,17 @@ impl Engine {
                 let first = records.iter().find(|r| !finished(r.state()));
                 let first = first.map_or_else(String::new, |r| self.describe(r));
                 let awaited = if left > 1 {
-                    format!("{left} of {} results, the first being {first}", records.len())
+                    format!(
+                        "{left} of {} results, the first being {first}",
+                        records.len()
+                    )
                 } else {
                     first
                 };
-                Err(Error::Timeout { waited: began.elapsed(), awaited })
+                Err(Error::Timeout {
+                    waited: began.elapsed(),
+                    awaited,
+                })
             }
         }
     }
@@ -406,9 +419,23 @@ impl Engine {
                 }
             },
             Phase::Waiting => {
-                if let Some(waiting) = self.admission.lock().ledger.waiting(record.id) {
-                    return format!("{name}, {waiting}");
+                let a = self.admission.lock();
+                if let Some(waiting) = a.ledger.waiting(record.id) {
+                    let mut text = format!("{name}, {waiting}");
+                    for (i, (id, demand)) in a.ledger.holders().iter().take(3).enumerate() {
+                        text += if i == 0 {
+                            "; held by call "
+                        } else {
+                            ", by call "
+                        };
+                        text += &format!("{id:#x} ({demand})");
+                    }
+                    return match a.ledger.running() {
+                        0..4 => text,
+                        n => format!("{text} and {} more", n - 3),
+                    };
                 }
+                drop(a);
                 let missing = record.deps.load(std::sync::atomic::Ordering::Relaxed);
                 format!("{name}, which waits for {missing} of its arguments")
             }
@@ -433,7 +460,6 @@ fn self_wait(record: &Record) -> Error {
 }
 
 /// Ends a call whose runtime is gone from this thread: the error is put, and sleepers look up by themselves.
-#[cfg(feature = "async")]
 pub(super) fn settle_without_runtime(record: &RawRef) {
     // SAFETY: the caller holds the claim.
     unsafe {

@@ -34,7 +34,10 @@ pub fn within<R>(limit: Duration, f: impl FnOnce() -> R) -> R {
 pub fn until(mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + LIMIT / 3;
     while !condition() {
-        assert!(Instant::now() < deadline, "what should have happened has not");
+        assert!(
+            Instant::now() < deadline,
+            "what should have happened has not"
+        );
         std::thread::yield_now();
     }
 }
@@ -126,7 +129,11 @@ impl Gate {
         let gates = lock(&GATES.0);
         let waited = GATES.1.wait_timeout_while(gates, LIMIT / 3, |g| g.gates[&self.0].arrived < n);
         let (gates, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
-        assert!(!timeout.timed_out(), "{} of {n} have come", gates.gates[&self.0].arrived);
+        assert!(
+            !timeout.timed_out(),
+            "{} of {n} have come",
+            gates.gates[&self.0].arrived
+        );
     }
 }
 
@@ -143,7 +150,10 @@ pub fn pass(id: u64) -> u64 {
     let before = state.arrived;
     state.arrived += 1;
     GATES.1.notify_all();
-    let mut gates = GATES.1.wait_while(gates, |g| !g.gates[&id].open).unwrap_or_else(PoisonError::into_inner);
+    let mut gates = GATES
+        .1
+        .wait_while(gates, |g| !g.gates[&id].open)
+        .unwrap_or_else(PoisonError::into_inner);
     gates.gates.entry(id).or_default().left += 1;
     before
 }

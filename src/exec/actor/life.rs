@@ -11,13 +11,13 @@ use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicUsize,
 use std::sync::{Arc, OnceLock};
 
 use super::super::call::{CallError, CallWriter, StateRef};
-use super::super::cell::{self, Blank, Phase, RawRef};
+use super::super::cell::{self, Blank, Phase, RawRef, Record};
 use super::super::engine::Engine;
 use super::super::entry::{ActorEntry, Kind, Run};
 use super::super::local::{self, Local};
+use super::super::mail::{self, Mail, RunLock};
 use super::super::options::{self, Extra, Options};
-use super::mailbox::{BUSY, DEAD};
-use super::{ActorCell, ActorRef, HandleRef, Inner, Life, More};
+use super::{ActorCell, ActorRef, DIE, HandleRef, Inner, LIVE, Life, More, RESTART};
 use crate::base::{Defaults, Demand, Error, FailureKind, Units};
 
 fn new_cell(
@@ -25,16 +25,17 @@ fn new_cell(
     (id, born): (u64, u64),
     more: Option<Box<More>>,
     handles: u32,
+    mail: Mail<Record>,
 ) -> ActorRef {
     let cell = Box::new(ActorCell {
         refs: AtomicUsize::new(1),
-        head: AtomicPtr::new(BUSY),
-        locked: AtomicBool::new(false),
+        mail,
+        run: RunLock::new(),
         life: AtomicU8::new(Life::Starting as u8),
         handles: AtomicU32::new(handles),
         entry,
+        state: AtomicPtr::new(std::ptr::null_mut()),
         inner: UnsafeCell::new(Inner {
-            state: std::ptr::null_mut(),
             backlog: std::ptr::null_mut(),
             init: None,
         }),
@@ -49,8 +50,7 @@ fn new_cell(
 pub fn stillborn(entry: &'static ActorEntry, why: &Error) -> HandleRef {
     let more = More::new();
     *more.cause.lock() = Some(Arc::from(format!("it could not be created: {why}")));
-    let actor = new_cell(entry, (0, 0), Some(Box::new(more)), 1);
-    actor.head.store(DEAD, Ordering::Release);
+    let actor = new_cell(entry, (0, 0), Some(Box::new(more)), 1, Mail::closed());
     actor.life.store(Life::Dead as u8, Ordering::Release);
     HandleRef(actor)
 }
@@ -58,9 +58,16 @@ pub fn stillborn(entry: &'static ActorEntry, why: &Error) -> HandleRef {
 fn more(options: &Options, d: &Defaults, demand: &Demand) -> Option<Box<More>> {
     let more = More {
         name: options.name.as_deref().or(d.name).map(Arc::from),
-        max_concurrency: options.max_concurrency.or(d.max_concurrency).unwrap_or(1).max(1),
+        max_concurrency: options
+            .max_concurrency
+            .or(d.max_concurrency)
+            .unwrap_or(1)
+            .max(1),
         max_restarts: options.max_restarts.or(d.max_restarts).unwrap_or(0),
-        restart_on_panic: options.restart_on_panic.or(d.restart_on_panic).unwrap_or(false),
+        restart_on_panic: options
+            .restart_on_panic
+            .or(d.restart_on_panic)
+            .unwrap_or(false),
         max_pending: options.max_pending.or(d.max_pending).unwrap_or(0),
         fail_when_full: options.fail_when_full,
         ..More::new()
@@ -101,7 +108,8 @@ pub fn create(
     // The name is claimed before the actor exists, so that two creators cannot both win.
     let mut names = name.as_ref().map(|_| engine.names.lock());
     if let (Some(names), Some(name)) = (&names, &name)
-        && let Some(living) = names.get(name).filter(|a| a.life() != Life::Dead)
+        // One that nobody has a handle to any more only finishes its calls: its name is free.
+        && let Some(living) = names.get(name).filter(|a| a.is_held())
     {
         if !adopt {
             let (name, actor) = (name.to_string(), living.entry.name);
@@ -117,11 +125,19 @@ pub fn create(
     let id = local.next_id();
     let waits = writer.refers || demand != Demand::NONE;
     let more = match (more, waits) {
-        (Some(m), true) => Some(Box::new(More { unborn: AtomicBool::new(true), ledger_id: id, ..*m })),
-        (None, true) => Some(Box::new(More { unborn: AtomicBool::new(true), ..More::new() })),
+        (Some(m), true) => Some(Box::new(More {
+            unborn: AtomicBool::new(true),
+            ledger_id: id,
+            ..*m
+        })),
+        (None, true) => Some(Box::new(More {
+            unborn: AtomicBool::new(true),
+            ..More::new()
+        })),
         (m, false) => m,
     };
-    let actor = new_cell(entry, (id, local.generation()), more, if detached { 2 } else { 1 });
+    let handles = if detached { 2 } else { 1 };
+    let actor = new_cell(entry, (id, local.generation()), more, handles, Mail::busy());
     let blank = Blank {
         entry: &entry.constructor,
         refs: 1,
@@ -142,14 +158,17 @@ pub fn create(
     };
     let (init, _) = writer.finish(blank, 0);
     if cell::phase(init.state()) == Phase::Failed {
+        drop(names);
         return Err(init.error());
     }
-    if let (Some(names), Some(name)) = (&mut names, name) {
-        names.insert(name, actor.clone());
-    }
+    let before = match (&mut names, name) {
+        (Some(names), Some(name)) => names.insert(name, actor.clone()),
+        _ => None,
+    };
     drop(names);
-    // SAFETY: nobody else has the actor yet but the table of names, through which only mail can be sent; with the head at
-    // BUSY mail makes nobody drain, so this thread is alone with `inner`.
+    drop(before);
+    // SAFETY: nobody else has the actor yet but the table of names, through which only mail can be sent; being
+    // busy, it makes nobody drain, so this thread is alone with `inner`.
     unsafe { (*actor.inner.get()).init = Some(init.clone()) };
     if waits {
         engine.await_inputs(local, &init);
@@ -174,11 +193,14 @@ impl ActorRef {
     pub(in super::super) fn constructor_ready(&self, local: &Local, init: &RawRef) {
         let engine = Arc::clone(&local.engine);
         match init.extra().and_then(|e| e.demand.clone()) {
-            None => self.admitted(local, init),
-            Some(demand) => engine.with_ledger(local, |a, out| {
-                a.parked.insert(init.id, init.clone());
-                a.ledger.submit(init.id, demand, 0, out);
+            Some(demand) if !engine.is_closing() => engine.with_ledger(local, |a, out| {
+                // One that was killed meanwhile will not come to give resources back: see `release_resources`.
+                if self.life() != Life::Dead {
+                    a.parked.insert(init.id, init.clone());
+                    a.ledger.submit(init.id, demand, 0, out);
+                }
             }),
+            _ => self.admitted(local, init),
         }
     }
 
@@ -208,10 +230,16 @@ pub(super) fn construct(
         return false;
     }
     loop {
-        let Some(init) = inner.init.clone() else { return false };
+        let Some(init) = inner.init.clone() else {
+            return false;
+        };
         let mut state: *mut () = std::ptr::null_mut();
-        let Run::Sync(run) = init.entry.run else { return false };
+        let Run::Sync(run) = init.entry.run else {
+            return false;
+        };
         let before = local.current.replace(std::ptr::from_ref(&*init));
+        // SAFETY: in no mailbox, and run by this thread alone: see `Local::each_current`.
+        unsafe { init.set_outer(before) };
         let hold = local.hold();
         let out = StateRef((&raw mut state).cast());
         // SAFETY: the record holds this constructor's arguments, which the actor alone reads, under the run lock; `out` is
@@ -221,14 +249,24 @@ pub(super) fn construct(
         local.current.set(before);
         let why = match outcome {
             Ok(Ok(())) => {
-                inner.state = state;
+                actor.state.store(state, Ordering::Relaxed);
                 if actor.more.get().is_none_or(|m| m.max_restarts == 0) {
                     inner.init = None;
                 }
                 actor.life.store(Life::Alive as u8, Ordering::Release);
                 return true;
             }
-            Ok(Err(CallError::Runtime(e))) => e.to_string(),
+            Ok(Err(CallError::Runtime(e))) => {
+                // An argument failed, or it was cancelled: another try would end the same way.
+                end(
+                    engine,
+                    local,
+                    actor,
+                    inner,
+                    &format!("its constructor failed: {e}"),
+                );
+                return false;
+            }
             Ok(Err(CallError::Function(mut f))) => {
                 f.function = init.entry.name;
                 f.location = format!("{}:{}", init.entry.file, init.entry.line);
@@ -242,9 +280,18 @@ pub(super) fn construct(
             }
         };
         if !may_restart(actor) {
-            end(engine, local, actor, inner, &format!("its constructor failed: {why}"));
+            let cause = no_restart_left(actor, &format!("its constructor failed: {why}"));
+            end(engine, local, actor, inner, &cause);
             return false;
         }
+    }
+}
+
+/// A cause of death, with why the actor is not made again.
+fn no_restart_left(actor: &ActorCell, cause: &str) -> String {
+    match actor.more.get().map_or(0, |m| m.max_restarts) {
+        0 => cause.to_owned(),
+        n => format!("{cause}, and all {n} of its restarts are used up"),
     }
 }
 
@@ -268,13 +315,10 @@ pub(super) fn fall(
     cause: &str,
 ) -> bool {
     if inner.init.is_none() || !may_restart(actor) {
-        end(engine, local, actor, inner, cause);
+        end(engine, local, actor, inner, &no_restart_left(actor, cause));
         return false;
     }
-    let state = std::mem::replace(&mut inner.state, std::ptr::null_mut());
-    if !state.is_null() {
-        drop_state(actor.entry, state);
-    }
+    drop_state(actor);
     actor.life.store(Life::Starting as u8, Ordering::Release);
     construct(engine, local, actor, inner)
 }
@@ -291,21 +335,56 @@ pub(super) fn condemned(
         // The head of the backlog asks anew, or fails.
         let _ = gate.lock().unpark();
     }
-    let cause = more.cause.lock().clone().unwrap_or_else(|| Arc::from("it was killed"));
-    let verdict = more.verdict.swap(0, Ordering::AcqRel);
-    if verdict == 1 {
+    let (verdict, cause) = take_verdict(more);
+    if verdict == RESTART {
         return fall(engine, local, actor, inner, &cause);
     }
     end(engine, local, actor, inner, &cause);
     false
 }
 
+fn take_verdict(more: &More) -> (u8, Arc<str>) {
+    let mut sentence = more.sentence.lock();
+    let verdict = more.verdict.swap(LIVE, Ordering::SeqCst);
+    (
+        verdict,
+        sentence
+            .take()
+            .unwrap_or_else(|| Arc::from("it was killed")),
+    )
+}
+
+/// Ends an actor that was condemned before its constructor could run.
+pub(super) fn stillbirth(engine: &Arc<Engine>, local: &Local, actor: &ActorRef, inner: &mut Inner) {
+    let (_, cause) = take_verdict(actor.more());
+    end(
+        engine,
+        local,
+        actor,
+        inner,
+        &format!("{cause} before its constructor ran"),
+    );
+}
+
 /// Passes a verdict: the drainer carries it out.
 pub(super) fn condemn(actor: &ActorRef, restart: bool, cause: &str) {
+    if actor.life() == Life::Dead {
+        return;
+    }
     let more = actor.more();
-    more.cause.lock().get_or_insert_with(|| Arc::from(cause));
-    let verdict = if restart { 1 } else { 2 };
-    more.verdict.fetch_max(verdict, Ordering::SeqCst);
+    let verdict = if restart { RESTART } else { DIE };
+    {
+        let mut sentence = more.sentence.lock();
+        if more.verdict.fetch_max(verdict, Ordering::SeqCst) < verdict {
+            *sentence = Some(Arc::from(cause));
+        }
+    }
+    #[cfg(feature = "async")]
+    {
+        // Async calls end at their next await; they put themselves out of the table.
+        let wakers: Vec<_> = more.wakers.lock().values().cloned().collect();
+        wakers.into_iter().for_each(std::task::Waker::wake);
+    }
     let _ = local::with(|local| {
         let engine = Arc::clone(&local.engine);
         let poke = super::mailbox::control(local, actor, false);
@@ -335,18 +414,12 @@ pub(super) fn close(engine: &Arc<Engine>, local: &Local, actor: &ActorRef, inner
     finish(engine, local, actor, inner, &Error::ShutDown);
 }
 
-fn finish(
-    engine: &Arc<Engine>,
-    local: &Local,
-    actor: &ActorRef,
-    inner: &mut Inner,
-    error: &Error,
-) {
+fn finish(engine: &Arc<Engine>, local: &Local, actor: &ActorRef, inner: &mut Inner, error: &Error) {
     let more = actor.more();
     actor.life.store(Life::Dead as u8, Ordering::Release);
-    let state = std::mem::replace(&mut inner.state, std::ptr::null_mut());
-    if !state.is_null() {
-        drop_state(actor.entry, state);
+    // Calls run apart only when the runtime closes; the last of them drops the state then.
+    if !more.gate.get().is_some_and(|g| g.lock().busy()) {
+        drop_state(actor);
     }
     inner.init = None;
     if let Some(name) = &more.name {
@@ -355,21 +428,14 @@ fn finish(
             names.remove(name);
         }
     }
-    if more.ledger_id != 0 {
-        engine.with_ledger(local, |a, out| {
-            a.parked.remove(&more.ledger_id);
-            if !a.ledger.finish(more.ledger_id, out) {
-                a.ledger.cancel(more.ledger_id, out);
-            }
-        });
-    }
+    give_back(engine, local, more.ledger_id);
     let backlog = std::mem::replace(&mut inner.backlog, std::ptr::null_mut());
-    for mut next in [backlog, actor.take_mail(DEAD)] {
+    for mut next in [backlog, actor.mail.close()] {
         while !next.is_null() {
             // SAFETY: both lists are ours and own their records.
             let record = unsafe { RawRef::from_raw(next) };
             // SAFETY: as above.
-            next = unsafe { *record.next.get() };
+            next = unsafe { mail::next(next) };
             fail(engine, local, &record, error);
         }
     }
@@ -377,46 +443,124 @@ fn finish(
     for record in held {
         fail(engine, local, &record, error);
     }
+    drop(more.stop.lock().take());
+    drop(std::mem::take(&mut *more.resolved.lock()));
     more.pending.store(0, Ordering::Release);
     drop(more.room.0.lock());
     more.room.1.notify_all();
 }
 
-fn fail(engine: &Arc<Engine>, local: &Local, record: &RawRef, error: &Error) {
+/// Ends a call that is not executed, unless it has ended.
+pub(super) fn fail(engine: &Arc<Engine>, local: &Local, record: &RawRef, error: &Error) {
     if matches!(record.entry.kind, Kind::Stop | Kind::Object) {
         return;
     }
-    if !engine.fail_queued(local, record, error.clone()) {
-        engine.fail_waiting(local, record, error.clone());
+    // Its arguments may become ready between the two tries.
+    while cell::phase(record.state()) < Phase::Running {
+        if !engine.fail_queued(local, record, error.clone()) {
+            engine.fail_waiting(local, record, error.clone());
+        }
     }
 }
 
-/// Drops a state; a panic in it is reported, for there is nobody to tell.
-pub(super) fn drop_state(entry: &'static ActorEntry, state: *mut ()) {
-    // SAFETY: the state is a leaked box of this entry's actor, and its owner gave it up.
-    let dropped = catch_unwind(AssertUnwindSafe(|| unsafe { (entry.drop_state)(state) }));
-    if let Err(payload) = dropped {
+/// Drops the state, if there is one; a panic in it is reported, for there is nobody to tell.
+///
+/// The caller knows that no call runs: it holds the run lock and the gate lets nobody in, or the actor is dead.
+pub(super) fn drop_state(actor: &ActorCell) {
+    let state = actor.state.swap(std::ptr::null_mut(), Ordering::AcqRel);
+    if state.is_null() {
+        return;
+    }
+    // SAFETY: the state is a leaked box of this entry's actor, taken out of its place here, once.
+    let drop_it = || unsafe { (actor.entry.drop_state)(state) };
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(drop_it)) {
         let mut f = super::super::panics::failure(payload);
-        f.function = entry.name;
+        f.function = actor.entry.name;
         super::super::report::unobserved(&Error::TaskFailed(Arc::new(f)));
+    }
+}
+
+/// Gives up what the ledger holds, or keeps in line, for an actor.
+fn give_back(engine: &Arc<Engine>, local: &Local, id: u64) {
+    if id != 0 {
+        engine.with_ledger(local, |a, out| {
+            a.parked.remove(&id);
+            if !a.ledger.finish(id, out) {
+                a.ledger.cancel(id, out);
+            }
+        });
+    }
+}
+
+/// What is left to give back by an actor that is freed without having ended: a detached one that nobody can reach.
+pub(super) fn release_resources(actor: &ActorCell) {
+    if actor.life() != Life::Dead
+        && let Some(id) = actor.more.get().map(|m| m.ledger_id).filter(|id| *id != 0)
+    {
+        let _ = local::with(|local| give_back(&Arc::clone(&local.engine), local, id));
     }
 }
 
 /// The last handle is gone: the actor ends after the calls it has.
 #[cold]
 pub(super) fn abandoned(actor: &ActorRef) {
-    if actor.life() != Life::Dead {
-        stop(actor);
+    if actor.life() != Life::Dead && !stop(actor) {
+        bury(actor);
     }
 }
 
-/// Ends the actor after the calls that are in its mailbox now.
-pub fn stop(actor: &ActorRef) {
-    let _ = local::with(|local| {
+/// Ends the actor after the calls that are in its mailbox now. False without a runtime.
+pub fn stop(actor: &ActorRef) -> bool {
+    if actor.life() == Life::Dead {
+        return true;
+    }
+    let stopped = local::with(|local| {
         let engine = Arc::clone(&local.engine);
         let stop = super::mailbox::control(local, actor, true);
         engine.post(local, actor, stop);
     });
+    stopped.is_ok()
+}
+
+/// Ends an actor whose runtime is gone: nobody else will. What it was made with may refer to it, so it would never be
+/// freed.
+fn bury(actor: &ActorRef) {
+    if !actor.run.try_lock() {
+        return; // left behind on some thread, which sees to it
+    }
+    actor.life.store(Life::Dead as u8, Ordering::Release);
+    // SAFETY: the run lock was taken above.
+    let (init, mut next) = unsafe {
+        let inner = &mut *actor.inner.get();
+        (
+            inner.init.take(),
+            std::mem::replace(&mut inner.backlog, std::ptr::null_mut()),
+        )
+    };
+    let mail = actor.mail.close();
+    let busy = actor
+        .more
+        .get()
+        .and_then(|m| m.gate.get())
+        .is_some_and(|g| g.lock().busy());
+    // SAFETY: taken above; what it guards is not touched any more.
+    unsafe { actor.run.unlock() };
+    if !busy {
+        drop_state(actor);
+    }
+    drop(init);
+    for list in [next, mail] {
+        next = list;
+        while !next.is_null() {
+            // SAFETY: both lists are ours and own their records.
+            let record = unsafe { RawRef::from_raw(next) };
+            // SAFETY: as above.
+            next = unsafe { mail::next(next) };
+            if record.claim() || record.claim_waiting() {
+                super::super::wait::settle_without_runtime(&record);
+            }
+        }
+    }
 }
 
 /// Ends the actor as soon as the calls that run now have ended; the rest fail.
@@ -426,5 +570,5 @@ pub fn kill(actor: &ActorRef) {
 
 /// As [`kill`], but the actor is made again by its constructor if a restart is left.
 pub fn restart(actor: &ActorRef) {
-    condemn(actor, true, "it was told to restart and had no restart left");
+    condemn(actor, true, "it was told to restart");
 }

@@ -22,12 +22,17 @@ use parking_lot::{Condvar, Mutex};
 
 use super::cell::{RawRef, Record};
 use super::entry::ActorEntry;
+use super::mail::{Mail, RunLock};
 use crate::core::{Gate, Order};
 use crate::value::{Cap, CapKind};
 
 pub use life::{create, kill, restart, stillborn, stop, wrong_type};
 pub use mailbox::call;
-pub(in super) use run::{drain_here, leave, run_apart};
+#[cfg(feature = "async")]
+pub(super) use run::leave;
+pub(super) use run::{drain_here, forsake_apart, run_apart};
+#[cfg(feature = "async")]
+pub(super) use run::{interrupted, method_panicked};
 
 /// Where an actor is in its life.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -44,12 +49,15 @@ pub enum Life {
 /// One actor.
 pub struct ActorCell {
     refs: AtomicUsize,
-    /// Newest call first; or `IDLE`, `BUSY`, `DEAD`.
-    head: AtomicPtr<Record>,
-    locked: AtomicBool,
+    mail: Mail<Record>,
+    /// The right to touch `inner`.
+    run: RunLock,
     life: AtomicU8,
     handles: AtomicU32,
     pub(super) entry: &'static ActorEntry,
+    /// A leaked box of the actor's type; null before the constructor and after death. Written under the run lock while no
+    /// call runs; read by calls that run apart from it.
+    state: AtomicPtr<()>,
     inner: UnsafeCell<Inner>,
     more: OnceLock<Box<More>>,
     pub(super) id: u64,
@@ -59,13 +67,18 @@ pub struct ActorCell {
 
 /// What the holder of the run lock owns.
 struct Inner {
-    /// A leaked box of the actor's type; null before the constructor and after death.
-    state: *mut (),
     /// Calls taken out of the mailbox, oldest first.
     backlog: *mut Record,
     /// The constructor's arguments; kept while a restart may need them.
     init: Option<RawRef>,
 }
+
+/// Verdict: none.
+const LIVE: u8 = 0;
+/// Verdict: end, and be made again if a restart is left.
+const RESTART: u8 = 1;
+/// Verdict: end.
+const DIE: u8 = 2;
 
 /// What only some actors have.
 pub(super) struct More {
@@ -83,10 +96,17 @@ pub(super) struct More {
     pub(super) unborn: AtomicBool,
     /// The id under which the ledger knows it; 0 if it does not.
     pub(super) ledger_id: u64,
-    /// Why it is to die, or did.
+    /// Why it died.
     pub(super) cause: Mutex<Option<Arc<str>>>,
-    /// 0: live on; 1: die and restart if possible; 2: die.
+    /// [`LIVE`], [`RESTART`] or [`DIE`]; changed under `sentence`'s lock.
     pub(super) verdict: AtomicU8,
+    /// Why the verdict was passed.
+    pub(super) sentence: Mutex<Option<Arc<str>>>,
+    /// A stop that waits for held calls which were sent before it.
+    pub(super) stop: Mutex<Option<RawRef>>,
+    /// Async calls under way, by id, so that a verdict or a cancellation reaches them while they wait.
+    #[cfg(feature = "async")]
+    pub(super) wakers: Mutex<std::collections::HashMap<u64, std::task::Waker>>,
     pub(super) gate: OnceLock<Mutex<Gate>>,
     pub(super) order: Mutex<Order<RawRef>>,
     pub(super) resolved: Mutex<Vec<(u64, u64)>>,
@@ -107,7 +127,11 @@ impl More {
             unborn: AtomicBool::new(false),
             ledger_id: 0,
             cause: Mutex::new(None),
-            verdict: AtomicU8::new(0),
+            verdict: AtomicU8::new(LIVE),
+            sentence: Mutex::new(None),
+            stop: Mutex::new(None),
+            #[cfg(feature = "async")]
+            wakers: Mutex::default(),
             gate: OnceLock::new(),
             order: Mutex::new(Order::new()),
             resolved: Mutex::new(Vec::new()),
@@ -159,7 +183,11 @@ impl Drop for ActorRef {
 /// The caller gives up `n` counts.
 unsafe fn release(actor: NonNull<ActorCell>, n: usize) {
     // SAFETY: the counts are the caller's, so the cell is alive until the subtraction.
-    if unsafe { actor.as_ref() }.refs.fetch_sub(n, Ordering::Release) == n {
+    if unsafe { actor.as_ref() }
+        .refs
+        .fetch_sub(n, Ordering::Release)
+        == n
+    {
         fence(Ordering::Acquire);
         // SAFETY: no count is left; the cell came from a box, see `life::new_cell`.
         drop(unsafe { Box::from_raw(actor.as_ptr()) });
@@ -169,11 +197,12 @@ unsafe fn release(actor: NonNull<ActorCell>, n: usize) {
 impl Drop for ActorCell {
     fn drop(&mut self) {
         let inner = self.inner.get_mut();
-        debug_assert!(inner.backlog.is_null(), "calls in the backlog keep their actor");
-        if !inner.state.is_null() {
-            let state = std::mem::replace(&mut inner.state, std::ptr::null_mut());
-            life::drop_state(self.entry, state);
-        }
+        debug_assert!(
+            inner.backlog.is_null(),
+            "calls in the backlog keep their actor"
+        );
+        life::drop_state(self);
+        life::release_resources(self);
     }
 }
 
@@ -212,6 +241,11 @@ impl ActorCell {
         }
     }
 
+    /// Whether it lives and somebody may call it: it has handles, or is detached.
+    fn is_held(&self) -> bool {
+        self.life() != Life::Dead && self.handles.load(Ordering::Acquire) > 0
+    }
+
     /// Its type.
     pub fn entry(&self) -> &'static ActorEntry {
         self.entry
@@ -229,7 +263,9 @@ impl ActorCell {
 
     /// How often it was made again.
     pub fn restarts(&self) -> u32 {
-        self.more.get().map_or(0, |m| m.restarts.load(Ordering::Relaxed))
+        self.more
+            .get()
+            .map_or(0, |m| m.restarts.load(Ordering::Relaxed))
     }
 
     fn more(&self) -> &More {
@@ -238,18 +274,29 @@ impl ActorCell {
 
     /// Calls waiting in a bounded mailbox; 0 where it is not bounded.
     pub fn pending(&self) -> u32 {
-        self.more.get().map_or(0, |m| m.pending.load(Ordering::Relaxed))
+        self.more
+            .get()
+            .map_or(0, |m| m.pending.load(Ordering::Relaxed))
     }
 
     fn death(&self) -> crate::base::Error {
+        self.died_of(self.more().cause.lock().clone())
+    }
+
+    fn died_of(&self, cause: Option<Arc<str>>) -> crate::base::Error {
         let more = self.more();
-        let cause = more.cause.lock().clone();
         crate::base::Error::ActorDied {
             actor: self.entry.name,
             name: more.name.clone(),
             cause: cause.unwrap_or_else(|| Arc::from("it was stopped")),
             restarts: more.restarts.load(Ordering::Relaxed),
         }
+    }
+
+    /// Async calls under way, so that one can be polled again by whoever has news for it.
+    #[cfg(feature = "async")]
+    pub(super) fn wakers(&self) -> &Mutex<std::collections::HashMap<u64, std::task::Waker>> {
+        &self.more().wakers
     }
 }
 
@@ -265,9 +312,11 @@ impl HandleRef {
 
     /// Another handle to a living actor; `None` if its last handle is gone.
     pub fn upgrade(actor: &ActorRef) -> Option<HandleRef> {
-        let more = actor.handles.fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| {
-            (n > 0).then_some(n + 1)
-        });
+        let more = actor
+            .handles
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| {
+                (n > 0).then_some(n + 1)
+            });
         (more.is_ok() && actor.life() != Life::Dead).then(|| HandleRef(actor.clone()))
     }
 
@@ -277,7 +326,6 @@ impl HandleRef {
         // SAFETY: `this` is not dropped, so the reference moves out once.
         unsafe { std::ptr::read(&raw const this.0) }
     }
-
 }
 
 static HANDLE: CapKind = CapKind {
@@ -302,7 +350,8 @@ impl HandleRef {
     pub fn from_cap(cap: &Cap) -> Option<HandleRef> {
         let raw = cap.as_kind(&HANDLE)?;
         // SAFETY: the cap holds a handle, from which another is made; the borrowed one is not dropped.
-        let held = std::mem::ManuallyDrop::new(HandleRef(unsafe { ActorRef::from_raw(raw.cast()) }));
+        let held =
+            std::mem::ManuallyDrop::new(HandleRef(unsafe { ActorRef::from_raw(raw.cast()) }));
         Some(HandleRef::clone(&held))
     }
 }
@@ -321,6 +370,3 @@ impl Drop for HandleRef {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

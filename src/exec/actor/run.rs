@@ -20,9 +20,12 @@ use super::super::cell::{self, Phase, RawRef, Record, finished};
 use super::super::engine::Engine;
 use super::super::entry::{Kind, Run};
 use super::super::local::Local;
-use super::mailbox::BUSY;
-use super::{ActorCell, ActorRef, Inner, Life, life};
+use super::super::mail;
+use super::{ActorCell, ActorRef, Inner, LIVE, Life, More, life};
 use crate::core::gate::{Admit, Gate, Kind as Access};
+
+/// In a record's count of missing arguments: it was held for them, and its turn has come.
+const RELEASED: u32 = u32::MAX;
 
 /// Calls executed before the actor goes to the back of the queue.
 const TURN: u32 = 256;
@@ -36,15 +39,16 @@ thread_local! {
 /// Whether a dropped reference was added to the batch of the actor drained here.
 #[inline]
 pub(super) fn batch_release(actor: NonNull<ActorCell>) -> bool {
-    BATCH.try_with(|b| {
-        let (drained, n) = b.get();
-        let same = std::ptr::eq(drained, actor.as_ptr());
-        if same {
-            b.set((drained, n + 1));
-        }
-        same
-    })
-    .unwrap_or(false)
+    BATCH
+        .try_with(|b| {
+            let (drained, n) = b.get();
+            let same = std::ptr::eq(drained, actor.as_ptr());
+            if same {
+                b.set((drained, n + 1));
+            }
+            same
+        })
+        .unwrap_or(false)
 }
 
 /// The right to drain, on this thread.
@@ -56,15 +60,15 @@ struct Drain<'a> {
 
 impl<'a> Drain<'a> {
     fn lock(local: &'a Local, actor: &'a ActorRef) -> Option<Drain<'a>> {
-        actor
-            .locked
-            .compare_exchange(false, true, Ordering::SeqCst, Ordering::SeqCst)
-            .is_ok()
-            .then(|| {
-                local.on_stack.borrow_mut().push(actor.mark());
-                let outer = BATCH.replace((actor.0.as_ptr(), 0));
-                Drain { actor, local, outer }
-            })
+        actor.run.try_lock().then(|| {
+            local.on_stack.borrow_mut().push(actor.mark());
+            let outer = BATCH.replace((actor.0.as_ptr(), 0));
+            Drain {
+                actor,
+                local,
+                outer,
+            }
+        })
     }
 
     /// What the lock guards.
@@ -79,7 +83,8 @@ impl Drop for Drain<'_> {
     fn drop(&mut self) {
         let (_, n) = BATCH.replace(self.outer);
         self.local.on_stack.borrow_mut().pop();
-        self.actor.locked.swap(false, Ordering::SeqCst);
+        // SAFETY: locked by `Drain::lock`; `inner` borrows from this drain.
+        unsafe { self.actor.run.unlock() };
         if n > 0 {
             // SAFETY: the batch collected n counts; `self.actor` holds one more.
             unsafe { super::release(self.actor.0, n) };
@@ -108,7 +113,9 @@ pub(in super::super) fn drain_here(
 ) -> bool {
     let mut any = false;
     loop {
-        let Some(drain) = Drain::lock(local, actor) else { return any };
+        let Some(drain) = Drain::lock(local, actor) else {
+            return any;
+        };
         any = true;
         let stopped = drain.turn(engine, until);
         drop(drain);
@@ -124,7 +131,7 @@ pub(in super::super) fn drain_here(
                 return any;
             }
             Stopped::Empty => {
-                if actor.settle_idle() {
+                if actor.mail.settle_idle() {
                     return any;
                 }
             }
@@ -134,13 +141,21 @@ pub(in super::super) fn drain_here(
 
 /// Whether what a parked actor waits for is still to come.
 fn still_parked(actor: &ActorRef) -> bool {
-    let Some(more) = actor.more.get() else { return false };
+    let Some(more) = actor.more.get() else {
+        return false;
+    };
+    // Written before a queue entry that may have come to nothing because the lock was held here: look after unlocking.
+    let condemned = more.verdict.load(Ordering::SeqCst) != LIVE;
     if more.unborn.load(Ordering::SeqCst) {
-        return true;
+        return !condemned;
     }
     more.gate.get().is_some_and(|gate| {
         let gate = gate.lock();
-        gate.parked() || (more.verdict.load(Ordering::Acquire) != 0 && gate.busy())
+        if condemned {
+            gate.busy()
+        } else {
+            gate.parked()
+        }
     })
 }
 
@@ -148,12 +163,25 @@ impl Drain<'_> {
     fn turn(&self, engine: &Arc<Engine>, until: Option<&Record>) -> Stopped {
         let (actor, local) = (self.actor, self.local);
         let mut left = TURN;
-        if actor.life() == Life::Starting {
-            if actor.more.get().is_some_and(|m| m.unborn.load(Ordering::Acquire)) {
-                return Stopped::Parked;
-            }
-            if !life::construct(engine, local, actor, self.inner()) {
-                return Stopped::Empty;
+        match actor.life() {
+            Life::Alive => {}
+            // A queue entry that is older than the death. The mailbox must stay shut.
+            Life::Dead => return Stopped::Empty,
+            Life::Starting => {
+                if !engine.is_closing()
+                    && let Some(more) = actor.more.get()
+                    && more.unborn.load(Ordering::SeqCst)
+                {
+                    if more.verdict.load(Ordering::SeqCst) == LIVE {
+                        return Stopped::Parked;
+                    }
+                    // It waits for arguments or resources that may never come: nothing is there to restart.
+                    life::stillbirth(engine, local, actor, self.inner());
+                    return Stopped::Empty;
+                }
+                if !life::construct(engine, local, actor, self.inner()) {
+                    return Stopped::Empty;
+                }
             }
         }
         loop {
@@ -162,7 +190,7 @@ impl Drain<'_> {
                 return Stopped::Empty;
             }
             if let Some(more) = actor.more.get()
-                && more.verdict.load(Ordering::Acquire) != 0
+                && more.verdict.load(Ordering::SeqCst) != LIVE
             {
                 if self.gate().is_some_and(|g| g.lock().busy()) {
                     // The state is in use; whoever leaves last comes back.
@@ -172,31 +200,37 @@ impl Drain<'_> {
                     return Stopped::Empty;
                 }
             }
-            let next = self.next();
-            if next.is_null() {
-                return Stopped::Empty;
-            }
             if left == 0 {
                 return Stopped::More;
             }
             left -= 1;
+            let next = self.next();
+            if next.is_null() {
+                return Stopped::Empty;
+            }
             // SAFETY: the backlog owns a count of each of its records; this one is taken over.
             let record = unsafe { RawRef::from_raw(next) };
             // SAFETY: out of every list, so its link is ours.
-            let after = unsafe { *record.next.get() };
+            let after = unsafe { mail::next(next) };
+            // SAFETY: as above.
+            unsafe { mail::set_next(next, std::ptr::null_mut()) };
             match self.one(engine, record) {
                 Step::Done => {}
                 Step::Wait(record) => {
-                    let inner = self.inner();
+                    let node = record.into_raw();
                     // SAFETY: back to the head of the backlog, which is ours.
-                    unsafe { *record.next.get() = after };
-                    inner.backlog = record.into_raw();
+                    unsafe { mail::set_next(node, after) };
+                    self.inner().backlog = node;
                     return Stopped::Parked;
                 }
                 Step::Dead => return Stopped::Empty,
             }
             if until.is_some_and(|u| finished(u.state())) {
-                return if self.inner().backlog.is_null() { Stopped::Empty } else { Stopped::More };
+                return if self.inner().backlog.is_null() {
+                    Stopped::Empty
+                } else {
+                    Stopped::More
+                };
             }
         }
     }
@@ -206,12 +240,12 @@ impl Drain<'_> {
     fn next(&self) -> *mut Record {
         let inner = self.inner();
         if inner.backlog.is_null() {
-            inner.backlog = self.actor.take_mail(BUSY);
+            inner.backlog = self.actor.mail.take();
         }
         let next = inner.backlog;
         if !next.is_null() {
             // SAFETY: records in the backlog are ours, links included.
-            inner.backlog = unsafe { *(*next).next.get() };
+            inner.backlog = unsafe { mail::next(next) };
         }
         next
     }
@@ -225,32 +259,16 @@ impl Drain<'_> {
     fn one(&self, engine: &Arc<Engine>, record: RawRef) -> Step {
         match record.entry.kind {
             Kind::Object => {
-                self.resolve_held(engine)
+                self.resolve_held();
+                Step::Done
             }
-            Kind::Stop => {
-                life::end(engine, self.local, self.actor, self.inner(), "it was stopped");
-                Step::Dead
-            }
+            Kind::Stop => self.stop(engine, record),
             _ => {
                 if let Some(more) = self.actor.more.get() {
-                    let ready = cell::phase(record.state()) != Phase::Waiting;
-                    let mut order = more.order.lock();
-                    if !ready || !order.is_empty() {
-                        let (caller, id) = (record.caller, record.id);
-                        match order.arrive(caller, id, ready, record) {
-                            None => return Step::Done,
-                            Some(record) => {
-                                drop(order);
-                                return self.admit(engine, record);
-                            }
-                        }
-                    }
-                    drop(order);
-                    return self.admit(engine, record);
+                    return self.in_order(engine, more, record);
                 }
                 if cell::phase(record.state()) == Phase::Waiting {
-                    self.actor.more();
-                    return self.one(engine, record);
+                    return self.in_order(engine, self.actor.more(), record);
                 }
                 if record.entry.is_async() {
                     return self.admit(engine, record);
@@ -260,26 +278,83 @@ impl Drain<'_> {
         }
     }
 
+    /// Holds a call back if its arguments, or an earlier call of its caller, are not ready.
+    fn in_order(&self, engine: &Arc<Engine>, more: &More, record: RawRef) -> Step {
+        // One that was held already must not be held again: others of its caller may still be, and they are later.
+        if record.deps.load(Ordering::Relaxed) == RELEASED {
+            return self.admit(engine, record);
+        }
+        let ready = cell::phase(record.state()) != Phase::Waiting;
+        let mut order = more.order.lock();
+        if ready && order.is_empty() {
+            drop(order);
+            return self.admit(engine, record);
+        }
+        if more.stop.lock().is_some() {
+            // Sent after a stop that waits for calls which were held before it.
+            drop(order);
+            super::mailbox::unreserve(self.actor);
+            life::fail(engine, self.local, &record, &self.actor.death());
+            return Step::Done;
+        }
+        match order.arrive(record.caller, record.id, ready, record) {
+            None => Step::Done,
+            Some(record) => {
+                drop(order);
+                self.admit(engine, record)
+            }
+        }
+    }
+
+    /// Ends the actor, after the calls that came before the stop: those under way, and those held for their arguments.
+    #[cold]
+    fn stop(&self, engine: &Arc<Engine>, record: RawRef) -> Step {
+        if let Some(more) = self.actor.more.get() {
+            if !more.order.lock().is_empty() {
+                more.stop.lock().get_or_insert(record);
+                return Step::Done;
+            }
+            if let Some(gate) = more.gate.get()
+                && gate.lock().admit(Access::Exclusive) == Admit::Wait
+            {
+                return Step::Wait(record);
+            }
+        }
+        life::end(
+            engine,
+            self.local,
+            self.actor,
+            self.inner(),
+            "it was stopped",
+        );
+        Step::Dead
+    }
+
     /// Calls whose arguments came, and those that waited behind them.
-    fn resolve_held(&self, engine: &Arc<Engine>) -> Step {
-        let Some(more) = self.actor.more.get() else { return Step::Done };
+    fn resolve_held(&self) {
+        let Some(more) = self.actor.more.get() else {
+            return;
+        };
         let mut free = Vec::new();
-        {
+        let all = {
             let resolved = std::mem::take(&mut *more.resolved.lock());
             let mut order = more.order.lock();
             for (caller, id) in resolved {
                 order.resolved(caller, id, &mut free);
             }
+            order.is_empty()
+        };
+        let stop = if all { more.stop.lock().take() } else { None };
+        for record in &free {
+            record.deps.store(RELEASED, Ordering::Relaxed);
         }
         // To the head of the backlog, in order: they arrived before everything in it.
-        for record in free.into_iter().rev() {
-            let inner = self.inner();
+        for record in stop.into_iter().chain(free.into_iter().rev()) {
+            let (inner, node) = (self.inner(), record.into_raw());
             // SAFETY: out of every list; the backlog is ours.
-            unsafe { *record.next.get() = inner.backlog };
-            inner.backlog = record.into_raw();
+            unsafe { mail::set_next(node, inner.backlog) };
+            inner.backlog = node;
         }
-        let _ = engine;
-        Step::Done
     }
 
     /// Asks the gate, where there is one or must be one.
@@ -289,11 +364,15 @@ impl Drain<'_> {
         if !is_async && more.max_concurrency <= 1 && more.gate.get().is_none() {
             return self.run_here(engine, record);
         }
-        let gate = more.gate.get_or_init(|| Mutex::new(Gate::new(more.max_concurrency)));
+        let gate = more
+            .gate
+            .get_or_init(|| Mutex::new(Gate::new(more.max_concurrency)));
         let access = access(record.entry.kind);
         if finished(record.state()) {
+            // Cancelled meanwhile. If it was the head that the gate waits for, what is behind it asks anew.
+            let _ = gate.lock().unpark();
             super::mailbox::unreserve(self.actor);
-            return Step::Done; // cancelled meanwhile
+            return Step::Done;
         }
         if gate.lock().admit(access) == Admit::Wait {
             return Step::Wait(record);
@@ -323,7 +402,7 @@ impl Drain<'_> {
             leave(engine, self.local, self.actor, access);
             return;
         }
-        let state = StateRef(self.inner().state);
+        let state = StateRef(self.actor.state.load(Ordering::Relaxed));
         super::super::tasks::launch_method(engine, record.clone(), state, access);
     }
 
@@ -337,29 +416,46 @@ impl Drain<'_> {
         if !record.claim() {
             return Step::Done; // cancelled
         }
-        let state = StateRef(self.inner().state);
-        let panicked = execute(engine, self.local, &record, state);
-        if record.entry.kind == Kind::Consuming && !panicked {
-            // The method has taken the state.
-            self.inner().state = std::ptr::null_mut();
-            let cause = format!("it was consumed by {}", record.entry.name);
-            life::end(engine, self.local, self.actor, self.inner(), &cause);
-            return Step::Dead;
+        let state = self.actor.state.load(Ordering::Relaxed);
+        if record.entry.kind == Kind::Consuming {
+            return self.consume(engine, &record, state);
         }
+        let outcome = perform(self.local, &record, StateRef(state));
+        let panicked = outcome.is_err();
+        engine.settle(self.local, &record, outcome);
         if panicked {
             return self.after_panic(engine, &record);
         }
         Step::Done
     }
 
+    /// Runs a method that takes the state.
+    #[cold]
+    fn consume(&self, engine: &Arc<Engine>, record: &RawRef, mut state: *mut ()) -> Step {
+        let outcome = perform(self.local, record, StateRef((&raw mut state).cast()));
+        let how = if outcome.is_err() {
+            " panicked while it consumed it"
+        } else {
+            " consumed it"
+        };
+        // A call whose arguments could not be read has not taken it.
+        let taken = state.is_null();
+        if taken {
+            self.actor
+                .state
+                .store(std::ptr::null_mut(), Ordering::Relaxed);
+        }
+        engine.settle(self.local, record, outcome);
+        if !taken {
+            return Step::Done;
+        }
+        let cause = format!("{}{how}", record.entry.name);
+        life::end(engine, self.local, self.actor, self.inner(), &cause);
+        Step::Dead
+    }
+
     #[cold]
     fn after_panic(&self, engine: &Arc<Engine>, record: &RawRef) -> Step {
-        if record.entry.kind == Kind::Consuming {
-            self.inner().state = std::ptr::null_mut();
-            let cause = format!("{} panicked while it consumed it", record.entry.name);
-            life::end(engine, self.local, self.actor, self.inner(), &cause);
-            return Step::Dead;
-        }
         if !self.actor.more.get().is_some_and(|m| m.restart_on_panic) {
             return Step::Done;
         }
@@ -385,38 +481,64 @@ fn access(kind: Kind) -> Access {
     }
 }
 
-/// Runs a claimed call with the actor's state; whether it panicked.
+/// Runs a claimed call with the actor's state.
 #[inline]
-fn execute(engine: &Arc<Engine>, local: &Local, record: &RawRef, state: StateRef) -> bool {
-    let Run::Sync(run) = record.entry.run else { return false };
+fn perform(local: &Local, record: &RawRef, state: StateRef) -> std::thread::Result<Outcome> {
+    let Run::Sync(run) = record.entry.run else {
+        return Ok(Ok(()));
+    };
     let before = local.current.replace(std::ptr::from_ref(&**record));
+    // SAFETY: claimed, and out of the mailbox, so the link is ours: see `Local::each_current`.
+    unsafe { record.set_outer(before) };
     let hold = local.hold();
     // SAFETY: claimed; the state is this actor's, alive, and access to it was admitted.
-    let outcome: std::thread::Result<Outcome> =
-        catch_unwind(AssertUnwindSafe(|| unsafe { run(local, record, state) }));
+    let outcome = catch_unwind(AssertUnwindSafe(|| unsafe { run(local, record, state) }));
     drop(hold);
     local.current.set(before);
-    let panicked = outcome.is_err();
-    engine.settle(local, record, outcome);
-    panicked
+    outcome
 }
 
 /// Runs a shared call apart from the drainer: the gate has let it in.
 pub(in super::super) fn run_apart(engine: &Arc<Engine>, local: &Local, record: &RawRef) {
     let Some(actor) = record.target() else { return };
     if record.claim() {
-        // SAFETY: the gate keeps exclusive calls and death away while shared calls run, so the field is not written.
-        let state = StateRef(unsafe { (*actor.inner.get()).state });
-        let panicked = execute(engine, local, record, state);
-        if panicked && let Some(more) = actor.more.get() && more.restart_on_panic {
-            life::condemn(actor, true, &format!("{} panicked", record.entry.name));
+        // The gate keeps exclusive calls and death away while shared calls run.
+        let state = StateRef(actor.state.load(Ordering::Relaxed));
+        let outcome = perform(local, record, state);
+        if outcome.is_err() {
+            method_panicked(actor, record);
         }
+        engine.settle(local, record, outcome);
     }
     leave(engine, local, actor, access(record.entry.kind));
 }
 
+/// A call that runs apart from the drainer panicked. To be said before the call is settled, so that whoever sees the
+/// failure meets the actor after its restart.
+#[cold]
+pub(in super::super) fn method_panicked(actor: &ActorRef, record: &Record) {
+    if actor.more.get().is_some_and(|m| m.restart_on_panic) {
+        life::condemn(actor, true, &format!("{} panicked", record.entry.name));
+    }
+}
+
+/// Why an async call under way must end now: its actor is to die or to be made again.
+#[cfg(feature = "async")]
+pub(in super::super) fn interrupted(actor: &ActorRef) -> Option<crate::base::Error> {
+    let more = actor.more.get()?;
+    (more.verdict.load(Ordering::SeqCst) != LIVE).then(|| {
+        let sentence = more.sentence.lock().clone();
+        actor.died_of(sentence)
+    })
+}
+
 /// A call that ran apart has ended: whoever waits for the gate goes on.
-pub(in super::super) fn leave(engine: &Arc<Engine>, local: &Local, actor: &ActorRef, access: Access) {
+pub(in super::super) fn leave(
+    engine: &Arc<Engine>,
+    local: &Local,
+    actor: &ActorRef,
+    access: Access,
+) {
     let Some(more) = actor.more.get() else { return };
     let Some(gate) = more.gate.get() else { return };
     let (resume, idle) = {
@@ -424,8 +546,19 @@ pub(in super::super) fn leave(engine: &Arc<Engine>, local: &Local, actor: &Actor
         let resume = gate.leave(access);
         (resume, !gate.busy())
     };
-    if resume || (idle && more.verdict.load(Ordering::Acquire) != 0) {
+    if idle && actor.life() == Life::Dead {
+        // The runtime closed while it ran.
+        life::drop_state(actor);
+    } else if resume || (idle && more.verdict.load(Ordering::SeqCst) != LIVE) {
         engine.push_actor(local, actor.clone());
+    }
+}
+
+/// Gives up a shared call that the gate has let in and nobody has begun: the runtime closes.
+pub(in super::super) fn forsake_apart(engine: &Arc<Engine>, local: &Local, record: &RawRef) {
+    engine.fail_queued(local, record, crate::base::Error::ShutDown);
+    if let Some(actor) = record.target() {
+        leave(engine, local, actor, access(record.entry.kind));
     }
 }
 
@@ -440,10 +573,17 @@ impl ActorRef {
     /// See [`ActorCell::call_is_ready`]; wakes the drainer if it holds the call.
     pub(in super::super) fn call_ready(&self, local: &Local, record: &RawRef) {
         self.call_is_ready(record);
+        if self.life() == Life::Dead {
+            return;
+        }
         let more = self.more();
         more.resolved.lock().push((record.caller, record.id));
         let engine = Arc::clone(&local.engine);
         let poke = super::mailbox::control(local, self, false);
         engine.post(local, self, poke);
+        if finished(record.state()) && more.gate.get().is_some_and(|g| g.lock().parked()) {
+            // Cancelled; it may be the very one that the gate waits for, with others behind it.
+            engine.push_actor(local, self.clone());
+        }
     }
 }
