@@ -157,8 +157,9 @@ impl Crew {
             .stack_size(super::stack::EXECUTOR_STACK)
             .spawn(move || {
                 let local = Local::for_executor(&engine, generation);
-                engine.work(&local);
-                engine.crew.total.fetch_sub(1, Ordering::SeqCst);
+                if !engine.work(&local) {
+                    engine.crew.total.fetch_sub(1, Ordering::SeqCst);
+                }
             });
         match spawned {
             Ok(handle) => {
@@ -244,6 +245,14 @@ impl Crew {
         total > self.target && total - self.blocked.load(Ordering::Relaxed).min(total) > self.target
     }
 
+    /// Takes a thread that wants to end out of the count, if there are more than there should be: two that look at once
+    /// must not both take themselves for the one too many.
+    fn retire(&self) -> bool {
+        let blocked = self.blocked.load(Ordering::SeqCst);
+        let spare = |total: usize| total.checked_sub(1).filter(|left| left.saturating_sub(blocked) >= self.target);
+        self.total.fetch_update(Ordering::SeqCst, Ordering::SeqCst, spare).is_ok()
+    }
+
     /// How many threads there are.
     pub(super) fn threads(&self) -> usize {
         self.total.load(Ordering::Relaxed)
@@ -270,8 +279,8 @@ struct Others {
 }
 
 impl Engine {
-    /// An executor's life.
-    fn work(self: &Arc<Engine>, local: &Rc<Local>) {
+    /// An executor's life. Whether it retired, and so is counted no more.
+    fn work(self: &Arc<Engine>, local: &Rc<Local>) -> bool {
         set_timer_slack();
         let mut others = Others {
             seen: u64::MAX,
@@ -281,9 +290,9 @@ impl Engine {
         };
         let mut spin = Spin::new();
         let mut searching = false;
-        loop {
+        let retired = loop {
             if self.is_closing() {
-                break;
+                break false;
             }
             match self.find(local, &mut others) {
                 Some(job) => {
@@ -310,11 +319,11 @@ impl Engine {
                     match self.idle(local, &mut spin) {
                         Idle::Look => {}
                         Idle::Search => searching = true,
-                        Idle::Retire => break,
+                        Idle::Retire => break true,
                     }
                 }
             }
-        }
+        };
         if searching {
             self.crew.idlers.fetch_sub(SEARCHING, Ordering::SeqCst);
         }
@@ -322,6 +331,7 @@ impl Engine {
         if self.is_closing() {
             self.drain_local(local);
         }
+        retired
     }
 
     fn run(self: &Arc<Engine>, local: &Local, job: Job) {
@@ -559,7 +569,7 @@ impl Engine {
             }
             if bunk.napping.load(Ordering::Relaxed) == 0 {
                 if crew.surplus() && self.look().1 == 0 && get_up(ASLEEP) {
-                    return Idle::Retire;
+                    return if crew.retire() { Idle::Retire } else { Idle::Look };
                 }
                 continue;
             }
@@ -593,7 +603,7 @@ enum Idle {
     Look,
     /// Look again; counted as searching.
     Search,
-    /// End: there are too many.
+    /// End: there are too many, and this one is counted no more.
     Retire,
 }
 
