@@ -238,6 +238,33 @@ fn bytes_from_outside_are_refused_or_sound() {
     });
 }
 
+#[value]
+#[rkyv(
+    serialize_bounds(__S: rkyv::ser::Writer, __S::Error: rkyv::rancor::Source),
+    deserialize_bounds(__D::Error: rkyv::rancor::Source),
+    bytecheck(bounds(__C: rkyv::validation::ArchiveContext, __C::Error: rkyv::rancor::Source))
+)]
+struct Nested {
+    #[rkyv(omit_bounds)]
+    next: Option<Box<Nested>>,
+    x: u32,
+}
+
+#[test]
+fn bytes_from_outside_cannot_exhaust_the_stack() {
+    shared(|_| {
+        let made = (0..100).fold(Nested { next: None, x: 7 }, |inner, x| Nested { next: Some(Box::new(inner)), x });
+        let bytes = mobula::view(&mobula::put(&made).unwrap()).unwrap().bytes().to_vec();
+        let back = mobula::get(mobula::put_archived::<Nested>(&bytes).unwrap()).unwrap();
+        assert_eq!((back.x, back.next.unwrap().x), (99, 98));
+        // Each node says "another one just before me", a million times.
+        let size = size_of::<Archived<Nested>>();
+        let node = &bytes[bytes.len() - size..];
+        let crafted = [vec![0; size], node.repeat(1_000_000)].concat();
+        is_decode(&mobula::put_archived::<Nested>(&crafted).map(drop).unwrap_err());
+    });
+}
+
 #[remote]
 fn read_refs(v: Vec<ObjectRef<u64>>) -> usize {
     v.len()

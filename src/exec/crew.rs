@@ -152,8 +152,9 @@ impl Crew {
             .stack_size(super::stack::EXECUTOR_STACK)
             .spawn(move || {
                 let local = Local::for_executor(&engine, generation);
-                engine.work(&local);
-                engine.crew.total.fetch_sub(1, Ordering::SeqCst);
+                if !engine.work(&local) {
+                    engine.crew.total.fetch_sub(1, Ordering::SeqCst);
+                }
             });
         match spawned {
             Ok(handle) => {
@@ -237,6 +238,14 @@ impl Crew {
     pub(super) fn surplus(&self) -> bool {
         let total = self.total.load(Ordering::Relaxed);
         total > self.target && total - self.blocked.load(Ordering::Relaxed).min(total) > self.target
+    }
+
+    /// Takes a thread that wants to end out of the count, if there are more than there should be: two that look at once
+    /// must not both take themselves for the one too many.
+    pub(super) fn retire(&self) -> bool {
+        let blocked = self.blocked.load(Ordering::SeqCst);
+        let spare = |total: usize| total.checked_sub(1).filter(|left| left.saturating_sub(blocked) >= self.target);
+        self.total.fetch_update(Ordering::SeqCst, Ordering::SeqCst, spare).is_ok()
     }
 
     /// How many threads there are.

@@ -38,15 +38,15 @@ struct Others {
 }
 
 impl Engine {
-    /// An executor's life.
-    pub(super) fn work(self: &Arc<Engine>, local: &Rc<Local>) {
+    /// An executor's life. Whether it retired, and so is counted no more.
+    pub(super) fn work(self: &Arc<Engine>, local: &Rc<Local>) -> bool {
         set_timer_slack();
         let mut others = Others { seen: u64::MAX, outboxes: Vec::new(), executors: 0, next: 0 };
         let mut spin = Spin::new();
         let mut searching = false;
-        loop {
+        let retired = loop {
             if self.is_closing() {
-                break;
+                break false;
             }
             match self.find(local, &mut others) {
                 Some(job) => {
@@ -73,11 +73,11 @@ impl Engine {
                     match self.idle(local, &mut spin) {
                         Idle::Look => {}
                         Idle::Search => searching = true,
-                        Idle::Retire => break,
+                        Idle::Retire => break true,
                     }
                 }
             }
-        }
+        };
         if searching {
             self.crew.idlers.fetch_sub(SEARCHING, Ordering::SeqCst);
         }
@@ -85,6 +85,7 @@ impl Engine {
         if self.is_closing() {
             self.drain_local(local);
         }
+        retired
     }
 
     fn run(self: &Arc<Engine>, local: &Local, job: Job) {
@@ -322,7 +323,7 @@ impl Engine {
             }
             if bunk.napping.load(Ordering::Relaxed) == 0 {
                 if crew.surplus() && self.look().1 == 0 && get_up(ASLEEP) {
-                    return Idle::Retire;
+                    return if crew.retire() { Idle::Retire } else { Idle::Look };
                 }
                 continue;
             }
@@ -356,7 +357,7 @@ enum Idle {
     Look,
     /// Look again; counted as searching.
     Search,
-    /// End: there are too many.
+    /// End: there are too many, and this one is counted no more.
     Retire,
 }
 

@@ -3,7 +3,12 @@
 //! Invariant: unvalidated access is for bytes that this process wrote through [`super::Ser`]; everything else goes
 //! through [`check`] once, before it is sealed. Left out: shared pointers.
 
+use std::num::NonZeroUsize;
+
 use rkyv::rancor::{self, Strategy};
+use rkyv::validation::Validator;
+use rkyv::validation::archive::ArchiveValidator;
+use rkyv::validation::shared::SharedValidator;
 
 use super::ser::root_pos;
 use super::{Archived, Cap, CodecError, Value};
@@ -52,6 +57,10 @@ pub unsafe fn decode<T: Value>(bytes: &[u8], caps: &[Cap]) -> Result<T, CodecErr
         .map_err(|e| CodecError::Refused(e.to_string()))
 }
 
+/// How deep values in bytes from outside may nest. Reading goes down recursively: a few crafted
+/// megabytes of boxes in boxes would overflow the stack.
+const MAX_DEPTH: NonZeroUsize = NonZeroUsize::new(256).unwrap();
+
 /// Whether `bytes` are an archive of `T`; touches every byte that the archive refers to.
 ///
 /// Fails when they are too short, not aligned for `T`, or hold anything that is not a `T`.
@@ -63,7 +72,9 @@ pub fn check<T: Value>(bytes: &[u8]) -> Result<(), CodecError> {
             size_of::<Archived<T>>()
         )));
     }
-    rkyv::access::<Archived<T>, rancor::Error>(bytes)
+    let archive = ArchiveValidator::with_max_depth(bytes, Some(MAX_DEPTH));
+    let mut validator = Validator::new(archive, SharedValidator::new());
+    rkyv::api::access_with_context::<Archived<T>, _, rancor::Error>(bytes, &mut validator)
         .map(|_| ())
         .map_err(|e| CodecError::Refused(e.to_string()))
 }
