@@ -38,13 +38,23 @@ fn main() -> mobula::Result<()> {
     println!("squares: {:?}", mobula::get(&squares)?);
 
     let weights = mobula::put(&vec![0.5f32; 1 << 20])?;
-    println!("norm of a million weights: {}", mobula::get(norm::remote(&weights))?);
+    println!(
+        "norm of a million weights: {}",
+        mobula::get(norm::remote(&weights))?
+    );
 
     let counter = Counter::remote(10);
     counter.add(5);
     println!("counter: {}", mobula::get(counter.add(1))?);
 
-    let (ready, pending) = mobula::wait(&squares).num_returns(2).timeout(secs(1)).run()?;
-    println!("wait: {} ready, {} not asked for", ready.len(), pending.len());
+    let (ready, pending) = mobula::wait(&squares)
+        .num_returns(2)
+        .timeout(secs(1))
+        .run()?;
+    println!(
+        "wait: {} ready, {} not asked for",
+        ready.len(),
+        pending.len()
+    );
     Ok(())
 }

@@ -29,7 +29,9 @@ struct Log {
 #[remote]
 impl Log {
     pub fn new() -> Self {
-        Log { entries: Vec::new() }
+        Log {
+            entries: Vec::new(),
+        }
     }
 
     pub fn add(&mut self, who: u64, what: u64) -> u64 {
@@ -42,7 +44,11 @@ impl Log {
     }
 
     pub fn of(&self, who: u64) -> Vec<u64> {
-        self.entries.iter().filter(|e| e.0 == who).map(|e| e.1).collect()
+        self.entries
+            .iter()
+            .filter(|e| e.0 == who)
+            .map(|e| e.1)
+            .collect()
     }
 
     pub fn sum(&mut self, numbers: &[f64], text: &str) -> String {
@@ -85,7 +91,10 @@ struct Relay {
 #[remote]
 impl Relay {
     pub fn new() -> Self {
-        Relay { next: None, log: None }
+        Relay {
+            next: None,
+            log: None,
+        }
     }
 
     pub fn link(&mut self, next: Handle<Relay>) {
@@ -156,7 +165,10 @@ fn each_caller_is_served_in_its_order() {
         });
         for who in 0..8 {
             let got = mobula::get(log.of(who)).unwrap();
-            let wrong = got.iter().zip(0..).position(|(what, expected)| *what != expected);
+            let wrong = got
+                .iter()
+                .zip(0..)
+                .position(|(what, expected)| *what != expected);
             assert_eq!((got.len(), wrong), (10_000, None), "of caller {who}");
         }
     });
@@ -172,7 +184,9 @@ fn a_call_without_its_argument_holds_back_its_own_caller_only() {
         let first = log.add(1, &late);
         let second = log.add(1, 2);
         let other = std::thread::scope(|s| {
-            s.spawn(|| mobula::get(log.add(2, 7)).unwrap()).join().unwrap()
+            s.spawn(|| mobula::get(log.add(2, 7)).unwrap())
+                .join()
+                .unwrap()
         });
         assert_eq!(other, 1, "another caller is not held back");
         assert!(!first.is_ready() && !second.is_ready());
@@ -281,18 +295,35 @@ fn failures_and_panics_are_the_calls_own() {
         let log = Log::remote();
         let e = mobula::get(log.fail("not today".to_string())).unwrap_err();
         let failure = e.failure().expect("a failure");
-        assert_eq!((failure.kind, failure.message.as_str()), (mobula::FailureKind::Returned, "not today"));
+        assert_eq!(
+            (failure.kind, failure.message.as_str()),
+            (mobula::FailureKind::Returned, "not today")
+        );
         assert_eq!(failure.function, "actors::Log::fail");
         let e = mobula::get(log.blow()).unwrap_err();
         let failure = e.failure().expect("a failure");
-        assert_eq!((failure.kind, failure.message.as_str()), (mobula::FailureKind::Panicked, "blown"));
-        assert!(failure.location.contains("tests/actors.rs"), "{}", failure.location);
-        assert_eq!(mobula::get(log.add(1, 1)).unwrap(), 2, "the state is as it was");
+        assert_eq!(
+            (failure.kind, failure.message.as_str()),
+            (mobula::FailureKind::Panicked, "blown")
+        );
+        assert!(
+            failure.location.contains("tests/actors.rs"),
+            "{}",
+            failure.location
+        );
+        assert_eq!(
+            mobula::get(log.add(1, 1)).unwrap(),
+            2,
+            "the state is as it was"
+        );
 
         let e = mobula::get(log.finish_badly()).unwrap_err();
         assert_eq!(e.failure().unwrap().message, "no good end");
         let e = died(&mobula::get(log.entries()).unwrap_err());
-        assert!(e.contains("finish_badly panicked while it consumed it"), "{e}");
+        assert!(
+            e.contains("finish_badly panicked while it consumed it"),
+            "{e}"
+        );
     });
 }
 
@@ -378,7 +409,11 @@ struct Holder {
 
 #[remote]
 fn add_through(holder: Holder, what: u64) -> mobula::Result<u64> {
-    let all = holder.many.iter().chain(holder.named.values()).chain([&holder.one]);
+    let all = holder
+        .many
+        .iter()
+        .chain(holder.named.values())
+        .chain([&holder.one]);
     let refs: Vec<_> = all.map(|log| log.add(5, what)).collect();
     mobula::get(&refs).map(|n| n.len() as u64)
 }
@@ -388,8 +423,15 @@ fn handles_travel_in_values() {
     runtime();
     within(20, || {
         let log = Log::remote();
-        let named = HashMap::from([("x".to_string(), log.clone()), ("y".to_string(), log.clone())]);
-        let holder = Holder { one: log.clone(), many: vec![log.clone(); 3], named };
+        let named = HashMap::from([
+            ("x".to_string(), log.clone()),
+            ("y".to_string(), log.clone()),
+        ]);
+        let holder = Holder {
+            one: log.clone(),
+            many: vec![log.clone(); 3],
+            named,
+        };
         assert_eq!(mobula::get(add_through::remote(&holder, 1)).unwrap(), 6);
         let stored = mobula::put(&holder).unwrap();
         drop(holder);
@@ -447,24 +489,42 @@ fn names_are_taken_given_and_found() {
         }
         let refused = Log::options().name("actors/hits").remote();
         let e = died(&mobula::get(refused.entries()).unwrap_err());
-        assert!(e.contains("could not be created") && e.contains("belongs to a living"), "{e}");
+        assert!(
+            e.contains("could not be created") && e.contains("belongs to a living"),
+            "{e}"
+        );
 
         match Relay::named("actors/hits").unwrap_err() {
-            Error::WrongActorType { expected, found, .. } => {
+            Error::WrongActorType {
+                expected, found, ..
+            } => {
                 assert_eq!((expected, found), ("actors::Relay", "actors::Log"));
             }
             other => panic!("{other:?}"),
         }
-        let other = Relay::options().name("actors/hits").get_or_create(true).try_remote();
+        let other = Relay::options()
+            .name("actors/hits")
+            .get_or_create(true)
+            .try_remote();
         assert!(matches!(other, Err(Error::WrongActorType { .. })));
-        assert!(matches!(Log::named("actors/none"), Err(Error::NoSuchActor { .. })));
+        assert!(matches!(
+            Log::named("actors/none"),
+            Err(Error::NoSuchActor { .. })
+        ));
 
         // With the last handle the name goes, at once.
         drop((hits, again));
-        assert!(matches!(Log::named("actors/hits"), Err(Error::NoSuchActor { .. })));
+        assert!(matches!(
+            Log::named("actors/hits"),
+            Err(Error::NoSuchActor { .. })
+        ));
         let fresh = Log::options().name("actors/hits").try_remote().unwrap();
         assert_eq!(mobula::get(fresh.entries()).unwrap(), []);
-        assert_eq!(Log::named("actors/hits").unwrap(), fresh, "the old one took its own name with it");
+        assert_eq!(
+            Log::named("actors/hits").unwrap(),
+            fresh,
+            "the old one took its own name with it"
+        );
     });
 }
 
@@ -539,7 +599,10 @@ fn a_held_call_can_be_cancelled_and_frees_those_behind_it() {
 fn a_full_mailbox_fails_the_call_with_numbers() {
     runtime();
     within(20, || {
-        let log = Log::options().max_pending(2).when_full(WhenFull::Fail).remote();
+        let log = Log::options()
+            .max_pending(2)
+            .when_full(WhenFull::Fail)
+            .remote();
         let gate = gates::new();
         let running = log.hold(gate);
         gates::await_reached(gate, 1);

@@ -31,7 +31,9 @@ pub struct ActorPool<A: Actor> {
 impl<A: Actor> ActorPool<A> {
     /// A pool of these actors.
     pub fn new(actors: impl IntoIterator<Item = Handle<A>>) -> ActorPool<A> {
-        ActorPool { free: actors.into_iter().collect() }
+        ActorPool {
+            free: actors.into_iter().collect(),
+        }
     }
 
     /// Adds an actor.
@@ -106,7 +108,8 @@ impl<A: Actor> ActorPool<A> {
         while outcome.is_ok() && !running.is_empty() {
             outcome = self.collect(&mut running, &mut done);
         }
-        self.free.extend(running.into_iter().map(|(_, actor, _)| actor));
+        self.free
+            .extend(running.into_iter().map(|(_, actor, _)| actor));
         outcome
     }
 
@@ -118,7 +121,9 @@ impl<A: Actor> ActorPool<A> {
     ) -> Result<()> {
         let refs: Vec<ObjectRef<T>> = running.iter().map(|(_, _, r)| r.clone()).collect();
         wait(&refs).run()?;
-        let ready = running.extract_if(.., |(_, _, r)| r.is_ready()).collect::<Vec<_>>();
+        let ready = running
+            .extract_if(.., |(_, _, r)| r.is_ready())
+            .collect::<Vec<_>>();
         let mut outcome = Ok(());
         for (i, actor, r) in ready {
             self.free.push_back(actor);

@@ -21,7 +21,9 @@ pub fn cancel<T>(r: &ObjectRef<T>) -> Result<Cancel> {
 }
 
 fn current<R>(f: impl FnOnce(&exec::cell::Record) -> R) -> Option<R> {
-    local::with(|local: &Local| local.current_record(f)).ok().flatten()
+    local::with(|local: &Local| local.current_record(f))
+        .ok()
+        .flatten()
 }
 
 /// Whether the call that runs here was told to cancel.
@@ -42,5 +44,7 @@ pub fn check_cancelled() -> Result<()> {
 
 /// The ids of the GPUs that the call running here was given; empty if it asked for none.
 pub fn gpu_ids() -> Vec<u32> {
-    current(|r| r.extra().and_then(|e| e.gpus.get().cloned())).flatten().unwrap_or_default()
+    current(|r| r.extra().and_then(|e| e.gpus.get().cloned()))
+        .flatten()
+        .unwrap_or_default()
 }

@@ -34,7 +34,8 @@ pub fn get<G: Get>(refs: G) -> Result<G::Output> {
     refs.get_until(None)
 }
 
-/// As [`get`], but gives up after `timeout`, saying what was awaited and in which state it was.
+/// As [`get`], but gives up after `timeout`, saying what was awaited and in which state it was. The call is never run right
+/// here, since it could not be left in time: another thread runs it.
 ///
 /// # Errors
 /// Also [`Error::Timeout`](crate::Error::Timeout); the call goes on, and can be awaited again.
@@ -68,8 +69,9 @@ fn many<T: Value>(refs: &[ObjectRef<T>], deadline: Option<Instant>) -> Result<Ve
     for r in refs {
         if cell::phase(r.raw.state()) < Phase::Done {
             // One of them failed, which is why the wait ended: it is the one to tell of.
-            if let Some(failed) =
-                refs.iter().find(|r| cell::phase(r.raw.state()) == Phase::Failed)
+            if let Some(failed) = refs
+                .iter()
+                .find(|r| cell::phase(r.raw.state()) == Phase::Failed)
             {
                 return Err(failed.raw.error());
             }

@@ -43,7 +43,9 @@ pub struct Handle<A: Actor> {
 
 impl<A: Actor> Handle<A> {
     pub(super) fn new(raw: RawHandle) -> Handle<A> {
-        Handle { methods: A::Methods::from_raw(raw) }
+        Handle {
+            methods: A::Methods::from_raw(raw),
+        }
     }
 
     fn raw(&self) -> &RawHandle {

@@ -5,7 +5,7 @@
 
 use std::marker::PhantomData;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use rkyv::rancor::{self, Source, Strategy};
 use rkyv::{Archive, Deserialize, Place, Serialize};
@@ -37,7 +37,10 @@ pub struct ObjectRef<T> {
 impl<T> ObjectRef<T> {
     #[inline]
     pub(super) fn new(raw: RawRef) -> ObjectRef<T> {
-        ObjectRef { raw, kind: PhantomData }
+        ObjectRef {
+            raw,
+            kind: PhantomData,
+        }
     }
 
     #[cold]
@@ -84,7 +87,11 @@ impl<T> Eq for ObjectRef<T> {}
 impl<T> std::fmt::Debug for ObjectRef<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let phase = cell::phase(self.raw.state());
-        write!(f, "ObjectRef({:#x} of {}, {phase:?})", self.raw.id, self.raw.entry.name)
+        write!(
+            f,
+            "ObjectRef({:#x} of {}, {phase:?})",
+            self.raw.id, self.raw.entry.name
+        )
     }
 }
 
@@ -94,22 +101,38 @@ impl<T: Value> Future for ObjectRef<T> {
     /// Never runs the call in place: an executor does.
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<T>> {
         let this = &*self;
-        let key = std::ptr::from_ref(this).addr();
-        if !this.is_ready() {
-            this.raw.remove_waiter(key);
-            let waiter = Waiter::new(key, WaiterKind::Waker(cx.waker().clone()));
-            if this.raw.add_waiter(waiter).is_ok() {
-                return match local::with(|local| local.engine.hurry()) {
-                    Ok(()) => Poll::Pending,
-                    // Whoever shut the runtime down fails what was queued; what runs on still ends.
-                    Err(_) if cell::phase(this.raw.state()) == Phase::Running => Poll::Pending,
-                    Err(_) if this.is_ready() => Poll::Ready(call::read(&this.raw)),
-                    Err(e) => Poll::Ready(Err(e)),
-                };
-            }
+        if !this.is_ready() && enter(&this.raw, cx.waker()) {
+            return match local::with(|local| local.engine.hurry()) {
+                Ok(()) => Poll::Pending,
+                // Whoever shut the runtime down fails what was queued; what runs on still ends.
+                Err(_) if cell::phase(this.raw.state()) == Phase::Running => Poll::Pending,
+                Err(_) if this.is_ready() => Poll::Ready(call::read(&this.raw)),
+                Err(e) => Poll::Ready(Err(e)),
+            };
         }
         Poll::Ready(call::read(&this.raw))
     }
+}
+
+/// Enters a waker into the record's list, once a task: futures move and are dropped, so it is the task that is known
+/// again. False if the call has ended.
+fn enter(raw: &RawRef, waker: &Waker) -> bool {
+    // Odd, so that it is nobody's address.
+    let key = (waker.data().addr() ^ std::ptr::from_ref(waker.vtable()).addr()) | 1;
+    let before = raw.remove_waiter(key);
+    let entered = raw.add_waiter(Waiter::new(key, WaiterKind::Waker(waker.clone()))).is_ok();
+    let Some(before) = before else { return entered };
+    let WaiterKind::Waker(other) = &before.kind else { return entered };
+    // Another future of this task relied on the entry; or it is another task's whose key is the same.
+    if !entered {
+        other.wake_by_ref();
+    } else if !other.will_wake(waker)
+        && let Err(ended) = raw.add_waiter(before)
+        && let WaiterKind::Waker(other) = ended.kind
+    {
+        other.wake();
+    }
+    entered
 }
 
 /// `(&r).await` leaves the reference usable.

@@ -7,10 +7,10 @@ pub use super::{ActorOptions, Arg, Handle, ObjectRef, TaskOptions};
 pub use crate::base::{Defaults, Result};
 pub use crate::exec::RawHandle;
 pub use crate::exec::call::CallError as Failure;
-use crate::exec::call::{CallWriter, Params as _};
+use crate::exec::call::CallWriter;
 pub use crate::exec::call::{InPlace, Owned, Params, Slice, Text};
-pub use crate::exec::engine::failure;
 pub use crate::exec::entry::{ActorEntry, ActorRegistration, FnEntry, Registration};
+pub use crate::exec::failure;
 use crate::exec::options::{Options, task_extra};
 pub use crate::exec::tasks::{
     Actor, ActorMethods, ConsumingMethod, ExclusiveMethod, Method, SharedMethod, SyncTask, Task,
@@ -29,6 +29,9 @@ pub trait DefaultsFallback {
     const __MOBULA_DEFAULTS: Defaults = Defaults::NONE;
 }
 impl<T: ?Sized> DefaultsFallback for T {}
+
+/// Says that `T` is a value, or why it is not, at the place that the macro names.
+pub const fn is_value<T: crate::value::Value>() {}
 
 /// A call with the attribute's options.
 #[inline]
@@ -115,12 +118,16 @@ fn make<A: Actor, B: Args<A::Params>>(options: Option<&Options>, args: B) -> Res
 /// A handle to the living actor of this name.
 pub fn named<A: Actor>(name: &str) -> Result<Handle<A>> {
     let found = local::with(|local| local.engine.named(name))?;
-    let missing = || crate::base::Error::NoSuchActor { name: name.to_owned() };
+    let missing = || crate::base::Error::NoSuchActor {
+        name: name.to_owned(),
+    };
     let found = found.ok_or_else(missing)?;
     if !std::ptr::eq(found.entry(), A::ENTRY) {
         return Err(actor::wrong_type(name, A::ENTRY, &found));
     }
-    RawHandle::upgrade(&found).map(Handle::new).ok_or_else(missing)
+    RawHandle::upgrade(&found)
+        .map(Handle::new)
+        .ok_or_else(missing)
 }
 
 /// Runs a future on this thread.

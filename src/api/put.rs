@@ -49,7 +49,10 @@ fn slice_object<T: Native>(numbers: &[T], origin: Origin) -> Result<RawRef> {
         let mut draft = local.engine.store().create(size, origin)?;
         draft.write_at(0, value::number_bytes(numbers));
         value::vec_root::<T>(&mut draft, numbers.len());
-        Ok(cell::with_stored_value(call::object_blank(local, None), draft.seal()))
+        Ok(cell::with_stored_value(
+            call::object_blank(local, None),
+            draft.seal(),
+        ))
     })?
 }
 
@@ -96,7 +99,11 @@ pub fn create<T: Native>(len: usize) -> Result<Writing<T>> {
     let origin = Origin::Create(Location::caller());
     let (size, _) = value::vec_layout::<T>(len).ok_or_else(too_many::<T>)?;
     let draft = local::with(|local| local.engine.store().create(size, origin))??;
-    Ok(Writing { draft, len, kind: PhantomData })
+    Ok(Writing {
+        draft,
+        len,
+        kind: PhantomData,
+    })
 }
 
 /// Numbers in shared memory that are being written; see [`create`]. Dropping it frees them.
@@ -157,6 +164,9 @@ pub fn put_archived<T: Value>(bytes: &[u8]) -> Result<ObjectRef<T>> {
         draft.write_at(0, bytes);
         let sealed = draft.seal();
         value::check::<T>(&sealed).map_err(|e| call::decode_error::<T>(&e))?;
-        Ok(ObjectRef::new(cell::with_stored_value(call::object_blank(local, None), sealed)))
+        Ok(ObjectRef::new(cell::with_stored_value(
+            call::object_blank(local, None),
+            sealed,
+        )))
     })?
 }

@@ -11,7 +11,6 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::{Handle, ObjectRef, get, get_timeout};
-use crate as mobula;
 use crate::base::Result;
 use crate::value::Value;
 
@@ -36,7 +35,10 @@ pub struct Queue<T: 'static> {
 
 impl<T: 'static> Clone for Queue<T> {
     fn clone(&self) -> Queue<T> {
-        Queue { actor: self.actor.clone(), kind: PhantomData }
+        Queue {
+            actor: self.actor.clone(),
+            kind: PhantomData,
+        }
     }
 }
 
@@ -57,7 +59,10 @@ impl<T: Value> Queue<T> {
         let actor = QueueActor::options()
             .max_concurrency(u32::MAX)
             .remote(u64::try_from(capacity.max(1)).unwrap_or(u64::MAX));
-        Queue { actor, kind: PhantomData }
+        Queue {
+            actor,
+            kind: PhantomData,
+        }
     }
 
     /// Puts an item at the end. Blocks while the queue is full.
@@ -74,7 +79,9 @@ impl<T: Value> Queue<T> {
     /// # Errors
     /// As for [`put`](Self::put).
     pub fn put_ref(&self, item: &ObjectRef<T>) -> Result<()> {
-        get(self.actor.put(ObjectRef::<Opaque>::new(item.raw.clone()).wrapped()))
+        get(self
+            .actor
+            .put(ObjectRef::<Opaque>::new(item.raw.clone()).wrapped()))
     }
 
     /// Takes the first item. Blocks while the queue is empty.
@@ -224,7 +231,10 @@ pub struct QueueActor {
 impl QueueActor {
     /// An empty one.
     pub fn new(capacity: u64) -> QueueActor {
-        QueueActor { capacity, inner: Mutex::default() }
+        QueueActor {
+            capacity,
+            inner: Mutex::default(),
+        }
     }
 
     /// Waits for room and adds an item.

@@ -25,7 +25,10 @@ pub fn view<T: Value>(object: &ObjectRef<T>) -> Result<View<T>> {
     if cell::phase(object.raw.state()) != Phase::Done {
         return Err(object.raw.error());
     }
-    Ok(View { raw: object.raw.clone(), kind: PhantomData })
+    Ok(View {
+        raw: object.raw.clone(),
+        kind: PhantomData,
+    })
 }
 
 /// A value read where it lies: derefs to its archived form, whose fields, strings and maps are used like the original's.

@@ -26,7 +26,11 @@ pub const fn secs(n: u64) -> Duration {
 /// # Ok::<(), mobula::Error>(())
 /// ```
 pub fn wait<T>(refs: &[ObjectRef<T>]) -> Wait<'_, T> {
-    Wait { refs, num_returns: 1, timeout: None }
+    Wait {
+        refs,
+        num_returns: 1,
+        timeout: None,
+    }
 }
 
 /// A wait for some of many calls.
@@ -60,13 +64,20 @@ impl<T> Wait<'_, T> {
     /// [`Error::NotInitialized`] or [`Error::ShutDown`] without a runtime. Running out of time is none.
     pub fn run(self) -> Result<(Vec<ObjectRef<T>>, Vec<ObjectRef<T>>)> {
         let enough = self.num_returns.min(self.refs.len());
-        let mut ended = self.refs.iter().filter(|r| r.is_ready()).take(enough).count();
+        let mut ended = self
+            .refs
+            .iter()
+            .filter(|r| r.is_ready())
+            .take(enough)
+            .count();
         if ended < enough && self.timeout != Some(Duration::ZERO) {
             let deadline = self.timeout.and_then(|t| Instant::now().checked_add(t));
             let raws: Vec<&RawRef> = self.refs.iter().map(|r| &r.raw).collect();
             let waited = local::with(|local| {
                 local.engine.hurry();
-                local.engine.sleep_for(local, &raws, enough, false, deadline)
+                local
+                    .engine
+                    .sleep_for(local, &raws, enough, false, deadline)
             })?;
             match waited {
                 Ok(()) | Err(Error::Timeout { .. }) => {}

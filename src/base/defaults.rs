@@ -66,8 +66,15 @@ mod tests {
 
     #[test]
     fn the_first_word_wins_and_the_second_fills_gaps() {
-        let a = Defaults { num_cpus: Some(2.0), ..Defaults::NONE };
-        let b = Defaults { num_cpus: Some(1.0), max_restarts: Some(3), ..Defaults::NONE };
+        let a = Defaults {
+            num_cpus: Some(2.0),
+            ..Defaults::NONE
+        };
+        let b = Defaults {
+            num_cpus: Some(1.0),
+            max_restarts: Some(3),
+            ..Defaults::NONE
+        };
         let both = a.over(b);
         assert_eq!(both.num_cpus, Some(2.0));
         assert_eq!(both.max_restarts, Some(3));

@@ -143,9 +143,18 @@ impl fmt::Display for Error {
         match self {
             Error::TaskFailed(e) => e.fmt(f),
             Error::DependencyFailed { cause, through } => {
-                write!(f, "could not run {}: an argument failed: {cause}", through.join(" <- "))
+                write!(
+                    f,
+                    "could not run {}: an argument failed: {cause}",
+                    through.join(" <- ")
+                )
             }
-            Error::ActorDied { actor, name, cause, restarts } => {
+            Error::ActorDied {
+                actor,
+                name,
+                cause,
+                restarts,
+            } => {
                 write!(f, "actor {actor}")?;
                 if let Some(name) = name {
                     write!(f, " \"{name}\"")?;
@@ -160,8 +169,15 @@ impl fmt::Display for Error {
                 f,
                 "the name \"{name}\" belongs to a living {actor}: choose another, or use get_or_create"
             ),
-            Error::WrongActorType { name, expected, found } => {
-                write!(f, "the actor named \"{name}\" is a {found}, not a {expected}")
+            Error::WrongActorType {
+                name,
+                expected,
+                found,
+            } => {
+                write!(
+                    f,
+                    "the actor named \"{name}\" is a {found}, not a {expected}"
+                )
             }
             Error::MailboxFull { actor, max_pending } => write!(
                 f,
@@ -179,13 +195,17 @@ impl fmt::Display for Error {
             }
             Error::Encode { value, why } => write!(f, "cannot archive a {value}: {why}"),
             Error::Deadlock { what } => write!(f, "this wait could never end: {what}"),
-            Error::DuplicateName { name, first, second } => write!(
+            Error::DuplicateName {
+                name,
+                first,
+                second,
+            } => write!(
                 f,
                 "two remote items are called `{name}`: {first} and {second}; give one of them #[remote(name = \"...\")]"
             ),
-            Error::AlreadyInitialized => {
-                f.write_str("mobula is already running in this process: keep one guard, or drop it first")
-            }
+            Error::AlreadyInitialized => f.write_str(
+                "mobula is already running in this process: keep one guard, or drop it first",
+            ),
             Error::NotInitialized => {
                 f.write_str("mobula is not running: call mobula::init() and keep what it returns")
             }

@@ -67,9 +67,16 @@ impl fmt::Display for StoreFull {
         )?;
         for (i, h) in self.holders.iter().take(5).enumerate() {
             let lead = if i == 0 { "; biggest holders: " } else { ", " };
-            write!(f, "{lead}{} bytes in {} objects {}", h.bytes, h.objects, h.origin)?;
+            write!(
+                f,
+                "{lead}{} bytes in {} objects {}",
+                h.bytes, h.objects, h.origin
+            )?;
         }
-        write!(f, "; drop references to free objects, or raise Config::object_store_memory")
+        write!(
+            f,
+            "; drop references to free objects, or raise Config::object_store_memory"
+        )
     }
 }
 

@@ -113,6 +113,7 @@ impl Gate {
     }
 
     /// Whether nothing runs and nothing is parked: the actor may be run in place, moved or dropped.
+    #[cfg(test)]
     pub const fn idle(&self) -> bool {
         !self.busy() && self.parked.is_none()
     }

@@ -311,6 +311,7 @@ impl Ledger {
     }
 
     /// How many tasks wait.
+    #[cfg(test)]
     pub fn queued(&self) -> usize {
         self.queue.len()
     }
@@ -321,6 +322,7 @@ impl Ledger {
     }
 
     /// How many leases are out, the lent ones included.
+    #[cfg(test)]
     pub fn leases(&self) -> u64 {
         self.leases
     }

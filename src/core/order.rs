@@ -107,6 +107,7 @@ impl<T> Order<T> {
     }
 
     /// How many calls are held.
+    #[cfg(test)]
     pub const fn len(&self) -> usize {
         self.len
     }

@@ -3,13 +3,12 @@
 //! Invariant: [`CallWriter`] and [`Params`] agree because both are driven by the function's parameter types; what is
 //! read is what this process wrote. Left out: what a user may pass where (`api`'s `Arg`).
 
-use std::mem::MaybeUninit;
 use std::sync::{Arc, OnceLock};
 
+use super::INLINE_MAX;
 use super::cell::{self, BODY, Blank, PAD, Phase, RawRef, Record, SLOT, Slot, SlotTag};
 use super::entry::{FnEntry, Kind};
 use super::local::Local;
-use super::{INLINE_MAX, MAX_ARGS};
 use crate::base::{Error, Failure, Origin};
 use crate::store::Draft;
 use crate::value::{Archived, Cap, Native, Place, Placed, Ser, Value, decode, root};
@@ -53,7 +52,6 @@ pub struct CallWriter<'a> {
     local: &'a Local,
     function: &'static str,
     ser: super::local::SerGuard<'a>,
-    slots: [MaybeUninit<Slot>; MAX_ARGS],
     written: usize,
     /// Some argument is a reference, so that the call may have to wait.
     pub(super) refers: bool,
@@ -70,7 +68,6 @@ impl<'a> CallWriter<'a> {
             local,
             function,
             ser,
-            slots: [const { MaybeUninit::uninit() }; MAX_ARGS],
             written: 0,
             refers: false,
             error: None,
@@ -79,7 +76,7 @@ impl<'a> CallWriter<'a> {
 
     #[inline]
     fn slot(&mut self, slot: Slot) {
-        self.slots[self.written].write(slot);
+        slot.write_to(self.ser.head_mut(BODY + self.written * SLOT, SLOT));
         self.written += 1;
     }
 
@@ -90,7 +87,11 @@ impl<'a> CallWriter<'a> {
         match self.ser.place(value) {
             Ok(Placed::Scratch) if self.ser.pos() - start <= INLINE_MAX => {
                 let end = self.ser.pos() as u32;
-                self.slot(Slot { tag: SlotTag::Inline, end, ptr: std::ptr::null_mut() });
+                self.slot(Slot {
+                    tag: SlotTag::Inline,
+                    end,
+                    ptr: std::ptr::null_mut(),
+                });
             }
             other => self.large(value, start, other),
         }
@@ -133,15 +134,27 @@ impl<'a> CallWriter<'a> {
     #[inline]
     pub fn reference(&mut self, object: RawRef) {
         self.refers = true;
-        self.slot(Slot { tag: SlotTag::Ref, end: 0, ptr: object.into_raw().cast() });
+        self.slot(Slot {
+            tag: SlotTag::Ref,
+            end: 0,
+            ptr: object.into_raw().cast(),
+        });
     }
 
     /// An argument that is a `Vec` of the values of many objects.
     pub fn references<T: Value>(&mut self, parts: Vec<RawRef>) {
         self.refers = true;
-        let many = Many { parts, joined: OnceLock::new(), join: join::<T> };
+        let many = Many {
+            parts,
+            joined: OnceLock::new(),
+            join: join::<T>,
+        };
         let ptr = Box::into_raw(Box::new(many)).cast();
-        self.slot(Slot { tag: SlotTag::Many, end: 0, ptr });
+        self.slot(Slot {
+            tag: SlotTag::Many,
+            end: 0,
+            ptr,
+        });
     }
 
     /// The finished record, and whether it holds references; or a failed one.
@@ -151,14 +164,18 @@ impl<'a> CallWriter<'a> {
             blank.refs = 1;
             return (cell::failed(blank, e), false);
         }
-        let begin = BODY + self.written * SLOT;
         blank.caps = self.ser.take_caps();
-        // SAFETY: the first `written` slots are initialised.
-        let slots = unsafe {
-            std::slice::from_raw_parts(self.slots.as_ptr().cast::<Slot>(), self.written)
+        // SAFETY: that many slots were written at the beginning, and what they own goes to the record.
+        let record = unsafe {
+            cell::with_args(
+                blank,
+                self.written,
+                self.ser.padded(BODY),
+                self.ser.pos(),
+                result_size,
+            )
         };
-        let record = cell::with_args(blank, slots, &self.ser.bytes()[begin..], result_size);
-        self.written = 0; // the record owns them now
+        self.written = 0;
         (record, self.refers)
     }
 }
@@ -166,9 +183,10 @@ impl<'a> CallWriter<'a> {
 impl Drop for CallWriter<'_> {
     #[inline]
     fn drop(&mut self) {
-        for slot in &self.slots[..self.written] {
-            // SAFETY: the first `written` slots are initialised and still ours: an error or a panic came before `finish`.
-            unsafe { drop_slot(slot.assume_init()) };
+        for i in 0..self.written {
+            let slot = Slot::read_from(self.ser.head_mut(BODY + i * SLOT, SLOT));
+            // SAFETY: written and still ours: an error or a panic came before `finish`.
+            unsafe { drop_slot(slot) };
         }
     }
 }
@@ -216,12 +234,18 @@ fn join<T: Value>(local: &Local, parts: &[RawRef]) -> Result<RawRef, Error> {
 
 /// What an archiving error looks like to the user.
 pub fn encode_error<T>(e: &crate::value::CodecError) -> Error {
-    Error::Encode { value: std::any::type_name::<T>(), why: Arc::from(e.to_string()) }
+    Error::Encode {
+        value: std::any::type_name::<T>(),
+        why: Arc::from(e.to_string()),
+    }
 }
 
 /// What a decoding error looks like to the user.
 pub fn decode_error<T>(e: &crate::value::CodecError) -> Error {
-    Error::Decode { expected: std::any::type_name::<T>(), why: Arc::from(e.to_string()) }
+    Error::Decode {
+        expected: std::any::type_name::<T>(),
+        why: Arc::from(e.to_string()),
+    }
 }
 
 /// A blank for an object that is there already.
@@ -290,7 +314,8 @@ fn store_measured<T: Value>(
     origin: Origin,
 ) -> Result<(crate::store::Sealed, Option<Box<[Cap]>>), Error> {
     let mut draft = local.engine.store().create(size, origin)?;
-    ser.write_into(value, &mut draft).map_err(|e| encode_error::<T>(&e))?;
+    ser.write_into(value, &mut draft)
+        .map_err(|e| encode_error::<T>(&e))?;
     Ok((draft.seal(), ser.take_caps()))
 }
 
@@ -342,7 +367,10 @@ pub fn read<T: Value>(record: &RawRef) -> Result<T, Error> {
 /// The value of a call that succeeded, in place. The caller knows that the record's type is `T` and its phase `Done`.
 #[inline]
 pub fn archived<T: Value>(record: &RawRef) -> &Archived<T> {
-    assert!(cell::phase(record.state()) == Phase::Done, "only values are viewed");
+    assert!(
+        cell::phase(record.state()) == Phase::Done,
+        "only values are viewed"
+    );
     // SAFETY: as in `read`.
     unsafe { root::<T>(record.bytes()) }
 }
@@ -372,7 +400,9 @@ impl<'a> ArgView<'a, '_> {
                     for part in &many.parts {
                         input(part, self.record)?;
                     }
-                    let joined = many.joined.get_or_init(|| (many.join)(self.local, &many.parts));
+                    let joined = many
+                        .joined
+                        .get_or_init(|| (many.join)(self.local, &many.parts));
                     match joined {
                         Ok(object) => Ok((object.bytes(), object.caps())),
                         Err(e) => Err(e.clone()),
@@ -394,9 +424,10 @@ fn input<'a>(object: &'a Record, of: &Record) -> Result<(&'a [u8], &'a [Cap]), E
             through.push(of.entry.name);
             Error::DependencyFailed { cause, through }
         }
-        cause => {
-            Error::DependencyFailed { cause: Arc::new(cause), through: vec![of.entry.name] }
-        }
+        cause => Error::DependencyFailed {
+            cause: Arc::new(cause),
+            through: vec![of.entry.name],
+        },
     })
 }
 

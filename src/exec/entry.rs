@@ -109,7 +109,10 @@ impl FnEntry {
     }
 
     pub(super) fn is_async(&self) -> bool {
-        matches!(self.kind, Kind::AsyncTask | Kind::AsyncExclusive | Kind::AsyncShared)
+        matches!(
+            self.kind,
+            Kind::AsyncTask | Kind::AsyncExclusive | Kind::AsyncShared
+        )
     }
 }
 
@@ -156,18 +159,22 @@ pub struct Registered {
 
 /// Every remote function, method and actor linked into this program, by name.
 pub fn registry() -> Vec<Registered> {
-    let functions = inventory::iter::<Registration>.into_iter().map(|r| Registered {
-        name: r.0.name,
-        file: r.0.file,
-        line: r.0.line,
-        actor: false,
-    });
-    let actors = inventory::iter::<ActorRegistration>.into_iter().map(|r| Registered {
-        name: r.0.name,
-        file: r.0.file,
-        line: r.0.line,
-        actor: true,
-    });
+    let functions = inventory::iter::<Registration>
+        .into_iter()
+        .map(|r| Registered {
+            name: r.0.name,
+            file: r.0.file,
+            line: r.0.line,
+            actor: false,
+        });
+    let actors = inventory::iter::<ActorRegistration>
+        .into_iter()
+        .map(|r| Registered {
+            name: r.0.name,
+            file: r.0.file,
+            line: r.0.line,
+            actor: true,
+        });
     let mut all: Vec<_> = functions.chain(actors).collect();
     all.sort();
     all
@@ -193,9 +200,19 @@ mod tests {
 
     #[test]
     fn two_of_one_name_are_refused_with_both_places() {
-        let at = |name, line| Registered { name, file: "src/a.rs", line, actor: false };
+        let at = |name, line| Registered {
+            name,
+            file: "src/a.rs",
+            line,
+            actor: false,
+        };
         check_names(&[at("a", 1), at("b", 2)]).unwrap();
-        let e = check_names(&[at("a", 1), at("b", 2), at("b", 9)]).unwrap_err().to_string();
-        assert!(e.contains("src/a.rs:2") && e.contains("src/a.rs:9") && e.contains("`b`"), "{e}");
+        let e = check_names(&[at("a", 1), at("b", 2), at("b", 9)])
+            .unwrap_err()
+            .to_string();
+        assert!(
+            e.contains("src/a.rs:2") && e.contains("src/a.rs:9") && e.contains("`b`"),
+            "{e}"
+        );
     }
 }

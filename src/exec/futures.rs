@@ -18,10 +18,36 @@ use super::cell::{CANCEL, RawRef};
 use super::engine::Engine;
 use super::entry::{FnEntry, Kind, Run};
 use super::local::{self, Local};
-use super::tasks::{AsyncExclusiveMethod, AsyncSharedMethod, AsyncTask};
+use super::tasks::{Method, Task};
 use crate::base::{Defaults, Error};
 use crate::core::gate::Kind as Access;
 use crate::value::Value;
+
+/// An `async fn`.
+pub trait AsyncTask: Task {
+    /// Calls it.
+    fn call(
+        args: <Self::Params as Params>::Decoded<'_>,
+    ) -> impl Future<Output = Result<Self::Output, CallError>> + Send;
+}
+
+/// `async` over `&mut self`.
+pub trait AsyncExclusiveMethod: Method {
+    /// Calls it.
+    fn call<'a>(
+        this: &'a mut Self::Actor,
+        args: <Self::Params as Params>::Decoded<'a>,
+    ) -> impl Future<Output = Result<Self::Output, CallError>> + Send + 'a;
+}
+
+/// `async` over `&self`.
+pub trait AsyncSharedMethod: Method {
+    /// Calls it.
+    fn call<'a>(
+        this: &'a Self::Actor,
+        args: <Self::Params as Params>::Decoded<'a>,
+    ) -> impl Future<Output = Result<Self::Output, CallError>> + Send + 'a;
+}
 
 /// A call under way.
 pub type BoxFuture = Pin<Box<dyn Future<Output = Outcome> + Send>>;
@@ -77,8 +103,12 @@ impl Futures {
     /// Ends the tokio runtime and waits until futures under way have been dropped, and so settled; a poll that does not
     /// return by `deadline` is left behind.
     pub fn shut_down(&self, deadline: Instant) {
-        let Some(runtime) = self.runtime.get().and_then(|r| r.lock().take()) else { return };
-        let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+        let Some(runtime) = self.runtime.get().and_then(|r| r.lock().take()) else {
+            return;
+        };
+        let left = deadline
+            .saturating_duration_since(Instant::now())
+            .max(Duration::from_millis(1));
         // On a thread of its own: tokio refuses to wait on a thread that is inside some runtime, as the caller may be.
         let waiter = std::thread::Builder::new()
             .name("mobula-async-end".into())
@@ -115,13 +145,20 @@ pub fn launch_method(engine: &Arc<Engine>, record: RawRef, state: StateRef, acce
 }
 
 fn launch(engine: &Arc<Engine>, record: RawRef, state: StateRef, access: Option<Access>) {
-    let Run::Async(run) = record.entry.run else { return };
+    let Run::Async(run) = record.entry.run else {
+        return;
+    };
     if let Some(extra) = record.extra() {
         extra.begin_attempt();
     }
     // SAFETY: claimed; the state, if any, is the actor's, and the gate keeps it until `leave`.
     let future = unsafe { run(record.clone(), state) };
-    let call = Running { engine: Arc::clone(engine), record, access, future: Some(future) };
+    let call = Running {
+        engine: Arc::clone(engine),
+        record,
+        access,
+        future: Some(future),
+    };
     match engine.futures.handle() {
         Some(handle) => drop(handle.spawn(call)),
         None => drop(call), // settles it
@@ -140,8 +177,16 @@ impl Running {
     fn end(&mut self, outcome: std::thread::Result<Outcome>) {
         // The future goes first: it borrows the state and the arguments.
         let dropped = catch_unwind(AssertUnwindSafe(|| self.future = None));
-        let outcome = if dropped.is_err() { Ok(Err(self.why_dropped())) } else { outcome };
-        self.engine.futures.wakers(&self.record).lock().remove(&self.record.id);
+        let outcome = if dropped.is_err() {
+            Ok(Err(self.why_dropped()))
+        } else {
+            outcome
+        };
+        self.engine
+            .futures
+            .wakers(&self.record)
+            .lock()
+            .remove(&self.record.id);
         if outcome.is_err()
             && let Some(actor) = self.record.target()
         {
@@ -164,7 +209,9 @@ impl Running {
 
     fn why_dropped(&self) -> CallError {
         if self.record.state() & CANCEL != 0 {
-            return CallError::Runtime(Error::Cancelled { function: self.record.entry.name });
+            return CallError::Runtime(Error::Cancelled {
+                function: self.record.entry.name,
+            });
         }
         CallError::Runtime(Error::ShutDown)
     }
@@ -192,7 +239,9 @@ impl Future for Running {
             this.end(Ok(Err(CallError::Runtime(why))));
             return Poll::Ready(());
         }
-        let Some(future) = this.future.as_mut() else { return Poll::Ready(()) };
+        let Some(future) = this.future.as_mut() else {
+            return Poll::Ready(());
+        };
         let current = std::ptr::from_ref(&*this.record);
         let before = local::with(|l| l.current.replace(current));
         super::panics::POLLING.set(true);

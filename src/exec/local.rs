@@ -38,6 +38,8 @@ pub struct Outbox {
     pub tasks: Stealer<RawRef>,
     /// Actors with mail.
     pub actors: Stealer<ActorRef>,
+    /// The owner is an executor.
+    pub executor: bool,
     /// How many were ever pushed; written by the owner alone.
     pub pushes: AtomicU64,
 }
@@ -64,10 +66,14 @@ pub struct Local {
     pub on_stack: RefCell<Vec<*const ()>>,
     /// A CPU is leased to this thread.
     pub leased: Cell<bool>,
+    /// An executor that runs a call with resources of its own: it is not one of those at common work.
+    pub apart: Cell<bool>,
     /// This is an executor of the runtime, not a thread of the user's.
     pub executor: bool,
     /// Below this address the stack is too short to run a call on top.
     pub(super) stack_floor: Cell<usize>,
+    /// A frame further up empties the queues, because the runtime closes.
+    pub draining: Cell<bool>,
     /// Frames that hold a reference to this.
     pub busy: Cell<u32>,
     /// Waits by spinning that paid, lately.
@@ -110,7 +116,11 @@ fn enter() -> Result<Rc<Local>, Error> {
     let engine = ENGINE.read();
     let generation = GENERATION.load(Ordering::Relaxed);
     let Some(engine) = engine.as_ref() else {
-        return Err(if generation == 0 { Error::NotInitialized } else { Error::ShutDown });
+        return Err(if generation == 0 {
+            Error::NotInitialized
+        } else {
+            Error::ShutDown
+        });
     };
     let local = Rc::new(Local::new(Arc::clone(engine), generation, false));
     install(&local);
@@ -152,14 +162,14 @@ pub fn stop() {
 pub fn leave() {
     FAST.set(std::ptr::null());
     let stale: Vec<_> = OWNED
-        .try_with(|o| o.borrow_mut().0.extract_if(.., |l| l.busy.get() == 0).collect())
+        .try_with(|o| {
+            o.borrow_mut()
+                .0
+                .extract_if(.., |l| l.busy.get() == 0)
+                .collect()
+        })
         .unwrap_or_default();
     drop(stale);
-}
-
-/// Whether the runtime that `engine` belongs to is the one that is up.
-pub fn is_up() -> bool {
-    GENERATION.load(Ordering::Relaxed) % 2 == 1
 }
 
 impl Local {
@@ -168,6 +178,7 @@ impl Local {
         let outbox = Arc::new(Outbox {
             tasks: tasks.stealer(),
             actors: actors.stealer(),
+            executor,
             pushes: AtomicU64::new(0),
         });
         engine.enlist(&outbox);
@@ -184,8 +195,10 @@ impl Local {
             wanted: Cell::new(std::ptr::null()),
             on_stack: RefCell::new(Vec::new()),
             leased: Cell::new(false),
+            apart: Cell::new(false),
             executor,
             stack_floor: Cell::new(super::stack::floor()),
+            draining: Cell::new(false),
             busy: Cell::new(0),
             spin: Cell::new(crate::core::Spin::new()),
         }
@@ -238,7 +251,7 @@ impl Local {
             let record = unsafe { &*next };
             f(record);
             // SAFETY: as above.
-            next = unsafe { *record.next.get() };
+            next = unsafe { record.outer() };
         }
     }
 
@@ -246,7 +259,10 @@ impl Local {
     #[inline]
     pub fn borrow_ser(&self) -> SerGuard<'_> {
         let ser = self.ser.take().unwrap_or_default();
-        SerGuard { local: self, ser: ManuallyDrop::new(ser) }
+        SerGuard {
+            local: self,
+            ser: ManuallyDrop::new(ser),
+        }
     }
 
     /// Marks this local as in use by a frame until the guard goes.

@@ -1,6 +1,7 @@
 //! Running user code: calls, actors, and the threads they run on.
 //!
-//! Room map: [`cell`] the record of a call; [`memory`] where records live; [`call`] arguments and results in and out of
+//! Room map: [`cell`] the record of a call, with [`phase`] where it stands and [`payload`] what it holds; [`memory`]
+//! where records live; [`mail`] an actor's mailbox; [`sync`] the primitives of all these; [`call`] arguments and results in and out of
 //! it; [`entry`] and [`tasks`] what the macro registers; [`engine`] from submission to outcome; [`crew`] the
 //! executor threads; [`wait`] callers that need a value, [`deadlock`] those that never would; [`actor`] actors; [`local`] what a thread keeps.
 //!
@@ -8,34 +9,42 @@
 //! settings and start, which are `node`'s.
 
 pub mod actor;
+mod admission;
 pub mod call;
 pub mod cell;
+mod closing;
 mod crew;
 mod deadlock;
 pub mod engine;
 pub mod entry;
+mod executor;
 #[cfg(feature = "async")]
 mod futures;
 pub mod local;
+#[cfg(all(test, loom))]
+mod loom_tests;
+mod mail;
 pub mod memory;
 pub mod options;
 pub mod panics;
+mod payload;
+mod phase;
 pub mod report;
+mod settle;
 mod stack;
+mod sync;
 pub mod tasks;
 mod wait;
 pub mod waiter;
 
 pub use actor::HandleRef as RawHandle;
 pub use cell::RawRef;
-pub use engine::{Cancel, Engine};
+pub use engine::Engine;
 pub use local::Local;
+pub use settle::{Cancel, failure};
 
 /// Values up to this size travel inside records; larger ones live in the store.
 ///
 /// Measured on the machine the design names: at 512 B a put inside its record costs about half of one in the store, and
 /// the two meet near 2 KiB; 512 B keeps the largest record at 768 B.
 pub const INLINE_MAX: usize = 512;
-
-/// Parameters a remote function may have.
-pub const MAX_ARGS: usize = 12;

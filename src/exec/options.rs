@@ -68,8 +68,10 @@ impl Extra {
 /// The demand that options and defaults spell, where nothing said means `base_cpu`.
 pub fn demand(options: &Options, defaults: &Defaults, base_cpu: Units) -> Result<Demand, Error> {
     fn units(resource: &str, amount: f64) -> Result<Units, Error> {
-        Units::from_f64(amount)
-            .map_err(|why| Error::BadAmount { resource: resource.to_owned(), why })
+        Units::from_f64(amount).map_err(|why| Error::BadAmount {
+            resource: resource.to_owned(),
+            why,
+        })
     }
     let mut demand = Demand::cpu_only(match options.num_cpus.or(defaults.num_cpus) {
         Some(n) => units("num_cpus", n)?,
@@ -94,8 +96,14 @@ pub fn demand(options: &Options, defaults: &Defaults, base_cpu: Units) -> Result
 pub fn task_extra(options: &Options, defaults: &Defaults) -> Result<Option<Box<Extra>>, Error> {
     let demand = demand(options, defaults, Units::ONE)?;
     let priority = options.priority.or(defaults.priority).unwrap_or(0);
-    let retry_panics = options.retry_panics.or(defaults.retry_panics).unwrap_or(false);
-    let retries = options.max_retries.or(defaults.max_retries).unwrap_or(DEFAULT_RETRIES);
+    let retry_panics = options
+        .retry_panics
+        .or(defaults.retry_panics)
+        .unwrap_or(false);
+    let retries = options
+        .max_retries
+        .or(defaults.max_retries)
+        .unwrap_or(DEFAULT_RETRIES);
     let panic_retries = if retry_panics { retries } else { 0 };
     let common = demand == Demand::ONE_CPU && priority == 0;
     if common && panic_retries == 0 {
@@ -116,8 +124,15 @@ mod tests {
 
     #[test]
     fn the_common_task_carries_nothing() {
-        assert!(task_extra(&Options::default(), &Defaults::NONE).unwrap().is_none());
-        let one = Options { num_cpus: Some(1.0), ..Options::default() };
+        assert!(
+            task_extra(&Options::default(), &Defaults::NONE)
+                .unwrap()
+                .is_none()
+        );
+        let one = Options {
+            num_cpus: Some(1.0),
+            ..Options::default()
+        };
         assert!(task_extra(&one, &Defaults::NONE).unwrap().is_none());
     }
 
@@ -128,7 +143,10 @@ mod tests {
             resources: &[("disk", 1.0), ("net", 2.0)],
             ..Defaults::NONE
         };
-        let call = Options { resources: vec![("net".into(), 5.0)], ..Options::default() };
+        let call = Options {
+            resources: vec![("net".into(), 5.0)],
+            ..Options::default()
+        };
         let d = demand(&call, &attribute, Units::ONE).unwrap();
         let expected = Demand::cpu_only(Units::whole(2))
             .with_custom("disk", Units::ONE)
@@ -138,7 +156,10 @@ mod tests {
 
     #[test]
     fn an_amount_that_is_none_is_refused_by_name() {
-        let call = Options { num_gpus: Some(-1.0), ..Options::default() };
+        let call = Options {
+            num_gpus: Some(-1.0),
+            ..Options::default()
+        };
         let e = task_extra(&call, &Defaults::NONE).unwrap_err();
         assert!(e.to_string().contains("num_gpus"), "{e}");
     }

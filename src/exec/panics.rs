@@ -36,11 +36,27 @@ pub fn install() {
                 before(info);
                 return;
             }
-            let location = info.location().map_or_else(String::new, ToString::to_string);
+            let location = info
+                .location()
+                .map_or_else(String::new, ToString::to_string);
             let backtrace = Arc::new(Backtrace::force_capture());
-            let _ = NOTE.try_with(|n| *n.borrow_mut() = Some(Note { location, backtrace }));
+            let _ = NOTE.try_with(|n| {
+                *n.borrow_mut() = Some(Note {
+                    location,
+                    backtrace,
+                })
+            });
         }));
     });
+}
+
+/// Drops what a panic carried. Its own `Drop` may panic, with a payload of which the same is true: that one is leaked
+/// rather than let the executor down.
+pub fn discard(payload: Box<dyn Any + Send>) {
+    let dropped = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(payload)));
+    if let Err(again) = dropped {
+        std::mem::forget(again);
+    }
 }
 
 /// The failure of a call that panicked here, just now.
@@ -53,15 +69,16 @@ pub fn failure(payload: Box<dyn Any + Send>) -> Failure {
     } else {
         ("a value that is no text".to_owned(), "Box<dyn Any>")
     };
-    // A payload whose own Drop panics must not take the executor down.
-    let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(payload)));
+    discard(payload);
     Failure {
         kind: FailureKind::Panicked,
         function: "",
         message,
         type_name,
         sources: Vec::new(),
-        location: note.as_ref().map_or_else(String::new, |n| n.location.clone()),
+        location: note
+            .as_ref()
+            .map_or_else(String::new, |n| n.location.clone()),
         attempts: 1,
         backtrace: note.map(|n| n.backtrace),
     }

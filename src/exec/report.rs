@@ -19,17 +19,35 @@ pub fn set_reporter(reporter: Option<Reporter>) {
     *REPORTER.write() = reporter;
 }
 
+/// Whether the program did not ask for it.
+fn matters(error: &Error) -> bool {
+    match error {
+        // Whoever depended on the failed call has taken its failure over.
+        Error::DependencyFailed { cause, .. } => matters(cause),
+        Error::TaskFailed(_)
+        | Error::StoreFull(_)
+        | Error::Infeasible(_)
+        | Error::BadAmount { .. }
+        | Error::Encode { .. }
+        | Error::Decode { .. } => true,
+        _ => false,
+    }
+}
+
 /// Tells of a failure that nobody has seen.
 #[cold]
 pub fn unobserved(error: &Error) {
-    if !matches!(error, Error::TaskFailed(_) | Error::StoreFull(_) | Error::Encode { .. }) {
+    if !matters(error) {
         return;
     }
     let reporter = REPORTER.read().clone();
     match reporter {
         Some(report) => {
             // The report runs wherever a reference is dropped; a panic there must not unwind through a drop.
-            let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| report(error)));
+            let told = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| report(error)));
+            if let Err(payload) = told {
+                super::panics::discard(payload);
+            }
         }
         None => eprintln!("mobula: a call failed and nobody took its result: {error}"),
     }

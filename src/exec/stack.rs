@@ -59,7 +59,8 @@ mod tests {
             .stack_size(1 << 20)
             .spawn(|| {
                 let room = here() - floor();
-                assert!(room > 512 << 10 && room < 1 << 20, "{room}");
+                // The system may hand out a larger stack that another thread left.
+                assert!(room > 512 << 10 && room < 64 << 20, "{room}");
             })
             .unwrap()
             .join()

@@ -14,7 +14,7 @@ use crate::base::Defaults;
 use crate::value::Value;
 
 #[cfg(feature = "async")]
-pub use super::futures::{BoxFuture, Futures, aside, launch_method, launch_task};
+pub use super::futures::{AsyncExclusiveMethod, AsyncSharedMethod, AsyncTask, BoxFuture, Futures, aside, launch_method, launch_task};
 
 /// Runs what blocks this thread.
 #[cfg(not(feature = "async"))]
@@ -36,14 +36,6 @@ pub trait Task: 'static {
 pub trait SyncTask: Task {
     /// Calls it.
     fn call(args: <Self::Params as Params>::Decoded<'_>) -> Result<Self::Output, CallError>;
-}
-
-/// An `async fn`.
-pub trait AsyncTask: Task {
-    /// Calls it.
-    fn call(
-        args: <Self::Params as Params>::Decoded<'_>,
-    ) -> impl Future<Output = Result<Self::Output, CallError>> + Send;
 }
 
 /// An actor type.
@@ -103,24 +95,6 @@ pub trait ConsumingMethod: Method {
         this: Self::Actor,
         args: <Self::Params as Params>::Decoded<'_>,
     ) -> Result<Self::Output, CallError>;
-}
-
-/// `async` over `&mut self`.
-pub trait AsyncExclusiveMethod: Method {
-    /// Calls it.
-    fn call<'a>(
-        this: &'a mut Self::Actor,
-        args: <Self::Params as Params>::Decoded<'a>,
-    ) -> impl Future<Output = Result<Self::Output, CallError>> + Send + 'a;
-}
-
-/// `async` over `&self`.
-pub trait AsyncSharedMethod: Method {
-    /// Calls it.
-    fn call<'a>(
-        this: &'a Self::Actor,
-        args: <Self::Params as Params>::Decoded<'a>,
-    ) -> impl Future<Output = Result<Self::Output, CallError>> + Send + 'a;
 }
 
 /// Puts a value into its record, unless nobody is left to see it.
@@ -200,7 +174,9 @@ unsafe fn run_constructor<A: Actor>(local: &Local, record: &RawRef, out: StateRe
     // SAFETY: the caller's promise.
     unsafe {
         let state = A::construct(A::Params::read(local, record)?)?;
-        out.0.cast::<*mut ()>().write(Box::into_raw(Box::new(state)).cast());
+        out.0
+            .cast::<*mut ()>()
+            .write(Box::into_raw(Box::new(state)).cast());
     }
     Ok(())
 }
@@ -220,7 +196,14 @@ impl FnEntry {
         line: u32,
         defaults: Defaults,
     ) -> FnEntry {
-        FnEntry::make::<F::Output>(name, file, line, defaults, Kind::Task, Run::Sync(run_task::<F>))
+        FnEntry::make::<F::Output>(
+            name,
+            file,
+            line,
+            defaults,
+            Kind::Task,
+            Run::Sync(run_task::<F>),
+        )
     }
 
     /// The entry of a `&mut self` method.
@@ -269,7 +252,14 @@ impl ActorEntry {
             file,
             line,
             defaults: on_impl.over(on_struct),
-            constructor: FnEntry::make::<()>(name, file, line, Defaults::NONE, Kind::Constructor, run),
+            constructor: FnEntry::make::<()>(
+                name,
+                file,
+                line,
+                Defaults::NONE,
+                Kind::Constructor,
+                run,
+            ),
             drop_state: drop_state::<A>,
         }
     }

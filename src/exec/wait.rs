@@ -68,12 +68,13 @@ impl Engine {
                 }
             });
         }
-        if local.executor {
+        let covered = local.executor && !local.apart.get();
+        if covered {
             self.crew.cover(self);
         } else if self.look().1 > 0 {
             self.crew.notify_injected();
         }
-        Block { engine: self, local, lent_lease, lent_task, covered: local.executor }
+        Block { engine: self, local, lent_lease, lent_task, covered }
     }
 
     /// Whether there is room on this stack for another call.
@@ -82,9 +83,15 @@ impl Engine {
         super::stack::here() > local.stack_floor.get()
     }
 
-    /// Tries to end the call by running it here; whether anything was done.
+    /// Tries to end the call by running it here; whether anything was done. A caller with a deadline only finds out whether
+    /// the wait could ever end: what it began it could not leave in time.
     #[inline]
-    fn help(self: &Arc<Engine>, local: &Local, record: &RawRef) -> Result<bool, Error> {
+    fn help(
+        self: &Arc<Engine>,
+        local: &Local,
+        record: &RawRef,
+        deadline: Option<Instant>,
+    ) -> Result<bool, Error> {
         if cell::phase(record.state()) != Phase::Queued || !self.has_stack(local) {
             return Ok(false);
         }
@@ -92,11 +99,14 @@ impl Engine {
             if local.on_stack.borrow().contains(&actor.mark()) {
                 return Err(self_wait(record));
             }
-            // Taken before the drain, which may put in another that is needed.
+            if deadline.is_some() {
+                return Ok(false);
+            }
+            // The queue entry first: the drain may leave a new one, for calls behind the awaited one.
             self.forget_actor(local, actor);
             return Ok(super::actor::drain_here(self, local, actor, Some(record)));
         }
-        if record.entry.is_async() {
+        if record.entry.is_async() || deadline.is_some() {
             return Ok(false);
         }
         // A call with its own resources has them already; the common one needs a CPU, which an executor has.
@@ -167,7 +177,7 @@ impl Engine {
             return Ok(());
         }
         let _hold = local.hold();
-        if self.help(local, record)? && finished(record.state()) {
+        if self.help(local, record, deadline)? && finished(record.state()) {
             return Ok(());
         }
         self.wait_slowly(local, record, deadline)
@@ -182,7 +192,7 @@ impl Engine {
     ) -> Result<(), Error> {
         let began = Instant::now();
         loop {
-            if self.spin(local, record)? {
+            if self.spin(local, record, deadline)? {
                 return Ok(());
             }
             let _entered = match deadline {
@@ -196,7 +206,10 @@ impl Engine {
             }
             let outcome = {
                 let _block = self.block(local);
-                self.sleep(began, deadline, || finished(record.state()) || self.may_help(local, record))
+                self.sleep(deadline, || {
+                    finished(record.state())
+                        || (deadline.is_none() && self.may_help(local, record))
+                })
             };
             record.remove_waiter(key);
             if finished(record.state()) {
@@ -207,7 +220,10 @@ impl Engine {
                 Sleep::Closed => return Err(Error::ShutDown),
                 Sleep::TimedOut => {
                     let awaited = self.describe(record);
-                    return Err(Error::Timeout { waited: began.elapsed(), awaited });
+                    return Err(Error::Timeout {
+                        waited: began.elapsed(),
+                        awaited,
+                    });
                 }
             }
         }
@@ -222,7 +238,12 @@ impl Engine {
     }
 
     /// Spins for a moment, helping whenever that becomes possible; whether the call has ended.
-    fn spin(self: &Arc<Engine>, local: &Local, record: &RawRef) -> Result<bool, Error> {
+    fn spin(
+        self: &Arc<Engine>,
+        local: &Local,
+        record: &RawRef,
+        deadline: Option<Instant>,
+    ) -> Result<bool, Error> {
         let until = Instant::now() + SPIN;
         loop {
             for _ in 0..16 {
@@ -231,7 +252,7 @@ impl Engine {
                 }
                 std::hint::spin_loop();
             }
-            if self.help(local, record)? && finished(record.state()) {
+            if self.help(local, record, deadline)? && finished(record.state()) {
                 return Ok(true);
             }
             if Instant::now() >= until {
@@ -240,13 +261,7 @@ impl Engine {
         }
     }
 
-    fn sleep(
-        &self,
-        began: Instant,
-        deadline: Option<Instant>,
-        awake: impl Fn() -> bool,
-    ) -> Sleep {
-        let _ = began;
+    fn sleep(&self, deadline: Option<Instant>, awake: impl Fn() -> bool) -> Sleep {
         super::tasks::aside(|| self.sleep_here(deadline, awake))
     }
 
@@ -290,7 +305,7 @@ impl Engine {
                     if keep && cell::phase(record.state()) == Phase::Queued && !self.lease(local) {
                         break;
                     }
-                    if !self.help(local, record)? || !finished(record.state()) {
+                    if !self.help(local, record, deadline)? || !finished(record.state()) {
                         break;
                     }
                 }
@@ -304,10 +319,13 @@ impl Engine {
             if done == records.len() {
                 return Ok(());
             }
-            if self.spin(local, records[done])? {
+            if self.spin(local, records[done], deadline)? {
                 continue;
             }
             self.sleep_for(local, &records[done..], usize::MAX, true, deadline)?;
+            if records[done..].iter().any(|r| cell::phase(r.state()) == Phase::Failed) {
+                return Ok(());
+            }
         }
         Ok(())
     }
@@ -330,6 +348,9 @@ impl Engine {
         let began = Instant::now();
         let pending: Vec<&&RawRef> = records.iter().filter(|r| !finished(r.state())).collect();
         let ended = records.len() - pending.len();
+        if fail_fast && records.iter().any(|r| cell::phase(r.state()) == Phase::Failed) {
+            return Ok(());
+        }
         let missing = enough.min(records.len()).saturating_sub(ended);
         let _entered = match deadline {
             None if missing > 0 => {
@@ -353,7 +374,7 @@ impl Engine {
         }
         let outcome = {
             let _block = self.block(local);
-            self.sleep(began, deadline, || latch.is_open())
+            self.sleep(deadline, || latch.is_open())
         };
         for record in &pending[..entered] {
             if !finished(record.state()) {
@@ -368,11 +389,17 @@ impl Engine {
                 let first = records.iter().find(|r| !finished(r.state()));
                 let first = first.map_or_else(String::new, |r| self.describe(r));
                 let awaited = if left > 1 {
-                    format!("{left} of {} results, the first being {first}", records.len())
+                    format!(
+                        "{left} of {} results, the first being {first}",
+                        records.len()
+                    )
                 } else {
                     first
                 };
-                Err(Error::Timeout { waited: began.elapsed(), awaited })
+                Err(Error::Timeout {
+                    waited: began.elapsed(),
+                    awaited,
+                })
             }
         }
     }
@@ -392,9 +419,23 @@ impl Engine {
                 }
             },
             Phase::Waiting => {
-                if let Some(waiting) = self.admission.lock().ledger.waiting(record.id) {
-                    return format!("{name}, {waiting}");
+                let a = self.admission.lock();
+                if let Some(waiting) = a.ledger.waiting(record.id) {
+                    let mut text = format!("{name}, {waiting}");
+                    for (i, (id, demand)) in a.ledger.holders().iter().take(3).enumerate() {
+                        text += if i == 0 {
+                            "; held by call "
+                        } else {
+                            ", by call "
+                        };
+                        text += &format!("{id:#x} ({demand})");
+                    }
+                    return match a.ledger.running() {
+                        0..4 => text,
+                        n => format!("{text} and {} more", n - 3),
+                    };
                 }
+                drop(a);
                 let missing = record.deps.load(std::sync::atomic::Ordering::Relaxed);
                 format!("{name}, which waits for {missing} of its arguments")
             }

@@ -4,24 +4,24 @@
 //! the engine readies it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::task::Waker;
-use std::thread::Thread;
 
 use super::cell::RawRef;
+use super::sync::{self, AtomicBool, AtomicUsize};
 
 /// One entry of a record's list.
 pub struct Waiter {
     pub(super) next: *mut Waiter,
     /// By which it is found again.
     pub(super) key: usize,
-    pub(super) kind: WaiterKind,
+    pub kind: WaiterKind,
 }
 
 /// What to do when the call ends.
 pub enum WaiterKind {
     /// Unpark this thread.
-    Thread(Thread),
+    Thread(std::thread::Thread),
     /// Wake this future.
     Waker(Waker),
     /// Count down this call's missing arguments.
@@ -35,7 +35,11 @@ pub enum WaiterKind {
 impl Waiter {
     /// A waiter, not yet in any list.
     pub fn new(key: usize, kind: WaiterKind) -> Box<Waiter> {
-        Box::new(Waiter { next: std::ptr::null_mut(), key, kind })
+        Box::new(Waiter {
+            next: std::ptr::null_mut(),
+            key,
+            kind,
+        })
     }
 
     /// The rest of a list that was taken from its record.
@@ -52,7 +56,7 @@ pub struct Latch {
     missing: AtomicUsize,
     fail_fast: bool,
     open: AtomicBool,
-    thread: Thread,
+    thread: sync::Thread,
 }
 
 impl Latch {
@@ -62,13 +66,15 @@ impl Latch {
             missing: AtomicUsize::new(missing),
             fail_fast,
             open: AtomicBool::new(missing == 0),
-            thread: std::thread::current(),
+            thread: sync::current(),
         })
     }
 
     /// One call ended.
     pub fn hit(&self, failed: bool) {
-        let last = self.missing.fetch_update(Ordering::AcqRel, Ordering::Acquire, |m| m.checked_sub(1));
+        let last = self
+            .missing
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |m| m.checked_sub(1));
         if last == Ok(1) || (failed && self.fail_fast) {
             self.open.store(true, Ordering::Release);
             self.thread.unpark();

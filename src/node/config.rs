@@ -117,15 +117,24 @@ impl Config {
             }
         };
         if cpus.is_zero() {
-            return Err(bad("num_cpus", "is 0, but a node needs some: give at least 0.1".into()));
+            return Err(bad(
+                "num_cpus",
+                "is 0, but a node needs some: give at least 0.1".into(),
+            ));
         }
         if cpus > Units::whole(1024) {
-            return Err(bad("num_cpus", format!("is {cpus}, but a node starts a thread for each: at most 1024")));
+            return Err(bad(
+                "num_cpus",
+                format!("is {cpus}, but a node starts a thread for each: at most 1024"),
+            ));
         }
         if let Some(bytes) = self.store_bytes
             && bytes < 1 << 20
         {
-            return Err(bad("object_store_memory", format!("is {bytes} bytes: give at least 1 MiB")));
+            return Err(bad(
+                "object_store_memory",
+                format!("is {bytes} bytes: give at least 1 MiB"),
+            ));
         }
         let mut capacity = Capacity::new(cpus, self.num_gpus);
         for (name, amount) in &self.resources {
@@ -133,8 +142,8 @@ impl Config {
                 let why = format!("`{name}` is not a name of your own: use num_cpus or num_gpus");
                 return Err(bad("resource", why));
             }
-            let units = Units::from_f64(*amount)
-                .map_err(|e| bad("resource", format!("`{name}`: {e}")))?;
+            let units =
+                Units::from_f64(*amount).map_err(|e| bad("resource", format!("`{name}`: {e}")))?;
             capacity = capacity.with_custom(name, units);
         }
         Ok(capacity)

@@ -32,7 +32,10 @@ impl Node {
             Some(0) => crate::shm::Prefault::Off,
             Some(n) => crate::shm::Prefault::Bytes(n),
         };
-        let options = StoreOptions { capacity: config.store_bytes, prefault };
+        let options = StoreOptions {
+            capacity: config.store_bytes,
+            prefault,
+        };
         let store = Store::open(options).map_err(|e| Error::Os {
             what: "creating the shared-memory arena",
             source: Arc::new(e),

@@ -103,6 +103,7 @@ impl Arena {
     /// are whatever was there. Tens of nanoseconds up to 32 KiB, under a microsecond beyond; blocks
     /// only on a mutex held as briefly. Fails when no room is found even in kept empty chunks.
     #[inline]
+    #[cfg(test)]
     pub fn alloc(&self, len: usize, origin: Origin) -> Result<Extent, StoreFull> {
         let (extent, cold_from) = self.alloc_hinted(len, origin)?;
         if cold_from < len {

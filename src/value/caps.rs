@@ -66,7 +66,10 @@ impl Clone for Cap {
     fn clone(&self) -> Cap {
         // SAFETY: self holds a count of a target of this kind.
         unsafe { (self.kind.acquire)(self.target) };
-        Cap { target: self.target, kind: self.kind }
+        Cap {
+            target: self.target,
+            kind: self.kind,
+        }
     }
 }
 
@@ -99,7 +102,10 @@ unsafe impl<R, C: Fallible + ?Sized> CheckBytes<C> for ArchivedCap<R> {
 impl<R> ArchivedCap<R> {
     /// Writes the archived form.
     pub fn resolve(index: u32, out: Place<ArchivedCap<R>>) {
-        out.write(ArchivedCap { index: u32_le::from_native(index), kind: PhantomData });
+        out.write(ArchivedCap {
+            index: u32_le::from_native(index),
+            kind: PhantomData,
+        });
     }
 
     /// Which of the references that came with the archive.

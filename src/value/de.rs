@@ -88,7 +88,10 @@ mod tests {
 
     #[test]
     fn a_sound_archive_passes_and_every_truncation_fails_or_is_sound() {
-        let v = vec![String::from("first string, long"), String::from("second string, longer")];
+        let v = vec![
+            String::from("first string, long"),
+            String::from("second string, longer"),
+        ];
         let (home, len) = archive(&v);
         check::<Vec<String>>(&home.0[..len]).unwrap();
         for cut in 0..len {
@@ -102,16 +105,19 @@ mod tests {
 
     #[test]
     fn no_flipped_byte_is_read_out_of_bounds() {
-        let v = (7u32, vec![String::from("a string that is not inline at all"); 3], Some(true));
+        let v = (
+            7u32,
+            vec![String::from("a string that is not inline at all"); 3],
+            Some(true),
+        );
         let (mut home, len) = archive(&v);
         for i in 0..len {
             for flip in [0x01, 0x80, 0xff] {
                 home.0[i] ^= flip;
                 if check::<(u32, Vec<String>, Option<bool>)>(&home.0[..len]).is_ok() {
                     // SAFETY: it was accepted; under Miri this shows that acceptance suffices.
-                    let back = unsafe {
-                        decode::<(u32, Vec<String>, Option<bool>)>(&home.0[..len], &[])
-                    };
+                    let back =
+                        unsafe { decode::<(u32, Vec<String>, Option<bool>)>(&home.0[..len], &[]) };
                     drop(back.unwrap());
                 }
                 home.0[i] ^= flip;

@@ -8,7 +8,9 @@
 //! Left out: where bytes live (`store`), what a reference refers to (`exec`).
 
 #[cfg(target_endian = "big")]
-compile_error!("mobula stores archives little-endian and reads numbers in place: big-endian hosts are not supported");
+compile_error!(
+    "mobula stores archives little-endian and reads numbers in place: big-endian hosts are not supported"
+);
 #[cfg(not(target_pointer_width = "64"))]
 compile_error!("mobula supports 64-bit targets only");
 

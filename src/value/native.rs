@@ -40,7 +40,9 @@ native!(u8 i8 u16 i16 u32 i32 u64 i64 f32 f64);
 
 /// Bytes of the archive of a `Vec` of `len` numbers, and where its root begins; `None` if that is too many.
 pub fn vec_layout<T: Native>(len: usize) -> Option<(usize, usize)> {
-    let root = len.checked_mul(size_of::<T>())?.checked_next_multiple_of(align_of::<Root<T>>())?;
+    let root = len
+        .checked_mul(size_of::<T>())?
+        .checked_next_multiple_of(align_of::<Root<T>>())?;
     Some((root.checked_add(size_of::<Root<T>>())?, root))
 }
 
@@ -73,7 +75,10 @@ pub fn number_bytes<T: Native>(numbers: &[T]) -> &[u8] {
 /// # Panics
 /// If there are fewer, or they are not aligned.
 pub fn numbers<T: Native>(bytes: &[u8], len: usize) -> &[T] {
-    assert!(len.checked_mul(size_of::<T>()).is_some_and(|n| n <= bytes.len()));
+    assert!(
+        len.checked_mul(size_of::<T>())
+            .is_some_and(|n| n <= bytes.len())
+    );
     assert!(bytes.as_ptr().addr().is_multiple_of(align_of::<T>()));
     // SAFETY: in bounds and aligned; every bit pattern is a number.
     unsafe { std::slice::from_raw_parts(bytes.as_ptr().cast(), len) }
@@ -84,7 +89,10 @@ pub fn numbers<T: Native>(bytes: &[u8], len: usize) -> &[T] {
 /// # Panics
 /// As for [`numbers`].
 pub fn numbers_mut<T: Native>(bytes: &mut [u8], len: usize) -> &mut [T] {
-    assert!(len.checked_mul(size_of::<T>()).is_some_and(|n| n <= bytes.len()));
+    assert!(
+        len.checked_mul(size_of::<T>())
+            .is_some_and(|n| n <= bytes.len())
+    );
     assert!(bytes.as_ptr().addr().is_multiple_of(align_of::<T>()));
     // SAFETY: in bounds and aligned; every bit pattern is a number, before and after.
     unsafe { std::slice::from_raw_parts_mut(bytes.as_mut_ptr().cast(), len) }
@@ -101,6 +109,9 @@ mod tests {
             rkyv::rend::f32_le::from_native(-0.0),
         ];
         assert_eq!(f32::slice(&a), &[1.5, -0.0]);
-        assert_eq!(f32::slice(&a).as_ptr().cast::<u8>(), a.as_ptr().cast::<u8>());
+        assert_eq!(
+            f32::slice(&a).as_ptr().cast::<u8>(),
+            a.as_ptr().cast::<u8>()
+        );
     }
 }

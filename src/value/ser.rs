@@ -27,7 +27,9 @@ pub enum CodecError {
     #[error("{0}")]
     Refused(String),
     /// The value did not come out the same size twice.
-    #[error("the value changed while it was being archived: measured {measured} bytes, then wrote {wrote}")]
+    #[error(
+        "the value changed while it was being archived: measured {measured} bytes, then wrote {wrote}"
+    )]
     Changed {
         /// Bytes of the first pass.
         measured: usize,
@@ -77,8 +79,6 @@ pub trait Place {
     fn write_at(&mut self, pos: usize, piece: &[u8]);
 }
 
-
-
 // SAFETY: `dst` points into `scratch`, which self owns, except within `write_into`, which borrows self for as long.
 unsafe impl Send for Ser {}
 
@@ -87,7 +87,7 @@ impl Default for Ser {
         let mut scratch = vec![0u8; 1024];
         Ser {
             dst: scratch.as_mut_ptr(),
-            cap: scratch.len(),
+            cap: scratch.len() - 64,
             pos: 0,
             mode: Mode::Scratch,
             scratch,
@@ -103,7 +103,7 @@ impl Ser {
     pub fn begin(&mut self, pos: usize) {
         debug_assert!(pos <= self.scratch.len());
         self.dst = self.scratch.as_mut_ptr();
-        self.cap = self.scratch.len();
+        self.cap = self.scratch.len() - 64;
         self.pos = pos;
         self.mode = Mode::Scratch;
         self.caps.clear();
@@ -138,7 +138,9 @@ impl Ser {
             return self.measure(value).map(Placed::Measured);
         }
         self.resume(start);
-        written.map(|_| Placed::Scratch).map_err(|e| CodecError::Refused(e.to_string()))
+        written
+            .map(|_| Placed::Scratch)
+            .map_err(|e| CodecError::Refused(e.to_string()))
     }
 
     /// How many bytes `value` needs at an address of its own.
@@ -149,12 +151,13 @@ impl Ser {
         let size = self.pos;
         self.caps.truncate(first_cap);
         self.resume(start);
-        done.map(|_| size).map_err(|e| CodecError::Refused(e.to_string()))
+        done.map(|_| size)
+            .map_err(|e| CodecError::Refused(e.to_string()))
     }
 
     fn resume(&mut self, pos: usize) {
         self.dst = self.scratch.as_mut_ptr();
-        self.cap = self.scratch.len();
+        self.cap = self.scratch.len() - 64;
         self.pos = pos;
         self.mode = Mode::Scratch;
     }
@@ -167,7 +170,10 @@ impl Ser {
         place: &mut (dyn Place + 'static),
     ) -> Result<(), CodecError> {
         let bytes = place.bytes_mut();
-        assert!(bytes.as_ptr().addr().is_multiple_of(super::ALIGN), "archives start aligned");
+        assert!(
+            bytes.as_ptr().addr().is_multiple_of(super::ALIGN),
+            "archives start aligned"
+        );
         let start = self.pos;
         let measured = bytes.len();
         (self.dst, self.cap, self.pos) = (bytes.as_mut_ptr(), measured, 0);
@@ -208,12 +214,28 @@ impl Ser {
         &self.scratch[..self.pos.min(self.scratch.len())]
     }
 
+    /// Bytes before the first value, which are the caller's.
+    #[inline]
+    pub fn head_mut(&mut self, at: usize, len: usize) -> &mut [u8] {
+        &mut self.scratch[at..at + len]
+    }
+
+    /// What was written to scratch from `begin` on, and whatever follows up to a whole number of 32 bytes, so that it can
+    /// be copied in pieces of that size.
+    #[inline]
+    pub fn padded(&self, begin: usize) -> &[u8] {
+        let len = (self.pos - begin).next_multiple_of(32);
+        &self.scratch[begin..begin + len]
+    }
+
     /// Adds a reference that the value being written holds; returns its index in the archive's list.
     pub fn push_cap(&mut self, cap: Cap) -> u32 {
         if self.mode != Mode::Counting {
             self.caps.push(cap);
         }
-        u32::try_from(self.caps.len()).unwrap_or(u32::MAX).wrapping_sub(1)
+        u32::try_from(self.caps.len())
+            .unwrap_or(u32::MAX)
+            .wrapping_sub(1)
     }
 
     /// The references collected since [`begin`](Self::begin) or the last call.
@@ -228,14 +250,19 @@ impl Ser {
     #[cold]
     #[inline(never)]
     fn write_slowly(&mut self, bytes: &[u8]) -> Result<(), rancor::Error> {
-        let end = self.pos.checked_add(bytes.len()).ok_or_else(|| rancor::Error::new(Overflow))?;
+        let end = self
+            .pos
+            .checked_add(bytes.len())
+            .ok_or_else(|| rancor::Error::new(Overflow))?;
         match self.mode {
             Mode::Fixed if end > self.cap => {
                 self.pos = end;
                 return Err(rancor::Error::new(Overflow));
             }
             Mode::Fixed => {
-                let Some(mut place) = self.place else { return Err(rancor::Error::new(Overflow)) };
+                let Some(mut place) = self.place else {
+                    return Err(rancor::Error::new(Overflow));
+                };
                 // SAFETY: set by `write_into`, which borrows the place mutably for as long; `dst` is made anew after.
                 let place = unsafe { place.as_mut() };
                 place.write_at(self.pos, bytes);
@@ -246,12 +273,12 @@ impl Ser {
                 self.cap = 0;
             }
             Mode::Scratch => {
-                if end > self.scratch.len() {
-                    self.scratch.resize(end.next_power_of_two(), 0);
+                if end > self.scratch.len() - 64 {
+                    self.scratch.resize(end.next_power_of_two() + 64, 0);
                 }
                 self.scratch[self.pos..end].copy_from_slice(bytes);
                 self.dst = self.scratch.as_mut_ptr();
-                self.cap = self.scratch.len();
+                self.cap = self.scratch.len() - 64;
             }
             Mode::Counting => {}
         }
@@ -280,7 +307,10 @@ impl Positional for Ser {
 impl Writer<rancor::Error> for Ser {
     #[inline(always)]
     fn write(&mut self, bytes: &[u8]) -> Result<(), rancor::Error> {
-        if bytes.len() < BIG_PIECE && bytes.len() <= self.cap.wrapping_sub(self.pos) && self.pos <= self.cap {
+        if bytes.len() < BIG_PIECE
+            && bytes.len() <= self.cap.wrapping_sub(self.pos)
+            && self.pos <= self.cap
+        {
             // SAFETY: pos + len <= cap, and dst is valid for cap bytes; the source is borrowed from the value.
             unsafe {
                 std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.dst.add(self.pos), bytes.len());
@@ -339,6 +369,7 @@ mod tests {
 
     #[repr(align(64))]
     #[derive(Clone)]
+    #[allow(dead_code)] // read as bytes
     struct Line([u8; 64]);
 
     /// A zeroed megabyte at an aligned address.
@@ -387,9 +418,13 @@ mod tests {
     fn small_values_come_back() {
         assert_eq!(through_scratch(&7u64), 7);
         through_scratch(&());
-        assert_eq!(through_scratch(&String::from("héllo, a string longer than inline")).len(), 35);
-        let m: HashMap<String, Vec<u32>> =
-            (0..50).map(|i| (format!("key {i}"), (0..i).collect())).collect();
+        assert_eq!(
+            through_scratch(&String::from("héllo, a string longer than inline")).len(),
+            35
+        );
+        let m: HashMap<String, Vec<u32>> = (0..50)
+            .map(|i| (format!("key {i}"), (0..i).collect()))
+            .collect();
         assert_eq!(through_scratch(&m), m);
     }
 
@@ -412,7 +447,9 @@ mod tests {
         let v: Vec<f32> = (0..100_000).map(|i| i as f32).collect();
         let mut ser = Ser::default();
         ser.begin(0);
-        let Placed::Measured(size) = ser.place(&v).unwrap() else { panic!("not measured") };
+        let Placed::Measured(size) = ser.place(&v).unwrap() else {
+            panic!("not measured")
+        };
         assert_eq!(ser.pos(), 0);
         let mut home = Home::new(0);
         ser.write_into(&v, &mut home.first(size)).unwrap();
@@ -427,7 +464,9 @@ mod tests {
         let v: Vec<u64> = (0..10_000).collect();
         let mut ser = Ser::default();
         ser.begin(0);
-        let Placed::Measured(size) = ser.place(&v).unwrap() else { panic!("not measured") };
+        let Placed::Measured(size) = ser.place(&v).unwrap() else {
+            panic!("not measured")
+        };
         let mut home = Home::new(7);
         let e = ser.write_into(&v, &mut home.first(size - 64)).unwrap_err();
         assert!(matches!(e, CodecError::Changed { .. }), "{e}");
@@ -441,10 +480,15 @@ mod tests {
         let v: Vec<String> = (0..20_000).map(|i| format!("string number {i}")).collect();
         let mut ser = Ser::default();
         ser.begin(0);
-        let Placed::Measured(size) = ser.place(&v).unwrap() else { panic!("not measured") };
+        let Placed::Measured(size) = ser.place(&v).unwrap() else {
+            panic!("not measured")
+        };
         let mut home = Home::new(0);
         ser.write_into(&v, &mut home.first(size)).unwrap();
         // SAFETY: written just now.
-        assert_eq!(unsafe { decode::<Vec<String>>(&home.bytes()[..size], &[]) }.unwrap(), v);
+        assert_eq!(
+            unsafe { decode::<Vec<String>>(&home.bytes()[..size], &[]) }.unwrap(),
+            v
+        );
     }
 }

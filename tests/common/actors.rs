@@ -64,17 +64,23 @@ pub mod gates {
     static NEXT: AtomicU64 = AtomicU64::new(1);
 
     fn with<R>(f: impl FnOnce(&mut All) -> R) -> R {
-        let mut all = ALL.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut all = ALL
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         let out = f(all.get_or_insert_with(All::default));
         CHANGED.notify_all();
         out
     }
 
     fn wait(what: &str, mut ready: impl FnMut(&mut All) -> bool) {
-        let all = ALL.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let all = ALL
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         let limit = Duration::from_secs(10);
         let (all, timeout) = CHANGED
-            .wait_timeout_while(all, limit, |all| !ready(all.get_or_insert_with(All::default)))
+            .wait_timeout_while(all, limit, |all| {
+                !ready(all.get_or_insert_with(All::default))
+            })
             .unwrap_or_else(std::sync::PoisonError::into_inner);
         drop(all);
         assert!(!timeout.timed_out(), "never came: {what}");
@@ -113,6 +119,8 @@ pub mod gates {
 
     /// Waits until `n` have come.
     pub fn await_reached(gate: u64, n: u64) {
-        wait("someone at a gate", |all| all.reached.get(&gate).copied().unwrap_or(0) >= n);
+        wait("someone at a gate", |all| {
+            all.reached.get(&gate).copied().unwrap_or(0) >= n
+        });
     }
 }

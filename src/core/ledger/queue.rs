@@ -46,6 +46,7 @@ pub(super) struct Queue {
 }
 
 impl Queue {
+    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.tasks.len()
     }

@@ -11,12 +11,12 @@ use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicUsize,
 use std::sync::{Arc, OnceLock};
 
 use super::super::call::{CallError, CallWriter, StateRef};
-use super::super::cell::{self, Blank, Phase, RawRef};
+use super::super::cell::{self, Blank, Phase, RawRef, Record};
 use super::super::engine::Engine;
 use super::super::entry::{ActorEntry, Kind, Run};
 use super::super::local::{self, Local};
+use super::super::mail::{self, Mail, RunLock};
 use super::super::options::{self, Extra, Options};
-use super::mailbox::{BUSY, DEAD};
 use super::{ActorCell, ActorRef, DIE, HandleRef, Inner, LIVE, Life, More, RESTART};
 use crate::base::{Defaults, Demand, Error, FailureKind, Units};
 
@@ -25,11 +25,12 @@ fn new_cell(
     (id, born): (u64, u64),
     more: Option<Box<More>>,
     handles: u32,
+    mail: Mail<Record>,
 ) -> ActorRef {
     let cell = Box::new(ActorCell {
         refs: AtomicUsize::new(1),
-        head: AtomicPtr::new(BUSY),
-        locked: AtomicBool::new(false),
+        mail,
+        run: RunLock::new(),
         life: AtomicU8::new(Life::Starting as u8),
         handles: AtomicU32::new(handles),
         entry,
@@ -49,8 +50,7 @@ fn new_cell(
 pub fn stillborn(entry: &'static ActorEntry, why: &Error) -> HandleRef {
     let more = More::new();
     *more.cause.lock() = Some(Arc::from(format!("it could not be created: {why}")));
-    let actor = new_cell(entry, (0, 0), Some(Box::new(more)), 1);
-    actor.head.store(DEAD, Ordering::Release);
+    let actor = new_cell(entry, (0, 0), Some(Box::new(more)), 1, Mail::closed());
     actor.life.store(Life::Dead as u8, Ordering::Release);
     HandleRef(actor)
 }
@@ -58,9 +58,16 @@ pub fn stillborn(entry: &'static ActorEntry, why: &Error) -> HandleRef {
 fn more(options: &Options, d: &Defaults, demand: &Demand) -> Option<Box<More>> {
     let more = More {
         name: options.name.as_deref().or(d.name).map(Arc::from),
-        max_concurrency: options.max_concurrency.or(d.max_concurrency).unwrap_or(1).max(1),
+        max_concurrency: options
+            .max_concurrency
+            .or(d.max_concurrency)
+            .unwrap_or(1)
+            .max(1),
         max_restarts: options.max_restarts.or(d.max_restarts).unwrap_or(0),
-        restart_on_panic: options.restart_on_panic.or(d.restart_on_panic).unwrap_or(false),
+        restart_on_panic: options
+            .restart_on_panic
+            .or(d.restart_on_panic)
+            .unwrap_or(false),
         max_pending: options.max_pending.or(d.max_pending).unwrap_or(0),
         fail_when_full: options.fail_when_full,
         ..More::new()
@@ -118,11 +125,19 @@ pub fn create(
     let id = local.next_id();
     let waits = writer.refers || demand != Demand::NONE;
     let more = match (more, waits) {
-        (Some(m), true) => Some(Box::new(More { unborn: AtomicBool::new(true), ledger_id: id, ..*m })),
-        (None, true) => Some(Box::new(More { unborn: AtomicBool::new(true), ..More::new() })),
+        (Some(m), true) => Some(Box::new(More {
+            unborn: AtomicBool::new(true),
+            ledger_id: id,
+            ..*m
+        })),
+        (None, true) => Some(Box::new(More {
+            unborn: AtomicBool::new(true),
+            ..More::new()
+        })),
         (m, false) => m,
     };
-    let actor = new_cell(entry, (id, local.generation()), more, if detached { 2 } else { 1 });
+    let handles = if detached { 2 } else { 1 };
+    let actor = new_cell(entry, (id, local.generation()), more, handles, Mail::busy());
     let blank = Blank {
         entry: &entry.constructor,
         refs: 1,
@@ -152,8 +167,8 @@ pub fn create(
     };
     drop(names);
     drop(before);
-    // SAFETY: nobody else has the actor yet but the table of names, through which only mail can be sent; with the head at
-    // BUSY mail makes nobody drain, so this thread is alone with `inner`.
+    // SAFETY: nobody else has the actor yet but the table of names, through which only mail can be sent; being
+    // busy, it makes nobody drain, so this thread is alone with `inner`.
     unsafe { (*actor.inner.get()).init = Some(init.clone()) };
     if waits {
         engine.await_inputs(local, &init);
@@ -215,12 +230,16 @@ pub(super) fn construct(
         return false;
     }
     loop {
-        let Some(init) = inner.init.clone() else { return false };
+        let Some(init) = inner.init.clone() else {
+            return false;
+        };
         let mut state: *mut () = std::ptr::null_mut();
-        let Run::Sync(run) = init.entry.run else { return false };
+        let Run::Sync(run) = init.entry.run else {
+            return false;
+        };
         let before = local.current.replace(std::ptr::from_ref(&*init));
         // SAFETY: in no mailbox, and run by this thread alone: see `Local::each_current`.
-        unsafe { *init.next.get() = before.cast_mut() };
+        unsafe { init.set_outer(before) };
         let hold = local.hold();
         let out = StateRef((&raw mut state).cast());
         // SAFETY: the record holds this constructor's arguments, which the actor alone reads, under the run lock; `out` is
@@ -239,7 +258,13 @@ pub(super) fn construct(
             }
             Ok(Err(CallError::Runtime(e))) => {
                 // An argument failed, or it was cancelled: another try would end the same way.
-                end(engine, local, actor, inner, &format!("its constructor failed: {e}"));
+                end(
+                    engine,
+                    local,
+                    actor,
+                    inner,
+                    &format!("its constructor failed: {e}"),
+                );
                 return false;
             }
             Ok(Err(CallError::Function(mut f))) => {
@@ -321,18 +346,24 @@ pub(super) fn condemned(
 fn take_verdict(more: &More) -> (u8, Arc<str>) {
     let mut sentence = more.sentence.lock();
     let verdict = more.verdict.swap(LIVE, Ordering::SeqCst);
-    (verdict, sentence.take().unwrap_or_else(|| Arc::from("it was killed")))
+    (
+        verdict,
+        sentence
+            .take()
+            .unwrap_or_else(|| Arc::from("it was killed")),
+    )
 }
 
 /// Ends an actor that was condemned before its constructor could run.
-pub(super) fn stillbirth(
-    engine: &Arc<Engine>,
-    local: &Local,
-    actor: &ActorRef,
-    inner: &mut Inner,
-) {
+pub(super) fn stillbirth(engine: &Arc<Engine>, local: &Local, actor: &ActorRef, inner: &mut Inner) {
     let (_, cause) = take_verdict(actor.more());
-    end(engine, local, actor, inner, &format!("{cause} before its constructor ran"));
+    end(
+        engine,
+        local,
+        actor,
+        inner,
+        &format!("{cause} before its constructor ran"),
+    );
 }
 
 /// Passes a verdict: the drainer carries it out.
@@ -407,12 +438,12 @@ fn finish(
     }
     give_back(engine, local, more.ledger_id);
     let backlog = std::mem::replace(&mut inner.backlog, std::ptr::null_mut());
-    for mut next in [backlog, actor.take_mail(DEAD)] {
+    for mut next in [backlog, actor.mail.close()] {
         while !next.is_null() {
             // SAFETY: both lists are ours and own their records.
             let record = unsafe { RawRef::from_raw(next) };
             // SAFETY: as above.
-            next = unsafe { *record.next.get() };
+            next = unsafe { mail::next(next) };
             fail(engine, local, &record, error);
         }
     }
@@ -502,18 +533,26 @@ pub fn stop(actor: &ActorRef) -> bool {
 /// Ends an actor whose runtime is gone: nobody else will. What it was made with may refer to it, so it would never be
 /// freed.
 fn bury(actor: &ActorRef) {
-    if actor.locked.compare_exchange(false, true, Ordering::SeqCst, Ordering::SeqCst).is_err() {
+    if !actor.run.try_lock() {
         return; // left behind on some thread, which sees to it
     }
     actor.life.store(Life::Dead as u8, Ordering::Release);
     // SAFETY: the run lock was taken above.
     let (init, mut next) = unsafe {
         let inner = &mut *actor.inner.get();
-        (inner.init.take(), std::mem::replace(&mut inner.backlog, std::ptr::null_mut()))
+        (
+            inner.init.take(),
+            std::mem::replace(&mut inner.backlog, std::ptr::null_mut()),
+        )
     };
-    let mail = actor.take_mail(DEAD);
-    let busy = actor.more.get().and_then(|m| m.gate.get()).is_some_and(|g| g.lock().busy());
-    actor.locked.store(false, Ordering::SeqCst);
+    let mail = actor.mail.close();
+    let busy = actor
+        .more
+        .get()
+        .and_then(|m| m.gate.get())
+        .is_some_and(|g| g.lock().busy());
+    // SAFETY: taken above; what it guards is not touched any more.
+    unsafe { actor.run.unlock() };
     if !busy {
         drop_state(actor);
     }
@@ -524,7 +563,7 @@ fn bury(actor: &ActorRef) {
             // SAFETY: both lists are ours and own their records.
             let record = unsafe { RawRef::from_raw(next) };
             // SAFETY: as above.
-            next = unsafe { *record.next.get() };
+            next = unsafe { mail::next(next) };
             if record.claim() || record.claim_waiting() {
                 super::super::wait::settle_without_runtime(&record);
             }

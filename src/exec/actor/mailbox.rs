@@ -1,87 +1,20 @@
-//! The mailbox: a list that callers push onto and the drainer takes whole.
+//! Calling: a record goes into the actor's mailbox, and the actor into a queue if it was idle.
 //!
-//! A push is one compare-and-swap; the drainer swaps the list out and turns it around, so that per call it touches
-//! shared memory once a batch. The same word says whether the actor is idle, so the caller that wakes it knows it.
-//!
-//! Invariant: whoever changes `IDLE` to anything else queues the actor. Calls come out in the order they went in.
-//! Left out: executing them (`run`).
+//! Invariant: whoever finds the mailbox idle queues the actor. Calls come out in the order they went in.
+//! Left out: the mailbox itself (`mail`), executing calls (`run`).
 
-use std::ptr::without_provenance_mut;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::super::call::CallWriter;
-use super::super::cell::{self, Blank, Phase, RawRef, Record};
+use super::super::cell::{self, Blank, Phase, RawRef};
 use super::super::engine::Engine;
 use super::super::entry::{FnEntry, Kind};
 use super::super::local::Local;
+use super::super::mail::Pushed;
 use super::{ActorCell, ActorRef};
 use crate::base::Error;
-
-/// No mail, nobody drains.
-pub(super) const IDLE: *mut Record = without_provenance_mut(0);
-/// No mail, but queued, drained or waiting for a call under way.
-pub(super) const BUSY: *mut Record = without_provenance_mut(1);
-/// No mail is taken.
-pub(super) const DEAD: *mut Record = without_provenance_mut(2);
-
-fn is_record(p: *mut Record) -> bool {
-    p.addr() > DEAD.addr()
-}
-
-/// What a push found.
-pub(super) enum Pushed {
-    /// The actor was idle: the caller must queue it.
-    Woke,
-    /// Somebody will come to it.
-    Queued,
-    /// The actor is dead; the record comes back.
-    Refused(RawRef),
-}
-
-impl ActorCell {
-    #[inline]
-    pub(super) fn push(&self, record: RawRef) -> Pushed {
-        let node = record.into_raw();
-        let mut head = self.head.load(Ordering::Relaxed);
-        loop {
-            if head == DEAD {
-                // SAFETY: the pointer was just made from the record and not pushed.
-                return Pushed::Refused(unsafe { RawRef::from_raw(node) });
-            }
-            // SAFETY: until the exchange succeeds, the node is ours.
-            unsafe { *(*node).next.get() = head };
-            match self.head.compare_exchange_weak(head, node, Ordering::SeqCst, Ordering::Relaxed) {
-                Ok(_) => return if head == IDLE { Pushed::Woke } else { Pushed::Queued },
-                Err(now) => head = now,
-            }
-        }
-    }
-
-    /// Takes all mail, oldest first, leaving `BUSY` (or `last`). Null if there is none.
-    pub(super) fn take_mail(&self, last: *mut Record) -> *mut Record {
-        let mut node = self.head.swap(last, Ordering::SeqCst);
-        let mut oldest = std::ptr::null_mut();
-        while is_record(node) {
-            // SAFETY: nodes in the list are records whose counts the list owns; taking the head made them ours.
-            unsafe {
-                let after = std::mem::replace(&mut *(*node).next.get(), oldest);
-                oldest = node;
-                node = after;
-            }
-        }
-        oldest
-    }
-
-    /// Declares the actor idle, if no mail came meanwhile and nobody else has done so.
-    pub(super) fn settle_idle(&self) -> bool {
-        match self.head.compare_exchange(BUSY, IDLE, Ordering::SeqCst, Ordering::SeqCst) {
-            Ok(_) => true,
-            Err(now) => !is_record(now),
-        }
-    }
-}
 
 /// Calls a method: the record of its result, which is queued or has failed already.
 #[inline]
@@ -93,7 +26,10 @@ pub fn call(
     writer: CallWriter<'_>,
 ) -> RawRef {
     if actor.born != local.generation() && actor.life() != super::Life::Dead {
-        return cell::failed(blank(local, entry, 1, Phase::Failed, actor), Error::ShutDown);
+        return cell::failed(
+            blank(local, entry, 1, Phase::Failed, actor),
+            Error::ShutDown,
+        );
     }
     if let Some(more) = actor.more.get()
         && more.max_pending > 0
@@ -101,8 +37,13 @@ pub fn call(
     {
         return cell::failed(blank(local, entry, 1, Phase::Failed, actor), e);
     }
-    let (refs, phase) = if writer.refers { (2, Phase::Waiting) } else { (2, Phase::Queued) };
-    let (record, refers) = writer.finish(blank(local, entry, refs, phase, actor), entry.result_size);
+    let (refs, phase) = if writer.refers {
+        (2, Phase::Waiting)
+    } else {
+        (2, Phase::Queued)
+    };
+    let (record, refers) =
+        writer.finish(blank(local, entry, refs, phase, actor), entry.result_size);
     if cell::phase(record.state()) == Phase::Failed {
         unreserve(actor);
         return record;
@@ -118,7 +59,13 @@ pub fn call(
 }
 
 #[inline]
-fn blank(local: &Local, entry: &'static FnEntry, refs: u32, phase: Phase, actor: &ActorRef) -> Blank {
+fn blank(
+    local: &Local,
+    entry: &'static FnEntry,
+    refs: u32,
+    phase: Phase,
+    actor: &ActorRef,
+) -> Blank {
     Blank {
         entry,
         refs,
@@ -138,17 +85,30 @@ static POKE: FnEntry = FnEntry::inert("poke", Kind::Object);
 /// A record that makes the drainer look at the actor's other state.
 pub(super) fn control(local: &Local, actor: &ActorRef, stop: bool) -> RawRef {
     let entry = if stop { &STOP } else { &POKE };
-    cell::with_args(blank(local, entry, 1, Phase::Queued, actor), &[], &[], 0)
+    // SAFETY: no slots.
+    unsafe {
+        cell::with_args(
+            blank(local, entry, 1, Phase::Queued, actor),
+            0,
+            &[],
+            cell::BODY,
+            0,
+        )
+    }
 }
 
 impl Engine {
     /// Puts a record into an actor's mailbox and sees to it that somebody comes.
     #[inline]
     pub(super) fn post(self: &Arc<Engine>, local: &Local, actor: &ActorRef, mail: RawRef) {
-        match actor.push(mail) {
+        let node = mail.into_raw();
+        // SAFETY: the node comes with a count, which the mailbox takes over.
+        match unsafe { actor.mail.push(node) } {
             Pushed::Queued => {}
             Pushed::Woke => self.push_actor(local, actor.clone()),
-            Pushed::Refused(mail) => {
+            Pushed::Refused => {
+                // SAFETY: refused, so the count is still ours.
+                let mail = unsafe { RawRef::from_raw(node) };
                 unreserve(actor);
                 if mail.entry.kind != Kind::Stop && mail.entry.kind != Kind::Object {
                     super::life::fail(self, local, &mail, &actor.death());
@@ -174,11 +134,16 @@ impl Engine {
 #[cold]
 fn reserve(engine: &Arc<Engine>, local: &Local, actor: &ActorRef) -> Result<(), Error> {
     let more = actor.more();
-    let full = || Error::MailboxFull { actor: actor.entry.name, max_pending: more.max_pending };
+    let full = || Error::MailboxFull {
+        actor: actor.entry.name,
+        max_pending: more.max_pending,
+    };
     loop {
-        let took = more.pending.fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| {
-            (n < more.max_pending).then_some(n + 1)
-        });
+        let took = more
+            .pending
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| {
+                (n < more.max_pending).then_some(n + 1)
+            });
         if took.is_ok() {
             return Ok(());
         }
@@ -213,7 +178,9 @@ pub(super) fn unreserve(actor: &ActorCell) {
     if let Some(more) = actor.more.get()
         && more.max_pending > 0
     {
-        let _ = more.pending.fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| n.checked_sub(1));
+        let _ = more
+            .pending
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| n.checked_sub(1));
         drop(more.room.0.lock());
         more.room.1.notify_one();
     }

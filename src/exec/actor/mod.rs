@@ -22,12 +22,15 @@ use parking_lot::{Condvar, Mutex};
 
 use super::cell::{RawRef, Record};
 use super::entry::ActorEntry;
+use super::mail::{Mail, RunLock};
 use crate::core::{Gate, Order};
 use crate::value::{Cap, CapKind};
 
 pub use life::{create, kill, restart, stillborn, stop, wrong_type};
 pub use mailbox::call;
-pub(super) use run::{drain_here, forsake_apart, leave, run_apart};
+#[cfg(feature = "async")]
+pub(super) use run::leave;
+pub(super) use run::{drain_here, forsake_apart, run_apart};
 #[cfg(feature = "async")]
 pub(super) use run::{interrupted, method_panicked};
 
@@ -46,9 +49,9 @@ pub enum Life {
 /// One actor.
 pub struct ActorCell {
     refs: AtomicUsize,
-    /// Newest call first; or `IDLE`, `BUSY`, `DEAD`.
-    head: AtomicPtr<Record>,
-    locked: AtomicBool,
+    mail: Mail<Record>,
+    /// The right to touch `inner`.
+    run: RunLock,
     life: AtomicU8,
     handles: AtomicU32,
     pub(super) entry: &'static ActorEntry,
@@ -180,7 +183,11 @@ impl Drop for ActorRef {
 /// The caller gives up `n` counts.
 unsafe fn release(actor: NonNull<ActorCell>, n: usize) {
     // SAFETY: the counts are the caller's, so the cell is alive until the subtraction.
-    if unsafe { actor.as_ref() }.refs.fetch_sub(n, Ordering::Release) == n {
+    if unsafe { actor.as_ref() }
+        .refs
+        .fetch_sub(n, Ordering::Release)
+        == n
+    {
         fence(Ordering::Acquire);
         // SAFETY: no count is left; the cell came from a box, see `life::new_cell`.
         drop(unsafe { Box::from_raw(actor.as_ptr()) });
@@ -190,7 +197,10 @@ unsafe fn release(actor: NonNull<ActorCell>, n: usize) {
 impl Drop for ActorCell {
     fn drop(&mut self) {
         let inner = self.inner.get_mut();
-        debug_assert!(inner.backlog.is_null(), "calls in the backlog keep their actor");
+        debug_assert!(
+            inner.backlog.is_null(),
+            "calls in the backlog keep their actor"
+        );
         life::drop_state(self);
         life::release_resources(self);
     }
@@ -253,7 +263,9 @@ impl ActorCell {
 
     /// How often it was made again.
     pub fn restarts(&self) -> u32 {
-        self.more.get().map_or(0, |m| m.restarts.load(Ordering::Relaxed))
+        self.more
+            .get()
+            .map_or(0, |m| m.restarts.load(Ordering::Relaxed))
     }
 
     fn more(&self) -> &More {
@@ -262,7 +274,9 @@ impl ActorCell {
 
     /// Calls waiting in a bounded mailbox; 0 where it is not bounded.
     pub fn pending(&self) -> u32 {
-        self.more.get().map_or(0, |m| m.pending.load(Ordering::Relaxed))
+        self.more
+            .get()
+            .map_or(0, |m| m.pending.load(Ordering::Relaxed))
     }
 
     fn death(&self) -> crate::base::Error {
@@ -281,9 +295,7 @@ impl ActorCell {
 
     /// Async calls under way, so that one can be polled again by whoever has news for it.
     #[cfg(feature = "async")]
-    pub(super) fn wakers(
-        &self,
-    ) -> &Mutex<std::collections::HashMap<u64, std::task::Waker>> {
+    pub(super) fn wakers(&self) -> &Mutex<std::collections::HashMap<u64, std::task::Waker>> {
         &self.more().wakers
     }
 }
@@ -300,9 +312,11 @@ impl HandleRef {
 
     /// Another handle to a living actor; `None` if its last handle is gone.
     pub fn upgrade(actor: &ActorRef) -> Option<HandleRef> {
-        let more = actor.handles.fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| {
-            (n > 0).then_some(n + 1)
-        });
+        let more = actor
+            .handles
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| {
+                (n > 0).then_some(n + 1)
+            });
         (more.is_ok() && actor.life() != Life::Dead).then(|| HandleRef(actor.clone()))
     }
 
@@ -336,7 +350,8 @@ impl HandleRef {
     pub fn from_cap(cap: &Cap) -> Option<HandleRef> {
         let raw = cap.as_kind(&HANDLE)?;
         // SAFETY: the cap holds a handle, from which another is made; the borrowed one is not dropped.
-        let held = std::mem::ManuallyDrop::new(HandleRef(unsafe { ActorRef::from_raw(raw.cast()) }));
+        let held =
+            std::mem::ManuallyDrop::new(HandleRef(unsafe { ActorRef::from_raw(raw.cast()) }));
         Some(HandleRef::clone(&held))
     }
 }

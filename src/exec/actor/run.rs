@@ -20,7 +20,7 @@ use super::super::cell::{self, Phase, RawRef, Record, finished};
 use super::super::engine::Engine;
 use super::super::entry::{Kind, Run};
 use super::super::local::Local;
-use super::mailbox::BUSY;
+use super::super::mail;
 use super::{ActorCell, ActorRef, Inner, LIVE, Life, More, life};
 use crate::core::gate::{Admit, Gate, Kind as Access};
 
@@ -39,15 +39,16 @@ thread_local! {
 /// Whether a dropped reference was added to the batch of the actor drained here.
 #[inline]
 pub(super) fn batch_release(actor: NonNull<ActorCell>) -> bool {
-    BATCH.try_with(|b| {
-        let (drained, n) = b.get();
-        let same = std::ptr::eq(drained, actor.as_ptr());
-        if same {
-            b.set((drained, n + 1));
-        }
-        same
-    })
-    .unwrap_or(false)
+    BATCH
+        .try_with(|b| {
+            let (drained, n) = b.get();
+            let same = std::ptr::eq(drained, actor.as_ptr());
+            if same {
+                b.set((drained, n + 1));
+            }
+            same
+        })
+        .unwrap_or(false)
 }
 
 /// The right to drain, on this thread.
@@ -59,15 +60,15 @@ struct Drain<'a> {
 
 impl<'a> Drain<'a> {
     fn lock(local: &'a Local, actor: &'a ActorRef) -> Option<Drain<'a>> {
-        actor
-            .locked
-            .compare_exchange(false, true, Ordering::SeqCst, Ordering::SeqCst)
-            .is_ok()
-            .then(|| {
-                local.on_stack.borrow_mut().push(actor.mark());
-                let outer = BATCH.replace((actor.0.as_ptr(), 0));
-                Drain { actor, local, outer }
-            })
+        actor.run.try_lock().then(|| {
+            local.on_stack.borrow_mut().push(actor.mark());
+            let outer = BATCH.replace((actor.0.as_ptr(), 0));
+            Drain {
+                actor,
+                local,
+                outer,
+            }
+        })
     }
 
     /// What the lock guards.
@@ -82,7 +83,8 @@ impl Drop for Drain<'_> {
     fn drop(&mut self) {
         let (_, n) = BATCH.replace(self.outer);
         self.local.on_stack.borrow_mut().pop();
-        self.actor.locked.swap(false, Ordering::SeqCst);
+        // SAFETY: locked by `Drain::lock`; `inner` borrows from this drain.
+        unsafe { self.actor.run.unlock() };
         if n > 0 {
             // SAFETY: the batch collected n counts; `self.actor` holds one more.
             unsafe { super::release(self.actor.0, n) };
@@ -111,7 +113,9 @@ pub(in super::super) fn drain_here(
 ) -> bool {
     let mut any = false;
     loop {
-        let Some(drain) = Drain::lock(local, actor) else { return any };
+        let Some(drain) = Drain::lock(local, actor) else {
+            return any;
+        };
         any = true;
         let stopped = drain.turn(engine, until);
         drop(drain);
@@ -127,7 +131,7 @@ pub(in super::super) fn drain_here(
                 return any;
             }
             Stopped::Empty => {
-                if actor.settle_idle() {
+                if actor.mail.settle_idle() {
                     return any;
                 }
             }
@@ -137,7 +141,9 @@ pub(in super::super) fn drain_here(
 
 /// Whether what a parked actor waits for is still to come.
 fn still_parked(actor: &ActorRef) -> bool {
-    let Some(more) = actor.more.get() else { return false };
+    let Some(more) = actor.more.get() else {
+        return false;
+    };
     // Written before a queue entry that may have come to nothing because the lock was held here: look after unlocking.
     let condemned = more.verdict.load(Ordering::SeqCst) != LIVE;
     if more.unborn.load(Ordering::SeqCst) {
@@ -145,7 +151,11 @@ fn still_parked(actor: &ActorRef) -> bool {
     }
     more.gate.get().is_some_and(|gate| {
         let gate = gate.lock();
-        if condemned { gate.busy() } else { gate.parked() }
+        if condemned {
+            gate.busy()
+        } else {
+            gate.parked()
+        }
     })
 }
 
@@ -201,20 +211,26 @@ impl Drain<'_> {
             // SAFETY: the backlog owns a count of each of its records; this one is taken over.
             let record = unsafe { RawRef::from_raw(next) };
             // SAFETY: out of every list, so its link is ours.
-            let after = unsafe { std::mem::replace(&mut *record.next.get(), std::ptr::null_mut()) };
+            let after = unsafe { mail::next(next) };
+            // SAFETY: as above.
+            unsafe { mail::set_next(next, std::ptr::null_mut()) };
             match self.one(engine, record) {
                 Step::Done => {}
                 Step::Wait(record) => {
-                    let inner = self.inner();
+                    let node = record.into_raw();
                     // SAFETY: back to the head of the backlog, which is ours.
-                    unsafe { *record.next.get() = after };
-                    inner.backlog = record.into_raw();
+                    unsafe { mail::set_next(node, after) };
+                    self.inner().backlog = node;
                     return Stopped::Parked;
                 }
                 Step::Dead => return Stopped::Empty,
             }
             if until.is_some_and(|u| finished(u.state())) {
-                return if self.inner().backlog.is_null() { Stopped::Empty } else { Stopped::More };
+                return if self.inner().backlog.is_null() {
+                    Stopped::Empty
+                } else {
+                    Stopped::More
+                };
             }
         }
     }
@@ -224,12 +240,12 @@ impl Drain<'_> {
     fn next(&self) -> *mut Record {
         let inner = self.inner();
         if inner.backlog.is_null() {
-            inner.backlog = self.actor.take_mail(BUSY);
+            inner.backlog = self.actor.mail.take();
         }
         let next = inner.backlog;
         if !next.is_null() {
             // SAFETY: records in the backlog are ours, links included.
-            inner.backlog = unsafe { *(*next).next.get() };
+            inner.backlog = unsafe { mail::next(next) };
         }
         next
     }
@@ -304,13 +320,21 @@ impl Drain<'_> {
                 return Step::Wait(record);
             }
         }
-        life::end(engine, self.local, self.actor, self.inner(), "it was stopped");
+        life::end(
+            engine,
+            self.local,
+            self.actor,
+            self.inner(),
+            "it was stopped",
+        );
         Step::Dead
     }
 
     /// Calls whose arguments came, and those that waited behind them.
     fn resolve_held(&self) {
-        let Some(more) = self.actor.more.get() else { return };
+        let Some(more) = self.actor.more.get() else {
+            return;
+        };
         let mut free = Vec::new();
         let all = {
             let resolved = std::mem::take(&mut *more.resolved.lock());
@@ -325,11 +349,11 @@ impl Drain<'_> {
             record.deps.store(RELEASED, Ordering::Relaxed);
         }
         // To the head of the backlog, in order: they arrived before everything in it.
-        let inner = self.inner();
         for record in stop.into_iter().chain(free.into_iter().rev()) {
+            let (inner, node) = (self.inner(), record.into_raw());
             // SAFETY: out of every list; the backlog is ours.
-            unsafe { *record.next.get() = inner.backlog };
-            inner.backlog = record.into_raw();
+            unsafe { mail::set_next(node, inner.backlog) };
+            inner.backlog = node;
         }
     }
 
@@ -340,7 +364,9 @@ impl Drain<'_> {
         if !is_async && more.max_concurrency <= 1 && more.gate.get().is_none() {
             return self.run_here(engine, record);
         }
-        let gate = more.gate.get_or_init(|| Mutex::new(Gate::new(more.max_concurrency)));
+        let gate = more
+            .gate
+            .get_or_init(|| Mutex::new(Gate::new(more.max_concurrency)));
         let access = access(record.entry.kind);
         if finished(record.state()) {
             // Cancelled meanwhile. If it was the head that the gate waits for, what is behind it asks anew.
@@ -407,11 +433,17 @@ impl Drain<'_> {
     #[cold]
     fn consume(&self, engine: &Arc<Engine>, record: &RawRef, mut state: *mut ()) -> Step {
         let outcome = perform(self.local, record, StateRef((&raw mut state).cast()));
-        let how = if outcome.is_err() { " panicked while it consumed it" } else { " consumed it" };
+        let how = if outcome.is_err() {
+            " panicked while it consumed it"
+        } else {
+            " consumed it"
+        };
         // A call whose arguments could not be read has not taken it.
         let taken = state.is_null();
         if taken {
-            self.actor.state.store(std::ptr::null_mut(), Ordering::Relaxed);
+            self.actor
+                .state
+                .store(std::ptr::null_mut(), Ordering::Relaxed);
         }
         engine.settle(self.local, record, outcome);
         if !taken {
@@ -452,10 +484,12 @@ fn access(kind: Kind) -> Access {
 /// Runs a claimed call with the actor's state.
 #[inline]
 fn perform(local: &Local, record: &RawRef, state: StateRef) -> std::thread::Result<Outcome> {
-    let Run::Sync(run) = record.entry.run else { return Ok(Ok(())) };
+    let Run::Sync(run) = record.entry.run else {
+        return Ok(Ok(()));
+    };
     let before = local.current.replace(std::ptr::from_ref(&**record));
     // SAFETY: claimed, and out of the mailbox, so the link is ours: see `Local::each_current`.
-    unsafe { *record.next.get() = before.cast_mut() };
+    unsafe { record.set_outer(before) };
     let hold = local.hold();
     // SAFETY: claimed; the state is this actor's, alive, and access to it was admitted.
     let outcome = catch_unwind(AssertUnwindSafe(|| unsafe { run(local, record, state) }));
@@ -499,7 +533,12 @@ pub(in super::super) fn interrupted(actor: &ActorRef) -> Option<crate::base::Err
 }
 
 /// A call that ran apart has ended: whoever waits for the gate goes on.
-pub(in super::super) fn leave(engine: &Arc<Engine>, local: &Local, actor: &ActorRef, access: Access) {
+pub(in super::super) fn leave(
+    engine: &Arc<Engine>,
+    local: &Local,
+    actor: &ActorRef,
+    access: Access,
+) {
     let Some(more) = actor.more.get() else { return };
     let Some(gate) = more.gate.get() else { return };
     let (resume, idle) = {

@@ -1,0 +1,161 @@
+//! Samples, medians, and how rows are printed.
+
+use std::time::{Duration, Instant};
+
+/// Collects and prints rows.
+pub struct Report {
+    json: bool,
+    quick: bool,
+    only: Option<String>,
+    rows: usize,
+}
+
+/// One row's samples.
+pub struct Row {
+    pub bench: &'static str,
+    pub unit: &'static str,
+    pub values: Vec<f64>,
+    pub limit: Option<f64>,
+    pub every: bool,
+}
+
+impl Report {
+    pub fn from_args() -> Report {
+        let args: Vec<String> = std::env::args().skip(1).collect();
+        let only = args
+            .iter()
+            .position(|a| a == "--only")
+            .and_then(|i| args.get(i + 1))
+            .cloned();
+        let quick = args.iter().any(|a| a == "--quick");
+        Report {
+            json: args.iter().any(|a| a == "--json"),
+            quick,
+            only,
+            rows: 0,
+        }
+    }
+
+    /// How many samples a row gets.
+    pub fn samples(&self, usual: usize) -> usize {
+        if self.quick { usual.min(3) } else { usual }
+    }
+
+    pub fn quick(&self) -> bool {
+        self.quick
+    }
+
+    pub fn wants(&self, bench: &str) -> bool {
+        self.only
+            .as_ref()
+            .is_none_or(|o| o.split(',').any(|o| bench.contains(o)))
+    }
+
+    /// A rate: `f` does `n` things per sample.
+    pub fn rate(&mut self, bench: &'static str, samples: usize, n: usize, mut f: impl FnMut()) {
+        self.measure(bench, "1/s", samples, || {
+            let took = time(&mut f);
+            n as f64 / took.as_secs_f64()
+        });
+    }
+
+    /// A latency in microseconds: `f` does `n` things per sample, one after the other.
+    pub fn latency(&mut self, bench: &'static str, samples: usize, n: usize, mut f: impl FnMut()) {
+        self.measure(bench, "us", samples, || {
+            time(&mut f).as_secs_f64() * 1e6 / n as f64
+        });
+    }
+
+    /// Whatever `f` returns, per sample, after one that does not count.
+    pub fn measure(
+        &mut self,
+        bench: &'static str,
+        unit: &'static str,
+        samples: usize,
+        mut f: impl FnMut() -> f64,
+    ) {
+        if !self.wants(bench) {
+            return;
+        }
+        f();
+        let values = (0..self.samples(samples)).map(|_| f()).collect();
+        self.row(Row {
+            bench,
+            unit,
+            values,
+            limit: None,
+            every: false,
+        });
+    }
+
+    pub fn row(&mut self, row: Row) {
+        let mut sorted = row.values.clone();
+        sorted.sort_by(f64::total_cmp);
+        let (min, max) = (sorted[0], sorted[sorted.len() - 1]);
+        let value = sorted[sorted.len() / 2];
+        let Row { bench, unit, .. } = row;
+        self.rows += 1;
+        if self.json {
+            let limit = row
+                .limit
+                .map_or(String::new(), |l| format!(", \"limit\": {l:.4}"));
+            let every = if row.every {
+                let all: Vec<String> = row.values.iter().map(|v| format!("{v:.3}")).collect();
+                format!(", \"samples\": [{}]", all.join(", "))
+            } else {
+                String::new()
+            };
+            println!(
+                "{{\"bench\": \"{bench}\", \"value\": {value:.4}, \"unit\": \"{unit}\", \"min\": {min:.4}, \"max\": {max:.4}, \"n\": {}{limit}{every}}}",
+                sorted.len()
+            );
+            return;
+        }
+        if self.rows == 1 {
+            println!(
+                "{:<28} {:>12} {:<5} {:>12} {:>12} {:>4}  ratio to limit",
+                "bench", "median", "unit", "min", "max", "n"
+            );
+        }
+        let ratio = row
+            .limit
+            .map_or(String::new(), |l| format!("  {:.2}", value / l));
+        println!(
+            "{bench:<28} {} {unit:<5} {} {} {:>4}{ratio}",
+            number(value),
+            number(min),
+            number(max),
+            sorted.len()
+        );
+        if row.every {
+            let all: Vec<String> = row.values.iter().map(|v| format!("{v:.1}")).collect();
+            println!("{:<28} every one: {}", "", all.join(" "));
+        }
+    }
+
+    pub fn end(&self) {
+        if !self.json {
+            println!(
+                "{} rows; medians; allocator: the system's; release profile",
+                self.rows
+            );
+        }
+    }
+}
+
+fn number(v: f64) -> String {
+    if v >= 100_000.0 {
+        format!("{:>11.2}M", v / 1e6)
+    } else if v >= 100.0 {
+        format!("{v:>12.1}")
+    } else {
+        format!("{v:>12.4}")
+    }
+}
+
+/// How long `f` takes.
+pub fn time(f: impl FnOnce()) -> Duration {
+    let begin = Instant::now();
+    f();
+    begin.elapsed()
+}

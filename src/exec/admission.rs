@@ -1,0 +1,103 @@
+//! Driving the ledger: calls that ask for more than the common task wait in it, and what it decides is done here.
+//!
+//! Invariant: the ledger's decisions are carried out after its lock is released, each once. Left out: deciding, which is
+//! [`crate::core::ledger`]'s.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::cell::RawRef;
+use super::engine::Engine;
+use super::local::Local;
+use crate::base::Error;
+use crate::core::{Effect, Ledger};
+
+/// The ledger and the records that wait in it, by id.
+pub(super) struct Admission {
+    pub(super) ledger: Ledger,
+    pub(super) parked: HashMap<u64, RawRef>,
+}
+
+/// A record that may start with these GPUs, or is refused; without one, executors are told to look.
+type Decision = (Option<RawRef>, Vec<u32>, Option<Error>);
+
+impl Engine {
+    /// Asks the ledger.
+    pub(super) fn admit(self: &Arc<Engine>, local: &Local, record: RawRef) {
+        let Some(extra) = record.extra() else { return };
+        let Some(demand) = extra.demand.clone() else {
+            return;
+        };
+        let (id, priority) = (record.id, extra.priority);
+        self.with_ledger(local, |a, out| {
+            a.parked.insert(id, record.clone());
+            a.ledger.submit(id, demand, priority, out);
+        });
+    }
+
+    /// Changes the ledger and does what follows.
+    pub(super) fn with_ledger<R>(
+        self: &Arc<Engine>,
+        local: &Local,
+        change: impl FnOnce(&mut Admission, &mut Vec<Effect>) -> R,
+    ) -> R {
+        let mut effects = Vec::new();
+        let mut todo = Vec::new();
+        let result = {
+            let mut a = self.admission.lock();
+            let result = change(&mut a, &mut effects);
+            for effect in effects.drain(..) {
+                match effect {
+                    Effect::Start { task, gpus } => {
+                        if let Some(record) = a.parked.remove(&task) {
+                            todo.push((Some(record), gpus, None));
+                        }
+                    }
+                    Effect::Refuse { task, why } => {
+                        if let Some(record) = a.parked.remove(&task) {
+                            todo.push((Some(record), Vec::new(), Some(Error::from(why))));
+                        }
+                    }
+                    Effect::Offer => todo.push((None, Vec::new(), None)),
+                }
+            }
+            let pressed = a.ledger.pressed() || a.ledger.free_cpu_steps() < 0;
+            self.pressed.store(pressed, Ordering::Relaxed);
+            result
+        };
+        if !todo.is_empty() {
+            self.follow(local, todo);
+        }
+        result
+    }
+
+    /// What follows from the ledger's decisions, outside its lock.
+    fn follow(self: &Arc<Engine>, local: &Local, todo: Vec<Decision>) {
+        for (record, gpus, refused) in todo {
+            match (record, refused) {
+                (None, _) => self.crew.notify_injected(),
+                (Some(record), Some(why)) => {
+                    self.fail_waiting(local, &record, why);
+                }
+                (Some(record), None) => {
+                    if let Some(extra) = record.extra() {
+                        let _ = extra.gpus.set(gpus);
+                    }
+                    if let Some(actor) = record.target() {
+                        let actor = actor.clone();
+                        actor.admitted(local, &record);
+                    } else if !record.make_ready() {
+                        let id = record.id;
+                        self.with_ledger(local, |a, out| a.ledger.finish(id, out));
+                    } else if record.entry.is_async() {
+                        self.launch(local, record);
+                    } else {
+                        self.started.push(record);
+                        self.crew.notify_started(self);
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! The end of an engine: nothing more is taken, what waits fails, what runs is waited for.
+//!
+//! Invariant: after it, every accepted call has ended or runs on a thread that was left behind and counted.
+//! Left out: deciding when; `node` does.
+
+use std::sync::Arc;
+
+use super::actor::ActorRef;
+use super::cell::RawRef;
+use super::engine::Engine;
+use super::local::Local;
+use crate::base::Error;
+
+impl Engine {
+    /// Stops taking work, fails what waits, and waits for what runs, until `deadline`. How many threads still run then.
+    pub fn shut_down(self: &Arc<Engine>, local: &Local, deadline: std::time::Instant) -> usize {
+        self.close();
+        self.crew.wake_all();
+        let parked: Vec<RawRef> = self
+            .admission
+            .lock()
+            .parked
+            .drain()
+            .map(|(_, record)| record)
+            .collect();
+        for record in parked {
+            match record.target().cloned() {
+                // An actor that waits for resources to be born.
+                Some(actor) => actor.close(local),
+                None => {
+                    self.fail_waiting(local, &record, Error::ShutDown);
+                }
+            }
+        }
+        let names: Vec<ActorRef> = self.names.lock().values().cloned().collect();
+        for actor in names {
+            super::actor::kill(&actor);
+        }
+        self.drain_all(local);
+        #[cfg(feature = "async")]
+        self.futures.shut_down(deadline);
+        let left = self.crew.join(deadline);
+        self.drain_all(local);
+        left
+    }
+
+    /// Fails everything in all queues.
+    fn drain_all(self: &Arc<Engine>, local: &Local) {
+        use crossbeam_deque::Steal;
+        loop {
+            self.drain_local(local);
+            let mut any = false;
+            while let Steal::Success(task) = self.tasks.steal() {
+                any = true;
+                self.fail_queued(local, &task, Error::ShutDown);
+            }
+            while let Steal::Success(task) = self.started.steal() {
+                any = true;
+                super::actor::forsake_apart(self, local, &task);
+            }
+            while let Steal::Success(actor) = self.actors.steal() {
+                any = true;
+                actor.close(local);
+            }
+            for outbox in self.outboxes() {
+                while let Steal::Success(task) = outbox.tasks.steal() {
+                    any = true;
+                    self.fail_queued(local, &task, Error::ShutDown);
+                }
+                while let Steal::Success(actor) = outbox.actors.steal() {
+                    any = true;
+                    actor.close(local);
+                }
+            }
+            if !any {
+                return;
+            }
+        }
+    }
+
+    /// Fails everything in this thread's queues: the runtime is closing. What fails readies its dependants, which are
+    /// failed by the outermost call: a long chain must not recurse.
+    pub(super) fn drain_local(self: &Arc<Engine>, local: &Local) {
+        if local.draining.replace(true) {
+            return;
+        }
+        loop {
+            if let Some(task) = local.tasks.pop() {
+                self.fail_queued(local, &task, Error::ShutDown);
+            } else if let Some(actor) = local.actors.pop() {
+                actor.close(local);
+            } else {
+                break;
+            }
+        }
+        local.draining.set(false);
+    }
+}

@@ -1,0 +1,229 @@
+//! Outcomes: what came of a call goes into its record, and whoever waits is told. Cancelling is one of them.
+//!
+//! Invariant: only the holder of a record's claim ends it. Left out: what waiters do then.
+
+use std::any::Any;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::call::{CallError, Outcome};
+use super::cell::{self, Phase, RawRef, finished};
+use super::engine::Engine;
+use super::local::Local;
+use super::waiter::{Waiter, WaiterKind};
+use crate::base::{Error, Failure, FailureKind};
+
+impl Engine {
+    /// Puts what came of a claimed call into its record and tells whoever waits.
+    #[inline]
+    pub(super) fn settle(
+        self: &Arc<Engine>,
+        local: &Local,
+        record: &RawRef,
+        outcome: Result<Outcome, Box<dyn Any + Send>>,
+    ) {
+        if let Ok(Ok(())) = outcome {
+            if record.extra().is_some() {
+                self.release(local, record);
+            }
+            if let Some(waiters) = record.finish(Phase::Done) {
+                self.fire(local, Some(waiters), false);
+            }
+            return;
+        }
+        self.settle_failure(local, record, outcome);
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn settle_failure(
+        self: &Arc<Engine>,
+        local: &Local,
+        record: &RawRef,
+        outcome: Result<Outcome, Box<dyn Any + Send>>,
+    ) {
+        let attempts = record
+            .extra()
+            .map_or(1, |e| e.attempts.load(Ordering::Relaxed).max(1));
+        let error = match outcome {
+            Ok(Ok(())) => return,
+            Ok(Err(CallError::Runtime(e))) => e,
+            Ok(Err(CallError::Function(mut failure))) => {
+                failure.function = record.entry.name;
+                failure.location = format!("{}:{}", record.entry.file, record.entry.line);
+                failure.attempts = attempts;
+                Error::TaskFailed(Arc::new(failure))
+            }
+            Err(payload) => {
+                let mut failure = super::panics::failure(payload);
+                let retries = record.extra().map_or(0, |e| e.panic_retries);
+                let cancelled = record.state() & cell::CANCEL != 0;
+                if attempts <= retries
+                    && record.target().is_none()
+                    && !cancelled
+                    && !self.is_closing()
+                {
+                    // Its resources stay with it; another thread may take the next attempt.
+                    record.unclaim();
+                    self.push_again(local, record.clone());
+                    return;
+                }
+                failure.function = record.entry.name;
+                failure.attempts = attempts;
+                Error::TaskFailed(Arc::new(failure))
+            }
+        };
+        self.release(local, record);
+        self.end_with(local, record, Arc::new(error));
+    }
+
+    fn push_again(self: &Arc<Engine>, local: &Local, record: RawRef) {
+        if record.extra().is_some_and(|e| e.demand.is_some()) && !record.entry.is_async() {
+            self.started.push(record);
+            self.crew.notify_started(self);
+        } else {
+            self.push_task(local, record);
+        }
+    }
+
+    /// Gives back what the ledger holds for a call.
+    pub(super) fn release(self: &Arc<Engine>, local: &Local, record: &RawRef) {
+        if record.target().is_none() && record.extra().is_some_and(|e| e.demand.is_some()) {
+            let id = record.id;
+            self.with_ledger(local, |a, out| a.ledger.finish(id, out));
+        }
+    }
+
+    /// Ends a claimed call with an error.
+    pub(super) fn end_with(self: &Arc<Engine>, local: &Local, record: &RawRef, error: Arc<Error>) {
+        // SAFETY: the caller holds the claim and has finished with the arguments.
+        unsafe {
+            record.drop_args();
+            record.set_error(error);
+        }
+        let waiters = record.finish(Phase::Failed);
+        self.fire(local, waiters, true);
+    }
+
+    /// Ends a call that waits for something, if it still does.
+    pub(super) fn fail_waiting(
+        self: &Arc<Engine>,
+        local: &Local,
+        record: &RawRef,
+        error: Error,
+    ) -> bool {
+        let claimed = record.claim_waiting();
+        if claimed {
+            self.end_with(local, record, Arc::new(error));
+        }
+        claimed
+    }
+
+    /// Ends a call that is queued, if nobody has claimed it.
+    pub(super) fn fail_queued(
+        self: &Arc<Engine>,
+        local: &Local,
+        record: &RawRef,
+        error: Error,
+    ) -> bool {
+        let claimed = record.claim();
+        if claimed {
+            self.release(local, record);
+            self.end_with(local, record, Arc::new(error));
+        }
+        claimed
+    }
+
+    /// Tells the waiters, oldest first.
+    #[inline(never)]
+    fn fire(self: &Arc<Engine>, local: &Local, newest: Option<Box<Waiter>>, failed: bool) {
+        let mut oldest: *mut Waiter = std::ptr::null_mut();
+        let mut next = newest.map_or(std::ptr::null_mut(), Box::into_raw);
+        while !next.is_null() {
+            // SAFETY: the list is ours: its links are boxes leaked by `add_waiter`, turned around here.
+            unsafe {
+                let after = std::mem::replace(&mut (*next).next, oldest);
+                oldest = next;
+                next = after;
+            }
+        }
+        while !oldest.is_null() {
+            // SAFETY: as above; each is boxed again exactly once.
+            let waiter = unsafe { Box::from_raw(oldest) };
+            oldest = waiter.next;
+            match waiter.kind {
+                WaiterKind::Thread(thread) => thread.unpark(),
+                WaiterKind::Waker(waker) => waker.wake(),
+                WaiterKind::Latch(latch) => latch.hit(failed),
+                WaiterKind::Dependent(record) => self.input_done(local, record),
+                WaiterKind::Call(f) => f(),
+            }
+        }
+    }
+
+    /// Cancels a call; what came of it.
+    pub fn cancel(self: &Arc<Engine>, local: &Local, record: &RawRef) -> Cancel {
+        let why = || Error::Cancelled {
+            function: record.entry.name,
+        };
+        if record.claim_waiting() {
+            let id = record.id;
+            if record.extra().is_some_and(|e| e.demand.is_some()) {
+                self.with_ledger(local, |a, out| {
+                    a.parked.remove(&id);
+                    a.ledger.cancel(id, out)
+                });
+            }
+            self.cancel_claimed(local, record, why());
+            return Cancel::Dequeued;
+        }
+        if record.claim() {
+            self.release(local, record);
+            self.cancel_claimed(local, record, why());
+            return Cancel::Dequeued;
+        }
+        if finished(record.state()) || finished(record.set_flag(cell::CANCEL)) {
+            return Cancel::TooLate;
+        }
+        #[cfg(feature = "async")]
+        self.futures.wake(record);
+        Cancel::Requested
+    }
+
+    /// As [`end_with`](Self::end_with), but leaves the arguments: others may be looking at which inputs there are.
+    fn cancel_claimed(self: &Arc<Engine>, local: &Local, record: &RawRef, error: Error) {
+        // SAFETY: claimed. The error's place is apart from the arguments, which `set_error` leaves to be freed with the
+        // record: see `Record::set_error`.
+        unsafe { record.set_error_keeping_args(Arc::new(error)) };
+        let waiters = record.finish(Phase::Failed);
+        self.fire(local, waiters, true);
+        if let Some(actor) = record.target() {
+            // It may be held for its arguments, with later calls of its caller behind it.
+            let actor = actor.clone();
+            actor.call_ready(local, record);
+        }
+    }
+}
+
+/// What cancelling did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cancel {
+    /// It had not begun and never will.
+    Dequeued,
+    /// It runs, and was told.
+    Requested,
+    /// It had ended.
+    TooLate,
+}
+
+/// A failure from an error that a remote function returned.
+pub fn failure<E: Into<Box<dyn std::error::Error + Send + Sync>>>(error: E) -> CallError {
+    let type_name = std::any::type_name::<E>();
+    let error: Box<dyn std::error::Error + Send + Sync> = error.into();
+    if let Some(e @ Error::Cancelled { .. }) = error.downcast_ref::<Error>() {
+        return CallError::Runtime(e.clone());
+    }
+    let failure = Failure::returned(&*error, type_name);
+    debug_assert_eq!(failure.kind, FailureKind::Returned);
+    CallError::Function(failure)
+}
