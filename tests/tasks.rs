@@ -731,3 +731,32 @@ fn a_timeout_inside_a_task() {
         assert!(mobula::get(r).unwrap());
     });
 }
+
+#[remote]
+fn patient(x: u64) -> u64 {
+    mobula::get_timeout(square::remote(x), common::LIMIT).unwrap()
+}
+
+#[remote]
+fn attentive(x: u64) -> u64 {
+    let inner = square::remote(x);
+    mobula::wait(std::slice::from_ref(&inner)).run().unwrap();
+    mobula::get(inner).unwrap()
+}
+
+#[test]
+fn parents_that_cannot_help_do_not_pile_up() {
+    shared(|mobula| {
+        let parent = |x| if x % 2 == 0 { patient::remote(x) } else { attentive::remote(x) };
+        let refs: Vec<_> = (0..5000).map(parent).collect();
+        let mut most = 0;
+        until(|| {
+            most = most.max(mobula.executors());
+            refs.iter().all(ObjectRef::is_ready)
+        });
+        // What the blocked wait for goes before parents that would block as well.
+        assert!(most < 300, "{most} threads");
+        assert_eq!(mobula::get(&refs).unwrap()[4999], 4999 * 4999);
+        until(|| mobula.executors() == 2);
+    });
+}

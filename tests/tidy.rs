@@ -116,7 +116,7 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
         "makes records and claims them by hand",
     ),
     (
-        "exec/crew.rs",
+        "exec/executor.rs",
         "tells the system how exact an executor's timers are to be",
     ),
     (

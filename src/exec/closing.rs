@@ -78,13 +78,21 @@ impl Engine {
         }
     }
 
-    /// Fails everything in this thread's queues: the runtime is closing.
+    /// Fails everything in this thread's queues: the runtime is closing. What fails readies its dependants, which are
+    /// failed by the outermost call: a long chain must not recurse.
     pub(super) fn drain_local(self: &Arc<Engine>, local: &Local) {
-        while let Some(task) = local.tasks.pop() {
-            self.fail_queued(local, &task, Error::ShutDown);
+        if local.draining.replace(true) {
+            return;
         }
-        while let Some(actor) = local.actors.pop() {
-            actor.close(local);
+        loop {
+            if let Some(task) = local.tasks.pop() {
+                self.fail_queued(local, &task, Error::ShutDown);
+            } else if let Some(actor) = local.actors.pop() {
+                actor.close(local);
+            } else {
+                break;
+            }
         }
+        local.draining.set(false);
     }
 }

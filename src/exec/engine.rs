@@ -287,7 +287,8 @@ impl Engine {
     /// A call that is ready goes to this thread's queue, or to the async runtime.
     #[inline]
     pub(super) fn push_task(self: &Arc<Engine>, local: &Local, record: RawRef) {
-        if record.entry.is_async() {
+        // While closing, async calls go where the others do: to be failed one after the other, not one inside the other.
+        if record.entry.is_async() && !self.is_closing() {
             self.launch(local, record);
             return;
         }
@@ -314,7 +315,9 @@ impl Engine {
     #[inline]
     pub(super) fn execute(self: &Arc<Engine>, local: &Local, record: &RawRef) {
         let Run::Sync(run) = record.entry.run else {
-            return;
+            // Queued while closing, and taken before it was failed.
+            self.release(local, record);
+            return self.end_with(local, record, Arc::new(Error::ShutDown));
         };
         if let Some(extra) = record.extra() {
             extra.begin_attempt();

@@ -38,6 +38,8 @@ pub struct Outbox {
     pub tasks: Stealer<RawRef>,
     /// Actors with mail.
     pub actors: Stealer<ActorRef>,
+    /// The owner is an executor.
+    pub executor: bool,
     /// How many were ever pushed; written by the owner alone.
     pub pushes: AtomicU64,
 }
@@ -70,6 +72,8 @@ pub struct Local {
     pub executor: bool,
     /// Below this address the stack is too short to run a call on top.
     pub(super) stack_floor: Cell<usize>,
+    /// A frame further up empties the queues, because the runtime closes.
+    pub draining: Cell<bool>,
     /// Frames that hold a reference to this.
     pub busy: Cell<u32>,
     /// Waits by spinning that paid, lately.
@@ -174,6 +178,7 @@ impl Local {
         let outbox = Arc::new(Outbox {
             tasks: tasks.stealer(),
             actors: actors.stealer(),
+            executor,
             pushes: AtomicU64::new(0),
         });
         engine.enlist(&outbox);
@@ -193,6 +198,7 @@ impl Local {
             apart: Cell::new(false),
             executor,
             stack_floor: Cell::new(super::stack::floor()),
+            draining: Cell::new(false),
             busy: Cell::new(0),
             spin: Cell::new(crate::core::Spin::new()),
         }

@@ -17,6 +17,7 @@ mod crew;
 mod deadlock;
 pub mod engine;
 pub mod entry;
+mod executor;
 #[cfg(feature = "async")]
 mod futures;
 pub mod local;

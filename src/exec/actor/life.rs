@@ -405,20 +405,28 @@ pub(super) fn end(
     let more = actor.more();
     *more.cause.lock() = Some(Arc::from(cause));
     let death = actor.death();
-    finish(engine, local, actor, inner, &death);
+    finish(engine, local, actor, inner, &death, |_| false);
 }
 
 /// As [`end`], because the runtime closes.
 pub(super) fn close(engine: &Arc<Engine>, local: &Local, actor: &ActorRef, inner: &mut Inner) {
     *actor.more().cause.lock() = Some(Arc::from("mobula was shut down"));
-    finish(engine, local, actor, inner, &Error::ShutDown);
+    // Calls that run apart may still use the state; the last of them drops it.
+    let in_use = |more: &More| more.gate.get().is_some_and(|g| g.lock().busy());
+    finish(engine, local, actor, inner, &Error::ShutDown, in_use);
 }
 
-fn finish(engine: &Arc<Engine>, local: &Local, actor: &ActorRef, inner: &mut Inner, error: &Error) {
+fn finish(
+    engine: &Arc<Engine>,
+    local: &Local,
+    actor: &ActorRef,
+    inner: &mut Inner,
+    error: &Error,
+    in_use: impl FnOnce(&More) -> bool,
+) {
     let more = actor.more();
     actor.life.store(Life::Dead as u8, Ordering::Release);
-    // Calls run apart only when the runtime closes; the last of them drops the state then.
-    if !more.gate.get().is_some_and(|g| g.lock().busy()) {
+    if !in_use(more) {
         drop_state(actor);
     }
     inner.init = None;

@@ -26,6 +26,18 @@ fn blank(phase: Phase) -> Blank {
     }
 }
 
+/// A call with these arguments, laid out as the writer of calls does.
+fn call(blank: Blank, slots: &[Slot], inline: &[u8], result_size: usize) -> RawRef {
+    let end = BODY + slots.len() * SLOT + inline.len();
+    let mut arguments = vec![0; (end - BODY).next_multiple_of(32)];
+    for (slot, place) in slots.iter().zip(arguments.chunks_mut(SLOT)) {
+        slot.write_to(place);
+    }
+    arguments[slots.len() * SLOT..end - BODY].copy_from_slice(inline);
+    // SAFETY: the slots stand first, and what they own is given up here.
+    unsafe { with_args(blank, slots.len(), &arguments, end, result_size) }
+}
+
 fn value(bytes: &[u8]) -> RawRef {
     with_inline_value(blank(Phase::Done), bytes)
 }
@@ -52,7 +64,7 @@ fn refs(r: &RawRef) -> u32 {
 
 /// A claimed call without arguments.
 fn claimed(result_size: usize) -> RawRef {
-    let r = with_args(blank(Phase::Queued), &[], &[], result_size);
+    let r = call(blank(Phase::Queued), &[], &[], result_size);
     assert!(r.claim());
     r
 }
@@ -61,9 +73,13 @@ fn claimed(result_size: usize) -> RawRef {
 static COUNTED: CapKind = CapKind {
     name: "a counter",
     // SAFETY: made by `counted`, which leaks the counter.
-    acquire: |p| drop(unsafe { p.cast::<AtomicUsize>().as_ref() }.fetch_add(1, Ordering::Relaxed)),
+    acquire: |p| {
+        let _ = unsafe { p.cast::<AtomicUsize>().as_ref() }.fetch_add(1, Ordering::Relaxed);
+    },
     // SAFETY: as above.
-    release: |p| drop(unsafe { p.cast::<AtomicUsize>().as_ref() }.fetch_sub(1, Ordering::Relaxed)),
+    release: |p| {
+        let _ = unsafe { p.cast::<AtomicUsize>().as_ref() }.fetch_sub(1, Ordering::Relaxed);
+    },
 };
 
 fn counted() -> (Cap, &'static AtomicUsize) {
@@ -89,7 +105,7 @@ fn a_new_call_holds_its_arguments() {
     let inline = [5_u8; 40];
     let begin = BODY + 2 * SLOT;
     let slots = [inline_slot(begin + 24), ref_slot(object.clone())];
-    let r = with_args(blank(Phase::Waiting), &slots, &inline, 8);
+    let r = call(blank(Phase::Waiting), &slots, &inline, 8);
     assert_eq!(
         (phase(r.state()), r.name(), r.id, r.caller),
         (Phase::Waiting, "test", 7, 3)
@@ -126,7 +142,7 @@ fn arguments_of_a_call_that_never_ran_are_given_up() {
         caps: Some(Box::from([cap])),
         ..blank(Phase::Queued)
     };
-    let r = with_args(
+    let r = call(
         blank,
         &[ref_slot(object.clone()), ref_slot(object.clone())],
         &[],
@@ -211,7 +227,7 @@ fn errors_are_shared_and_seen() {
     assert_eq!(Arc::strong_count(&error), 1);
 
     let object = value(&[]);
-    let cancelled = with_args(blank(Phase::Waiting), &[ref_slot(object.clone())], &[], 0);
+    let cancelled = call(blank(Phase::Waiting), &[ref_slot(object.clone())], &[], 0);
     assert!(cancelled.claim_waiting());
     // SAFETY: claimed.
     unsafe { cancelled.set_error_keeping_args(Arc::clone(&error)) };
@@ -294,7 +310,7 @@ fn a_deep_chain_of_arguments_is_freed_without_recursion() {
     let first = value(&[1]);
     let mut last = first.clone();
     for _ in 0..DEEP {
-        last = with_args(blank(Phase::Queued), &[ref_slot(last)], &[], 0);
+        last = call(blank(Phase::Queued), &[ref_slot(last)], &[], 0);
     }
     on_a_small_stack(move || drop(last));
     assert!(first.is_unique());
@@ -344,7 +360,7 @@ fn a_chain_is_freed_while_its_thread_ends() {
         LATE.with(|_| {});
         let mut last = chain;
         for _ in 0..DEEP / 10 {
-            last = with_args(blank(Phase::Queued), &[ref_slot(last)], &[], 0);
+            last = call(blank(Phase::Queued), &[ref_slot(last)], &[], 0);
         }
         LATE.with(|l| l.borrow_mut().0 = Some(last));
     });
@@ -359,8 +375,8 @@ fn counts_hold_when_threads_share_and_let_go() {
         for _ in 0..4 {
             s.spawn(|| {
                 for _ in 0..rounds {
-                    let call = with_args(blank(Phase::Queued), &[ref_slot(object.clone())], &[], 8);
-                    let other = call.clone();
+                    let record = call(blank(Phase::Queued), &[ref_slot(object.clone())], &[], 8);
+                    let other = record.clone();
                     let freed = std::thread::Builder::new();
                     if rounds < 100 {
                         freed.spawn(move || drop(other)).unwrap().join().unwrap();
@@ -379,7 +395,7 @@ fn counts_hold_when_threads_share_and_let_go() {
 fn calls_end_under_those_who_wait() {
     let rounds = if cfg!(miri) { 20 } else { 2_000 };
     for i in 0..rounds {
-        let r = with_args(blank(Phase::Queued), &[], &[], 8);
+        let r = call(blank(Phase::Queued), &[], &[], 8);
         let waiting = |r: RawRef| {
             move || {
                 let thread = WaiterKind::Thread(std::thread::current());

@@ -39,6 +39,7 @@ impl Call {
     /// What whoever claimed it does: puts an outcome, ends the call and fires the waiters.
     fn run(&self, outcome: u32, end: Phase) {
         self.claims.fetch_add(1, Relaxed);
+        assert_eq!(phase(self.progress.state()), Phase::Running);
         // SAFETY: claimed.
         self.outcome.with_mut(|o| unsafe { *o = outcome });
         fire(self.progress.finish(end));
@@ -149,8 +150,8 @@ fn a_waiter_that_gives_up_fires_or_comes_back() {
 
 /// A call that waits for an argument is readied by one thread, which runs it, and cancelled by another: one ends it.
 ///
-/// Planted and caught: `claim_waiting` that also takes a queued call by adding 2 to its word (ends twice, in phases
-/// that do not exist).
+/// Planted and caught: `claim_waiting` that also takes a queued call by adding 2 to its word (runs in the phase of an
+/// ended call).
 #[test]
 fn a_waiting_call_is_readied_or_cancelled() {
     model(|| {
