@@ -221,7 +221,7 @@ pub unsafe fn with_args(
     end: usize,
     result_size: usize,
 ) -> RawRef {
-    debug_assert!(arguments.len() % 32 == 0 && BODY + arguments.len() >= end);
+    debug_assert!(arguments.len().is_multiple_of(32) && BODY + arguments.len() >= end);
     let cap = memory::rounded((BODY + arguments.len()).max(BODY + result_size));
     let payload = Payload::new(Tag::Args, nargs as u8, end as u32, cap, blank.caps.take());
     let block = memory::take(cap);
