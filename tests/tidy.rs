@@ -135,14 +135,8 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
         "exec/local.rs",
         "what a thread keeps, reached without a borrow check on the call path",
     ),
-    (
-        "exec/loom_tests/actors.rs",
-        "nodes of the mailbox's models",
-    ),
-    (
-        "exec/loom_tests/calls.rs",
-        "waiters of the record's models",
-    ),
+    ("exec/loom_tests/actors.rs", "nodes of the mailbox's models"),
+    ("exec/loom_tests/calls.rs", "waiters of the record's models"),
     (
         "exec/mail.rs",
         "a list of nodes that many push to and one takes",
@@ -167,10 +161,7 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
         "exec/stack.rs",
         "asks the system where a thread's stack ends",
     ),
-    (
-        "exec/sync.rs",
-        "unlocks the lock of one byte",
-    ),
+    ("exec/sync.rs", "unlocks the lock of one byte"),
     (
         "exec/tasks.rs",
         "runs functions and methods on what the record holds",
@@ -179,10 +170,7 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
         "exec/wait.rs",
         "looks at the call that runs on this thread, which its frame keeps alive",
     ),
-    (
-        "exec/waiter.rs",
-        "links of a record's list of waiters",
-    ),
+    ("exec/waiter.rs", "links of a record's list of waiters"),
     (
         "store/object.rs",
         "turns an extent of the arena into slices",
@@ -251,8 +239,12 @@ fn files_open_with_their_purpose() {
 fn files_are_short() {
     let code = sources(&["src", "macros/src"]);
     let tests = sources(&["tests"]);
-    let code = code.iter().flat_map(|source| style::check_length(source, MAX_LINES));
-    let tests = tests.iter().flat_map(|source| style::check_length(source, MAX_TEST_LINES));
+    let code = code
+        .iter()
+        .flat_map(|source| style::check_length(source, MAX_LINES));
+    let tests = tests
+        .iter()
+        .flat_map(|source| style::check_length(source, MAX_TEST_LINES));
     tidy(code.chain(tests));
 }
 
