@@ -69,24 +69,25 @@ fn claimed(result_size: usize) -> RawRef {
     r
 }
 
-/// What a cap of this kind refers to: how many there are.
+/// Capabilities of this kind are counted by what they refer to.
 static COUNTED: CapKind = CapKind {
     name: "a counter",
-    // SAFETY: made by `counted`, which leaks the counter.
     acquire: |p| {
-        let _ = unsafe { p.cast::<AtomicUsize>().as_ref() }.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: made by `counted`, whose counter the test keeps.
+        unsafe { p.cast::<AtomicUsize>().as_ref() }.fetch_add(1, Ordering::Relaxed);
     },
-    // SAFETY: as above.
     release: |p| {
-        let _ = unsafe { p.cast::<AtomicUsize>().as_ref() }.fetch_sub(1, Ordering::Relaxed);
+        // SAFETY: as above.
+        unsafe { p.cast::<AtomicUsize>().as_ref() }.fetch_sub(1, Ordering::Relaxed);
     },
 };
 
-fn counted() -> (Cap, &'static AtomicUsize) {
-    let n: &'static AtomicUsize = Box::leak(Box::new(AtomicUsize::new(1)));
+/// A capability, and how many of it there are; to be kept until all of them are gone.
+fn counted() -> (Cap, Arc<AtomicUsize>) {
+    let n = Arc::new(AtomicUsize::new(1));
     // SAFETY: the count is the cap's.
     (
-        unsafe { Cap::from_raw(NonNull::from(n).cast(), &COUNTED) },
+        unsafe { Cap::from_raw(NonNull::from(&*n).cast(), &COUNTED) },
         n,
     )
 }
@@ -192,7 +193,9 @@ fn a_stored_object_is_freed_with_its_record() {
     };
     let store = Store::open(options).unwrap();
     let seal = || {
-        let mut draft = store.create(1000, crate::base::Origin::Result("test")).unwrap();
+        let mut draft = store
+            .create(1000, crate::base::Origin::Result("test"))
+            .unwrap();
         draft.write_at(0, &[4; 1000]);
         draft.seal()
     };
@@ -289,8 +292,9 @@ fn references_travel_as_capabilities() {
     assert_eq!((refs(&r), r.is_unique()), (2, false));
     drop(back);
     assert!(r.is_unique());
-    let (cap, _) = counted();
+    let (cap, _count) = counted();
     assert!(RawRef::from_cap(&cap).is_none());
+    drop(cap);
 }
 
 /// Runs on a stack that a recursion over the chains below would not fit on.

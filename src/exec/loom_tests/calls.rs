@@ -79,7 +79,8 @@ fn fire(mut list: Option<Box<Waiter>>) {
 /// waiter fires once, or its caller is told that the call had ended and may read the outcome.
 ///
 /// Planted and caught: `claim` as a load and a store (both claim); `add_waiter` that sets `HAS_WAITERS` after it looked at
-/// the phase, or not at all (never fires); `finish` with `Relaxed` (the outcome is read unordered).
+/// the phase, or not at all (never fires); `finish` or `state` with `Relaxed` (the outcome is read
+/// unordered); `finish` that looks at the flag before it moves the phase.
 #[test]
 fn a_waiter_fires_or_is_told_that_the_call_ended() {
     model(|| {
@@ -102,6 +103,9 @@ fn a_waiter_fires_or_is_told_that_the_call_ended() {
                 }
             })
         };
+        if finished(call.progress.state()) {
+            assert_ne!(call.read(), 0);
+        }
         let entered = call.progress.add_waiter(call.waiter(7)).is_ok();
         if !entered {
             assert_ne!(call.read(), 0);
@@ -123,7 +127,7 @@ fn a_waiter_fires_or_is_told_that_the_call_ended() {
 /// no entry is given out twice.
 ///
 /// Planted and caught: `take_waiters` without the lock (loom: unordered accesses to the list); `remove_waiter` that
-/// leaves the entry in the list (freed twice); `finish` that looks at the flag before it moves the phase.
+/// leaves the entry in the list (freed twice).
 #[test]
 fn a_waiter_that_gives_up_fires_or_comes_back() {
     model(|| {
