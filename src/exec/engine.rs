@@ -263,7 +263,7 @@ impl Engine {
             }
             return;
         }
-        let demands = record.extra().is_some_and(|e| e.demand.is_some());
+        let demands = record.demand().is_some();
         // A call that can only fail needs no resources to do so.
         if demands && !self.some_input_failed(&record) {
             self.admit(local, record);

@@ -78,7 +78,7 @@ impl Engine {
     }
 
     fn push_again(self: &Arc<Engine>, local: &Local, record: RawRef) {
-        if record.extra().is_some_and(|e| e.demand.is_some()) && !record.entry.is_async() {
+        if record.demand().is_some() && !record.entry.is_async() {
             self.started.push(record);
             self.crew.notify_started(self);
         } else {
@@ -88,7 +88,7 @@ impl Engine {
 
     /// Gives back what the ledger holds for a call.
     pub(super) fn release(self: &Arc<Engine>, local: &Local, record: &RawRef) {
-        if record.target().is_none() && record.extra().is_some_and(|e| e.demand.is_some()) {
+        if record.target().is_none() && record.demand().is_some() {
             let id = record.id;
             self.with_ledger(local, |a, out| a.ledger.finish(id, out));
         }
@@ -168,7 +168,7 @@ impl Engine {
         };
         if record.claim_waiting() {
             let id = record.id;
-            if record.extra().is_some_and(|e| e.demand.is_some()) {
+            if record.demand().is_some() {
                 self.with_ledger(local, |a, out| {
                     a.parked.remove(&id);
                     a.ledger.cancel(id, out)

@@ -192,7 +192,7 @@ impl ActorRef {
     /// The constructor's arguments are settled: now its resources.
     pub(in super::super) fn constructor_ready(&self, local: &Local, init: &RawRef) {
         let engine = Arc::clone(&local.engine);
-        match init.extra().and_then(|e| e.demand.clone()) {
+        match init.demand().cloned() {
             Some(demand) if !engine.is_closing() => engine.with_ledger(local, |a, out| {
                 // One that was killed meanwhile will not come to give resources back: see `release_resources`.
                 if self.life() != Life::Dead {
