@@ -153,7 +153,7 @@ impl Engine {
             oldest = waiter.next;
             match waiter.kind {
                 WaiterKind::Thread(thread) => thread.unpark(),
-                WaiterKind::Waker(waker) => waker.wake(),
+                WaiterKind::Waker(waker) => wake(waker),
                 WaiterKind::Latch(latch) => latch.hit(failed),
                 WaiterKind::Dependent(record) => self.input_done(local, record),
                 WaiterKind::Call(f) => f(),
@@ -202,6 +202,14 @@ impl Engine {
             let actor = actor.clone();
             actor.call_ready(local, record);
         }
+    }
+}
+
+/// Wakes a future; a waker of the user's that panics must take neither this thread nor the other waiters with it.
+pub(super) fn wake(waker: std::task::Waker) {
+    let woken = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| waker.wake()));
+    if let Err(payload) = woken {
+        super::panics::discard(payload);
     }
 }
 

@@ -462,7 +462,7 @@ pub(super) fn settle_without_runtime(record: &RawRef) {
         next = waiter.take_next();
         match waiter.kind {
             WaiterKind::Thread(thread) => thread.unpark(),
-            WaiterKind::Waker(waker) => waker.wake(),
+            WaiterKind::Waker(waker) => super::settle::wake(waker),
             WaiterKind::Latch(latch) => latch.hit(true),
             WaiterKind::Dependent(_) | WaiterKind::Call(_) => {}
         }

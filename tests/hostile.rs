@@ -1,0 +1,65 @@
+//! Programs that do at the worst moment what they may: panic, end the runtime, call back.
+
+mod common;
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Wake, Waker};
+use std::time::Duration;
+
+use common::{Gate, alone, pass, until};
+use mobula::Config;
+use mobula::prelude::*;
+
+#[remote]
+fn cube(x: u64) -> u64 {
+    x * x * x
+}
+
+#[remote]
+fn hold(gate: u64) -> u64 {
+    pass(gate)
+}
+
+#[derive(Default)]
+struct Count(AtomicU64);
+
+impl Wake for Count {
+    fn wake(self: Arc<Count>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+struct Panics;
+
+impl Wake for Panics {
+    fn wake(self: Arc<Panics>) {
+        panic!("a waker that panics")
+    }
+}
+
+#[test]
+fn a_waker_that_panics_takes_nobody_with_it() {
+    alone(Config::new().num_cpus(1.0), |_| {
+        let gate = Gate::new();
+        let (r, count) = (hold::remote(gate.id()), Arc::<Count>::default());
+        gate.await_arrivals(1);
+        for waker in [Waker::from(Arc::new(Panics)), Waker::from(count.clone())] {
+            let mut future = r.clone();
+            assert!(Pin::new(&mut future).poll(&mut Context::from_waker(&waker)).is_pending());
+        }
+        gate.open();
+        until(|| count.0.load(Ordering::SeqCst) > 0);
+        // The only executor lives, and its CPU is free.
+        let (ready, _) = mobula::wait(&[cube::remote(2)]).run().unwrap();
+        assert_eq!(ready.len(), 1);
+    });
+}
+
+#[test]
+fn a_shutdown_may_wait_for_as_long_as_it_takes() {
+    alone(Config::new().shutdown_timeout(Duration::MAX), |_| {
+        assert_eq!(mobula::get(cube::remote(2)).unwrap(), 8);
+    });
+}
