@@ -3,14 +3,16 @@
 mod common;
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 use common::{Gate, alone, pass, until};
-use mobula::Config;
 use mobula::prelude::*;
+use mobula::rkyv::rancor::Fallible;
+use mobula::rkyv::{Archive, Deserialize, Place, Serialize};
+use mobula::{Config, Error, Mobula};
 
 #[remote]
 fn cube(x: u64) -> u64 {
@@ -61,5 +63,53 @@ fn a_waker_that_panics_takes_nobody_with_it() {
 fn a_shutdown_may_wait_for_as_long_as_it_takes() {
     alone(Config::new().shutdown_timeout(Duration::MAX), |_| {
         assert_eq!(mobula::get(cube::remote(2)).unwrap(), 8);
+    });
+}
+
+/// Where [`Restarts`] finds the runtime.
+static RUNTIME: Mutex<Option<Mobula>> = Mutex::new(None);
+
+/// Ends the runtime while it is archived, starts the next, and calls it.
+struct Restarts;
+
+impl Archive for Restarts {
+    type Archived = ();
+    type Resolver = ();
+    fn resolve(&self, (): (), _: Place<()>) {}
+}
+
+impl<S: Fallible + ?Sized> Serialize<S> for Restarts {
+    fn serialize(&self, _: &mut S) -> Result<(), S::Error> {
+        drop(RUNTIME.lock().unwrap().take());
+        *RUNTIME.lock().unwrap() = Some(Config::new().num_cpus(1.0).init().unwrap());
+        assert_eq!(mobula::get(cube::remote(3)).unwrap(), 27);
+        Ok(())
+    }
+}
+
+impl<D: Fallible + ?Sized> Deserialize<Restarts, D> for () {
+    fn deserialize(&self, _: &mut D) -> Result<Restarts, D::Error> {
+        Ok(Restarts)
+    }
+}
+
+#[remote]
+fn take(r: Restarts, x: u64) -> u64 {
+    drop(r);
+    x
+}
+
+#[test]
+fn the_runtime_may_end_and_begin_anew_in_the_middle_of_a_call() {
+    common::serial(|| {
+        *RUNTIME.lock().unwrap() = Some(Config::new().num_cpus(1.0).init().unwrap());
+        let earlier = cube::remote(2);
+        // Submitted to the runtime that ended meanwhile.
+        let e = mobula::get(take::remote(Restarts, earlier)).unwrap_err();
+        assert!(matches!(e, Error::ShutDown | Error::DependencyFailed { .. }), "{e}");
+        let put = mobula::put(&Restarts).unwrap();
+        assert!(put.is_ready());
+        assert_eq!(mobula::get(cube::remote(2)).unwrap(), 8);
+        drop(RUNTIME.lock().unwrap().take());
     });
 }

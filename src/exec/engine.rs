@@ -323,7 +323,6 @@ impl Engine {
             extra.begin_attempt();
         }
         let outcome = {
-            let _hold = local.hold();
             let before = local.current.replace(std::ptr::from_ref(&**record));
             // SAFETY: claimed, and in no mailbox, so the link is ours: see `Local::each_current`.
             unsafe { record.set_outer(before) };

@@ -167,7 +167,6 @@ impl Engine {
         if finished(record.state()) {
             return Ok(());
         }
-        let _hold = local.hold();
         if self.help(local, record, deadline)? && finished(record.state()) {
             return Ok(());
         }
@@ -283,7 +282,6 @@ impl Engine {
         records: &[&RawRef],
         deadline: Option<Instant>,
     ) -> Result<(), Error> {
-        let _hold = local.hold();
         let had = local.leased.get();
         let mut done = 0;
         while done < records.len() {

@@ -240,12 +240,10 @@ pub(super) fn construct(
         let before = local.current.replace(std::ptr::from_ref(&*init));
         // SAFETY: in no mailbox, and run by this thread alone: see `Local::each_current`.
         unsafe { init.set_outer(before) };
-        let hold = local.hold();
         let out = StateRef((&raw mut state).cast());
         // SAFETY: the record holds this constructor's arguments, which the actor alone reads, under the run lock; `out` is
         // a place for one pointer.
         let outcome = catch_unwind(AssertUnwindSafe(|| unsafe { run(local, &init, out) }));
-        drop(hold);
         local.current.set(before);
         let why = match outcome {
             Ok(Ok(())) => {
