@@ -192,7 +192,7 @@ impl ActorRef {
     /// The constructor's arguments are settled: now its resources.
     pub(in super::super) fn constructor_ready(&self, local: &Local, init: &RawRef) {
         let engine = Arc::clone(&local.engine);
-        match init.extra().and_then(|e| e.demand.clone()) {
+        match init.demand().cloned() {
             Some(demand) if !engine.is_closing() => engine.with_ledger(local, |a, out| {
                 // One that was killed meanwhile will not come to give resources back: see `release_resources`.
                 if self.life() != Life::Dead {
@@ -240,12 +240,10 @@ pub(super) fn construct(
         let before = local.current.replace(std::ptr::from_ref(&*init));
         // SAFETY: in no mailbox, and run by this thread alone: see `Local::each_current`.
         unsafe { init.set_outer(before) };
-        let hold = local.hold();
         let out = StateRef((&raw mut state).cast());
         // SAFETY: the record holds this constructor's arguments, which the actor alone reads, under the run lock; `out` is
         // a place for one pointer.
         let outcome = catch_unwind(AssertUnwindSafe(|| unsafe { run(local, &init, out) }));
-        drop(hold);
         local.current.set(before);
         let why = match outcome {
             Ok(Ok(())) => {
