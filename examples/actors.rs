@@ -5,8 +5,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use mobula::Queue;
 use mobula::prelude::*;
-use mobula::{ActorPool, Queue};
 
 /// Keeps the points of each player.
 #[remote]

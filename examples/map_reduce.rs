@@ -8,7 +8,6 @@ use std::io::{self, BufRead, BufReader, Seek, SeekFrom};
 use std::process::ExitCode;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use mobula::Archived;
 use mobula::prelude::*;
 
 type Counts = HashMap<String, u64>;

@@ -2,7 +2,6 @@
 //!
 //! `cargo run --release --example objects`
 
-use mobula::Archived;
 use mobula::prelude::*;
 
 /// Any type can be an object once it says so.

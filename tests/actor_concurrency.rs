@@ -3,8 +3,9 @@
 #[path = "common/actors.rs"]
 mod common;
 
+use std::collections::BTreeMap;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use common::{gates, runtime, until, within};
 use mobula::prelude::*;
@@ -263,20 +264,24 @@ fn a_consuming_method_waits_for_the_others() {
     });
 }
 
-/// One that knows how many of its kind live, and checks that it is used properly.
+/// One whose states are counted, by the number it is made with, and which checks that it is used properly.
 struct Tested {
+    number: u64,
     inside: AtomicI64,
     sum: u64,
 }
 
-static MADE: AtomicU64 = AtomicU64::new(0);
-static GONE: AtomicU64 = AtomicU64::new(0);
+static STATES: Mutex<BTreeMap<u64, i64>> = Mutex::new(BTreeMap::new());
+
+fn states(number: u64) -> i64 {
+    STATES.lock().unwrap().get(&number).copied().unwrap_or(0)
+}
 
 #[remote]
 impl Tested {
-    pub fn new(start: u64) -> Self {
-        MADE.fetch_add(1, Ordering::SeqCst);
-        Tested { inside: AtomicI64::new(0), sum: start }
+    pub fn new(number: u64) -> Self {
+        *STATES.lock().unwrap().entry(number).or_default() += 1;
+        Tested { number, inside: AtomicI64::new(0), sum: 0 }
     }
 
     pub fn add(&mut self, n: u64) -> u64 {
@@ -295,8 +300,9 @@ impl Tested {
 
     pub async fn later(&self) -> u64 {
         assert!(self.inside.fetch_add(1, Ordering::SeqCst) >= 0, "beside a writer");
+        // It may be dropped at the await.
+        let _inside = Leave(&self.inside);
         tokio::task::yield_now().await;
-        self.inside.fetch_sub(1, Ordering::SeqCst);
         self.sum
     }
 
@@ -310,10 +316,18 @@ impl Tested {
     }
 }
 
+struct Leave<'a>(&'a AtomicI64);
+
+impl Drop for Leave<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
 impl Drop for Tested {
     fn drop(&mut self) {
         assert_eq!(self.inside.load(Ordering::SeqCst), 0, "dropped while in use");
-        GONE.fetch_add(1, Ordering::SeqCst);
+        *STATES.lock().unwrap().entry(self.number).or_default() -= 1;
     }
 }
 
@@ -339,7 +353,7 @@ impl Dice {
 fn everything_at_once() {
     runtime();
     let outcomes = within(40, || {
-        let rounds = 150;
+        let rounds = 500;
         std::thread::scope(|s| {
             let workers: Vec<_> = (0..6)
                 .map(|seed| s.spawn(move || (0..rounds).map(|r| storm(seed * 1_000 + r)).sum::<u64>()))
@@ -347,8 +361,7 @@ fn everything_at_once() {
             workers.into_iter().map(|w| w.join().unwrap()).sum::<u64>()
         })
     });
-    assert!(outcomes > 6 * 150 * 20, "{outcomes} calls ended");
-    until("every state's end", || MADE.load(Ordering::SeqCst) == GONE.load(Ordering::SeqCst));
+    assert!(outcomes > 6 * 500 * 20, "{outcomes} calls ended");
 }
 
 /// One actor's life under fire; how many calls ended.
@@ -367,11 +380,14 @@ fn storm(seed: u64) -> u64 {
     }
     let door = gates::new();
     let late = opened::remote(door);
-    let actor = if dice.roll(8) == 0 { options.remote(&late) } else { options.remote(0) };
+    let actor = if dice.roll(8) == 0 { options.remote(&late) } else { options.remote(door) };
     let mut calls = Vec::new();
+    let mut story = vec![format!("{actor:?}")];
     let mut opened_yet = false;
     for step in 0..30 {
-        calls.push(match dice.roll(20) {
+        let what = dice.roll(20);
+        story.push(format!("{what}{}", if opened_yet { "" } else { "-" }));
+        calls.push(match what {
             0..6 => actor.add(step),
             6..9 => actor.sum(),
             9..12 => actor.later(),
@@ -409,8 +425,8 @@ fn storm(seed: u64) -> u64 {
             gates::open(door);
             opened_yet = true;
         }
-        // A bounded mailbox may wait for room that only the door's opening gives.
-        if step == 2 && !opened_yet {
+        // A full mailbox may wait for room that only the door's opening gives.
+        if step == 0 && !opened_yet {
             gates::open(door);
             opened_yet = true;
         }
@@ -429,5 +445,6 @@ fn storm(seed: u64) -> u64 {
             Err(other) => panic!("seed {seed}: {other:?}"),
         }
     }
+    until(&format!("the state's end, seed {seed}: {story:?}"), || states(door) == 0);
     calls.len() as u64
 }

@@ -342,3 +342,42 @@ fn async_calls_take_resources_too() {
         assert_eq!(mobula::get((first, second)).unwrap(), (vec![0], vec![0]));
     });
 }
+
+#[remote]
+fn child_of_a_child(x: u64) -> u64 {
+    mobula::get(double::remote(x)).unwrap()
+}
+
+#[remote(num_cpus = 2)]
+fn all_cpus(x: u64) -> u64 {
+    mobula::get(child_of_a_child::remote(x)).unwrap()
+}
+
+#[test]
+fn a_call_of_all_cpus_has_grandchildren() {
+    alone(Config::new().num_cpus(2.0), |_| {
+        assert_eq!(mobula::get(all_cpus::remote(4)).unwrap(), 8);
+    });
+}
+
+/// Runs the middle one in place, which then waits for one that needs the CPU of the first.
+#[remote(num_cpus = 2)]
+fn first_of_three(gate: u64) -> u64 {
+    mobula::get(middle_of_three::remote(gate)).unwrap()
+}
+
+#[remote(num_cpus = 0.5)]
+fn middle_of_three(gate: u64) -> u64 {
+    mobula::get(stand::options().num_cpus(2.5).remote(gate)).unwrap()
+}
+
+#[test]
+fn every_waiting_call_of_a_stack_lends_its_cpus() {
+    alone(Config::new().num_cpus(2.5), |_| {
+        let gate = Gate::new();
+        let r = first_of_three::remote(gate.id());
+        gate.await_arrivals(1);
+        gate.open();
+        mobula::get(r).unwrap();
+    });
+}

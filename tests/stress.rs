@@ -114,7 +114,7 @@ impl Round {
             12 if n < 300 => (bursts::options().retry_panics(n.is_multiple_of(2)).remote(n), Some(Err(()))),
             13 => {
                 let r = add::remote(&a, n);
-                drop(mobula::cancel(&r).unwrap());
+                let _ = mobula::cancel(&r).unwrap();
                 (r, if sum(&ea, &Some(Ok(n))) == Some(Err(())) { Some(Err(())) } else { None })
             }
             14 => {

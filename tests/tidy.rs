@@ -45,12 +45,8 @@ const THIRD_PARTY: &[ThirdParty] = &[
         rooms: &["exec"],
     },
     ThirdParty {
-        name: "crossbeam_utils",
-        rooms: &["exec"],
-    },
-    ThirdParty {
         name: "inventory",
-        rooms: &["exec"],
+        rooms: &["exec", "api"],
     },
     ThirdParty {
         name: "libc",
@@ -62,15 +58,15 @@ const THIRD_PARTY: &[ThirdParty] = &[
     },
     ThirdParty {
         name: "mobula_macros",
-        rooms: &["api"],
+        rooms: &["api", ROOT],
     },
     ThirdParty {
         name: "parking_lot",
-        rooms: &["shm", "exec"],
+        rooms: &["shm", "exec", "api"],
     },
     ThirdParty {
         name: "rkyv",
-        rooms: &["value", "exec", ROOT],
+        rooms: &["value", "exec", "api", ROOT],
     },
     ThirdParty {
         name: "rustix",
@@ -78,7 +74,7 @@ const THIRD_PARTY: &[ThirdParty] = &[
     },
     ThirdParty {
         name: "thiserror",
-        rooms: &["value"],
+        rooms: &["value", "api"],
     },
     ThirdParty {
         name: "tokio",
@@ -92,6 +88,22 @@ const UNSAFE_ROOMS: &[&str] = &["shm", "value"];
 /// Other files under `src/` that may have `unsafe`, and why they need it.
 const UNSAFE_FILES: &[(&str, &str)] = &[
     (
+        "exec/actor/life.rs",
+        "makes, hands over and drops states whose types only the entry knows",
+    ),
+    (
+        "exec/actor/mailbox.rs",
+        "a list of records whose links only its owner follows",
+    ),
+    (
+        "exec/actor/mod.rs",
+        "the counted cell, and what its run lock guards",
+    ),
+    (
+        "exec/actor/run.rs",
+        "takes records off the mailbox and runs them with the state",
+    ),
+    (
         "exec/call.rs",
         "reads archived arguments and results out of records",
     ),
@@ -100,13 +112,31 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
         "the record: counts and bytes in one block of memory",
     ),
     (
+        "exec/cell/tests.rs",
+        "makes records and claims them by hand",
+    ),
+    (
+        "exec/executor.rs",
+        "tells the system how exact an executor's timers are to be",
+    ),
+    (
+        "exec/engine.rs",
+        "gives the queue its count of a record; walks arguments",
+    ),
+    (
         "exec/entry.rs",
         "runs a function on arguments whose types only its constructor knows",
+    ),
+    (
+        "exec/futures.rs",
+        "a future that borrows from the record it keeps alive",
     ),
     (
         "exec/local.rs",
         "what a thread keeps, reached without a borrow check on the call path",
     ),
+    ("exec/loom_tests/actors.rs", "nodes of the mailbox's models"),
+    ("exec/loom_tests/calls.rs", "waiters of the record's models"),
     (
         "exec/mail.rs",
         "a list of nodes that many push to and one takes",
@@ -124,17 +154,23 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
         "a list of waiters under a lock of one byte",
     ),
     (
+        "exec/settle.rs",
+        "puts errors into claimed records and takes their waiters apart",
+    ),
+    (
         "exec/stack.rs",
         "asks the system where a thread's stack ends",
     ),
+    ("exec/sync.rs", "unlocks the lock of one byte"),
     (
-        "exec/sync.rs",
-        "unlocks the lock of one byte",
+        "exec/tasks.rs",
+        "runs functions and methods on what the record holds",
     ),
     (
-        "exec/waiter.rs",
-        "links of a record's list of waiters",
+        "exec/wait.rs",
+        "looks at the call that runs on this thread, which its frame keeps alive",
     ),
+    ("exec/waiter.rs", "links of a record's list of waiters"),
     (
         "store/object.rs",
         "turns an extent of the arena into slices",
@@ -143,6 +179,9 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
 
 /// No file of the library or of the macros is longer.
 const MAX_LINES: usize = 600;
+
+/// No file of tests is longer: a list of cases stays readable for longer than code.
+const MAX_TEST_LINES: usize = 900;
 
 /// Folders of the machines that this was written on; in halves, so that this file does not name
 /// them.
@@ -198,12 +237,15 @@ fn files_open_with_their_purpose() {
 
 #[test]
 fn files_are_short() {
-    let sources = sources(&["src", "macros/src", "tests"]);
-    tidy(
-        sources
-            .iter()
-            .flat_map(|source| style::check_length(source, MAX_LINES)),
-    );
+    let code = sources(&["src", "macros/src"]);
+    let tests = sources(&["tests"]);
+    let code = code
+        .iter()
+        .flat_map(|source| style::check_length(source, MAX_LINES));
+    let tests = tests
+        .iter()
+        .flat_map(|source| style::check_length(source, MAX_TEST_LINES));
+    tidy(code.chain(tests));
 }
 
 #[test]

@@ -85,6 +85,19 @@ fn median(values: &[f64]) -> f64 {
 }
 
 pub fn rows(report: &mut Report, _: &mobula::Mobula) {
+    // Both sides of the threshold between records and the store.
+    let inside: [u64; 64] = [7; 64];
+    report.rate("put_512b", 21, 20_000, || {
+        for _ in 0..20_000 {
+            black_box(mobula::put(black_box(&inside)).unwrap());
+        }
+    });
+    let outside: [u64; 65] = [7; 65];
+    report.rate("put_520b", 21, 20_000, || {
+        for _ in 0..20_000 {
+            black_box(mobula::put(black_box(&outside)).unwrap());
+        }
+    });
     let kilobyte = vec![7u8; 1024];
     report.rate("put_1kb", 21, 20_000, || {
         for _ in 0..20_000 {

@@ -125,12 +125,15 @@ impl Actor<'_> {
         let (args, tuple) = (call.args(), call.tuple());
         let (markers, output) = (call.markers(), &call.output);
         let body = self.body(ident, access, sig.asyncness.is_some(), call);
+        let check = call.check_output();
         let cfgs = cfgs(attrs);
         let docs = docs::copy(attrs, "Submits the call and returns at once.");
         quote_spanned! {at=>
             #(#cfgs)*
             const _: () = {
                 struct #marker {}
+
+                #check
 
                 static __MOBULA_ENTRY: ::mobula::__private::FnEntry =
                     ::mobula::__private::FnEntry::#constructor::<#marker>(

@@ -135,6 +135,15 @@ impl Call {
             .collect()
     }
 
+    /// A check that says plainly when the output is not a value. Without it the first complaint is about what
+    /// values are made of.
+    pub fn check_output(&self) -> TokenStream {
+        let output = &self.output;
+        quote_spanned! {blame(output.span())=>
+            const _: fn() = ::mobula::__private::is_value::<#output>;
+        }
+    }
+
     /// The `Result<Output, Failure>` of `call`.
     pub fn outcome(&self, call: &TokenStream) -> TokenStream {
         if !self.fallible {

@@ -168,7 +168,10 @@ fn implementation(item: &ItemFn, call: &Call, task: &Ident) -> TokenStream {
             }
         }
     };
+    let check = call.check_output();
     quote_spanned! {at=>
+        #check
+
         impl ::mobula::__private::Task for #task {
             type Params = #markers;
             type Output = #output;

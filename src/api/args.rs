@@ -15,9 +15,9 @@ use crate::value::{Native, Value};
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be passed where the remote function takes a `{T}`",
     label = "expected a `{T}`, a `&{T}`, or an `ObjectRef<{T}>`",
-    note = "a Vec<{T}> parameter also takes ObjectRefs of its elements; convert other types before the call"
+    note = "a parameter `Vec<E>` also takes a slice of numbers or a list of `ObjectRef<E>`, a parameter `String` also a `&str`"
 )]
-pub trait Arg<T: Value> {
+pub trait Arg<T> {
     /// Writes it into a call.
     #[doc(hidden)]
     fn write(self, call: &mut CallWriter<'_>);

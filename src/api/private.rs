@@ -30,6 +30,9 @@ pub trait DefaultsFallback {
 }
 impl<T: ?Sized> DefaultsFallback for T {}
 
+/// Says that `T` is a value, or why it is not, at the place that the macro names.
+pub const fn is_value<T: crate::value::Value>() {}
+
 /// A call with the attribute's options.
 #[inline]
 pub fn submit<F: Task, A: Args<F::Params>>(args: A) -> ObjectRef<F::Output> {

@@ -28,7 +28,7 @@ use super::options::Extra;
 use super::payload::{Payload, Tag, drop_payload};
 use super::phase::Progress;
 use super::sync;
-use crate::base::Error;
+use crate::base::{Demand, Error};
 use crate::store::Sealed;
 use crate::value::{Cap, CapKind};
 
@@ -221,7 +221,7 @@ pub unsafe fn with_args(
     end: usize,
     result_size: usize,
 ) -> RawRef {
-    debug_assert!(arguments.len() % 32 == 0 && BODY + arguments.len() >= end);
+    debug_assert!(arguments.len().is_multiple_of(32) && BODY + arguments.len() >= end);
     let cap = memory::rounded((BODY + arguments.len()).max(BODY + result_size));
     let payload = Payload::new(Tag::Args, nargs as u8, end as u32, cap, blank.caps.take());
     let block = memory::take(cap);
@@ -348,6 +348,12 @@ impl Record {
     pub fn extra(&self) -> Option<&Extra> {
         // SAFETY: written before the record was shared; afterwards only its own atomics change.
         unsafe { (*self.extra.get()).as_deref() }
+    }
+
+    /// What it takes while it runs, if that is not the common one CPU.
+    #[inline]
+    pub fn demand(&self) -> Option<&Demand> {
+        self.extra().and_then(|e| e.demand.as_ref())
     }
 }
 

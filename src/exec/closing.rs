@@ -78,8 +78,8 @@ impl Engine {
         }
     }
 
-    /// Fails everything in this thread's queues: the runtime is closing. What fails readies its
-    /// dependants, which the outermost call fails: a long chain must not recurse.
+    /// Fails everything in this thread's queues: the runtime is closing. What fails readies its dependants, which are
+    /// failed by the outermost call: a long chain must not recurse.
     pub(super) fn drain_local(self: &Arc<Engine>, local: &Local) {
         if local.draining.replace(true) {
             return;

@@ -263,7 +263,7 @@ impl Engine {
             }
             return;
         }
-        let demands = record.extra().is_some_and(|e| e.demand.is_some());
+        let demands = record.demand().is_some();
         // A call that can only fail needs no resources to do so.
         if demands && !self.some_input_failed(&record) {
             self.admit(local, record);
@@ -323,7 +323,6 @@ impl Engine {
             extra.begin_attempt();
         }
         let outcome = {
-            let _hold = local.hold();
             let before = local.current.replace(std::ptr::from_ref(&**record));
             // SAFETY: claimed, and in no mailbox, so the link is ours: see `Local::each_current`.
             unsafe { record.set_outer(before) };

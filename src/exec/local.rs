@@ -4,7 +4,7 @@
 //! thread's own deques; executors steal from all of them.
 //!
 //! Invariant: a [`Local`] belongs to one thread and one start of the runtime (its generation); it is replaced when the
-//! runtime was started anew, but not under the feet of a call that uses it (`busy`).
+//! runtime was started anew, but lives on for frames that use it: [`with`] counts each.
 //! Left out: who steals when, see `executor`.
 
 use std::cell::{Cell, RefCell};
@@ -74,19 +74,17 @@ pub struct Local {
     pub(super) stack_floor: Cell<usize>,
     /// A frame further up empties the queues, because the runtime closes.
     pub draining: Cell<bool>,
-    /// Frames that hold a reference to this.
-    pub busy: Cell<u32>,
     /// Waits by spinning that paid, lately.
     pub spin: Cell<crate::core::Spin>,
 }
 
 thread_local! {
     static FAST: Cell<*const Local> = const { Cell::new(std::ptr::null()) };
-    static OWNED: RefCell<Owned> = const { RefCell::new(Owned(Vec::new())) };
+    static OWNED: RefCell<Owned> = const { RefCell::new(Owned(None)) };
 }
 
-/// The thread's locals: the last is the current one, others are in use by frames further up.
-struct Owned(Vec<Rc<Local>>);
+/// The thread's local, to which `FAST` points.
+struct Owned(Option<Rc<Local>>);
 
 impl Drop for Owned {
     fn drop(&mut self) {
@@ -99,11 +97,15 @@ impl Drop for Owned {
 pub fn with<R>(f: impl FnOnce(&Local) -> R) -> Result<R, Error> {
     let fast = FAST.try_with(Cell::get).unwrap_or(std::ptr::null());
     if !fast.is_null() {
-        // SAFETY: FAST points to the last of OWNED, which is dropped only after FAST was changed, and only when no frame
-        // uses it (`busy`) or the thread ends.
-        let local = unsafe { &*fast };
-        if local.generation == GENERATION.load(Ordering::Relaxed) {
-            return Ok(f(local));
+        // SAFETY: FAST points to what OWNED holds, and is changed before that is let go.
+        if unsafe { &*fast }.generation == GENERATION.load(Ordering::Relaxed) {
+            // SAFETY: as above, and FAST came from an Rc. The count keeps it for `f`, which may call user code that ends the
+            // runtime and starts it anew.
+            let local = unsafe {
+                Rc::increment_strong_count(fast);
+                Rc::from_raw(fast)
+            };
+            return Ok(f(&local));
         }
     }
     let local = enter()?;
@@ -129,11 +131,8 @@ fn enter() -> Result<Rc<Local>, Error> {
 
 fn install(local: &Rc<Local>) {
     let _ = OWNED.try_with(|o| {
-        let mut o = o.borrow_mut();
-        let stale: Vec<_> = o.0.extract_if(.., |old| old.busy.get() == 0).collect();
-        o.0.push(Rc::clone(local));
         FAST.set(Rc::as_ptr(local));
-        drop(o);
+        let stale = o.borrow_mut().0.replace(Rc::clone(local));
         drop(stale); // may free objects, which may look for the local
     });
 }
@@ -158,18 +157,10 @@ pub fn stop() {
     drop(engine);
 }
 
-/// Forgets this thread's part of a runtime that has stopped, if no frame uses it.
+/// Forgets this thread's part of a runtime that has stopped; frames that use it keep it.
 pub fn leave() {
     FAST.set(std::ptr::null());
-    let stale: Vec<_> = OWNED
-        .try_with(|o| {
-            o.borrow_mut()
-                .0
-                .extract_if(.., |l| l.busy.get() == 0)
-                .collect()
-        })
-        .unwrap_or_default();
-    drop(stale);
+    drop(OWNED.try_with(|o| o.borrow_mut().0.take()));
 }
 
 impl Local {
@@ -199,7 +190,6 @@ impl Local {
             executor,
             stack_floor: Cell::new(super::stack::floor()),
             draining: Cell::new(false),
-            busy: Cell::new(0),
             spin: Cell::new(crate::core::Spin::new()),
         }
     }
@@ -265,13 +255,6 @@ impl Local {
         }
     }
 
-    /// Marks this local as in use by a frame until the guard goes.
-    #[inline]
-    pub fn hold(&self) -> Hold<'_> {
-        self.busy.set(self.busy.get() + 1);
-        Hold(self)
-    }
-
     /// A number that is this thread's alone, for entries in lists of waiters.
     pub fn outbox_key(&self) -> usize {
         Arc::as_ptr(&self.outbox).addr()
@@ -294,15 +277,6 @@ impl Drop for Local {
         while let Some(actor) = self.actors.pop() {
             self.engine.inject_actor(actor);
         }
-    }
-}
-
-/// See [`Local::hold`].
-pub struct Hold<'a>(&'a Local);
-
-impl Drop for Hold<'_> {
-    fn drop(&mut self) {
-        self.0.busy.set(self.0.busy.get() - 1);
     }
 }
 

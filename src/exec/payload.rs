@@ -185,14 +185,12 @@ impl Record {
     #[inline]
     pub unsafe fn drop_args(&self) {
         // SAFETY: the claim makes the caller the only one who touches these fields; each slot is dropped once, since
-        // the tag changes.
+        // the tag changes before the first, even if a drop panics.
         unsafe {
             if *self.payload.tag.get() == Tag::Args {
-                for i in 0..self.slots().len() {
-                    let slot = self.slots()[i];
-                    super::call::drop_slot(slot);
-                }
+                let slots = self.slots();
                 *self.payload.tag.get() = Tag::Empty;
+                slots.iter().for_each(|slot| super::call::drop_slot(*slot));
                 if (*self.payload.caps.get()).is_some() {
                     drop((*self.payload.caps.get()).take());
                 }

@@ -3,6 +3,7 @@
 //! Invariant: an accepted call's failure is seen by somebody or reported here, never silently lost.
 //! Left out: cancellations, shutdown and dead actors' calls, which the program asked for.
 
+use std::io::Write;
 use std::sync::Arc;
 
 use parking_lot::RwLock;
@@ -49,6 +50,10 @@ pub fn unobserved(error: &Error) {
                 super::panics::discard(payload);
             }
         }
-        None => eprintln!("mobula: a call failed and nobody took its result: {error}"),
+        // Not `eprintln`, which panics where standard error is closed.
+        None => {
+            let said = writeln!(std::io::stderr(), "mobula: a call failed and nobody took its result: {error}");
+            drop(said);
+        }
     }
 }

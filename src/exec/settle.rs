@@ -78,7 +78,7 @@ impl Engine {
     }
 
     fn push_again(self: &Arc<Engine>, local: &Local, record: RawRef) {
-        if record.extra().is_some_and(|e| e.demand.is_some()) && !record.entry.is_async() {
+        if record.demand().is_some() && !record.entry.is_async() {
             self.started.push(record);
             self.crew.notify_started(self);
         } else {
@@ -88,7 +88,7 @@ impl Engine {
 
     /// Gives back what the ledger holds for a call.
     pub(super) fn release(self: &Arc<Engine>, local: &Local, record: &RawRef) {
-        if record.target().is_none() && record.extra().is_some_and(|e| e.demand.is_some()) {
+        if record.target().is_none() && record.demand().is_some() {
             let id = record.id;
             self.with_ledger(local, |a, out| a.ledger.finish(id, out));
         }
@@ -153,7 +153,7 @@ impl Engine {
             oldest = waiter.next;
             match waiter.kind {
                 WaiterKind::Thread(thread) => thread.unpark(),
-                WaiterKind::Waker(waker) => waker.wake(),
+                WaiterKind::Waker(waker) => wake(waker),
                 WaiterKind::Latch(latch) => latch.hit(failed),
                 WaiterKind::Dependent(record) => self.input_done(local, record),
                 WaiterKind::Call(f) => f(),
@@ -168,7 +168,7 @@ impl Engine {
         };
         if record.claim_waiting() {
             let id = record.id;
-            if record.extra().is_some_and(|e| e.demand.is_some()) {
+            if record.demand().is_some() {
                 self.with_ledger(local, |a, out| {
                     a.parked.remove(&id);
                     a.ledger.cancel(id, out)
@@ -202,6 +202,14 @@ impl Engine {
             let actor = actor.clone();
             actor.call_ready(local, record);
         }
+    }
+}
+
+/// Wakes a future; a waker of the user's that panics must take neither this thread nor the other waiters with it.
+pub(super) fn wake(waker: std::task::Waker) {
+    let woken = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| waker.wake()));
+    if let Err(payload) = woken {
+        super::panics::discard(payload);
     }
 }
 

@@ -25,7 +25,7 @@ pub(super) struct Block<'a> {
     engine: &'a Arc<Engine>,
     local: &'a Local,
     lent_lease: bool,
-    lent_task: Option<u64>,
+    lent_calls: Vec<u64>,
     covered: bool,
 }
 
@@ -34,15 +34,12 @@ impl Drop for Block<'_> {
         if self.covered {
             self.engine.crew.uncover();
         }
-        if self.lent_lease || self.lent_task.is_some() {
-            let (lease, task) = (self.lent_lease, self.lent_task);
+        if self.lent_lease || !self.lent_calls.is_empty() {
             self.engine.with_ledger(self.local, |a, _| {
-                if lease {
+                if self.lent_lease {
                     a.ledger.reclaim_lease();
                 }
-                if let Some(task) = task {
-                    a.ledger.reclaim(task);
-                }
+                self.lent_calls.iter().for_each(|call| a.ledger.reclaim(*call));
             });
         }
     }
@@ -52,20 +49,19 @@ impl Engine {
     /// Lends what this thread holds of CPUs, because it is about to sleep.
     pub(super) fn block<'a>(self: &'a Arc<Engine>, local: &'a Local) -> Block<'a> {
         let lent_lease = local.leased.get();
-        let current = local.current.get();
-        let lent_task = (!current.is_null())
-            // SAFETY: `current` is kept alive by the frame that set it.
-            .then(|| unsafe { &*current })
-            .filter(|r| r.target().is_none() && r.extra().is_some_and(|e| e.demand.is_some()))
-            .map(|r| r.id);
-        if lent_lease || lent_task.is_some() {
+        // All calls on this stack stand still, not only the innermost.
+        let mut lent_calls = Vec::new();
+        local.each_current(|record| {
+            if record.target().is_none() && record.demand().is_some() {
+                lent_calls.push(record.id);
+            }
+        });
+        if lent_lease || !lent_calls.is_empty() {
             self.with_ledger(local, |a, out| {
                 if lent_lease {
                     a.ledger.lend_lease(out);
                 }
-                if let Some(task) = lent_task {
-                    a.ledger.lend(task, out);
-                }
+                lent_calls.iter().for_each(|call| a.ledger.lend(*call, out));
             });
         }
         let covered = local.executor && !local.apart.get();
@@ -74,7 +70,7 @@ impl Engine {
         } else if self.look().1 > 0 {
             self.crew.notify_injected();
         }
-        Block { engine: self, local, lent_lease, lent_task, covered }
+        Block { engine: self, local, lent_lease, lent_calls, covered }
     }
 
     /// Whether there is room on this stack for another call.
@@ -110,7 +106,7 @@ impl Engine {
             return Ok(false);
         }
         // A call with its own resources has them already; the common one needs a CPU, which an executor has.
-        let own = record.extra().is_some_and(|e| e.demand.is_some());
+        let own = record.demand().is_some();
         let had = local.leased.get();
         if !own && !had && !self.inherits_cpu(local) && !self.lease(local) {
             return Ok(false);
@@ -130,18 +126,13 @@ impl Engine {
         Ok(claimed)
     }
 
-    /// Whether the call that runs here holds a CPU which the awaited one may use, since the one waits for the other.
+    /// Whether a call on this stack holds a CPU which the awaited one may use, since the one waits for the other.
     fn inherits_cpu(&self, local: &Local) -> bool {
-        let current = local.current.get();
-        if current.is_null() {
-            return false;
-        }
-        // SAFETY: `current` is kept alive by the frame that set it.
-        let record = unsafe { &*current };
-        record
-            .extra()
-            .and_then(|e| e.demand.as_ref())
-            .is_some_and(|d| d.cpu >= crate::base::Units::ONE)
+        let mut inherits = false;
+        local.each_current(|record| {
+            inherits |= record.demand().is_some_and(|d| d.cpu >= crate::base::Units::ONE);
+        });
+        inherits
     }
 
     /// Takes a call that was claimed out of this thread's queue again, if it is on top.
@@ -176,7 +167,6 @@ impl Engine {
         if finished(record.state()) {
             return Ok(());
         }
-        let _hold = local.hold();
         if self.help(local, record, deadline)? && finished(record.state()) {
             return Ok(());
         }
@@ -292,7 +282,6 @@ impl Engine {
         records: &[&RawRef],
         deadline: Option<Instant>,
     ) -> Result<(), Error> {
-        let _hold = local.hold();
         let had = local.leased.get();
         let mut done = 0;
         while done < records.len() {
@@ -471,7 +460,7 @@ pub(super) fn settle_without_runtime(record: &RawRef) {
         next = waiter.take_next();
         match waiter.kind {
             WaiterKind::Thread(thread) => thread.unpark(),
-            WaiterKind::Waker(waker) => waker.wake(),
+            WaiterKind::Waker(waker) => super::settle::wake(waker),
             WaiterKind::Latch(latch) => latch.hit(true),
             WaiterKind::Dependent(_) | WaiterKind::Call(_) => {}
         }

@@ -6,7 +6,7 @@
 mod config;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 pub use config::Config;
 
@@ -54,7 +54,9 @@ impl Node {
     }
 
     fn stop(&mut self) {
-        let deadline = Instant::now() + self.config.patience;
+        // No end of time is a long time.
+        const LONG: Duration = Duration::from_secs(1 << 30);
+        let deadline = Instant::now() + self.config.patience.min(LONG);
         let left = local::with(|local| self.engine.shut_down(local, deadline));
         local::stop();
         local::leave();

@@ -369,6 +369,7 @@ mod tests {
 
     #[repr(align(64))]
     #[derive(Clone)]
+    #[allow(dead_code)] // read as bytes
     struct Line([u8; 64]);
 
     /// A zeroed megabyte at an aligned address.

@@ -102,6 +102,11 @@ pub mod gates {
         wait("a gate's opening", |all| all.open.get(&gate) == Some(&true));
     }
 
+    /// Whether it lets people through.
+    pub fn is_open(gate: u64) -> bool {
+        with(|all| all.open.get(&gate) == Some(&true))
+    }
+
     /// Says that somebody is here.
     pub fn reach(gate: u64) {
         with(|all| *all.reached.entry(gate).or_default() += 1);

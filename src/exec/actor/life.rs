@@ -192,7 +192,7 @@ impl ActorRef {
     /// The constructor's arguments are settled: now its resources.
     pub(in super::super) fn constructor_ready(&self, local: &Local, init: &RawRef) {
         let engine = Arc::clone(&local.engine);
-        match init.extra().and_then(|e| e.demand.clone()) {
+        match init.demand().cloned() {
             Some(demand) if !engine.is_closing() => engine.with_ledger(local, |a, out| {
                 // One that was killed meanwhile will not come to give resources back: see `release_resources`.
                 if self.life() != Life::Dead {
@@ -240,12 +240,10 @@ pub(super) fn construct(
         let before = local.current.replace(std::ptr::from_ref(&*init));
         // SAFETY: in no mailbox, and run by this thread alone: see `Local::each_current`.
         unsafe { init.set_outer(before) };
-        let hold = local.hold();
         let out = StateRef((&raw mut state).cast());
         // SAFETY: the record holds this constructor's arguments, which the actor alone reads, under the run lock; `out` is
         // a place for one pointer.
         let outcome = catch_unwind(AssertUnwindSafe(|| unsafe { run(local, &init, out) }));
-        drop(hold);
         local.current.set(before);
         let why = match outcome {
             Ok(Ok(())) => {
@@ -405,20 +403,28 @@ pub(super) fn end(
     let more = actor.more();
     *more.cause.lock() = Some(Arc::from(cause));
     let death = actor.death();
-    finish(engine, local, actor, inner, &death);
+    finish(engine, local, actor, inner, &death, |_| false);
 }
 
 /// As [`end`], because the runtime closes.
 pub(super) fn close(engine: &Arc<Engine>, local: &Local, actor: &ActorRef, inner: &mut Inner) {
     *actor.more().cause.lock() = Some(Arc::from("mobula was shut down"));
-    finish(engine, local, actor, inner, &Error::ShutDown);
+    // Calls that run apart may still use the state; the last of them drops it.
+    let in_use = |more: &More| more.gate.get().is_some_and(|g| g.lock().busy());
+    finish(engine, local, actor, inner, &Error::ShutDown, in_use);
 }
 
-fn finish(engine: &Arc<Engine>, local: &Local, actor: &ActorRef, inner: &mut Inner, error: &Error) {
+fn finish(
+    engine: &Arc<Engine>,
+    local: &Local,
+    actor: &ActorRef,
+    inner: &mut Inner,
+    error: &Error,
+    in_use: impl FnOnce(&More) -> bool,
+) {
     let more = actor.more();
     actor.life.store(Life::Dead as u8, Ordering::Release);
-    // Calls run apart only when the runtime closes; the last of them drops the state then.
-    if !more.gate.get().is_some_and(|g| g.lock().busy()) {
+    if !in_use(more) {
         drop_state(actor);
     }
     inner.init = None;

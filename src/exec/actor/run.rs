@@ -490,10 +490,8 @@ fn perform(local: &Local, record: &RawRef, state: StateRef) -> std::thread::Resu
     let before = local.current.replace(std::ptr::from_ref(&**record));
     // SAFETY: claimed, and out of the mailbox, so the link is ours: see `Local::each_current`.
     unsafe { record.set_outer(before) };
-    let hold = local.hold();
     // SAFETY: claimed; the state is this actor's, alive, and access to it was admitted.
     let outcome = catch_unwind(AssertUnwindSafe(|| unsafe { run(local, record, state) }));
-    drop(hold);
     local.current.set(before);
     outcome
 }

@@ -26,6 +26,18 @@ fn blank(phase: Phase) -> Blank {
     }
 }
 
+/// A call with these arguments, laid out as the writer of calls does.
+fn call(blank: Blank, slots: &[Slot], inline: &[u8], result_size: usize) -> RawRef {
+    let end = BODY + slots.len() * SLOT + inline.len();
+    let mut arguments = vec![0; (end - BODY).next_multiple_of(32)];
+    for (slot, place) in slots.iter().zip(arguments.chunks_mut(SLOT)) {
+        slot.write_to(place);
+    }
+    arguments[slots.len() * SLOT..end - BODY].copy_from_slice(inline);
+    // SAFETY: the slots stand first, and what they own is given up here.
+    unsafe { with_args(blank, slots.len(), &arguments, end, result_size) }
+}
+
 fn value(bytes: &[u8]) -> RawRef {
     with_inline_value(blank(Phase::Done), bytes)
 }
@@ -52,25 +64,30 @@ fn refs(r: &RawRef) -> u32 {
 
 /// A claimed call without arguments.
 fn claimed(result_size: usize) -> RawRef {
-    let r = with_args(blank(Phase::Queued), &[], &[], result_size);
+    let r = call(blank(Phase::Queued), &[], &[], result_size);
     assert!(r.claim());
     r
 }
 
-/// What a cap of this kind refers to: how many there are.
+/// Capabilities of this kind are counted by what they refer to.
 static COUNTED: CapKind = CapKind {
     name: "a counter",
-    // SAFETY: made by `counted`, which leaks the counter.
-    acquire: |p| drop(unsafe { p.cast::<AtomicUsize>().as_ref() }.fetch_add(1, Ordering::Relaxed)),
-    // SAFETY: as above.
-    release: |p| drop(unsafe { p.cast::<AtomicUsize>().as_ref() }.fetch_sub(1, Ordering::Relaxed)),
+    acquire: |p| {
+        // SAFETY: made by `counted`, whose counter the test keeps.
+        unsafe { p.cast::<AtomicUsize>().as_ref() }.fetch_add(1, Ordering::Relaxed);
+    },
+    release: |p| {
+        // SAFETY: as above.
+        unsafe { p.cast::<AtomicUsize>().as_ref() }.fetch_sub(1, Ordering::Relaxed);
+    },
 };
 
-fn counted() -> (Cap, &'static AtomicUsize) {
-    let n: &'static AtomicUsize = Box::leak(Box::new(AtomicUsize::new(1)));
+/// A capability, and how many of it there are; to be kept until all of them are gone.
+fn counted() -> (Cap, Arc<AtomicUsize>) {
+    let n = Arc::new(AtomicUsize::new(1));
     // SAFETY: the count is the cap's.
     (
-        unsafe { Cap::from_raw(NonNull::from(n).cast(), &COUNTED) },
+        unsafe { Cap::from_raw(NonNull::from(&*n).cast(), &COUNTED) },
         n,
     )
 }
@@ -89,7 +106,7 @@ fn a_new_call_holds_its_arguments() {
     let inline = [5_u8; 40];
     let begin = BODY + 2 * SLOT;
     let slots = [inline_slot(begin + 24), ref_slot(object.clone())];
-    let r = with_args(blank(Phase::Waiting), &slots, &inline, 8);
+    let r = call(blank(Phase::Waiting), &slots, &inline, 8);
     assert_eq!(
         (phase(r.state()), r.name(), r.id, r.caller),
         (Phase::Waiting, "test", 7, 3)
@@ -126,7 +143,7 @@ fn arguments_of_a_call_that_never_ran_are_given_up() {
         caps: Some(Box::from([cap])),
         ..blank(Phase::Queued)
     };
-    let r = with_args(
+    let r = call(
         blank,
         &[ref_slot(object.clone()), ref_slot(object.clone())],
         &[],
@@ -176,7 +193,9 @@ fn a_stored_object_is_freed_with_its_record() {
     };
     let store = Store::open(options).unwrap();
     let seal = || {
-        let mut draft = store.create(1000, crate::base::Origin::Result("test")).unwrap();
+        let mut draft = store
+            .create(1000, crate::base::Origin::Result("test"))
+            .unwrap();
         draft.write_at(0, &[4; 1000]);
         draft.seal()
     };
@@ -211,7 +230,7 @@ fn errors_are_shared_and_seen() {
     assert_eq!(Arc::strong_count(&error), 1);
 
     let object = value(&[]);
-    let cancelled = with_args(blank(Phase::Waiting), &[ref_slot(object.clone())], &[], 0);
+    let cancelled = call(blank(Phase::Waiting), &[ref_slot(object.clone())], &[], 0);
     assert!(cancelled.claim_waiting());
     // SAFETY: claimed.
     unsafe { cancelled.set_error_keeping_args(Arc::clone(&error)) };
@@ -273,8 +292,9 @@ fn references_travel_as_capabilities() {
     assert_eq!((refs(&r), r.is_unique()), (2, false));
     drop(back);
     assert!(r.is_unique());
-    let (cap, _) = counted();
+    let (cap, _count) = counted();
     assert!(RawRef::from_cap(&cap).is_none());
+    drop(cap);
 }
 
 /// Runs on a stack that a recursion over the chains below would not fit on.
@@ -294,7 +314,7 @@ fn a_deep_chain_of_arguments_is_freed_without_recursion() {
     let first = value(&[1]);
     let mut last = first.clone();
     for _ in 0..DEEP {
-        last = with_args(blank(Phase::Queued), &[ref_slot(last)], &[], 0);
+        last = call(blank(Phase::Queued), &[ref_slot(last)], &[], 0);
     }
     on_a_small_stack(move || drop(last));
     assert!(first.is_unique());
@@ -344,7 +364,7 @@ fn a_chain_is_freed_while_its_thread_ends() {
         LATE.with(|_| {});
         let mut last = chain;
         for _ in 0..DEEP / 10 {
-            last = with_args(blank(Phase::Queued), &[ref_slot(last)], &[], 0);
+            last = call(blank(Phase::Queued), &[ref_slot(last)], &[], 0);
         }
         LATE.with(|l| l.borrow_mut().0 = Some(last));
     });
@@ -359,8 +379,8 @@ fn counts_hold_when_threads_share_and_let_go() {
         for _ in 0..4 {
             s.spawn(|| {
                 for _ in 0..rounds {
-                    let call = with_args(blank(Phase::Queued), &[ref_slot(object.clone())], &[], 8);
-                    let other = call.clone();
+                    let record = call(blank(Phase::Queued), &[ref_slot(object.clone())], &[], 8);
+                    let other = record.clone();
                     let freed = std::thread::Builder::new();
                     if rounds < 100 {
                         freed.spawn(move || drop(other)).unwrap().join().unwrap();
@@ -379,7 +399,7 @@ fn counts_hold_when_threads_share_and_let_go() {
 fn calls_end_under_those_who_wait() {
     let rounds = if cfg!(miri) { 20 } else { 2_000 };
     for i in 0..rounds {
-        let r = with_args(blank(Phase::Queued), &[], &[], 8);
+        let r = call(blank(Phase::Queued), &[], &[], 8);
         let waiting = |r: RawRef| {
             move || {
                 let thread = WaiterKind::Thread(std::thread::current());

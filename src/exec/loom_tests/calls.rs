@@ -39,6 +39,7 @@ impl Call {
     /// What whoever claimed it does: puts an outcome, ends the call and fires the waiters.
     fn run(&self, outcome: u32, end: Phase) {
         self.claims.fetch_add(1, Relaxed);
+        assert_eq!(phase(self.progress.state()), Phase::Running);
         // SAFETY: claimed.
         self.outcome.with_mut(|o| unsafe { *o = outcome });
         fire(self.progress.finish(end));
@@ -78,7 +79,8 @@ fn fire(mut list: Option<Box<Waiter>>) {
 /// waiter fires once, or its caller is told that the call had ended and may read the outcome.
 ///
 /// Planted and caught: `claim` as a load and a store (both claim); `add_waiter` that sets `HAS_WAITERS` after it looked at
-/// the phase, or not at all (never fires); `finish` with `Relaxed` (the outcome is read unordered).
+/// the phase, or not at all (never fires); `finish` or `state` with `Relaxed` (the outcome is read
+/// unordered); `finish` that looks at the flag before it moves the phase.
 #[test]
 fn a_waiter_fires_or_is_told_that_the_call_ended() {
     model(|| {
@@ -101,6 +103,9 @@ fn a_waiter_fires_or_is_told_that_the_call_ended() {
                 }
             })
         };
+        if finished(call.progress.state()) {
+            assert_ne!(call.read(), 0);
+        }
         let entered = call.progress.add_waiter(call.waiter(7)).is_ok();
         if !entered {
             assert_ne!(call.read(), 0);
@@ -122,7 +127,7 @@ fn a_waiter_fires_or_is_told_that_the_call_ended() {
 /// no entry is given out twice.
 ///
 /// Planted and caught: `take_waiters` without the lock (loom: unordered accesses to the list); `remove_waiter` that
-/// leaves the entry in the list (freed twice); `finish` that looks at the flag before it moves the phase.
+/// leaves the entry in the list (freed twice).
 #[test]
 fn a_waiter_that_gives_up_fires_or_comes_back() {
     model(|| {
@@ -149,8 +154,8 @@ fn a_waiter_that_gives_up_fires_or_comes_back() {
 
 /// A call that waits for an argument is readied by one thread, which runs it, and cancelled by another: one ends it.
 ///
-/// Planted and caught: `claim_waiting` that also takes a queued call by adding 2 to its word (ends twice, in phases
-/// that do not exist).
+/// Planted and caught: `claim_waiting` that also takes a queued call by adding 2 to its word (runs in the phase of an
+/// ended call).
 #[test]
 fn a_waiting_call_is_readied_or_cancelled() {
     model(|| {

@@ -1,0 +1,115 @@
+//! Programs that do at the worst moment what they may: panic, end the runtime, call back.
+
+mod common;
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Wake, Waker};
+use std::time::Duration;
+
+use common::{Gate, alone, pass, until};
+use mobula::prelude::*;
+use mobula::rkyv::rancor::Fallible;
+use mobula::rkyv::{Archive, Deserialize, Place, Serialize};
+use mobula::{Config, Error, Mobula};
+
+#[remote]
+fn cube(x: u64) -> u64 {
+    x * x * x
+}
+
+#[remote]
+fn hold(gate: u64) -> u64 {
+    pass(gate)
+}
+
+#[derive(Default)]
+struct Count(AtomicU64);
+
+impl Wake for Count {
+    fn wake(self: Arc<Count>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+struct Panics;
+
+impl Wake for Panics {
+    fn wake(self: Arc<Panics>) {
+        panic!("a waker that panics")
+    }
+}
+
+#[test]
+fn a_waker_that_panics_takes_nobody_with_it() {
+    alone(Config::new().num_cpus(1.0), |_| {
+        let gate = Gate::new();
+        let (r, count) = (hold::remote(gate.id()), Arc::<Count>::default());
+        gate.await_arrivals(1);
+        for waker in [Waker::from(Arc::new(Panics)), Waker::from(count.clone())] {
+            let mut future = r.clone();
+            assert!(Pin::new(&mut future).poll(&mut Context::from_waker(&waker)).is_pending());
+        }
+        gate.open();
+        until(|| count.0.load(Ordering::SeqCst) > 0);
+        // The only executor lives, and its CPU is free.
+        let (ready, _) = mobula::wait(&[cube::remote(2)]).run().unwrap();
+        assert_eq!(ready.len(), 1);
+    });
+}
+
+#[test]
+fn a_shutdown_may_wait_for_as_long_as_it_takes() {
+    alone(Config::new().shutdown_timeout(Duration::MAX), |_| {
+        assert_eq!(mobula::get(cube::remote(2)).unwrap(), 8);
+    });
+}
+
+/// Where [`Restarts`] finds the runtime.
+static RUNTIME: Mutex<Option<Mobula>> = Mutex::new(None);
+
+/// Ends the runtime while it is archived, starts the next, and calls it.
+struct Restarts;
+
+impl Archive for Restarts {
+    type Archived = ();
+    type Resolver = ();
+    fn resolve(&self, (): (), _: Place<()>) {}
+}
+
+impl<S: Fallible + ?Sized> Serialize<S> for Restarts {
+    fn serialize(&self, _: &mut S) -> Result<(), S::Error> {
+        drop(RUNTIME.lock().unwrap().take());
+        *RUNTIME.lock().unwrap() = Some(Config::new().num_cpus(1.0).init().unwrap());
+        assert_eq!(mobula::get(cube::remote(3)).unwrap(), 27);
+        Ok(())
+    }
+}
+
+impl<D: Fallible + ?Sized> Deserialize<Restarts, D> for () {
+    fn deserialize(&self, _: &mut D) -> Result<Restarts, D::Error> {
+        Ok(Restarts)
+    }
+}
+
+#[remote]
+fn take(r: Restarts, x: u64) -> u64 {
+    drop(r);
+    x
+}
+
+#[test]
+fn the_runtime_may_end_and_begin_anew_in_the_middle_of_a_call() {
+    common::serial(|| {
+        *RUNTIME.lock().unwrap() = Some(Config::new().num_cpus(1.0).init().unwrap());
+        let earlier = cube::remote(2);
+        // Submitted to the runtime that ended meanwhile.
+        let e = mobula::get(take::remote(Restarts, earlier)).unwrap_err();
+        assert!(matches!(e, Error::ShutDown | Error::DependencyFailed { .. }), "{e}");
+        let put = mobula::put(&Restarts).unwrap();
+        assert!(put.is_ready());
+        assert_eq!(mobula::get(cube::remote(2)).unwrap(), 8);
+        drop(RUNTIME.lock().unwrap().take());
+    });
+}
