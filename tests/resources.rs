@@ -288,6 +288,7 @@ fn a_blocked_parent_lends_its_cpus_and_keeps_its_other_resources() {
     alone(Config::new().num_cpus(2.0).resource("slot", 2.0), |mobula| {
         let (came, hold) = (Gate::new(), Gate::new());
         let inner = stand::options().num_cpus(0.0).remote(hold.id());
+        hold.await_arrivals(1); // or a parent would run it on its own CPU
         let parents: Vec<_> = (0..2).map(|_| parent::remote(came.id(), &mobula::put(&inner).unwrap())).collect();
         came.await_arrivals(2);
         let third = parent::remote(came.id(), &mobula::put(&inner).unwrap());

@@ -5,6 +5,7 @@
 #![allow(dead_code)]
 
 use std::collections::HashMap;
+use std::io::Write;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Condvar, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -20,7 +21,8 @@ pub fn within<R>(limit: Duration, f: impl FnOnce() -> R) -> R {
     let name = std::thread::current().name().unwrap_or("a test").to_owned();
     let watchdog = std::thread::spawn(move || {
         if watched.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
-            eprintln!("{name} hangs: not done after {limit:?}");
+            // Not through eprintln!, which the test harness captures and an abort loses.
+            let _ = writeln!(std::io::stderr(), "{name} hangs: not done after {limit:?}");
             std::process::abort();
         }
     });
