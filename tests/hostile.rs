@@ -113,3 +113,21 @@ fn the_runtime_may_end_and_begin_anew_in_the_middle_of_a_call() {
         drop(RUNTIME.lock().unwrap().take());
     });
 }
+
+#[test]
+fn two_threads_that_never_wait_get_two_executors() {
+    alone(Config::new().num_cpus(2.0), |_| {
+        for _ in 0..300 {
+            let gate = Gate::new();
+            let calls: Vec<_> = std::thread::scope(|s| {
+                let id = gate.id();
+                let submitters = [0; 2].map(|_| s.spawn(move || (hold::remote(id), pass(id))));
+                // Both submitters and both calls stand at the gate at once.
+                gate.await_arrivals(4);
+                gate.open();
+                submitters.into_iter().map(|t| t.join().unwrap().0).collect()
+            });
+            mobula::get(calls).unwrap();
+        }
+    });
+}

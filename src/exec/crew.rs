@@ -7,7 +7,7 @@
 //! that its submitter wakes. Left out: what an executor does (`executor`).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering, compiler_fence};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering, compiler_fence};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
@@ -39,8 +39,9 @@ pub(super) struct Crew {
     /// Idle ones by state, packed: searching, dozing, asleep, 16 bits each.
     pub(super) idlers: AtomicU64,
     pub(super) bunks: Mutex<Vec<Arc<Bunk>>>,
-    total: AtomicUsize,
-    blocked: AtomicUsize,
+    /// How many threads there are, and how many of them are blocked, packed: one word, so that a thread that ends for being
+    /// too many and one that blocks cannot miss each other.
+    counts: AtomicU64,
     generation: AtomicU64,
     threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
 }
@@ -48,6 +49,15 @@ pub(super) struct Crew {
 pub(super) const SEARCHING: u64 = 1;
 pub(super) const DOZING: u64 = 1 << 16;
 pub(super) const ASLEEP: u64 = 1 << 32;
+
+const THREAD: u64 = 1;
+const BLOCKED: u64 = 1 << 32;
+
+/// All threads, and those that are not blocked.
+fn threads_and_active(counts: u64) -> (usize, usize) {
+    let (total, blocked) = ((counts & 0xffff_ffff) as usize, (counts >> 32) as usize);
+    (total, total.saturating_sub(blocked))
+}
 
 fn unpack(word: u64) -> Idlers {
     Idlers {
@@ -63,15 +73,14 @@ impl Crew {
             target,
             idlers: AtomicU64::new(0),
             bunks: Mutex::new(Vec::new()),
-            total: AtomicUsize::new(0),
-            blocked: AtomicUsize::new(0),
+            counts: AtomicU64::new(0),
             generation: AtomicU64::new(0),
             threads: Mutex::new(Vec::new()),
         }
     }
 
     pub(super) fn idlers(&self) -> Idlers {
-        unpack(self.idlers.load(Ordering::Relaxed))
+        unpack(self.idlers.load(Ordering::SeqCst))
     }
 
     /// A job was pushed to a thread's queue, which held `before`.
@@ -140,9 +149,9 @@ impl Crew {
 
     /// Starts an executor.
     pub(super) fn spawn(&self, engine: &Arc<Engine>) {
-        let n = self.total.fetch_add(1, Ordering::SeqCst);
+        let (n, _) = threads_and_active(self.counts.fetch_add(THREAD, Ordering::SeqCst));
         if n >= MAX_THREADS || engine.is_closing() {
-            self.total.fetch_sub(1, Ordering::SeqCst);
+            self.left();
             return;
         }
         let generation = self.generation.load(Ordering::Relaxed);
@@ -152,9 +161,7 @@ impl Crew {
             .stack_size(super::stack::EXECUTOR_STACK)
             .spawn(move || {
                 let local = Local::for_executor(&engine, generation);
-                if !engine.work(&local) {
-                    engine.crew.total.fetch_sub(1, Ordering::SeqCst);
-                }
+                engine.work(&local);
             });
         match spawned {
             Ok(handle) => {
@@ -162,10 +169,20 @@ impl Crew {
                 threads.retain(|t| !t.is_finished());
                 threads.push(handle);
             }
-            Err(_) => {
-                self.total.fetch_sub(1, Ordering::SeqCst);
-            }
+            Err(_) => self.left(),
         }
+    }
+
+    /// An executor ends.
+    pub(super) fn left(&self) {
+        self.counts.fetch_sub(THREAD, Ordering::SeqCst);
+    }
+
+    /// Whether the calling executor is one too many; then it is counted no longer, and must end. It is in no bunk: whoever
+    /// blocks sees it idle, and then its block is seen here, or does not count on it.
+    pub(super) fn retire(&self) -> bool {
+        let change = |counts| self.is_surplus(counts).then(|| counts - THREAD);
+        self.counts.fetch_update(Ordering::SeqCst, Ordering::SeqCst, change).is_ok()
     }
 
     /// Starts the executors there should be.
@@ -208,7 +225,7 @@ impl Crew {
 
     /// Somebody at work is going to block: see to it that somebody else can work.
     pub(super) fn cover(&self, engine: &Arc<Engine>) {
-        self.blocked.fetch_add(1, Ordering::SeqCst);
+        self.counts.fetch_add(BLOCKED, Ordering::SeqCst);
         let idlers = self.idlers();
         if idlers.searching > 0 {
             return;
@@ -219,37 +236,27 @@ impl Crew {
             }
             return;
         }
-        if self.active() < self.target {
+        let (_, active) = threads_and_active(self.counts.load(Ordering::SeqCst));
+        if active < self.target {
             self.spawn(engine);
         }
     }
 
     pub(super) fn uncover(&self) {
-        self.blocked.fetch_sub(1, Ordering::SeqCst);
+        self.counts.fetch_sub(BLOCKED, Ordering::SeqCst);
     }
 
-    fn active(&self) -> usize {
-        self.total
-            .load(Ordering::SeqCst)
-            .saturating_sub(self.blocked.load(Ordering::SeqCst))
+    fn is_surplus(&self, counts: u64) -> bool {
+        threads_and_active(counts).1 > self.target
     }
 
     /// Whether more executors are at work than there should be.
     pub(super) fn surplus(&self) -> bool {
-        let total = self.total.load(Ordering::Relaxed);
-        total > self.target && total - self.blocked.load(Ordering::Relaxed).min(total) > self.target
-    }
-
-    /// Takes a thread that wants to end out of the count, if there are more than there should be: two that look at once
-    /// must not both take themselves for the one too many.
-    pub(super) fn retire(&self) -> bool {
-        let blocked = self.blocked.load(Ordering::SeqCst);
-        let spare = |total: usize| total.checked_sub(1).filter(|left| left.saturating_sub(blocked) >= self.target);
-        self.total.fetch_update(Ordering::SeqCst, Ordering::SeqCst, spare).is_ok()
+        self.is_surplus(self.counts.load(Ordering::Relaxed))
     }
 
     /// How many threads there are.
     pub(super) fn threads(&self) -> usize {
-        self.total.load(Ordering::Relaxed)
+        threads_and_active(self.counts.load(Ordering::Relaxed)).0
     }
 }

@@ -18,6 +18,11 @@ use super::engine::Engine;
 use super::local::{Local, Outbox};
 use crate::core::park::{self, Doze, Look, NAP_MICROS, Spin, Wake};
 
+/// How long a thread too many sleeps before it looks whether it still is one.
+const SPARE: Duration = Duration::from_secs(1);
+/// How long an executor sleeps that was denied a CPU.
+const DENIED: Duration = Duration::from_millis(1);
+
 enum Job {
     /// A common call, under this thread's lease.
     Task(RawRef),
@@ -38,25 +43,27 @@ struct Others {
 }
 
 impl Engine {
-    /// An executor's life. Whether it retired, and so is counted no more.
-    pub(super) fn work(self: &Arc<Engine>, local: &Rc<Local>) -> bool {
+    /// An executor's life.
+    pub(super) fn work(self: &Arc<Engine>, local: &Rc<Local>) {
         set_timer_slack();
         let mut others = Others { seen: u64::MAX, outboxes: Vec::new(), executors: 0, next: 0 };
         let mut spin = Spin::new();
         let mut searching = false;
-        let retired = loop {
+        loop {
             if self.is_closing() {
-                break false;
+                self.crew.left();
+                break;
             }
             match self.find(local, &mut others) {
                 Some(job) => {
-                    if searching {
-                        searching = false;
+                    let searched = std::mem::replace(&mut searching, false);
+                    if searched {
                         self.crew.idlers.fetch_sub(SEARCHING, Ordering::SeqCst);
                         self.pass_search_on();
                     }
-                    if matches!(job, Job::Started(_)) && !self.started.is_empty() {
-                        // Calls that were let in run side by side, even if they wait for one another.
+                    if (searched || matches!(job, Job::Started(_))) && !self.started.is_empty() {
+                        // Calls that were let in run side by side, even if they wait for one another; whoever queued them
+                        // relied on a searcher.
                         self.crew.notify_started(self);
                     }
                     self.run(local, job);
@@ -71,13 +78,12 @@ impl Engine {
                     }
                     self.unlease(local);
                     match self.idle(local, &mut spin) {
-                        Idle::Look => {}
                         Idle::Search => searching = true,
-                        Idle::Retire => break true,
+                        Idle::Retire => break,
                     }
                 }
             }
-        };
+        }
         if searching {
             self.crew.idlers.fetch_sub(SEARCHING, Ordering::SeqCst);
         }
@@ -85,7 +91,6 @@ impl Engine {
         if self.is_closing() {
             self.drain_local(local);
         }
-        retired
     }
 
     fn run(self: &Arc<Engine>, local: &Local, job: Job) {
@@ -121,6 +126,7 @@ impl Engine {
     }
 
     fn find(&self, local: &Local, others: &mut Others) -> Option<Job> {
+        local.denied.set(false);
         if let Some(record) = steal(|| self.started.steal()) {
             return Some(Job::Started(record));
         }
@@ -190,6 +196,7 @@ impl Engine {
         }
         let granted = self.admission.lock().ledger.lease();
         local.leased.set(granted);
+        local.denied.set(!granted);
         granted
     }
 
@@ -197,30 +204,16 @@ impl Engine {
     #[inline]
     pub(super) fn unlease(self: &Arc<Engine>, local: &Local) {
         if local.leased.replace(false) {
-            self.unlease_slowly(local);
+            self.with_ledger(local, |a, out| a.ledger.unlease(out));
         }
-    }
-
-    fn unlease_slowly(self: &Arc<Engine>, local: &Local) {
-        {
-            let mut a = self.admission.lock();
-            if !a.ledger.pressed() && !a.ledger.wants_idle() && a.ledger.free_cpu_steps() >= 0 {
-                // Nobody waits: nothing can follow from it.
-                let mut none = Vec::new();
-                a.ledger.unlease(&mut none);
-                if none.is_empty() {
-                    return;
-                }
-                drop(a);
-                self.with_ledger(local, |_, out| out.append(&mut none));
-                return;
-            }
-        }
-        self.with_ledger(local, |a, out| a.ledger.unlease(out));
     }
 
     fn idle(self: &Arc<Engine>, local: &Local, spin: &mut Spin) -> Idle {
         let crew = &self.crew;
+        if local.denied.replace(false) {
+            // There are common calls and no CPU for them. This thread keeps its turn in line, and nothing else may pass.
+            return self.lie_down(spin, true);
+        }
         // Search on for a moment.
         let budget = spin.budget_micros();
         if budget > 0 {
@@ -243,13 +236,16 @@ impl Engine {
         if self.admission.lock().ledger.wants_idle() {
             self.with_ledger(local, |a, out| a.ledger.idle(out));
             if !self.started.is_empty() {
-                return Idle::Look;
+                crew.idlers.fetch_add(SEARCHING, Ordering::SeqCst);
+                return Idle::Search;
             }
         }
-        self.lie_down(spin)
+        self.lie_down(spin, false)
     }
 
-    fn lie_down(self: &Arc<Engine>, spin: &mut Spin) -> Idle {
+    /// Naps and sleeps until there may be a job. One that was denied a CPU for jobs there are only sleeps, and tries again
+    /// now and then, should it not be told of a free one.
+    fn lie_down(self: &Arc<Engine>, spin: &mut Spin, mut denied: bool) -> Idle {
         let crew = &self.crew;
         let (pushes, _) = self.look();
         let mut doze = Doze::new(pushes);
@@ -260,7 +256,7 @@ impl Engine {
         });
         {
             let mut bunks = crew.bunks.lock();
-            if crew.idlers().dozing > 0 {
+            if denied || crew.idlers().dozing > 0 {
                 // One napper is enough.
                 bunk.napping.store(0, Ordering::Relaxed);
                 crew.idlers.fetch_add(ASLEEP, Ordering::SeqCst);
@@ -269,13 +265,13 @@ impl Engine {
             }
             bunks.push(Arc::clone(&bunk));
         }
-        let get_up = |state: u64| {
+        let get_up = |state: u64, becomes: u64| {
             let mut bunks = crew.bunks.lock();
             let Some(i) = bunks.iter().position(|b| Arc::ptr_eq(b, &bunk)) else {
                 return false;
             };
             bunks.swap_remove(i);
-            crew.idlers.fetch_sub(state, Ordering::SeqCst);
+            crew.idlers.fetch_add(becomes.wrapping_sub(state), Ordering::SeqCst);
             true
         };
         let mut first = true;
@@ -283,26 +279,26 @@ impl Engine {
             if bunk.napping.load(Ordering::Relaxed) == 1 {
                 std::thread::park_timeout(Duration::from_micros(NAP_MICROS));
             } else {
-                // Every push before this is visible after it; every push after it sees a sleeper.
-                barrier();
-                if self.look().1 > 0 && get_up(ASLEEP) {
-                    return Idle::Look;
+                if !denied {
+                    // Every push before this is visible after it; every push after it sees a sleeper.
+                    barrier();
+                    if self.look().1 > 0 && get_up(ASLEEP, SEARCHING) {
+                        return Idle::Search;
+                    }
                 }
-                let patience = if crew.surplus() {
-                    Duration::from_secs(1)
+                if denied {
+                    std::thread::park_timeout(DENIED);
+                } else if crew.surplus() {
+                    std::thread::park_timeout(SPARE);
                 } else {
-                    Duration::MAX
-                };
-                if patience == Duration::MAX {
                     std::thread::park();
-                } else {
-                    std::thread::park_timeout(patience);
                 }
             }
             match bunk.order.swap(NOTHING, Ordering::Acquire) {
                 TO_WORK => return Idle::Search,
                 TO_DOZE => {
                     // Whoever woke it counted it as dozing and took it out of its bunk.
+                    denied = false;
                     bunk.napping.store(1, Ordering::Relaxed);
                     crew.bunks.lock().push(Arc::clone(&bunk));
                     doze = Doze::new(self.look().0);
@@ -316,14 +312,21 @@ impl Engine {
                 } else {
                     ASLEEP
                 };
-                if get_up(state) {
-                    return Idle::Look;
+                if get_up(state, SEARCHING) {
+                    return Idle::Search;
                 }
                 continue; // an order is on its way
             }
             if bunk.napping.load(Ordering::Relaxed) == 0 {
-                if crew.surplus() && self.look().1 == 0 && get_up(ASLEEP) {
-                    return if crew.retire() { Idle::Retire } else { Idle::Look };
+                if denied && get_up(ASLEEP, SEARCHING) {
+                    return Idle::Search;
+                }
+                if crew.surplus() && self.look().1 == 0 && get_up(ASLEEP, 0) {
+                    if crew.retire() {
+                        return Idle::Retire;
+                    }
+                    crew.idlers.fetch_add(SEARCHING, Ordering::SeqCst);
+                    return Idle::Search;
                 }
                 continue;
             }
@@ -333,8 +336,9 @@ impl Engine {
                     if first {
                         spin.found();
                     }
-                    if get_up(DOZING) {
-                        return Idle::Look;
+                    // As a searcher: pushes that relied on this napper are passed on when it finds a job.
+                    if get_up(DOZING, SEARCHING) {
+                        return Idle::Search;
                     }
                 }
                 Look::Nap => {}
@@ -353,11 +357,9 @@ impl Engine {
 }
 
 enum Idle {
-    /// Look again.
-    Look,
     /// Look again; counted as searching.
     Search,
-    /// End: there are too many, and this one is counted no more.
+    /// End: there are too many.
     Retire,
 }
 

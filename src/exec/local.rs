@@ -68,6 +68,8 @@ pub struct Local {
     pub leased: Cell<bool>,
     /// An executor that runs a call with resources of its own: it is not one of those at common work.
     pub apart: Cell<bool>,
+    /// It was denied one when it asked last.
+    pub denied: Cell<bool>,
     /// This is an executor of the runtime, not a thread of the user's.
     pub executor: bool,
     /// Below this address the stack is too short to run a call on top.
@@ -186,6 +188,7 @@ impl Local {
             wanted: Cell::new(std::ptr::null()),
             on_stack: RefCell::new(Vec::new()),
             leased: Cell::new(false),
+            denied: Cell::new(false),
             apart: Cell::new(false),
             executor,
             stack_floor: Cell::new(super::stack::floor()),
