@@ -60,7 +60,11 @@ impl Room {
     }
 
     pub fn write(&mut self, mark: u64) -> u64 {
-        assert_eq!(self.readers.load(Ordering::SeqCst), 0, "a reader beside a writer");
+        assert_eq!(
+            self.readers.load(Ordering::SeqCst),
+            0,
+            "a reader beside a writer"
+        );
         self.order.lock().unwrap().push(mark);
         self.writers += 1;
         self.writers
@@ -222,13 +226,19 @@ fn a_kill_and_a_restart_wait_for_shared_methods_under_way() {
             let gate = gates::new();
             let reader = room.read(gate);
             gates::await_reached(gate, 1);
-            if restart { room.restart() } else { room.kill() }
+            if restart {
+                room.restart()
+            } else {
+                room.kill()
+            }
             let late = room.write(1);
             gates::open(gate);
             assert_eq!(mobula::get(reader).unwrap(), 0);
             match (restart, mobula::get(late)) {
                 (true, Ok(n)) => assert_eq!(n, 1),
-                (false, Err(Error::ActorDied { cause, .. })) => assert_eq!(&*cause, "it was killed"),
+                (false, Err(Error::ActorDied { cause, .. })) => {
+                    assert_eq!(&*cause, "it was killed")
+                }
                 (_, other) => panic!("{other:?}"),
             }
         }
@@ -239,7 +249,11 @@ fn a_kill_and_a_restart_wait_for_shared_methods_under_way() {
 fn a_panic_in_a_shared_method_restarts_before_the_next_call() {
     runtime();
     within(20, || {
-        let room = Room::options().max_concurrency(4).max_restarts(100).restart_on_panic(true).remote();
+        let room = Room::options()
+            .max_concurrency(4)
+            .max_restarts(100)
+            .restart_on_panic(true)
+            .remote();
         for _ in 0..50 {
             assert_eq!(mobula::get(room.write(1)).unwrap(), 1);
             mobula::get(room.blow()).unwrap_err();
@@ -281,25 +295,39 @@ fn states(number: u64) -> i64 {
 impl Tested {
     pub fn new(number: u64) -> Self {
         *STATES.lock().unwrap().entry(number).or_default() += 1;
-        Tested { number, inside: AtomicI64::new(0), sum: 0 }
+        Tested {
+            number,
+            inside: AtomicI64::new(0),
+            sum: 0,
+        }
     }
 
     pub fn add(&mut self, n: u64) -> u64 {
-        assert_eq!(self.inside.fetch_sub(1_000, Ordering::SeqCst), 0, "not alone");
+        assert_eq!(
+            self.inside.fetch_sub(1_000, Ordering::SeqCst),
+            0,
+            "not alone"
+        );
         self.sum += n;
         self.inside.fetch_add(1_000, Ordering::SeqCst);
         self.sum
     }
 
     pub fn sum(&self) -> u64 {
-        assert!(self.inside.fetch_add(1, Ordering::SeqCst) >= 0, "beside a writer");
+        assert!(
+            self.inside.fetch_add(1, Ordering::SeqCst) >= 0,
+            "beside a writer"
+        );
         let sum = self.sum;
         self.inside.fetch_sub(1, Ordering::SeqCst);
         sum
     }
 
     pub async fn later(&self) -> u64 {
-        assert!(self.inside.fetch_add(1, Ordering::SeqCst) >= 0, "beside a writer");
+        assert!(
+            self.inside.fetch_add(1, Ordering::SeqCst) >= 0,
+            "beside a writer"
+        );
         // It may be dropped at the await.
         let _inside = Leave(&self.inside);
         tokio::task::yield_now().await;
@@ -326,7 +354,11 @@ impl Drop for Leave<'_> {
 
 impl Drop for Tested {
     fn drop(&mut self) {
-        assert_eq!(self.inside.load(Ordering::SeqCst), 0, "dropped while in use");
+        assert_eq!(
+            self.inside.load(Ordering::SeqCst),
+            0,
+            "dropped while in use"
+        );
         *STATES.lock().unwrap().entry(self.number).or_default() -= 1;
     }
 }
@@ -356,7 +388,9 @@ fn everything_at_once() {
         let rounds = 500;
         std::thread::scope(|s| {
             let workers: Vec<_> = (0..6)
-                .map(|seed| s.spawn(move || (0..rounds).map(|r| storm(seed * 1_000 + r)).sum::<u64>()))
+                .map(|seed| {
+                    s.spawn(move || (0..rounds).map(|r| storm(seed * 1_000 + r)).sum::<u64>())
+                })
                 .collect();
             workers.into_iter().map(|w| w.join().unwrap()).sum::<u64>()
         })
@@ -372,7 +406,11 @@ fn storm(seed: u64) -> u64 {
         options = options.max_restarts(2).restart_on_panic(dice.roll(2) == 0);
     }
     if dice.roll(3) == 0 {
-        let when = if dice.roll(2) == 0 { WhenFull::Fail } else { WhenFull::Wait };
+        let when = if dice.roll(2) == 0 {
+            WhenFull::Fail
+        } else {
+            WhenFull::Wait
+        };
         options = options.max_pending(4).when_full(when);
     }
     if dice.roll(3) == 0 {
@@ -380,7 +418,11 @@ fn storm(seed: u64) -> u64 {
     }
     let door = gates::new();
     let late = opened::remote(door);
-    let actor = if dice.roll(8) == 0 { options.remote(&late) } else { options.remote(door) };
+    let actor = if dice.roll(8) == 0 {
+        options.remote(&late)
+    } else {
+        options.remote(door)
+    };
     let mut calls = Vec::new();
     let mut story = vec![format!("{actor:?}")];
     let mut opened_yet = false;
@@ -445,6 +487,8 @@ fn storm(seed: u64) -> u64 {
             Err(other) => panic!("seed {seed}: {other:?}"),
         }
     }
-    until(&format!("the state's end, seed {seed}: {story:?}"), || states(door) == 0);
+    until(&format!("the state's end, seed {seed}: {story:?}"), || {
+        states(door) == 0
+    });
     calls.len() as u64
 }

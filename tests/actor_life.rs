@@ -25,7 +25,12 @@ fn fails() -> Result<u64, String> {
 static LIVES: Mutex<BTreeMap<u64, (u64, u64)>> = Mutex::new(BTreeMap::new());
 
 fn lives(kind: u64) -> (u64, u64) {
-    LIVES.lock().unwrap().get(&kind).copied().unwrap_or_default()
+    LIVES
+        .lock()
+        .unwrap()
+        .get(&kind)
+        .copied()
+        .unwrap_or_default()
 }
 
 fn kind() -> u64 {
@@ -42,7 +47,11 @@ struct Cat {
 impl Cat {
     pub fn new(kind: u64, meals: u64) -> Self {
         LIVES.lock().unwrap().entry(kind).or_default().0 += 1;
-        Cat { kind, meals, friend: None }
+        Cat {
+            kind,
+            meals,
+            friend: None,
+        }
     }
 
     pub fn eat(&mut self, n: u64) -> u64 {
@@ -84,7 +93,9 @@ impl Drop for Cat {
 
 fn cause(e: &Error) -> (String, u32) {
     match e {
-        Error::ActorDied { cause, restarts, .. } => (cause.to_string(), *restarts),
+        Error::ActorDied {
+            cause, restarts, ..
+        } => (cause.to_string(), *restarts),
         other => panic!("expected ActorDied, got {other:?}"),
     }
 }
@@ -140,7 +151,10 @@ fn a_stop_lets_earlier_calls_finish_and_fails_later_ones() {
         gates::open(door);
         assert_eq!(mobula::get(held).unwrap(), 11);
         for call in [late, very_late, cat.eat(1)] {
-            assert_eq!(cause(&mobula::get(call).unwrap_err()), ("it was stopped".to_string(), 0));
+            assert_eq!(
+                cause(&mobula::get(call).unwrap_err()),
+                ("it was stopped".to_string(), 0)
+            );
         }
         assert!(!cat.is_alive());
         assert_eq!(lives(kind), (1, 1));
@@ -185,15 +199,23 @@ fn a_kill_fails_what_waits_after_the_running_call() {
         assert_eq!(mobula::get(running).unwrap(), 0);
         for call in [queued, held] {
             match mobula::get(call).unwrap_err() {
-                Error::ActorDied { actor, name, cause, .. } => {
-                    assert_eq!((actor, name.as_deref()), ("actor_life::Cat", Some("life/killed")));
+                Error::ActorDied {
+                    actor, name, cause, ..
+                } => {
+                    assert_eq!(
+                        (actor, name.as_deref()),
+                        ("actor_life::Cat", Some("life/killed"))
+                    );
                     assert_eq!(&*cause, "it was killed");
                 }
                 other => panic!("{other:?}"),
             }
         }
         until("the end", || lives(kind) == (1, 1));
-        assert!(matches!(Cat::named("life/killed"), Err(Error::NoSuchActor { .. })));
+        assert!(matches!(
+            Cat::named("life/killed"),
+            Err(Error::NoSuchActor { .. })
+        ));
     });
 }
 
@@ -205,7 +227,10 @@ fn an_actor_may_kill_itself() {
         let cat = Cat::remote(kind, 3);
         cat.befriend(cat.clone());
         assert_eq!(mobula::get(cat.end_by_itself()).unwrap(), 3);
-        assert_eq!(cause(&mobula::get(cat.meals()).unwrap_err()).0, "it was killed");
+        assert_eq!(
+            cause(&mobula::get(cat.meals()).unwrap_err()).0,
+            "it was killed"
+        );
         assert_eq!(lives(kind), (1, 1));
     });
 }
@@ -215,10 +240,16 @@ fn a_detached_actor_survives_its_handles() {
     runtime();
     within(20, || {
         let kind = kind();
-        let cat = Cat::options().name("life/detached").detached(true).remote(kind, 0);
+        let cat = Cat::options()
+            .name("life/detached")
+            .detached(true)
+            .remote(kind, 0);
         mobula::get(cat.eat(2)).unwrap();
         drop(cat);
-        assert_eq!(mobula::get(Cat::named("life/detached").unwrap().eat(1)).unwrap(), 3);
+        assert_eq!(
+            mobula::get(Cat::named("life/detached").unwrap().eat(1)).unwrap(),
+            3
+        );
         assert_eq!(lives(kind), (1, 0));
         Cat::named("life/detached").unwrap().kill();
         until("the end", || lives(kind) == (1, 1));
@@ -246,7 +277,10 @@ fn a_restart_makes_it_anew_from_the_same_arguments_and_keeps_the_mailbox() {
         cat.restart();
         let (cause, restarts) = cause(&mobula::get(cat.eat(2)).unwrap_err());
         assert_eq!(restarts, 2);
-        assert_eq!(cause, "it was told to restart, and all 2 of its restarts are used up");
+        assert_eq!(
+            cause,
+            "it was told to restart, and all 2 of its restarts are used up"
+        );
         until("the end", || lives(kind) == (3, 3));
 
         // One that may not restart ends.
@@ -264,7 +298,10 @@ fn a_later_death_has_its_own_cause() {
         cat.restart();
         assert_eq!(mobula::get(cat.eat(1)).unwrap(), 1);
         cat.kill();
-        assert_eq!(cause(&mobula::get(cat.eat(1)).unwrap_err()), ("it was killed".to_string(), 1));
+        assert_eq!(
+            cause(&mobula::get(cat.eat(1)).unwrap_err()),
+            ("it was killed".to_string(), 1)
+        );
     });
 }
 
@@ -273,18 +310,31 @@ fn a_panic_restarts_where_that_was_asked_for() {
     runtime();
     within(20, || {
         let kind_ = kind();
-        let cat = Cat::options().restart_on_panic(true).max_restarts(2).remote(kind_, 7);
+        let cat = Cat::options()
+            .restart_on_panic(true)
+            .max_restarts(2)
+            .remote(kind_, 7);
         for n in 1..=2 {
             let fall = cat.fall();
             let next = cat.eat(1);
-            assert_eq!(mobula::get(fall).unwrap_err().failure().unwrap().message, "off the roof");
-            assert_eq!(mobula::get(next).unwrap(), 8, "from the constructor's arguments");
+            assert_eq!(
+                mobula::get(fall).unwrap_err().failure().unwrap().message,
+                "off the roof"
+            );
+            assert_eq!(
+                mobula::get(next).unwrap(),
+                8,
+                "from the constructor's arguments"
+            );
             assert_eq!(lives(kind_), (n + 1, n));
         }
         mobula::get(cat.fall()).unwrap_err();
         let (cause, restarts) = cause(&mobula::get(cat.eat(1)).unwrap_err());
         assert_eq!(restarts, 2);
-        assert!(cause.contains("Cat::fall panicked") && cause.contains("all 2"), "{cause}");
+        assert!(
+            cause.contains("Cat::fall panicked") && cause.contains("all 2"),
+            "{cause}"
+        );
 
         // Without it, the state is kept as the panic left it.
         let cat = Cat::options().max_restarts(2).remote(kind(), 7);
@@ -312,7 +362,11 @@ impl Moody {
             *tried
         };
         assert!(tried > failures || !panics, "moody");
-        if tried <= failures { Err(format!("mood {tried}")) } else { Ok(Moody) }
+        if tried <= failures {
+            Err(format!("mood {tried}"))
+        } else {
+            Ok(Moody)
+        }
     }
 
     pub fn hello(&self) -> u64 {
@@ -332,7 +386,10 @@ fn a_constructor_that_fails_says_why_to_every_call() {
                 let (cause, restarts) = cause(&mobula::get(call).unwrap_err());
                 assert_eq!(restarts, 0);
                 assert!(cause.starts_with("its constructor failed"), "{cause}");
-                assert!(cause.contains(if panics { "moody" } else { "mood 1" }), "{cause}");
+                assert!(
+                    cause.contains(if panics { "moody" } else { "mood 1" }),
+                    "{cause}"
+                );
             }
             assert_eq!(tries(kind), 1);
             assert!(!moody.is_alive());
@@ -451,11 +508,15 @@ struct Nest {
 #[remote]
 impl Nest {
     pub fn new(kind: u64) -> Self {
-        Nest { inner: Some(Cat::remote(kind, 0)) }
+        Nest {
+            inner: Some(Cat::remote(kind, 0)),
+        }
     }
 
     pub fn feed(&mut self) -> mobula::Result<u64> {
-        self.inner.as_ref().map_or(Ok(0), |cat| mobula::get(cat.eat(1)))
+        self.inner
+            .as_ref()
+            .map_or(Ok(0), |cat| mobula::get(cat.eat(1)))
     }
 }
 
@@ -498,16 +559,25 @@ fn resources_are_held_for_life_and_given_back() {
         let third = Cat::options().resource("seat", 1.0).remote(one, 0);
         let fourth = Cat::options().resource("seat", 1.0).remote(one, 5);
         third.kill();
-        assert!(cause(&mobula::get(third.eat(1)).unwrap_err()).0.contains("killed"));
+        assert!(
+            cause(&mobula::get(third.eat(1)).unwrap_err())
+                .0
+                .contains("killed")
+        );
         second.restart(); // may not: it ends
         assert_eq!(mobula::get(fourth.eat(1)).unwrap(), 6);
         drop(fourth);
         // A failed constructor gives its seat back, a restarted actor keeps it.
         for _ in 0..3 {
-            let moody = Moody::options().resource("seat", 1.0).remote(kind(), 1, true);
+            let moody = Moody::options()
+                .resource("seat", 1.0)
+                .remote(kind(), 1, true);
             assert!(mobula::get(moody.hello()).is_err());
         }
-        let last = Cat::options().resource("seat", 1.0).max_restarts(1).remote(one, 5);
+        let last = Cat::options()
+            .resource("seat", 1.0)
+            .max_restarts(1)
+            .remote(one, 5);
         last.restart();
         assert_eq!(mobula::get(last.eat(1)).unwrap(), 6);
     });
@@ -516,11 +586,18 @@ fn resources_are_held_for_life_and_given_back() {
 #[test]
 fn what_the_node_has_not_is_refused_at_once() {
     runtime();
-    match Cat::options().num_cpus(4_000.0).try_remote(0, 0).unwrap_err() {
+    match Cat::options()
+        .num_cpus(4_000.0)
+        .try_remote(0, 0)
+        .unwrap_err()
+    {
         Error::Infeasible(why) => assert!(why.to_string().contains("4000"), "{why}"),
         other => panic!("{other:?}"),
     }
     let e = mobula::get(Cat::options().resource("wings", 2.0).remote(0, 0).meals()).unwrap_err();
     assert!(e.to_string().contains("wings"), "{e}");
-    assert!(matches!(Cat::options().num_gpus(-1.0).try_remote(0, 0), Err(Error::BadAmount { .. })));
+    assert!(matches!(
+        Cat::options().num_gpus(-1.0).try_remote(0, 0),
+        Err(Error::BadAmount { .. })
+    ));
 }

@@ -78,7 +78,9 @@ fn a_hundred_thousand_actors_come_and_go() {
         let before = BYTES.load(Ordering::Relaxed);
         let during = round(100_000);
         assert!(during - before > 100_000 * 64, "the allocator counts");
-        until("the memory", || BYTES.load(Ordering::Relaxed) - before < 1 << 20);
+        until("the memory", || {
+            BYTES.load(Ordering::Relaxed) - before < 1 << 20
+        });
         assert!(BORN.load(Ordering::Relaxed) == BURIED.load(Ordering::Relaxed));
     });
 }

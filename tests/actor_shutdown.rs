@@ -75,7 +75,9 @@ fn start() -> Mobula {
 }
 
 fn alone<R: Send + 'static>(f: impl FnOnce() -> R + Send + 'static) -> R {
-    let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let _alone = ALONE
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
     within(20, f)
 }
 
@@ -98,7 +100,10 @@ fn actors_in_every_state_end() {
 
         let idle = Clerk::remote(0);
         mobula::get(idle.work(1)).unwrap();
-        let named = Clerk::options().name("shutdown/clerk").detached(true).remote(0);
+        let named = Clerk::options()
+            .name("shutdown/clerk")
+            .detached(true)
+            .remote(0);
         mobula::get(named.work(1)).unwrap();
         drop(named);
 
@@ -121,9 +126,15 @@ fn actors_in_every_state_end() {
         waiting.push(asleep.work(1));
 
         // Not born: for want of a resource, or of an argument.
-        let seated = Clerk::options().resource("seat", 1.0).max_restarts(2).remote(0);
+        let seated = Clerk::options()
+            .resource("seat", 1.0)
+            .max_restarts(2)
+            .remote(0);
         mobula::get(seated.work(1)).unwrap();
-        let standing = Clerk::options().resource("seat", 1.0).max_restarts(2).remote(0);
+        let standing = Clerk::options()
+            .resource("seat", 1.0)
+            .max_restarts(2)
+            .remote(0);
         waiting.push(standing.work(1));
         let late = opened::options().num_cpus(0.0).remote(gate);
         gates::await_reached(gate, 6);
@@ -147,10 +158,18 @@ fn actors_in_every_state_end() {
         gates::open(gate);
         closer.join().unwrap();
 
-        assert_eq!((mobula::get(&running).unwrap(), mobula::get(&looking).unwrap()), (0, 0));
+        assert_eq!(
+            (
+                mobula::get(&running).unwrap(),
+                mobula::get(&looking).unwrap()
+            ),
+            (0, 0)
+        );
         waiting.iter().for_each(ended_by_shutdown);
         assert!(matches!(mobula::get(idle.work(1)), Err(Error::ShutDown)));
-        drop((idle, busy, shared, asleep, seated, standing, unborn, waiting, running, looking, late));
+        drop((
+            idle, busy, shared, asleep, seated, standing, unborn, waiting, running, looking, late,
+        ));
         until("every state's end", || STATES.load(Ordering::SeqCst) == 0);
     });
 }
@@ -180,7 +199,9 @@ fn a_method_that_does_not_return_is_left_behind() {
         drop((clerk, other));
         assert_eq!(STATES.load(Ordering::SeqCst), 2);
         gates::open(gate);
-        until("their ends", || stuck.iter().chain([&alone]).all(ObjectRef::is_ready));
+        until("their ends", || {
+            stuck.iter().chain([&alone]).all(ObjectRef::is_ready)
+        });
         drop((stuck, alone, behind));
         until("every state's end", || STATES.load(Ordering::SeqCst) == 0);
     });
@@ -190,7 +211,10 @@ fn a_method_that_does_not_return_is_left_behind() {
 fn handles_of_an_earlier_runtime_fail_and_let_go() {
     alone(|| {
         let first = start();
-        let old = Clerk::options().max_restarts(3).resource("seat", 1.0).remote(0);
+        let old = Clerk::options()
+            .max_restarts(3)
+            .resource("seat", 1.0)
+            .remote(0);
         mobula::get(old.work(1)).unwrap();
         let older = Clerk::remote(0);
         mobula::get(older.work(1)).unwrap();
@@ -213,8 +237,14 @@ fn handles_of_an_earlier_runtime_fail_and_let_go() {
 fn without_a_runtime_there_is_an_error() {
     alone(|| {
         drop(start());
-        assert!(matches!(mobula::get(Clerk::remote(0).work(1)), Err(Error::ShutDown)));
-        assert!(matches!(Clerk::options().try_remote(0), Err(Error::ShutDown)));
+        assert!(matches!(
+            mobula::get(Clerk::remote(0).work(1)),
+            Err(Error::ShutDown)
+        ));
+        assert!(matches!(
+            Clerk::options().try_remote(0),
+            Err(Error::ShutDown)
+        ));
         assert!(matches!(Clerk::named("x"), Err(Error::ShutDown)));
     });
 }
@@ -227,7 +257,11 @@ fn callers_race_with_the_end() {
             let clerks: Vec<_> = (0..4)
                 .map(|n| {
                     let options = Clerk::options().max_concurrency(1 + n % 2).max_restarts(1);
-                    if n == 3 { options.max_pending(4).remote(0) } else { options.remote(0) }
+                    if n == 3 {
+                        options.max_pending(4).remote(0)
+                    } else {
+                        options.remote(0)
+                    }
                 })
                 .collect();
             let go = gates::new();

@@ -116,7 +116,9 @@ impl Relay {
     pub fn cross(&mut self, gate: u64) -> mobula::Result<u64> {
         gates::reach(gate);
         gates::await_reached(gate, 2);
-        self.next.as_ref().map_or(Ok(0), |next| mobula::get(next.echo(7)))
+        self.next
+            .as_ref()
+            .map_or(Ok(0), |next| mobula::get(next.echo(7)))
     }
 
     /// As `cross`, through a task, and with more than one reference.
@@ -388,7 +390,10 @@ fn two_that_wait_for_each_other_at_once_are_told() {
             };
             mobula::wait(&calls).num_returns(2).run().unwrap();
             let ended = calls.map(|r| mobula::get(r));
-            let failed = ended.iter().filter_map(|r| r.as_ref().err()).collect::<Vec<_>>();
+            let failed = ended
+                .iter()
+                .filter_map(|r| r.as_ref().err())
+                .collect::<Vec<_>>();
             assert!(!failed.is_empty(), "one of them had to give way: {ended:?}");
             for e in failed {
                 assert!(e.to_string().contains("could never end"), "{e}");

@@ -26,7 +26,11 @@ async fn double_later(x: u64) -> u64 {
 /// Blocks the thread that polls it, once a level.
 #[remote]
 async fn nested(depth: u64) -> mobula::Result<u64> {
-    if depth == 0 { Ok(0) } else { Ok(mobula::get(nested::remote(depth - 1))? + 1) }
+    if depth == 0 {
+        Ok(0)
+    } else {
+        Ok(mobula::get(nested::remote(depth - 1))? + 1)
+    }
 }
 
 #[remote]
@@ -89,7 +93,12 @@ impl Desk {
 #[remote]
 impl Desk {
     pub fn new() -> Self {
-        Desk { bell: Bell::default(), rung: 0, alive: Mutex::new(0), trace: Mutex::default() }
+        Desk {
+            bell: Bell::default(),
+            rung: 0,
+            alive: Mutex::new(0),
+            trace: Mutex::default(),
+        }
     }
 
     /// Waits until somebody rings.
@@ -203,8 +212,9 @@ fn an_exclusive_async_method_is_alone_across_its_awaits() {
             calls.push(desk.touch());
         }
         mobula::get(&calls).unwrap();
-        let expected: Vec<_> =
-            (0..20).flat_map(|m| [format!("+{m}"), format!("-{m}"), "touch".to_string()]).collect();
+        let expected: Vec<_> = (0..20)
+            .flat_map(|m| [format!("+{m}"), format!("-{m}"), "touch".to_string()])
+            .collect();
         assert_eq!(mobula::get(desk.trace()).unwrap(), expected);
     });
 }
@@ -236,7 +246,10 @@ fn they_borrow_arguments_await_calls_and_fail_like_others() {
     within(20, || {
         let desk = Desk::options().max_concurrency(4).remote();
         let numbers = mobula::put(&vec![1.0f64; 5_000]).unwrap();
-        assert_eq!(mobula::get(desk.join(&numbers, "n = ")).unwrap(), "n = 5000");
+        assert_eq!(
+            mobula::get(desk.join(&numbers, "n = ")).unwrap(),
+            "n = 5000"
+        );
         assert_eq!(mobula::get(desk.add_up(10)).unwrap(), 180);
         assert_eq!(mobula::get(desk.ask(Desk::remote())).unwrap(), 0);
         let e = mobula::get(desk.blow()).unwrap_err();
@@ -268,7 +281,10 @@ fn a_cancelled_call_is_dropped_at_its_await() {
         let waiting = desk.wait(gate);
         gates::await_reached(gate, 1);
         assert_eq!(mobula::cancel(&waiting).unwrap(), mobula::Cancel::Requested);
-        assert!(matches!(mobula::get(&waiting), Err(Error::Cancelled { .. })));
+        assert!(matches!(
+            mobula::get(&waiting),
+            Err(Error::Cancelled { .. })
+        ));
         // It has left: one that wants to be alone may come in.
         assert_eq!(mobula::get(desk.alone(1)).unwrap(), 1);
 
@@ -322,7 +338,10 @@ fn a_restart_ends_calls_that_wait_and_goes_on() {
         let waiting = desk.wait(gate);
         gates::await_reached(gate, 1);
         desk.restart();
-        assert_eq!(died(&mobula::get(waiting).unwrap_err()), "it was told to restart");
+        assert_eq!(
+            died(&mobula::get(waiting).unwrap_err()),
+            "it was told to restart"
+        );
         assert_eq!(mobula::get(desk.alone(1)).unwrap(), 1, "made anew");
     });
 }
@@ -331,8 +350,11 @@ fn a_restart_ends_calls_that_wait_and_goes_on() {
 fn a_panic_restarts_before_the_next_call() {
     runtime();
     within(20, || {
-        let desk =
-            Desk::options().max_concurrency(4).max_restarts(50).restart_on_panic(true).remote();
+        let desk = Desk::options()
+            .max_concurrency(4)
+            .max_restarts(50)
+            .restart_on_panic(true)
+            .remote();
         for _ in 0..50 {
             assert_eq!(mobula::get(desk.alone(1)).unwrap(), 1);
             mobula::get(desk.blow()).unwrap_err();
@@ -390,7 +412,9 @@ fn references_are_futures_anywhere() {
     runtime();
     within(20, || {
         let desk = Desk::options().max_concurrency(4).remote();
-        let other = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let other = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
         other.block_on(async {
             let gate = gates::new();
             let waiting = desk.wait(gate);

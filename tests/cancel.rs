@@ -57,7 +57,8 @@ async fn never_ends(gate: u64) -> u64 {
 
 #[remote]
 fn cancels(r: Vec<ObjectRef<u64>>) -> bool {
-    r.iter().all(|r| mobula::cancel(r).unwrap() == Cancel::Dequeued)
+    r.iter()
+        .all(|r| mobula::cancel(r).unwrap() == Cancel::Dequeued)
 }
 
 fn cancelled<T: Value + std::fmt::Debug>(r: &ObjectRef<T>) -> Error {
@@ -82,7 +83,9 @@ fn a_queued_call_never_runs() {
         let r = looks::remote(never.id());
         let behind = plus_one::remote(stand::remote(never.id()));
         assert_eq!(mobula::cancel(&r).unwrap(), Cancel::Dequeued);
-        assert!(matches!(cancelled(&r), Error::Cancelled { function } if function == "cancel::looks"));
+        assert!(
+            matches!(cancelled(&r), Error::Cancelled { function } if function == "cancel::looks")
+        );
         assert_eq!(mobula::cancel(&r).unwrap(), Cancel::TooLate);
         assert_eq!(mobula::cancel(&behind).unwrap(), Cancel::Dequeued);
         gate.open();
@@ -137,7 +140,9 @@ fn a_running_call_is_told() {
         let r = obeys::remote(gate.id());
         gate.await_arrivals(1);
         assert_eq!(mobula::cancel(&r).unwrap(), Cancel::Requested);
-        assert!(matches!(cancelled(&r), Error::Cancelled { function } if function == "cancel::obeys"));
+        assert!(
+            matches!(cancelled(&r), Error::Cancelled { function } if function == "cancel::obeys")
+        );
         // One that does not listen ends as it would have.
         let gate = Gate::new();
         let r = looks::remote(gate.id());
@@ -204,7 +209,11 @@ fn a_call_that_waits_for_resources() {
         gate.await_arrivals(3);
         assert_eq!(mobula::cancel(&told).unwrap(), Cancel::Requested);
         cancelled(&told);
-        assert_eq!(mobula::get(slot(&gate)).unwrap(), 3, "the slot is free again");
+        assert_eq!(
+            mobula::get(slot(&gate)).unwrap(),
+            3,
+            "the slot is free again"
+        );
     });
 }
 
@@ -228,7 +237,10 @@ fn cancelling_races_with_running_and_nothing_is_lost() {
                     dequeued += u64::from(mobula::cancel(r).unwrap() == Cancel::Dequeued);
                 }
                 let taken = taker.join().unwrap();
-                let lost = taken.iter().filter(|t| t.as_ref().is_err_and(Error::is_cancelled)).count() as u64;
+                let lost = taken
+                    .iter()
+                    .filter(|t| t.as_ref().is_err_and(Error::is_cancelled))
+                    .count() as u64;
                 assert_eq!(lost, dequeued);
                 for (taken, behind) in taken.iter().zip(&behind) {
                     assert_eq!(taken.is_ok(), mobula::get(behind).is_ok());

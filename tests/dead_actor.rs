@@ -34,7 +34,10 @@ fn calls_after_a_kill_fail() {
         list.kill();
         for call in 0..20 {
             let died = mobula::get(&list.add(1)).unwrap_err();
-            assert!(matches!(died, mobula::Error::ActorDied { .. }), "{call}: {died}");
+            assert!(
+                matches!(died, mobula::Error::ActorDied { .. }),
+                "{call}: {died}"
+            );
             if i % 3 == 0 {
                 std::thread::sleep(std::time::Duration::from_micros(20));
             }

@@ -14,15 +14,27 @@ use mobula::{Config, Error, FailureKind, Mobula};
 static REPORTED: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 fn reported() -> Vec<String> {
-    REPORTED.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    REPORTED
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .clone()
 }
 
 fn alone<R>(f: impl FnOnce(&Mobula) -> R) -> R {
-    let config = Config::new().num_cpus(2.0).object_store_memory(1 << 28).on_unobserved_failure(|e| {
-        REPORTED.lock().unwrap_or_else(PoisonError::into_inner).push(e.to_string());
-    });
+    let config = Config::new()
+        .num_cpus(2.0)
+        .object_store_memory(1 << 28)
+        .on_unobserved_failure(|e| {
+            REPORTED
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(e.to_string());
+        });
     common::alone(config, |mobula| {
-        REPORTED.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        REPORTED
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
         f(mobula)
     })
 }
@@ -98,14 +110,27 @@ fn a_returned_error_tells_its_message_type_sources_and_place() {
         assert_eq!(mobula::get(refuse::remote(3)).unwrap(), 3);
         let e = mobula::get(refuse::remote(0)).unwrap_err();
         let f = is_failure(&e);
-        assert_eq!((f.kind, f.message.as_str()), (FailureKind::Returned, "cannot load"));
+        assert_eq!(
+            (f.kind, f.message.as_str()),
+            (FailureKind::Returned, "cannot load")
+        );
         assert_eq!(f.function, "failures::refuse");
         assert!(f.type_name.ends_with("Outer"), "{}", f.type_name);
         assert_eq!(f.sources, ["the disk is gone"]);
-        assert!(f.location.starts_with("tests/failures.rs:"), "{}", f.location);
+        assert!(
+            f.location.starts_with("tests/failures.rs:"),
+            "{}",
+            f.location
+        );
         assert_eq!(f.attempts, 1);
         let text = e.to_string();
-        for part in ["failures::refuse", "cannot load", "the disk is gone", "Outer", "tests/failures.rs"] {
+        for part in [
+            "failures::refuse",
+            "cannot load",
+            "the disk is gone",
+            "Outer",
+            "tests/failures.rs",
+        ] {
             assert!(text.contains(part), "{part} in {text}");
         }
     });
@@ -116,9 +141,17 @@ fn a_panic_tells_its_message_place_and_stack() {
     alone(|_| {
         let e = mobula::get(burst::remote(7)).unwrap_err();
         let f = is_failure(&e);
-        assert_eq!((f.kind, f.message.as_str()), (FailureKind::Panicked, "burst with 7"));
+        assert_eq!(
+            (f.kind, f.message.as_str()),
+            (FailureKind::Panicked, "burst with 7")
+        );
         assert_eq!((f.function, f.type_name), ("failures::burst", "String"));
-        assert!(f.location.starts_with(&format!("tests/failures.rs:{BURST_LINE}:")), "{}", f.location);
+        assert!(
+            f.location
+                .starts_with(&format!("tests/failures.rs:{BURST_LINE}:")),
+            "{}",
+            f.location
+        );
         let stack = f.backtrace.as_ref().unwrap().to_string();
         assert!(stack.contains("failures::burst"), "{stack}");
     });
@@ -131,7 +164,12 @@ fn executors_outlive_panics() {
         for r in &bad {
             assert!(mobula::get(r).is_err());
         }
-        assert_eq!(mobula::get(&(0..500).map(ok::remote).collect::<Vec<_>>()).unwrap().len(), 500);
+        assert_eq!(
+            mobula::get(&(0..500).map(ok::remote).collect::<Vec<_>>())
+                .unwrap()
+                .len(),
+            500
+        );
         until(|| mobula.executors() == 2);
     });
 }
@@ -225,13 +263,23 @@ fn a_failure_passes_through_those_who_depend_on_it() {
         match mobula::get(&c).unwrap_err() {
             Error::DependencyFailed { cause, through } => {
                 assert_eq!(is_failure(&cause).message, "burst with 1");
-                assert_eq!(through, ["failures::plus_one", "failures::plus_one", "failures::sum_all"]);
+                assert_eq!(
+                    through,
+                    [
+                        "failures::plus_one",
+                        "failures::plus_one",
+                        "failures::sum_all"
+                    ]
+                );
             }
             e => panic!("{e}"),
         }
         let e = mobula::get(&b).unwrap_err();
         assert_eq!(e.failure().unwrap().message, "burst with 1");
-        assert!(e.to_string().contains("failures::plus_one") && e.to_string().contains("burst with 1"), "{e}");
+        assert!(
+            e.to_string().contains("failures::plus_one") && e.to_string().contains("burst with 1"),
+            "{e}"
+        );
         let source = std::error::Error::source(&e).unwrap().to_string();
         assert!(source.contains("burst with 1"), "{source}");
         // Every view, wait and await of it says the same.
@@ -250,8 +298,13 @@ fn a_failure_passes_through_a_chain_of_ten_thousand() {
             r = plus_one::remote(r);
         }
         gate.open();
-        let Err(Error::DependencyFailed { cause, through }) = mobula::get(r) else { panic!() };
-        assert_eq!((is_failure(&cause).message.as_str(), through.len()), ("burst with 0", 10_001));
+        let Err(Error::DependencyFailed { cause, through }) = mobula::get(r) else {
+            panic!()
+        };
+        assert_eq!(
+            (is_failure(&cause).message.as_str(), through.len()),
+            ("burst with 0", 10_001)
+        );
     });
 }
 
@@ -299,7 +352,10 @@ fn a_nested_failure_can_be_caught_or_passed_on() {
         assert_eq!(mobula::get(catches::remote(3)).unwrap(), "burst with 3");
         let e = mobula::get(catches::remote(0)).unwrap_err();
         let f = is_failure(&e);
-        assert_eq!((f.function, f.kind), ("failures::catches", FailureKind::Returned));
+        assert_eq!(
+            (f.function, f.kind),
+            ("failures::catches", FailureKind::Returned)
+        );
         assert!(f.message.contains("burst with 0"), "{}", f.message);
     });
 }
@@ -332,10 +388,15 @@ async fn async_works_the_third_time(gate: u64, text: String) -> String {
 #[test]
 fn panics_are_retried_if_asked_with_the_arguments_intact() {
     alone(|mobula| {
-        for options in [works_the_third_time::options(), works_the_third_time::options().num_cpus(0.5).priority(1)] {
+        for options in [
+            works_the_third_time::options(),
+            works_the_third_time::options().num_cpus(0.5).priority(1),
+        ] {
             let gate = Gate::new();
             let strings = mobula::put(&vec!["kept".to_owned(); 1000]).unwrap();
-            let r = options.retry_panics(true).remote(gate.id(), vec![9u8; 2000], strings);
+            let r = options
+                .retry_panics(true)
+                .remote(gate.id(), vec![9u8; 2000], strings);
             assert_eq!(mobula::get(r).unwrap(), (2000, 1000));
             assert_eq!(gate.arrived(), 3);
         }
@@ -348,7 +409,10 @@ fn panics_are_retried_if_asked_with_the_arguments_intact() {
         assert_eq!((gate.arrived(), TRIES.load(Ordering::SeqCst)), (3, 6));
         let gate = Gate::new();
         let text = "long ".repeat(200);
-        assert_eq!(mobula::get(async_works_the_third_time::remote(gate.id(), &text)).unwrap(), text);
+        assert_eq!(
+            mobula::get(async_works_the_third_time::remote(gate.id(), &text)).unwrap(),
+            text
+        );
         assert_eq!(gate.arrived(), 3);
         until(|| mobula.store().used == 0);
     });
@@ -368,8 +432,13 @@ fn counts_and_refuses(gate: u64) -> Result<u64, String> {
 fn nothing_else_is_retried() {
     alone(|_| {
         let gate = Gate::new();
-        assert_eq!(is_failure(&mobula::get(counts_and_bursts::remote(gate.id())).unwrap_err()).attempts, 1);
-        let more = counts_and_bursts::options().max_retries(7).remote(gate.id());
+        assert_eq!(
+            is_failure(&mobula::get(counts_and_bursts::remote(gate.id())).unwrap_err()).attempts,
+            1
+        );
+        let more = counts_and_bursts::options()
+            .max_retries(7)
+            .remote(gate.id());
         assert!(mobula::get(more).is_err());
         assert!(mobula::get(counts_and_refuses::remote(gate.id())).is_err());
         assert_eq!(gate.arrived(), 3);
@@ -380,14 +449,20 @@ fn nothing_else_is_retried() {
 fn a_failure_that_nobody_took_is_reported_once() {
     alone(|_| {
         let (a, b) = (burst::remote(1), refuse::remote(0));
-        mobula::wait(&[a.clone(), b.clone()]).num_returns(2).run().unwrap();
+        mobula::wait(&[a.clone(), b.clone()])
+            .num_returns(2)
+            .run()
+            .unwrap();
         assert!(reported().is_empty());
         drop(a.clone());
         assert!(reported().is_empty(), "there is another reference");
         drop((a, b));
         until(|| reported().len() >= 2);
         let all = reported().concat();
-        assert!(all.contains("burst with 1") && all.contains("cannot load"), "{all}");
+        assert!(
+            all.contains("burst with 1") && all.contains("cannot load"),
+            "{all}"
+        );
         // Dropped before it ran.
         drop(burst::remote(2));
         until(|| reported().len() == 3);
@@ -428,11 +503,18 @@ fn a_refused_call_that_nobody_looked_at_is_reported() {
 
 #[test]
 fn a_reporter_that_panics_harms_nobody() {
-    let config = Config::new().num_cpus(1.0).on_unobserved_failure(|_| std::panic::panic_any(Bomb(3)));
+    let config = Config::new()
+        .num_cpus(1.0)
+        .on_unobserved_failure(|_| std::panic::panic_any(Bomb(3)));
     common::alone(config, |_| {
         for _ in 0..10 {
             drop(burst::remote(1));
         }
-        assert_eq!(mobula::get(&(0..10).map(ok::remote).collect::<Vec<_>>()).unwrap().len(), 10);
+        assert_eq!(
+            mobula::get(&(0..10).map(ok::remote).collect::<Vec<_>>())
+                .unwrap()
+                .len(),
+            10
+        );
     });
 }

@@ -49,7 +49,11 @@ fn a_waker_that_panics_takes_nobody_with_it() {
         gate.await_arrivals(1);
         for waker in [Waker::from(Arc::new(Panics)), Waker::from(count.clone())] {
             let mut future = r.clone();
-            assert!(Pin::new(&mut future).poll(&mut Context::from_waker(&waker)).is_pending());
+            assert!(
+                Pin::new(&mut future)
+                    .poll(&mut Context::from_waker(&waker))
+                    .is_pending()
+            );
         }
         gate.open();
         until(|| count.0.load(Ordering::SeqCst) > 0);
@@ -106,7 +110,10 @@ fn the_runtime_may_end_and_begin_anew_in_the_middle_of_a_call() {
         let earlier = cube::remote(2);
         // Submitted to the runtime that ended meanwhile.
         let e = mobula::get(take::remote(Restarts, earlier)).unwrap_err();
-        assert!(matches!(e, Error::ShutDown | Error::DependencyFailed { .. }), "{e}");
+        assert!(
+            matches!(e, Error::ShutDown | Error::DependencyFailed { .. }),
+            "{e}"
+        );
         let put = mobula::put(&Restarts).unwrap();
         assert!(put.is_ready());
         assert_eq!(mobula::get(cube::remote(2)).unwrap(), 8);
@@ -125,7 +132,10 @@ fn two_threads_that_never_wait_get_two_executors() {
                 // Both submitters and both calls stand at the gate at once.
                 gate.await_arrivals(4);
                 gate.open();
-                submitters.into_iter().map(|t| t.join().unwrap().0).collect()
+                submitters
+                    .into_iter()
+                    .map(|t| t.join().unwrap().0)
+                    .collect()
             });
             mobula::get(calls).unwrap();
         }

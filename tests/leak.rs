@@ -62,27 +62,43 @@ fn nested(x: u64) -> u64 {
 fn some(round: u64) {
     let squares: Vec<_> = (0..1000).map(square::remote).collect();
     let sums: Vec<_> = squares.iter().map(|r| add::remote(r, round)).collect();
-    assert_eq!(mobula::get(total::remote(&sums)).unwrap(), 332_833_500 + 1000 * round);
+    assert_eq!(
+        mobula::get(total::remote(&sums)).unwrap(),
+        332_833_500 + 1000 * round
+    );
     assert_eq!(mobula::get(&sums).unwrap()[999], 998_001 + round);
     for i in 0..200u64 {
         drop(square::remote(i));
         drop(mobula::put(&i).unwrap());
     }
-    let stored: Vec<_> = (0..20).map(|i| mobula::put(&vec![0u8; 600 + i * 100]).unwrap()).collect();
+    let stored: Vec<_> = (0..20)
+        .map(|i| mobula::put(&vec![0u8; 600 + i * 100]).unwrap())
+        .collect();
     let made: Vec<_> = (0..20).map(|i| fill::remote(600 + i * 100)).collect();
     for r in stored.iter().chain(&made) {
-        assert_eq!(mobula::get(len::remote(r)).unwrap(), mobula::view(r).unwrap().len());
+        assert_eq!(
+            mobula::get(len::remote(r)).unwrap(),
+            mobula::view(r).unwrap().len()
+        );
     }
     let failed = refuse::remote(round);
     assert!(mobula::get(add::remote(&failed, 1)).is_err());
     let cancelled = add::remote(soon::remote(1), nested::remote(3));
     let _ = mobula::cancel(&cancelled);
     let _ = mobula::get(cancelled);
-    let special: Vec<_> = (0..10).map(|x| square::options().num_cpus(0.5).remote(x)).collect();
+    let special: Vec<_> = (0..10)
+        .map(|x| square::options().num_cpus(0.5).remote(x))
+        .collect();
     mobula::wait(&special).num_returns(10).run().unwrap();
     for padding in [1, 2000] {
-        let holder = Holder { refs: squares[..50].to_vec(), text: " ".repeat(padding) };
-        assert_eq!(mobula::get(look::remote(holder)).unwrap(), padding as u64 + 50);
+        let holder = Holder {
+            refs: squares[..50].to_vec(),
+            text: " ".repeat(padding),
+        };
+        assert_eq!(
+            mobula::get(look::remote(holder)).unwrap(),
+            padding as u64 + 50
+        );
     }
     let timeout = std::time::Duration::ZERO;
     let _ = mobula::get_timeout(&nested::remote(2), timeout);
@@ -91,7 +107,9 @@ fn some(round: u64) {
     drop(mobula::create::<f32>(500).unwrap());
     assert!(mobula::put_archived::<String>(&[0xff; 700]).is_err());
     if round.is_multiple_of(10) {
-        std::thread::spawn(|| drop((square::remote(1), mobula::get(nested::remote(1))))).join().unwrap();
+        std::thread::spawn(|| drop((square::remote(1), mobula::get(nested::remote(1)))))
+            .join()
+            .unwrap();
     }
 }
 
@@ -102,20 +120,30 @@ fn resident_kib() -> u64 {
 
 #[test]
 fn a_million_tasks_and_objects_leave_nothing() {
-    alone(Config::new().num_cpus(2.0).object_store_memory(256 << 20), |mobula| {
-        let settle = || {
-            until(|| mobula.store().used == 0 && mobula.store().objects == 0);
-            until(|| mobula.executors() == 2);
-        };
-        (0..100).for_each(some);
-        settle();
-        let (before, reserved) = (resident_kib(), mobula.store().reserved);
-        (0..400).for_each(some);
-        settle();
-        let after = resident_kib();
-        // 16 bytes for each of a million would be 15 MiB.
-        assert!(after < before + (6 << 10), "{before} KiB before, {after} KiB after");
-        assert!(mobula.holders(1).is_empty());
-        assert!(mobula.store().reserved <= reserved + (2 << 20), "{reserved}, then {:?}", mobula.store());
-    });
+    alone(
+        Config::new().num_cpus(2.0).object_store_memory(256 << 20),
+        |mobula| {
+            let settle = || {
+                until(|| mobula.store().used == 0 && mobula.store().objects == 0);
+                until(|| mobula.executors() == 2);
+            };
+            (0..100).for_each(some);
+            settle();
+            let (before, reserved) = (resident_kib(), mobula.store().reserved);
+            (0..400).for_each(some);
+            settle();
+            let after = resident_kib();
+            // 16 bytes for each of a million would be 15 MiB.
+            assert!(
+                after < before + (6 << 10),
+                "{before} KiB before, {after} KiB after"
+            );
+            assert!(mobula.holders(1).is_empty());
+            assert!(
+                mobula.store().reserved <= reserved + (2 << 20),
+                "{reserved}, then {:?}",
+                mobula.store()
+            );
+        },
+    );
 }

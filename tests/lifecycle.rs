@@ -40,7 +40,11 @@ fn blocked_on(r: ObjectRef<u64>, gate: u64) -> Result<u64, Error> {
 }
 
 fn two() -> mobula::Mobula {
-    Config::new().num_cpus(2.0).resource("slot", 1.0).init().unwrap()
+    Config::new()
+        .num_cpus(2.0)
+        .resource("slot", 1.0)
+        .init()
+        .unwrap()
 }
 
 fn shut<T: std::fmt::Debug>(r: mobula::Result<T>) {
@@ -64,7 +68,13 @@ fn in_a_process_without_a_runtime() {
     not_up(mobula::view(&r).unwrap_err());
     not_up(mobula::wait(std::slice::from_ref(&r)).run().unwrap_err());
     not_up(mobula::cancel(&r).unwrap_err());
-    not_up(tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(r.clone()).unwrap_err());
+    not_up(
+        tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap()
+            .block_on(r.clone())
+            .unwrap_err(),
+    );
     assert!(!mobula::is_cancelled() && mobula::gpu_ids().is_empty());
     let text = mobula::get(r).unwrap_err().to_string();
     assert!(text.contains("mobula::init()"), "{text}");
@@ -76,9 +86,15 @@ fn in_a_process_without_a_runtime() {
 #[test]
 fn use_before_init_says_so() {
     let me = std::env::current_exe().unwrap();
-    let args = ["--exact", "in_a_process_without_a_runtime", "--ignored", "--test-threads=1"];
+    let args = [
+        "--exact",
+        "in_a_process_without_a_runtime",
+        "--ignored",
+        "--test-threads=1",
+    ];
     let out = Command::new(me).args(args).output().unwrap();
-    let text = String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr);
+    let text =
+        String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr);
     assert!(out.status.success() && text.contains("1 passed"), "{text}");
 }
 
@@ -86,16 +102,27 @@ fn use_before_init_says_so() {
 fn a_second_init_is_refused_and_harms_nobody() {
     serial(|| {
         let mobula = two();
-        assert!(matches!(mobula::init().unwrap_err(), Error::AlreadyInitialized));
+        assert!(matches!(
+            mobula::init().unwrap_err(),
+            Error::AlreadyInitialized
+        ));
         assert_eq!(mobula::get(square::remote(3)).unwrap(), 9);
         drop(mobula);
         // Of many at once, one wins.
         let up = std::thread::scope(|s| {
-            let all: Vec<_> = (0..8).map(|_| s.spawn(|| Config::new().num_cpus(1.0).init())).collect();
-            all.into_iter().map(|t| t.join().unwrap()).collect::<Vec<_>>()
+            let all: Vec<_> = (0..8)
+                .map(|_| s.spawn(|| Config::new().num_cpus(1.0).init()))
+                .collect();
+            all.into_iter()
+                .map(|t| t.join().unwrap())
+                .collect::<Vec<_>>()
         });
         assert_eq!(up.iter().filter(|r| r.is_ok()).count(), 1);
-        assert!(up.iter().flat_map(|r| r.as_ref().err()).all(|e| matches!(e, Error::AlreadyInitialized)));
+        assert!(
+            up.iter()
+                .flat_map(|r| r.as_ref().err())
+                .all(|e| matches!(e, Error::AlreadyInitialized))
+        );
         assert_eq!(mobula::get(square::remote(3)).unwrap(), 9);
     });
 }
@@ -156,14 +183,21 @@ fn references_of_one_runtime_work_in_the_next() {
 fn fifty_runtimes_one_after_the_other() {
     serial(|| {
         let threads = || std::fs::read_dir("/proc/self/task").unwrap().count();
-        let maps = || std::fs::read_to_string("/proc/self/maps").unwrap().lines().count();
+        let maps = || {
+            std::fs::read_to_string("/proc/self/maps")
+                .unwrap()
+                .lines()
+                .count()
+        };
         let (mut first_threads, mut first_maps) = (0, 0);
         for i in 0..50 {
             let mobula = two();
             let refs: Vec<_> = (0..50).map(square::remote).collect();
             assert_eq!(mobula::get(&refs).unwrap()[49], 49 * 49);
             drop(fill::remote(100_000));
-            std::thread::spawn(|| mobula::get(square::remote(2)).unwrap()).join().unwrap();
+            std::thread::spawn(|| mobula::get(square::remote(2)).unwrap())
+                .join()
+                .unwrap();
             drop(mobula);
             shut(mobula::get(square::remote(2)));
             if i == 5 {
@@ -171,7 +205,12 @@ fn fifty_runtimes_one_after_the_other() {
             }
         }
         until(|| threads() <= first_threads);
-        assert!(maps() <= first_maps + 10, "{} mappings, then {}", first_maps, maps());
+        assert!(
+            maps() <= first_maps + 10,
+            "{} mappings, then {}",
+            first_maps,
+            maps()
+        );
     });
 }
 
@@ -180,7 +219,12 @@ fn shutdown_in_the_middle_of_everything() {
     serial(|| {
         let mobula = two();
         let (gate, came) = (Gate::new(), Gate::new());
-        let special = |g: &Gate| stand::options().num_cpus(0.0).resource("slot", 1.0).remote(g.id());
+        let special = |g: &Gate| {
+            stand::options()
+                .num_cpus(0.0)
+                .resource("slot", 1.0)
+                .remote(g.id())
+        };
         // Running; blocked; holding a resource; async.
         let running = stand::remote(gate.id());
         gate.await_arrivals(1);
@@ -199,20 +243,32 @@ fn shutdown_in_the_middle_of_everything() {
         let queued: Vec<_> = (0..100).map(square::remote).collect();
         let behind: Vec<_> = queued.iter().map(square::remote).collect();
         let (tell, told) = channel();
-        let waiters: Vec<_> = [&running, &for_running, &for_async, &for_slot, &queued[50], &behind[50]]
-            .into_iter()
-            .map(|r| {
-                let (r, tell) = (r.clone(), tell.clone());
-                std::thread::spawn(move || {
-                    tell.send(()).unwrap();
-                    mobula::get(r)
-                })
-            })
-            .collect();
-        let awaiting = {
-            let all: Vec<_> = [&for_async, &for_slot, &for_running, &behind[7], &asleep].map(Clone::clone).into();
+        let waiters: Vec<_> = [
+            &running,
+            &for_running,
+            &for_async,
+            &for_slot,
+            &queued[50],
+            &behind[50],
+        ]
+        .into_iter()
+        .map(|r| {
+            let (r, tell) = (r.clone(), tell.clone());
             std::thread::spawn(move || {
-                let rt = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
+                tell.send(()).unwrap();
+                mobula::get(r)
+            })
+        })
+        .collect();
+        let awaiting = {
+            let all: Vec<_> = [&for_async, &for_slot, &for_running, &behind[7], &asleep]
+                .map(Clone::clone)
+                .into();
+            std::thread::spawn(move || {
+                let rt = tokio::runtime::Builder::new_multi_thread()
+                    .worker_threads(1)
+                    .build()
+                    .unwrap();
                 rt.block_on(async {
                     let all: Vec<_> = all.into_iter().map(|r| tokio::spawn(r)).collect();
                     tell.send(()).unwrap();
@@ -233,10 +289,20 @@ fn shutdown_in_the_middle_of_everything() {
         shut(mobula::get(&for_slot));
         queued.iter().for_each(|r| shut(mobula::get(r)));
         for r in behind.iter().chain([&for_running, &for_async, &asleep]) {
-            assert!(mobula::get(r).unwrap_err().to_string().contains("shut down"));
+            assert!(
+                mobula::get(r)
+                    .unwrap_err()
+                    .to_string()
+                    .contains("shut down")
+            );
         }
         let blocked = mobula::get(&blocked);
-        assert!(blocked.as_ref().map_or_else(|e| e.to_string().contains("shut down"), |v| *v == 0), "{blocked:?}");
+        assert!(
+            blocked
+                .as_ref()
+                .map_or_else(|e| e.to_string().contains("shut down"), |v| *v == 0),
+            "{blocked:?}"
+        );
         for w in waiters {
             let _ = w.join().unwrap();
         }
@@ -259,7 +325,11 @@ fn shutdown_with_a_chain_of_a_hundred_thousand() {
         let head = square::remote(1);
         let mut last = head.clone();
         for i in 0..100_000 {
-            last = if i % 1000 < 300 { step::remote(last) } else { square::remote(last) };
+            last = if i % 1000 < 300 {
+                step::remote(last)
+            } else {
+                square::remote(last)
+            };
         }
         std::thread::scope(|s| {
             s.spawn(|| drop(mobula));
@@ -275,7 +345,11 @@ fn shutdown_with_a_chain_of_a_hundred_thousand() {
 #[test]
 fn a_call_that_does_not_end_is_left_behind() {
     serial(|| {
-        let mobula = Config::new().num_cpus(1.0).shutdown_timeout(Duration::from_millis(20)).init().unwrap();
+        let mobula = Config::new()
+            .num_cpus(1.0)
+            .shutdown_timeout(Duration::from_millis(20))
+            .init()
+            .unwrap();
         let gate = Gate::new();
         let (running, after) = (stand::remote(gate.id()), Arc::new(AtomicBool::new(false)));
         let dependant = square::remote(&running);

@@ -44,7 +44,9 @@ fn full(e: &Error) -> &StoreFull {
 fn a_full_store_names_who_fills_it() {
     alone(small(), |mobula| {
         let put_line = line!() + 1;
-        let puts: Vec<_> = (0..6).map(|_| mobula::put(&vec![0u8; MIB]).unwrap()).collect();
+        let puts: Vec<_> = (0..6)
+            .map(|_| mobula::put(&vec![0u8; MIB]).unwrap())
+            .collect();
         let create_line = line!() + 1;
         let made = mobula::create::<u64>(MIB / 2).unwrap().seal();
         let results: Vec<_> = (0..2).map(|_| fill::remote(MIB)).collect();
@@ -55,15 +57,29 @@ fn a_full_store_names_who_fills_it() {
         assert_eq!(said.capacity, 16 << 20);
         assert!(said.used >= 12 << 20 && said.largest_free < 8 << 20);
         let at = |origin: &Origin, line: u32| match origin {
-            Origin::Put(l) | Origin::Create(l) => l.file().ends_with("tests/objects.rs") && l.line() == line,
+            Origin::Put(l) | Origin::Create(l) => {
+                l.file().ends_with("tests/objects.rs") && l.line() == line
+            }
             _ => false,
         };
         let h = &said.holders;
-        assert!(at(&h[0].origin, put_line) && h[0].objects == 6 && h[0].bytes >= 6 << 20, "{h:?}");
+        assert!(
+            at(&h[0].origin, put_line) && h[0].objects == 6 && h[0].bytes >= 6 << 20,
+            "{h:?}"
+        );
         assert!(at(&h[1].origin, create_line) && h[1].objects == 1, "{h:?}");
-        assert!(h[2].origin == Origin::Result("objects::fill") && h[2].objects == 2, "{h:?}");
+        assert!(
+            h[2].origin == Origin::Result("objects::fill") && h[2].objects == 2,
+            "{h:?}"
+        );
         let text = e.to_string();
-        for part in ["8388", "16777216", "objects.rs", "objects::fill", "object_store_memory"] {
+        for part in [
+            "8388",
+            "16777216",
+            "objects.rs",
+            "objects::fill",
+            "object_store_memory",
+        ] {
             assert!(text.contains(part), "{part} in {text}");
         }
         assert_eq!(mobula.holders(1).len(), 1);
@@ -89,13 +105,20 @@ fn every_way_into_a_full_store_fails_with_a_type() {
         full(&mobula::put_archived::<Vec<u8>>(&too_big).unwrap_err());
         // A result, and those who depend on it.
         let r = fill::remote(6 * MIB);
-        assert_eq!(full(&mobula::get(&r).unwrap_err()).origin, Origin::Result("objects::fill"));
+        assert_eq!(
+            full(&mobula::get(&r).unwrap_err()).origin,
+            Origin::Result("objects::fill")
+        );
         match mobula::get(len::remote(&r)).unwrap_err() {
             Error::DependencyFailed { cause, .. } => drop(full(&cause).requested),
             e => panic!("{e}"),
         }
         // An argument: the call fails, not the caller.
-        for r in [len::remote(&too_big), len::remote(&too_big[..]), len::options().priority(1).remote(&too_big)] {
+        for r in [
+            len::remote(&too_big),
+            len::remote(&too_big[..]),
+            len::options().priority(1).remote(&too_big),
+        ] {
             let e = mobula::get(r).unwrap_err();
             assert_eq!(full(&e).origin, Origin::Argument("objects::len"));
         }
@@ -162,7 +185,11 @@ fn an_object_lives_as_long_as_someone_needs_it() {
         assert_eq!(mobula::get(&call).unwrap(), MIB);
         until(|| used() == 0);
         drop(mobula::put(&vec![0u8; 100]).unwrap());
-        assert_eq!(mobula.store().objects, 0, "small ones never were in the store");
+        assert_eq!(
+            mobula.store().objects,
+            0,
+            "small ones never were in the store"
+        );
     });
 }
 
@@ -179,7 +206,9 @@ fn put_from_many_threads_and_free_on_others() {
                         let view = mobula::view(&r).unwrap();
                         drop(r);
                         std::thread::scope(|s| {
-                            s.spawn(move || assert!(view.as_slice().iter().step_by(500).all(|b| *b == t)));
+                            s.spawn(move || {
+                                assert!(view.as_slice().iter().step_by(500).all(|b| *b == t))
+                            });
                         });
                         assert_eq!(mobula::get(check).unwrap(), n);
                     }

@@ -77,7 +77,10 @@ fn large_items_and_references_go_through_uncopied() {
 
         let queue = Queue::<u64>::bounded(2);
         queue.put_ref(&fails::remote()).unwrap();
-        assert_eq!(queue.take().unwrap_err().failure().unwrap().message, "spoilt");
+        assert_eq!(
+            queue.take().unwrap_err().failure().unwrap().message,
+            "spoilt"
+        );
     });
 }
 
@@ -115,7 +118,9 @@ fn tasks_and_threads_share_a_queue() {
             // More blocked tasks than CPUs, consumers first.
             let mut takers: Vec<_> = (0..6).map(|_| consume::remote(&queue, 100)).collect();
             takers.extend((0..2).map(|_| consume_later::remote(&queue, 100)));
-            let makers: Vec<_> = (0..6).map(|i| produce::remote(&queue, i * 100, 100)).collect();
+            let makers: Vec<_> = (0..6)
+                .map(|i| produce::remote(&queue, i * 100, 100))
+                .collect();
             std::thread::scope(|s| {
                 s.spawn(|| (600..800).for_each(|i| queue.put(&i).unwrap()));
             });
@@ -205,7 +210,11 @@ fn closing_fails_whoever_waits_and_whoever_comes() {
             until("a round", || full.len().is_ok_and(|n| n == 1));
             empty.close();
             full.close();
-            [taker.join().unwrap(), putter.join().unwrap(), mobula::get(task).map(|_| ())]
+            [
+                taker.join().unwrap(),
+                putter.join().unwrap(),
+                mobula::get(task).map(|_| ()),
+            ]
         });
         let [taker, putter, task] = ended.map(Result::unwrap_err);
         assert!(matches!(taker, Error::ActorDied { .. }), "{taker:?}");
@@ -226,7 +235,10 @@ struct Worker {
 #[remote]
 impl Worker {
     pub fn new(number: u64) -> Self {
-        Worker { number, busy: AtomicBool::new(false) }
+        Worker {
+            number,
+            busy: AtomicBool::new(false),
+        }
     }
 
     pub fn square(&mut self, x: u64) -> u64 {
@@ -248,14 +260,21 @@ impl Worker {
     }
 
     pub fn alone(&self, x: u64) -> u64 {
-        assert!(!self.busy.swap(true, Ordering::SeqCst), "two of the pool's calls at once");
+        assert!(
+            !self.busy.swap(true, Ordering::SeqCst),
+            "two of the pool's calls at once"
+        );
         std::thread::yield_now();
         self.busy.store(false, Ordering::SeqCst);
         x
     }
 
     pub fn odd_only(&mut self, x: u64) -> Result<u64, String> {
-        if x % 2 == 1 { Ok(x) } else { Err(format!("{x} is even")) }
+        if x % 2 == 1 {
+            Ok(x)
+        } else {
+            Err(format!("{x} is even"))
+        }
     }
 }
 

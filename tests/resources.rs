@@ -30,13 +30,24 @@ fn is_waiting<T>(r: &ObjectRef<T>) -> bool {
 
 #[test]
 fn what_the_node_does_not_have_is_refused_at_once() {
-    let config = Config::new().num_cpus(2.0).num_gpus(1).resource("slot", 1.5);
+    let config = Config::new()
+        .num_cpus(2.0)
+        .num_gpus(1)
+        .resource("slot", 1.5);
     alone(config, |_| {
         let cases = [
             (double::options().num_cpus(3.0), "cpu", "num_cpus(3)"),
             (double::options().num_gpus(2.0), "gpu", "num_gpus(2)"),
-            (double::options().resource("slot", 2.0), "slot", "resource(\"slot\", 2)"),
-            (double::options().resource("tpu", 0.5), "tpu", "resource(\"tpu\", 0.5)"),
+            (
+                double::options().resource("slot", 2.0),
+                "slot",
+                "resource(\"slot\", 2)",
+            ),
+            (
+                double::options().resource("tpu", 0.5),
+                "tpu",
+                "resource(\"tpu\", 0.5)",
+            ),
         ];
         for (options, resource, remedy) in cases {
             let r = options.remote(1);
@@ -50,14 +61,30 @@ fn what_the_node_does_not_have_is_refused_at_once() {
         }
         // Also when arguments are not there yet, and the dependants hear of it.
         let gate = Gate::new();
-        let r = double::options().num_cpus(9.0).remote(stand::remote(gate.id()));
-        assert!(matches!(mobula::get(double::remote(r)).unwrap_err(), Error::DependencyFailed { .. }));
-        for (amount, said) in [(f64::NAN, "NaN"), (-1.0, "negative"), (f64::INFINITY, "at most"), (1e-9, "smallest")] {
+        let r = double::options()
+            .num_cpus(9.0)
+            .remote(stand::remote(gate.id()));
+        assert!(matches!(
+            mobula::get(double::remote(r)).unwrap_err(),
+            Error::DependencyFailed { .. }
+        ));
+        for (amount, said) in [
+            (f64::NAN, "NaN"),
+            (-1.0, "negative"),
+            (f64::INFINITY, "at most"),
+            (1e-9, "smallest"),
+        ] {
             let e = mobula::get(double::options().num_cpus(amount).remote(1)).unwrap_err();
-            assert!(matches!(e, Error::BadAmount { .. }) && e.to_string().contains(said), "{e}");
+            assert!(
+                matches!(e, Error::BadAmount { .. }) && e.to_string().contains(said),
+                "{e}"
+            );
         }
         let refused = mobula::get(modest::remote(0)).unwrap_err();
-        assert!(matches!(refused, Error::Infeasible(_)), "the attribute's demand counts: {refused}");
+        assert!(
+            matches!(refused, Error::Infeasible(_)),
+            "the attribute's demand counts: {refused}"
+        );
         gate.open();
     });
 }
@@ -106,7 +133,10 @@ fn calls_without_cpus_leave_the_cpus_to_others() {
         let gate = Gate::new();
         for round in 0..20 {
             // The executor has a CPU of its own by now.
-            assert_eq!(mobula::get(&(0..10).map(double::remote).collect::<Vec<_>>()).unwrap()[9], 18);
+            assert_eq!(
+                mobula::get(&(0..10).map(double::remote).collect::<Vec<_>>()).unwrap()[9],
+                18
+            );
             drop(stand::options().num_cpus(0.0).remote(gate.id()));
             gate.await_arrivals(round + 1);
             let r = double::remote(round);
@@ -121,10 +151,18 @@ fn calls_without_cpus_leave_the_cpus_to_others() {
 #[test]
 fn less_than_one_cpu_runs_what_asks_for_less() {
     alone(Config::new().num_cpus(0.5), |_| {
-        assert_eq!(mobula::get(double::options().num_cpus(0.5).remote(2)).unwrap(), 4);
-        let many: Vec<_> = (0..100).map(|x| double::options().num_cpus(0.1).remote(x)).collect();
+        assert_eq!(
+            mobula::get(double::options().num_cpus(0.5).remote(2)).unwrap(),
+            4
+        );
+        let many: Vec<_> = (0..100)
+            .map(|x| double::options().num_cpus(0.1).remote(x))
+            .collect();
         assert_eq!(mobula::get(&many).unwrap()[99], 198);
-        assert_eq!(mobula::get(double::options().num_cpus(0.0).remote(2)).unwrap(), 4);
+        assert_eq!(
+            mobula::get(double::options().num_cpus(0.0).remote(2)).unwrap(),
+            4
+        );
         let e = mobula::get(double::remote(2)).unwrap_err();
         assert!(matches!(e, Error::Infeasible(_)), "{e}");
     });
@@ -138,7 +176,9 @@ fn a_call_of_two_cpus_has_both() {
         gate.await_arrivals(1);
         let both = double::options().num_cpus(2.0).remote(1);
         assert!(is_waiting(&both));
-        let e = mobula::get_timeout(&both, std::time::Duration::from_millis(2)).unwrap_err().to_string();
+        let e = mobula::get_timeout(&both, std::time::Duration::from_millis(2))
+            .unwrap_err()
+            .to_string();
         assert!(e.contains("cpu") && e.contains("double"), "{e}");
         gate.open();
         assert_eq!(mobula::get((one, both)).unwrap(), (0, 2));
@@ -162,15 +202,23 @@ fn a_resource_bounds_how_many_run() {
     alone(Config::new().num_cpus(2.0).resource("slot", 3.0), |_| {
         for (amount, bound) in [(1.0, 3), (1.5, 2), (2.0, 1), (3.0, 1)] {
             MOST.store(0, Ordering::SeqCst);
-            let refs: Vec<_> = (0..300).map(|x| crowd::options().resource("slot", amount).remote(x)).collect();
+            let refs: Vec<_> = (0..300)
+                .map(|x| crowd::options().resource("slot", amount).remote(x))
+                .collect();
             assert_eq!(mobula::get(&refs).unwrap(), (0..300).collect::<Vec<_>>());
             let most = MOST.load(Ordering::SeqCst);
             assert!(most <= bound, "{most} at once, each with {amount} of 3");
         }
         // And that many do.
         let gate = Gate::new();
-        let refs: Vec<_> =
-            (0..4).map(|_| stand::options().num_cpus(0.0).resource("slot", 1.0).remote(gate.id())).collect();
+        let refs: Vec<_> = (0..4)
+            .map(|_| {
+                stand::options()
+                    .num_cpus(0.0)
+                    .resource("slot", 1.0)
+                    .remote(gate.id())
+            })
+            .collect();
         gate.await_arrivals(3);
         assert_eq!(refs.iter().filter(|r| is_waiting(r)).count(), 1);
         gate.open();
@@ -185,15 +233,29 @@ fn bursts(retries: u64) -> u64 {
 
 #[test]
 fn resources_come_back_however_a_call_ends() {
-    alone(Config::new().num_cpus(1.0).num_gpus(1).resource("slot", 1.0), |_| {
-        for round in 0..50 {
-            let r = bursts::options().resource("slot", 1.0).num_gpus(1.0).retry_panics(round % 2 == 0).remote(round);
-            assert!(mobula::get(r).is_err());
-            drop(double::options().resource("slot", 1.0).remote(1));
-        }
-        let all = double::options().resource("slot", 1.0).num_gpus(1.0).num_cpus(1.0).remote(4);
-        assert_eq!(mobula::get(all).unwrap(), 8);
-    });
+    alone(
+        Config::new()
+            .num_cpus(1.0)
+            .num_gpus(1)
+            .resource("slot", 1.0),
+        |_| {
+            for round in 0..50 {
+                let r = bursts::options()
+                    .resource("slot", 1.0)
+                    .num_gpus(1.0)
+                    .retry_panics(round % 2 == 0)
+                    .remote(round);
+                assert!(mobula::get(r).is_err());
+                drop(double::options().resource("slot", 1.0).remote(1));
+            }
+            let all = double::options()
+                .resource("slot", 1.0)
+                .num_gpus(1.0)
+                .num_cpus(1.0)
+                .remote(4);
+            assert_eq!(mobula::get(all).unwrap(), 8);
+        },
+    );
 }
 
 #[remote(num_cpus = 0)]
@@ -206,7 +268,9 @@ fn gpus(gate: u64) -> Vec<u32> {
 fn gpus_have_ids() {
     alone(Config::new().num_cpus(1.0).num_gpus(4), |_| {
         let gate = Gate::new();
-        let pairs: Vec<_> = (0..2).map(|_| gpus::options().num_gpus(2.0).remote(gate.id())).collect();
+        let pairs: Vec<_> = (0..2)
+            .map(|_| gpus::options().num_gpus(2.0).remote(gate.id()))
+            .collect();
         gate.await_arrivals(2);
         let more = gpus::options().num_gpus(1.0).remote(gate.id());
         assert!(is_waiting(&more));
@@ -217,7 +281,9 @@ fn gpus_have_ids() {
         assert_eq!(mobula::get(more).unwrap().len(), 1);
         // Halves of one GPU are of the same one; and there is room for 8 of them.
         let gate = Gate::new();
-        let halves: Vec<_> = (0..8).map(|_| gpus::options().num_gpus(0.5).remote(gate.id())).collect();
+        let halves: Vec<_> = (0..8)
+            .map(|_| gpus::options().num_gpus(0.5).remote(gate.id()))
+            .collect();
         gate.await_arrivals(8);
         gate.open();
         let mut ids = mobula::get(&halves).unwrap().concat();
@@ -262,7 +328,9 @@ fn common_calls_are_not_starved_by_special_ones_nor_the_other_way_round() {
         let gate = Gate::new();
         let busy = stand::remote(gate.id());
         gate.await_arrivals(1);
-        let special: Vec<_> = (0..500).map(|x| double::options().num_cpus(0.5).remote(x)).collect();
+        let special: Vec<_> = (0..500)
+            .map(|x| double::options().num_cpus(0.5).remote(x))
+            .collect();
         let common: Vec<_> = (0..500).map(double::remote).collect();
         let low = double::options().priority(-1).remote(7);
         gate.open();
@@ -280,27 +348,39 @@ fn parent(gate: u64, inner: ObjectRef<u64>) -> u64 {
 
 #[remote(num_cpus = 2)]
 fn greedy(depth: u64) -> u64 {
-    if depth == 0 { 0 } else { 1 + mobula::get(greedy::remote(depth - 1)).unwrap() }
+    if depth == 0 {
+        0
+    } else {
+        1 + mobula::get(greedy::remote(depth - 1)).unwrap()
+    }
 }
 
 #[test]
 fn a_blocked_parent_lends_its_cpus_and_keeps_its_other_resources() {
-    alone(Config::new().num_cpus(2.0).resource("slot", 2.0), |mobula| {
-        let (came, hold) = (Gate::new(), Gate::new());
-        let inner = stand::options().num_cpus(0.0).remote(hold.id());
-        hold.await_arrivals(1); // or a parent would run it on its own CPU
-        let parents: Vec<_> = (0..2).map(|_| parent::remote(came.id(), &mobula::put(&inner).unwrap())).collect();
-        came.await_arrivals(2);
-        let third = parent::remote(came.id(), &mobula::put(&inner).unwrap());
-        // Both CPUs are lent: a call that needs them runs.
-        assert_eq!(mobula::get(double::options().num_cpus(2.0).remote(1)).unwrap(), 2);
-        assert!(is_waiting(&third), "but the slots are taken");
-        hold.open();
-        assert_eq!(mobula::get((parents, third)).unwrap(), (vec![1, 1], 1));
-        // A whole chain of which each needs all CPUs.
-        assert_eq!(mobula::get(greedy::remote(200)).unwrap(), 200);
-        until(|| mobula.executors() == 2);
-    });
+    alone(
+        Config::new().num_cpus(2.0).resource("slot", 2.0),
+        |mobula| {
+            let (came, hold) = (Gate::new(), Gate::new());
+            let inner = stand::options().num_cpus(0.0).remote(hold.id());
+            hold.await_arrivals(1); // or a parent would run it on its own CPU
+            let parents: Vec<_> = (0..2)
+                .map(|_| parent::remote(came.id(), &mobula::put(&inner).unwrap()))
+                .collect();
+            came.await_arrivals(2);
+            let third = parent::remote(came.id(), &mobula::put(&inner).unwrap());
+            // Both CPUs are lent: a call that needs them runs.
+            assert_eq!(
+                mobula::get(double::options().num_cpus(2.0).remote(1)).unwrap(),
+                2
+            );
+            assert!(is_waiting(&third), "but the slots are taken");
+            hold.open();
+            assert_eq!(mobula::get((parents, third)).unwrap(), (vec![1, 1], 1));
+            // A whole chain of which each needs all CPUs.
+            assert_eq!(mobula::get(greedy::remote(200)).unwrap(), 200);
+            until(|| mobula.executors() == 2);
+        },
+    );
 }
 
 #[remote]
@@ -315,7 +395,9 @@ fn special_calls_inside_common_ones_on_one_cpu() {
     alone(Config::new().num_cpus(1.0), |mobula| {
         let refs: Vec<_> = (0..300).map(special_inside::remote).collect();
         assert_eq!(mobula::get(&refs).unwrap()[299], 4 * 299);
-        let refs: Vec<_> = (0..300).map(|x| special_inside::options().num_cpus(0.3).remote(x)).collect();
+        let refs: Vec<_> = (0..300)
+            .map(|x| special_inside::options().num_cpus(0.3).remote(x))
+            .collect();
         assert_eq!(mobula::get(&refs).unwrap()[299], 4 * 299);
         until(|| mobula.executors() == 1);
     });
@@ -334,7 +416,12 @@ async fn waits_async(gate: u64) -> Vec<u32> {
 fn async_calls_take_resources_too() {
     alone(Config::new().num_cpus(1.0).num_gpus(1), |_| {
         let gate = Gate::new();
-        let gpu = |gate: &Gate| waits_async::options().num_gpus(1.0).num_cpus(0.0).remote(gate.id());
+        let gpu = |gate: &Gate| {
+            waits_async::options()
+                .num_gpus(1.0)
+                .num_cpus(0.0)
+                .remote(gate.id())
+        };
         let (first, second) = (gpu(&gate), gpu(&gate));
         gate.await_arrivals(1);
         assert!(is_waiting(&second));

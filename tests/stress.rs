@@ -39,8 +39,12 @@ fn spread(a: u64, depth: u32) -> Result<u64, Error> {
     if depth == 0 {
         return Ok(a);
     }
-    let children: Vec<_> = (0..3).map(|i| spread::remote(a.wrapping_add(i), depth - 1)).collect();
-    Ok(mobula::get(&children)?.into_iter().fold(0, u64::wrapping_add))
+    let children: Vec<_> = (0..3)
+        .map(|i| spread::remote(a.wrapping_add(i), depth - 1))
+        .collect();
+    Ok(mobula::get(&children)?
+        .into_iter()
+        .fold(0, u64::wrapping_add))
 }
 
 #[remote]
@@ -60,7 +64,8 @@ fn first(v: &[u64]) -> u64 {
 
 #[remote]
 fn by_name(m: HashMap<String, ObjectRef<u64>>) -> Result<u64, Error> {
-    m.into_values().try_fold(0u64, |sum, r| Ok(sum.wrapping_add(mobula::get(r)?)))
+    m.into_values()
+        .try_fold(0u64, |sum, r| Ok(sum.wrapping_add(mobula::get(r)?)))
 }
 
 /// What a call must come to; `None` where a cancellation may have come first.
@@ -91,15 +96,33 @@ impl Round {
         let (b, eb) = self.any();
         let new = match self.rng.below(17) {
             0 | 1 => (add::remote(&a, &b), sum(&ea, &eb)),
-            2 => (add::options().num_cpus(0.5).remote(&a, n), sum(&ea, &Some(Ok(n)))),
-            3 => (add::options().priority(n as i32 % 5 - 2).remote(a, n), sum(&ea, &Some(Ok(n)))),
-            4 => (add::options().resource("slot", 1.0).num_cpus(0.0).remote(a, b), sum(&ea, &eb)),
+            2 => (
+                add::options().num_cpus(0.5).remote(&a, n),
+                sum(&ea, &Some(Ok(n))),
+            ),
+            3 => (
+                add::options().priority(n as i32 % 5 - 2).remote(a, n),
+                sum(&ea, &Some(Ok(n))),
+            ),
+            4 => (
+                add::options()
+                    .resource("slot", 1.0)
+                    .num_cpus(0.0)
+                    .remote(a, b),
+                sum(&ea, &eb),
+            ),
             5 => (later::remote(a), ea),
-            6 => (awaits::remote(n, mobula::put(&a).unwrap()), sum(&ea, &Some(Ok(n)))),
+            6 => (
+                awaits::remote(n, mobula::put(&a).unwrap()),
+                sum(&ea, &Some(Ok(n))),
+            ),
             7 => {
                 let parts: Vec<_> = (0..n % 20).map(|_| self.any()).collect();
                 let expected = parts.iter().fold(Some(Ok(0)), |e, (_, p)| sum(&e, p));
-                (total::remote(parts.into_iter().map(|p| p.0).collect::<Vec<_>>()), expected)
+                (
+                    total::remote(parts.into_iter().map(|p| p.0).collect::<Vec<_>>()),
+                    expected,
+                )
             }
             8 => {
                 let size = [1, 60, 70, 5000][n as usize % 4];
@@ -111,11 +134,23 @@ impl Round {
             }
             10 => (spread::remote(n, 2), Some(Ok(9 * n + 18))),
             11 if n < 300 => (fails::remote(a), Some(Err(()))),
-            12 if n < 300 => (bursts::options().retry_panics(n.is_multiple_of(2)).remote(n), Some(Err(()))),
+            12 if n < 300 => (
+                bursts::options()
+                    .retry_panics(n.is_multiple_of(2))
+                    .remote(n),
+                Some(Err(())),
+            ),
             13 => {
                 let r = add::remote(&a, n);
                 let _ = mobula::cancel(&r).unwrap();
-                (r, if sum(&ea, &Some(Ok(n))) == Some(Err(())) { Some(Err(())) } else { None })
+                (
+                    r,
+                    if sum(&ea, &Some(Ok(n))) == Some(Err(())) {
+                        Some(Err(()))
+                    } else {
+                        None
+                    },
+                )
             }
             14 => {
                 drop(add::remote(&a, &b));
@@ -127,7 +162,10 @@ impl Round {
             }
             15 => {
                 let refs = [a, b];
-                let (ready, pending) = mobula::wait(&refs).timeout(std::time::Duration::from_micros(n)).run().unwrap();
+                let (ready, pending) = mobula::wait(&refs)
+                    .timeout(std::time::Duration::from_micros(n))
+                    .run()
+                    .unwrap();
                 assert_eq!(ready.len() + pending.len(), 2);
                 return;
             }
@@ -147,7 +185,10 @@ impl Round {
             (Ok(got), Some(Ok(e))) => assert_eq!(got, *e),
             (Err(e), Some(Ok(_))) => panic!("{e}"),
             (Err(e), Some(Err(()))) => {
-                assert!(e.failure().is_some() || e.is_cancelled() || e.to_string().contains("awaits"), "{e}");
+                assert!(
+                    e.failure().is_some() || e.is_cancelled() || e.to_string().contains("awaits"),
+                    "{e}"
+                );
             }
             (Ok(got), Some(Err(()))) => panic!("{got}, although an argument failed"),
             (_, None) => {}
@@ -158,7 +199,9 @@ impl Round {
 fn rounds(seed: u64, count: u64) {
     for i in 0..count {
         let rng = Rng::new(seed * 1000 + i);
-        let start = (0..3).map(|n| (mobula::put(&n).unwrap(), Some(Ok(n)))).collect();
+        let start = (0..3)
+            .map(|n| (mobula::put(&n).unwrap(), Some(Ok(n))))
+            .collect();
         let mut round = Round { rng, known: start };
         (0..60).for_each(|_| round.step());
         for (i, (r, expected)) in round.known.iter().enumerate() {
@@ -169,7 +212,10 @@ fn rounds(seed: u64, count: u64) {
 
 #[test]
 fn a_thousand_rounds_of_everything() {
-    let config = Config::new().num_cpus(2.0).resource("slot", 1.0).on_unobserved_failure(|_| {});
+    let config = Config::new()
+        .num_cpus(2.0)
+        .resource("slot", 1.0)
+        .on_unobserved_failure(|_| {});
     alone(config, |mobula| {
         std::thread::scope(|s| {
             for t in 0..4 {

@@ -747,7 +747,13 @@ fn attentive(x: u64) -> u64 {
 #[test]
 fn parents_that_cannot_help_do_not_pile_up() {
     shared(|mobula| {
-        let parent = |x| if x % 2 == 0 { patient::remote(x) } else { attentive::remote(x) };
+        let parent = |x| {
+            if x % 2 == 0 {
+                patient::remote(x)
+            } else {
+                attentive::remote(x)
+            }
+        };
         let refs: Vec<_> = (0..5000).map(parent).collect();
         let mut most = 0;
         until(|| {

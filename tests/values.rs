@@ -48,7 +48,12 @@ fn through<T: Value + PartialEq + Debug>(value: T) {
 }
 
 fn points(n: usize) -> Vec<Point> {
-    (0..n).map(|i| Point { x: i as f32, label: format!("point number {i}") }).collect()
+    (0..n)
+        .map(|i| Point {
+            x: i as f32,
+            label: format!("point number {i}"),
+        })
+        .collect()
 }
 
 #[test]
@@ -70,8 +75,16 @@ fn every_kind_comes_back() {
         through((1u8, 2u64, 'c', [4u16; 5], "six".to_owned()));
         through(vec![vec!["a".to_owned()], vec![], vec!["b".repeat(1000)]]);
         through([[1u128; 3]; 70]);
-        through((0..300).map(|i| (format!("k{i}"), vec![i; 3])).collect::<HashMap<_, _>>());
-        through((0..300).map(|i| (i, format!("{i}"))).collect::<BTreeMap<_, _>>());
+        through(
+            (0..300)
+                .map(|i| (format!("k{i}"), vec![i; 3]))
+                .collect::<HashMap<_, _>>(),
+        );
+        through(
+            (0..300)
+                .map(|i| (i, format!("{i}")))
+                .collect::<BTreeMap<_, _>>(),
+        );
         through((0..300).collect::<HashSet<i64>>());
         through((0..300).collect::<BTreeSet<i64>>());
         through((0..300).collect::<VecDeque<u32>>());
@@ -79,50 +92,111 @@ fn every_kind_comes_back() {
         through(vec![Unit; 1000]);
         for n in [0, 1, 5, 100, 20_000] {
             through(points(n));
-            through(Shape::Poly { points: points(n), closed: n % 2 == 0 });
+            through(Shape::Poly {
+                points: points(n),
+                closed: n % 2 == 0,
+            });
         }
         through(vec![Shape::Dot, Shape::Circle(points(1)[0].clone(), 1.5)]);
-        through(Wide { a: 1, b: 2, c: 3, d: [-4; 40] });
-        through(vec![Wide { a: 1, b: u128::MAX, c: 3, d: [i128::MIN; 40] }; 50]);
+        through(Wide {
+            a: 1,
+            b: 2,
+            c: 3,
+            d: [-4; 40],
+        });
+        through(vec![
+            Wide {
+                a: 1,
+                b: u128::MAX,
+                c: 3,
+                d: [i128::MIN; 40]
+            };
+            50
+        ]);
         // Not equal to itself, but the same bits.
         let nan = f32::from_bits(0x7fc0_1234);
-        assert_eq!(mobula::get(mobula::put(&nan).unwrap()).unwrap().to_bits(), nan.to_bits());
+        assert_eq!(
+            mobula::get(mobula::put(&nan).unwrap()).unwrap().to_bits(),
+            nan.to_bits()
+        );
         until(|| mobula.store().used == 0);
     });
 }
 
 #[remote]
-fn addresses(a: u8, b: &Archived<u128>, c: u8, d: &Archived<Wide>, e: &[u64], f: &Archived<Vec<u128>>) -> Vec<usize> {
+fn addresses(
+    a: u8,
+    b: &Archived<u128>,
+    c: u8,
+    d: &Archived<Wide>,
+    e: &[u64],
+    f: &Archived<Vec<u128>>,
+) -> Vec<usize> {
     assert_eq!((a, c, e.len(), f.len()), (1, 2, 3, 4));
     assert_eq!(b.to_native(), 7);
-    [std::ptr::from_ref(b).addr() % 16, std::ptr::from_ref(d).addr() % 16, e.as_ptr().addr() % 8, f.as_ptr().addr() % 16]
-        .into()
+    [
+        std::ptr::from_ref(b).addr() % 16,
+        std::ptr::from_ref(d).addr() % 16,
+        e.as_ptr().addr() % 8,
+        f.as_ptr().addr() % 16,
+    ]
+    .into()
 }
 
 #[remote]
 fn wide(n: u128) -> (u8, u128, Wide) {
-    (1, n, Wide { a: 1, b: n, c: 3, d: [-1; 40] })
+    (
+        1,
+        n,
+        Wide {
+            a: 1,
+            b: n,
+            c: 3,
+            d: [-1; 40],
+        },
+    )
 }
 
 #[test]
 fn everything_is_aligned_where_it_is_read() {
     shared(|_| {
-        let big = Wide { a: 1, b: 2, c: 3, d: [4; 40] };
+        let big = Wide {
+            a: 1,
+            b: 2,
+            c: 3,
+            d: [4; 40],
+        };
         let r = mobula::put(&big).unwrap();
         for _ in 0..3 {
             let by_value = addresses::remote(1, 7, 2, &big, vec![1, 2, 3], vec![5u128; 4]);
             assert_eq!(mobula::get(by_value).unwrap(), [0; 4]);
-            let by_ref = addresses::remote(1, mobula::put(&7u128).unwrap(), 2, &r, vec![1, 2, 3], mobula::put(&vec![5u128; 4]).unwrap());
+            let by_ref = addresses::remote(
+                1,
+                mobula::put(&7u128).unwrap(),
+                2,
+                &r,
+                vec![1, 2, 3],
+                mobula::put(&vec![5u128; 4]).unwrap(),
+            );
             assert_eq!(mobula::get(by_ref).unwrap(), [0; 4]);
         }
         let r = wide::remote(u128::MAX - 1);
         let view = mobula::view(&r).unwrap();
         assert_eq!(std::ptr::from_ref(&view.1).addr() % 16, 0);
-        assert_eq!((view.1.to_native(), view.2.b.to_native()), (u128::MAX - 1, u128::MAX - 1));
+        assert_eq!(
+            (view.1.to_native(), view.2.b.to_native()),
+            (u128::MAX - 1, u128::MAX - 1)
+        );
         let one = mobula::put(&5u128).unwrap();
-        assert_eq!(std::ptr::from_ref(&*mobula::view(&one).unwrap()).addr() % 16, 0);
+        assert_eq!(
+            std::ptr::from_ref(&*mobula::view(&one).unwrap()).addr() % 16,
+            0
+        );
         let slice = mobula::put_slice(&[1u8; 3]).unwrap();
-        assert_eq!(mobula::view(&slice).unwrap().as_slice().as_ptr().addr() % 64, 0);
+        assert_eq!(
+            mobula::view(&slice).unwrap().as_slice().as_ptr().addr() % 64,
+            0
+        );
     });
 }
 
@@ -166,23 +240,54 @@ fn numbers_are_put_and_filled_in_place() {
         assert_eq!(draft[9999], 3.0);
         let sealed = draft.seal();
         assert!(sealed.is_ready());
-        assert_eq!(mobula::view(&sealed).unwrap().as_slice().as_ptr().addr(), at, "no copy");
-        assert_eq!(mobula::get(starts_at::remote(&sealed)).unwrap(), (at, 2500.0 * 6.0));
+        assert_eq!(
+            mobula::view(&sealed).unwrap().as_slice().as_ptr().addr(),
+            at,
+            "no copy"
+        );
+        assert_eq!(
+            mobula::get(starts_at::remote(&sealed)).unwrap(),
+            (at, 2500.0 * 6.0)
+        );
         drop(sealed);
         drop(mobula::create::<u64>(100_000).unwrap()); // never sealed
         until(|| mobula.store().used == 0);
-        assert!(matches!(mobula::create::<u64>(usize::MAX).unwrap_err(), Error::Encode { .. } | Error::StoreFull(_)));
-        assert!(matches!(mobula::create::<u64>(usize::MAX / 16).unwrap_err(), Error::StoreFull(_)));
+        assert!(matches!(
+            mobula::create::<u64>(usize::MAX).unwrap_err(),
+            Error::Encode { .. } | Error::StoreFull(_)
+        ));
+        assert!(matches!(
+            mobula::create::<u64>(usize::MAX / 16).unwrap_err(),
+            Error::StoreFull(_)
+        ));
         assert_eq!(mobula.store().objects, 0);
     });
 }
 
-type Sample = (u32, Vec<String>, Option<bool>, HashMap<String, u64>, Vec<Shape>);
+type Sample = (
+    u32,
+    Vec<String>,
+    Option<bool>,
+    HashMap<String, u64>,
+    Vec<Shape>,
+);
 
 fn sample() -> Sample {
     let map = (0..20).map(|i| (format!("key number {i}"), i)).collect();
-    let shapes = vec![Shape::Dot, Shape::Poly { points: points(3), closed: true }];
-    (7, vec!["a string that is not inline at all".into(); 3], Some(true), map, shapes)
+    let shapes = vec![
+        Shape::Dot,
+        Shape::Poly {
+            points: points(3),
+            closed: true,
+        },
+    ];
+    (
+        7,
+        vec!["a string that is not inline at all".into(); 3],
+        Some(true),
+        map,
+        shapes,
+    )
 }
 
 fn is_decode(e: &Error) {
@@ -195,8 +300,14 @@ fn is_decode(e: &Error) {
 #[test]
 fn bytes_from_outside_are_refused_or_sound() {
     shared(|mobula| {
-        let whole = mobula::view(&mobula::put(&sample()).unwrap()).unwrap().bytes().to_vec();
-        assert_eq!(mobula::get(mobula::put_archived::<Sample>(&whole).unwrap()).unwrap(), sample());
+        let whole = mobula::view(&mobula::put(&sample()).unwrap())
+            .unwrap()
+            .bytes()
+            .to_vec();
+        assert_eq!(
+            mobula::get(mobula::put_archived::<Sample>(&whole).unwrap()).unwrap(),
+            sample()
+        );
         let (mut refused, mut taken) = (0, 0);
         let mut offer = |bytes: &[u8]| match mobula::put_archived::<Sample>(bytes) {
             Ok(r) => {
@@ -225,14 +336,24 @@ fn bytes_from_outside_are_refused_or_sound() {
             let noise: Vec<u8> = (0..n).map(|_| rng.below(256) as u8).collect();
             offer(&noise);
         }
-        assert!(refused > 500 && taken > 0, "{refused} refused, {taken} taken");
+        assert!(
+            refused > 500 && taken > 0,
+            "{refused} refused, {taken} taken"
+        );
         // Of the wrong type; text that is none; a bool that is none.
         is_decode(&mobula::put_archived::<Vec<String>>(&[0xff; 64]).unwrap_err());
         is_decode(&mobula::put_archived::<bool>(&[2]).unwrap_err());
         is_decode(&mobula::put_archived::<char>(&[0xff; 4]).unwrap_err());
-        let text = mobula::view(&mobula::put(&"ab".repeat(50)).unwrap()).unwrap().bytes().to_vec();
+        let text = mobula::view(&mobula::put(&"ab".repeat(50)).unwrap())
+            .unwrap()
+            .bytes()
+            .to_vec();
         let mut bad = text.clone();
-        bad.iter_mut().for_each(|b| if *b == b'a' { *b = 0xc0 });
+        bad.iter_mut().for_each(|b| {
+            if *b == b'a' {
+                *b = 0xc0
+            }
+        });
         is_decode(&mobula::put_archived::<String>(&bad).unwrap_err());
         until(|| mobula.store().used == 0);
     });
@@ -253,15 +374,25 @@ struct Nested {
 #[test]
 fn bytes_from_outside_cannot_exhaust_the_stack() {
     shared(|_| {
-        let made = (0..100).fold(Nested { next: None, x: 7 }, |inner, x| Nested { next: Some(Box::new(inner)), x });
-        let bytes = mobula::view(&mobula::put(&made).unwrap()).unwrap().bytes().to_vec();
+        let made = (0..100).fold(Nested { next: None, x: 7 }, |inner, x| Nested {
+            next: Some(Box::new(inner)),
+            x,
+        });
+        let bytes = mobula::view(&mobula::put(&made).unwrap())
+            .unwrap()
+            .bytes()
+            .to_vec();
         let back = mobula::get(mobula::put_archived::<Nested>(&bytes).unwrap()).unwrap();
         assert_eq!((back.x, back.next.unwrap().x), (99, 98));
         // Each node says "another one just before me", a million times.
         let size = size_of::<Archived<Nested>>();
         let node = &bytes[bytes.len() - size..];
         let crafted = [vec![0; size], node.repeat(1_000_000)].concat();
-        is_decode(&mobula::put_archived::<Nested>(&crafted).map(drop).unwrap_err());
+        is_decode(
+            &mobula::put_archived::<Nested>(&crafted)
+                .map(drop)
+                .unwrap_err(),
+        );
     });
 }
 

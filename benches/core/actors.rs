@@ -60,11 +60,23 @@ pub fn rows(report: &mut Report) {
     });
     if report.wants("actors_create") {
         let rates = (0..=report.samples(7)).map(|_| create()).skip(1).collect();
-        report.row(Row { bench: "actors_create", unit: "1/s", values: rates, limit: None, every: false });
+        report.row(Row {
+            bench: "actors_create",
+            unit: "1/s",
+            values: rates,
+            limit: None,
+            every: false,
+        });
     }
     if report.wants("actor_idle_bytes") {
         let bytes = (0..report.samples(5)).map(|_| ask("actors")[0]).collect();
-        report.row(Row { bench: "actor_idle_bytes", unit: "bytes", values: bytes, limit: None, every: false });
+        report.row(Row {
+            bench: "actor_idle_bytes",
+            unit: "bytes",
+            values: bytes,
+            limit: None,
+            every: false,
+        });
     }
 }
 
@@ -84,7 +96,10 @@ fn make() -> Vec<Handle<Counter>> {
 fn create() -> f64 {
     let mut all = Vec::new();
     let took = time(|| all = make());
-    assert_eq!(mobula::get(all[MANY / 2].add(1)).unwrap(), MANY as u64 / 2 + 1);
+    assert_eq!(
+        mobula::get(all[MANY / 2].add(1)).unwrap(),
+        MANY as u64 / 2 + 1
+    );
     // The last handle's drop only sends the end; see it through, so that the next sample starts clean.
     for actor in &all {
         actor.stop();

@@ -120,9 +120,13 @@ fn enter(raw: &RawRef, waker: &Waker) -> bool {
     // Odd, so that it is nobody's address.
     let key = (waker.data().addr() ^ std::ptr::from_ref(waker.vtable()).addr()) | 1;
     let before = raw.remove_waiter(key);
-    let entered = raw.add_waiter(Waiter::new(key, WaiterKind::Waker(waker.clone()))).is_ok();
+    let entered = raw
+        .add_waiter(Waiter::new(key, WaiterKind::Waker(waker.clone())))
+        .is_ok();
     let Some(before) = before else { return entered };
-    let WaiterKind::Waker(other) = &before.kind else { return entered };
+    let WaiterKind::Waker(other) = &before.kind else {
+        return entered;
+    };
     // Another future of this task relied on the entry; or it is another task's whose key is the same.
     if !entered {
         other.wake_by_ref();

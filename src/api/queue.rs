@@ -240,7 +240,11 @@ impl QueueActor {
     /// Waits for room and adds an item.
     pub async fn put(&self, item: Item) {
         let mut item = Some(item);
-        let mut place = Place { inner: &self.inner, line: |i| &mut i.putters, number: None };
+        let mut place = Place {
+            inner: &self.inner,
+            line: |i| &mut i.putters,
+            number: None,
+        };
         poll_fn(|cx| {
             let mut inner = self.inner.lock();
             if inner.items.len() as u64 >= self.capacity {
@@ -257,7 +261,11 @@ impl QueueActor {
 
     /// Waits for an item and takes it.
     pub async fn take(&self) -> Item {
-        let mut place = Place { inner: &self.inner, line: |i| &mut i.takers, number: None };
+        let mut place = Place {
+            inner: &self.inner,
+            line: |i| &mut i.takers,
+            number: None,
+        };
         poll_fn(|cx| {
             let mut inner = self.inner.lock();
             let Some(item) = inner.items.pop_front() else {

@@ -18,8 +18,8 @@ pub struct Order<T> {
 /// What is held of one caller.
 #[derive(Debug)]
 struct Lane<T> {
-    /// In order of arrival; `None` marks one that was taken out of the middle.
-    queue: VecDeque<Option<Held<T>>>,
+    /// In order of arrival.
+    queue: VecDeque<Held<T>>,
     /// The place of each held key, counted from the lane's beginning, `popped` of which are gone.
     places: BTreeMap<u64, u64>,
     popped: u64,
@@ -64,7 +64,7 @@ impl<T> Order<T> {
             before.is_none(),
             "caller {caller} has two held calls with the key {key}"
         );
-        lane.queue.push_back(Some(Held { key, ready, item }));
+        lane.queue.push_back(Held { key, ready, item });
         self.len += 1;
         None
     }
@@ -82,18 +82,6 @@ impl<T> Order<T> {
         self.release(caller, out);
     }
 
-    /// Takes out a held call, which was cancelled. Appends to `out`, in order, the calls that
-    /// waited for it alone.
-    pub fn remove(&mut self, caller: u64, key: u64, out: &mut Vec<T>) -> Option<T> {
-        let lane = self.lanes.get_mut(&caller)?;
-        let place = lane.places.remove(&key)?;
-        let at = usize::try_from(place - lane.popped).ok()?;
-        let held = lane.queue.get_mut(at)?.take()?;
-        self.len -= 1;
-        self.release(caller, out);
-        Some(held.item)
-    }
-
     /// Takes out everything, because the actor died: callers by id, the calls of each in order.
     pub fn drain(&mut self) -> Vec<T> {
         self.len = 0;
@@ -101,7 +89,6 @@ impl<T> Order<T> {
         lanes
             .into_values()
             .flat_map(|lane| lane.queue)
-            .flatten()
             .map(|held| held.item)
             .collect()
     }
@@ -122,17 +109,14 @@ impl<T> Order<T> {
         let Some(lane) = self.lanes.get_mut(&caller) else {
             return;
         };
-        while lane
-            .queue
-            .front()
-            .is_some_and(|held| held.as_ref().is_none_or(|held| held.ready))
-        {
+        while lane.queue.front().is_some_and(|held| held.ready) {
+            let Some(held) = lane.queue.pop_front() else {
+                break;
+            };
             lane.popped += 1;
-            if let Some(held) = lane.queue.pop_front().flatten() {
-                lane.places.remove(&held.key);
-                self.len -= 1;
-                out.push(held.item);
-            }
+            lane.places.remove(&held.key);
+            self.len -= 1;
+            out.push(held.item);
         }
         if lane.queue.is_empty() {
             self.lanes.remove(&caller);
@@ -144,7 +128,7 @@ impl<T> Lane<T> {
     fn find(&mut self, key: u64) -> Option<&mut Held<T>> {
         let place = *self.places.get(&key)?;
         let at = usize::try_from(place - self.popped).ok()?;
-        self.queue.get_mut(at)?.as_mut()
+        self.queue.get_mut(at)
     }
 }
 
@@ -207,25 +191,6 @@ mod tests {
     }
 
     #[test]
-    fn a_cancelled_call_no_longer_holds_back() {
-        let mut order = Order::new();
-        for (key, ready, name) in [(1, false, "a1"), (2, false, "a2"), (3, true, "a3")] {
-            assert_eq!(order.arrive(ANN, key, ready, name), None);
-        }
-        let mut out = Vec::new();
-        assert_eq!(order.remove(ANN, 2, &mut out), Some("a2"));
-        assert_eq!(order.remove(ANN, 2, &mut out), None);
-        assert!(out.is_empty());
-        assert!(
-            resolved(&mut order, ANN, 2).is_empty(),
-            "it is gone, so that resolves nothing"
-        );
-        assert_eq!(order.remove(ANN, 1, &mut out), Some("a1"));
-        assert_eq!(out, ["a3"]);
-        assert!(order.is_empty() && order.lanes.is_empty());
-    }
-
-    #[test]
     fn death_hands_back_everything_in_order() {
         let mut order = Order::new();
         for (caller, key, name) in [
@@ -236,8 +201,7 @@ mod tests {
         ] {
             assert_eq!(order.arrive(caller, key, false, name), None);
         }
-        assert_eq!(order.remove(ANN, 1, &mut Vec::new()), Some("a1"));
-        assert_eq!(order.drain(), ["a2", "b1", "b2"]);
+        assert_eq!(order.drain(), ["a1", "a2", "b1", "b2"]);
         assert!(order.is_empty());
         assert_eq!(order.arrive(ANN, 3, true, "a3"), Some("a3"));
     }
@@ -263,7 +227,7 @@ mod tests {
             steps in prop::collection::vec((0u8..4, 0u64..3, any::<bool>(), any::<u8>()), 0..200),
         ) {
             let mut order = Order::new();
-            // Per caller: (key, ready) of every call neither out nor cancelled.
+            // Per caller: (key, ready) of every call not out.
             let mut model: BTreeMap<u64, Vec<(u64, bool)>> = BTreeMap::new();
             let mut next = 0u64;
             for (what, caller, ready, pick) in steps {
@@ -274,13 +238,8 @@ mod tests {
                     lane.push((next, ready));
                     out.extend(order.arrive(caller, next, ready, next));
                 } else if let Some(at) = (pick as usize).checked_rem(lane.len()) {
-                    if what == 2 {
-                        lane[at].1 = true;
-                        order.resolved(caller, lane[at].0, &mut out);
-                    } else {
-                        let (key, _) = lane.remove(at);
-                        prop_assert_eq!(order.remove(caller, key, &mut out), Some(key));
-                    }
+                    lane[at].1 = true;
+                    order.resolved(caller, lane[at].0, &mut out);
                 }
                 let ready = lane.iter().take_while(|call| call.1).count();
                 let expect: Vec<u64> = lane.drain(..ready).map(|call| call.0).collect();

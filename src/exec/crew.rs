@@ -182,7 +182,9 @@ impl Crew {
     /// blocks sees it idle, and then its block is seen here, or does not count on it.
     pub(super) fn retire(&self) -> bool {
         let change = |counts| self.is_surplus(counts).then(|| counts - THREAD);
-        self.counts.fetch_update(Ordering::SeqCst, Ordering::SeqCst, change).is_ok()
+        self.counts
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, change)
+            .is_ok()
     }
 
     /// Starts the executors there should be.

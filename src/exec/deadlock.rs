@@ -59,13 +59,23 @@ pub(super) fn enter(
         return Ok(None);
     }
     let key = local.outbox_key();
-    let awaited: Vec<RawRef> = awaited.iter().take(LOOKED_AT).map(|r| RawRef::clone(r)).collect();
+    let awaited: Vec<RawRef> = awaited
+        .iter()
+        .take(LOOKED_AT)
+        .map(|r| RawRef::clone(r))
+        .collect();
     let needed = needed.min(awaited.len());
     let actors = local.on_stack.borrow().iter().map(|a| a.addr()).collect();
     let entered = Entered(key);
     let circle = {
         let mut sleepers = SLEEPERS.lock();
-        sleepers.push(Sleeper { key, actors, calls, awaited, needed });
+        sleepers.push(Sleeper {
+            key,
+            actors,
+            calls,
+            awaited,
+            needed,
+        });
         let me = sleepers.len() - 1;
         let mut seen = vec![false; sleepers.len()];
         stuck(&sleepers, me, me, &mut seen).map(|r| r.entry.name)
@@ -112,7 +122,10 @@ fn stuck<'a>(
 fn needs(sleepers: &[Sleeper], record: &RawRef, me: usize, seen: &mut [bool]) -> bool {
     let begun = phase(record.state()) == Phase::Running;
     let (itself, actor) = (address(record), actor_of(record));
-    let alone = matches!(record.entry.kind, Kind::Exclusive | Kind::Consuming | Kind::AsyncExclusive);
+    let alone = matches!(
+        record.entry.kind,
+        Kind::Exclusive | Kind::Consuming | Kind::AsyncExclusive
+    );
     let held_up = |s: &Sleeper| {
         if begun || actor == 0 {
             return s.calls.iter().any(|c| c.0 == itself);

@@ -46,7 +46,12 @@ impl Engine {
     /// An executor's life.
     pub(super) fn work(self: &Arc<Engine>, local: &Rc<Local>) {
         set_timer_slack();
-        let mut others = Others { seen: u64::MAX, outboxes: Vec::new(), executors: 0, next: 0 };
+        let mut others = Others {
+            seen: u64::MAX,
+            outboxes: Vec::new(),
+            executors: 0,
+            next: 0,
+        };
         let mut spin = Spin::new();
         let mut searching = false;
         loop {
@@ -159,7 +164,11 @@ impl Engine {
         let first = others.executors;
         let users = others.outboxes.len() - first;
         for i in 0..first + users {
-            let at = if i < first { i } else { first + (others.next + i - first) % users };
+            let at = if i < first {
+                i
+            } else {
+                first + (others.next + i - first) % users
+            };
             let outbox = &others.outboxes[at];
             if !outbox.tasks.is_empty()
                 && self.lease(local)
@@ -271,7 +280,8 @@ impl Engine {
                 return false;
             };
             bunks.swap_remove(i);
-            crew.idlers.fetch_add(becomes.wrapping_sub(state), Ordering::SeqCst);
+            crew.idlers
+                .fetch_add(becomes.wrapping_sub(state), Ordering::SeqCst);
             true
         };
         let mut first = true;

@@ -124,7 +124,11 @@ pub fn aside<R>(blocking: impl FnOnce() -> R) -> R {
     use tokio::runtime::{Handle, RuntimeFlavor};
     let ours = super::panics::POLLING.get()
         && Handle::try_current().is_ok_and(|h| h.runtime_flavor() == RuntimeFlavor::MultiThread);
-    if ours { tokio::task::block_in_place(blocking) } else { blocking() }
+    if ours {
+        tokio::task::block_in_place(blocking)
+    } else {
+        blocking()
+    }
 }
 
 /// Launches a call to a function; queued, unclaimed.

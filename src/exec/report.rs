@@ -52,7 +52,10 @@ pub fn unobserved(error: &Error) {
         }
         // Not `eprintln`, which panics where standard error is closed.
         None => {
-            let said = writeln!(std::io::stderr(), "mobula: a call failed and nobody took its result: {error}");
+            let said = writeln!(
+                std::io::stderr(),
+                "mobula: a call failed and nobody took its result: {error}"
+            );
             drop(said);
         }
     }

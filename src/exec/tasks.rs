@@ -14,7 +14,10 @@ use crate::base::Defaults;
 use crate::value::Value;
 
 #[cfg(feature = "async")]
-pub use super::futures::{AsyncExclusiveMethod, AsyncSharedMethod, AsyncTask, BoxFuture, Futures, aside, launch_method, launch_task};
+pub use super::futures::{
+    AsyncExclusiveMethod, AsyncSharedMethod, AsyncTask, BoxFuture, Futures, aside, launch_method,
+    launch_task,
+};
 
 /// Runs what blocks this thread.
 #[cfg(not(feature = "async"))]

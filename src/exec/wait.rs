@@ -39,7 +39,9 @@ impl Drop for Block<'_> {
                 if self.lent_lease {
                     a.ledger.reclaim_lease();
                 }
-                self.lent_calls.iter().for_each(|call| a.ledger.reclaim(*call));
+                self.lent_calls
+                    .iter()
+                    .for_each(|call| a.ledger.reclaim(*call));
             });
         }
     }
@@ -70,7 +72,13 @@ impl Engine {
         } else if self.look().1 > 0 {
             self.crew.notify_injected();
         }
-        Block { engine: self, local, lent_lease, lent_calls, covered }
+        Block {
+            engine: self,
+            local,
+            lent_lease,
+            lent_calls,
+            covered,
+        }
     }
 
     /// Whether there is room on this stack for another call.
@@ -130,7 +138,9 @@ impl Engine {
     fn inherits_cpu(&self, local: &Local) -> bool {
         let mut inherits = false;
         local.each_current(|record| {
-            inherits |= record.demand().is_some_and(|d| d.cpu >= crate::base::Units::ONE);
+            inherits |= record
+                .demand()
+                .is_some_and(|d| d.cpu >= crate::base::Units::ONE);
         });
         inherits
     }
@@ -197,8 +207,7 @@ impl Engine {
             let outcome = {
                 let _block = self.block(local);
                 self.sleep(deadline, || {
-                    finished(record.state())
-                        || (deadline.is_none() && self.may_help(local, record))
+                    finished(record.state()) || (deadline.is_none() && self.may_help(local, record))
                 })
             };
             record.remove_waiter(key);
@@ -312,7 +321,10 @@ impl Engine {
                 continue;
             }
             self.sleep_for(local, &records[done..], usize::MAX, true, deadline)?;
-            if records[done..].iter().any(|r| cell::phase(r.state()) == Phase::Failed) {
+            if records[done..]
+                .iter()
+                .any(|r| cell::phase(r.state()) == Phase::Failed)
+            {
                 return Ok(());
             }
         }
@@ -337,7 +349,11 @@ impl Engine {
         let began = Instant::now();
         let pending: Vec<&&RawRef> = records.iter().filter(|r| !finished(r.state())).collect();
         let ended = records.len() - pending.len();
-        if fail_fast && records.iter().any(|r| cell::phase(r.state()) == Phase::Failed) {
+        if fail_fast
+            && records
+                .iter()
+                .any(|r| cell::phase(r.state()) == Phase::Failed)
+        {
             return Ok(());
         }
         let missing = enough.min(records.len()).saturating_sub(ended);

@@ -55,7 +55,12 @@ pub fn shared<R>(f: impl FnOnce(&'static Mobula) -> R) -> R {
     static RUNTIME: OnceLock<Mobula> = OnceLock::new();
     let _turn = lock(&TURN);
     within(LIMIT, || {
-        let config = || Config::new().num_cpus(2.0).resource("slot", 1.0).object_store_memory(1 << 30);
+        let config = || {
+            Config::new()
+                .num_cpus(2.0)
+                .resource("slot", 1.0)
+                .object_store_memory(1 << 30)
+        };
         f(RUNTIME.get_or_init(|| config().init().expect("a first runtime starts")))
     })
 }
@@ -129,7 +134,9 @@ impl Gate {
     /// Waits until so many have come.
     pub fn await_arrivals(&self, n: u64) {
         let gates = lock(&GATES.0);
-        let waited = GATES.1.wait_timeout_while(gates, LIMIT / 3, |g| g.gates[&self.0].arrived < n);
+        let waited = GATES
+            .1
+            .wait_timeout_while(gates, LIMIT / 3, |g| g.gates[&self.0].arrived < n);
         let (gates, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
         assert!(
             !timeout.timed_out(),
