@@ -160,7 +160,7 @@ fn each_caller_is_served_in_its_order() {
             for who in 0..8 {
                 let log = &log;
                 s.spawn(move || {
-                    let last = (0..10_000).map(|what| log.add(who, what)).last();
+                    let last = (0..10_000).map(|what| log.add(who, what)).reduce(|_, r| r);
                     mobula::get(last.unwrap()).unwrap();
                 });
             }
@@ -389,7 +389,7 @@ fn two_that_wait_for_each_other_at_once_are_told() {
                 _ => [a.cross_far(gate), b.cross_far(gate)],
             };
             mobula::wait(&calls).num_returns(2).run().unwrap();
-            let ended = calls.map(|r| mobula::get(r));
+            let ended = calls.map(mobula::get);
             let failed = ended
                 .iter()
                 .filter_map(|r| r.as_ref().err())
@@ -638,7 +638,10 @@ fn a_full_mailbox_makes_callers_wait() {
     within(20, || {
         let log = Log::options().max_pending(3).remote();
         // Whoever fills it is often the only one who would empty it.
-        let last = (0..5_000).map(|what| log.add(1, what)).last().unwrap();
+        let last = (0..5_000)
+            .map(|what| log.add(1, what))
+            .reduce(|_, r| r)
+            .unwrap();
         assert_eq!(mobula::get(last).unwrap(), 5_000);
         assert!(log.pending() <= 3);
 

@@ -98,8 +98,7 @@ impl<D: Fallible + ?Sized> Deserialize<Restarts, D> for () {
 }
 
 #[remote]
-fn take(r: Restarts, x: u64) -> u64 {
-    drop(r);
+fn take(_: Restarts, x: u64) -> u64 {
     x
 }
 

@@ -140,7 +140,7 @@ fn calls_without_cpus_leave_the_cpus_to_others() {
             drop(stand::options().num_cpus(0.0).remote(gate.id()));
             gate.await_arrivals(round + 1);
             let r = double::remote(round);
-            mobula::wait(&[r.clone()]).run().unwrap(); // an executor runs it, not this thread
+            mobula::wait(std::slice::from_ref(&r)).run().unwrap(); // an executor runs it, not this thread
             assert_eq!(mobula::get(r).unwrap(), 2 * round);
         }
         gate.open();
@@ -364,10 +364,10 @@ fn a_blocked_parent_lends_its_cpus_and_keeps_its_other_resources() {
             let inner = stand::options().num_cpus(0.0).remote(hold.id());
             hold.await_arrivals(1); // or a parent would run it on its own CPU
             let parents: Vec<_> = (0..2)
-                .map(|_| parent::remote(came.id(), &mobula::put(&inner).unwrap()))
+                .map(|_| parent::remote(came.id(), mobula::put(&inner).unwrap()))
                 .collect();
             came.await_arrivals(2);
-            let third = parent::remote(came.id(), &mobula::put(&inner).unwrap());
+            let third = parent::remote(came.id(), mobula::put(&inner).unwrap());
             // Both CPUs are lent: a call that needs them runs.
             assert_eq!(
                 mobula::get(double::options().num_cpus(2.0).remote(1)).unwrap(),
