@@ -5,8 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use mobula::prelude::*;
 
-use crate::report::{Report, Row, time};
-use crate::whole::{ask, resident};
+use crate::report::{Report, Row, ask, resident, time};
 
 struct Counter {
     total: u64,

@@ -14,7 +14,7 @@ use report::Report;
 
 fn main() {
     let mut report = Report::from_args();
-    if let Ok(role) = std::env::var(whole::ROLE) {
+    if let Ok(role) = std::env::var(report::ROLE) {
         whole::child(&role);
         return;
     }

@@ -1,6 +1,10 @@
 //! Samples, medians, and how rows are printed.
 
+use std::process::Command;
 use std::time::{Duration, Instant};
+
+/// Tells a child process what it is.
+pub const ROLE: &str = "MOBULA_BENCH_ROLE";
 
 /// Collects and prints rows.
 pub struct Report {
@@ -158,4 +162,33 @@ pub fn time(f: impl FnOnce()) -> Duration {
     let begin = Instant::now();
     f();
     begin.elapsed()
+}
+
+/// Bytes of memory that this process has resident.
+pub fn resident() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").expect("procfs is there");
+    let pages: u64 = statm
+        .split(' ')
+        .nth(1)
+        .and_then(|p| p.parse().ok())
+        .expect("statm has pages");
+    pages * 4096
+}
+
+/// What a process that does nothing else has to say, in the role given.
+pub fn ask(role: &str) -> Vec<f64> {
+    let me = std::env::current_exe().expect("the benchmark knows its own path");
+    let out = Command::new(me)
+        .env(ROLE, role)
+        .output()
+        .expect("a child process runs");
+    assert!(
+        out.status.success(),
+        "{}",
+        String::from_utf8_lossy(&out.stderr)
+    );
+    let text = String::from_utf8(out.stdout).expect("figures are text");
+    text.split_whitespace()
+        .map(|v| v.parse().expect("a figure"))
+        .collect()
 }

@@ -1,29 +1,14 @@
 //! The process as a whole: its start, and what it takes when idle.
 
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use mobula::prelude::*;
 
-use crate::report::{Report, Row};
-
-/// Tells a child process what it is.
-pub const ROLE: &str = "MOBULA_BENCH_ROLE";
+use crate::report::{Report, Row, ask, resident};
 
 #[remote]
 fn first(x: u64) -> u64 {
     x + 1
-}
-
-/// Bytes of memory that this process has resident.
-pub fn resident() -> u64 {
-    let statm = std::fs::read_to_string("/proc/self/statm").expect("procfs is there");
-    let pages: u64 = statm
-        .split(' ')
-        .nth(1)
-        .and_then(|p| p.parse().ok())
-        .expect("statm has pages");
-    pages * 4096
 }
 
 /// Seconds of CPU that this process has used.
@@ -57,23 +42,6 @@ pub fn child(role: &str) {
         "actors" => println!("{}", crate::actors::idle_bytes()),
         other => panic!("no such role: {other}"),
     }
-}
-
-pub fn ask(role: &str) -> Vec<f64> {
-    let me = std::env::current_exe().expect("the benchmark knows its own path");
-    let out = Command::new(me)
-        .env(ROLE, role)
-        .output()
-        .expect("a child process runs");
-    assert!(
-        out.status.success(),
-        "{}",
-        String::from_utf8_lossy(&out.stderr)
-    );
-    let text = String::from_utf8(out.stdout).expect("figures are text");
-    text.split_whitespace()
-        .map(|v| v.parse().expect("a figure"))
-        .collect()
 }
 
 pub fn rows(report: &mut Report) {

@@ -9,6 +9,7 @@
 //! actor alive, and the actor's last handle sends the stop that empties it.
 //! Left out: where actors run across machines.
 
+mod apart;
 mod life;
 mod mailbox;
 mod run;
@@ -26,13 +27,14 @@ use super::mail::{Mail, RunLock};
 use crate::core::{Gate, Order};
 use crate::value::{Cap, CapKind};
 
+#[cfg(feature = "async")]
+pub(super) use apart::leave;
+pub(super) use apart::{forsake_apart, run_apart};
+#[cfg(feature = "async")]
+pub(super) use apart::{interrupted, method_panicked};
 pub use life::{create, kill, restart, stillborn, stop, wrong_type};
 pub use mailbox::call;
-#[cfg(feature = "async")]
-pub(super) use run::leave;
-pub(super) use run::{drain_here, forsake_apart, run_apart};
-#[cfg(feature = "async")]
-pub(super) use run::{interrupted, method_panicked};
+pub(super) use run::drain_here;
 
 /// Where an actor is in its life.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

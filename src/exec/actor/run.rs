@@ -399,7 +399,7 @@ impl Drain<'_> {
     #[cfg(feature = "async")]
     fn launch(&self, engine: &Arc<Engine>, record: &RawRef, access: Access) {
         if !record.claim() {
-            leave(engine, self.local, self.actor, access);
+            super::apart::leave(engine, self.local, self.actor, access);
             return;
         }
         let state = StateRef(self.actor.state.load(Ordering::Relaxed));
@@ -474,7 +474,7 @@ enum Step {
     Dead,
 }
 
-fn access(kind: Kind) -> Access {
+pub(super) fn access(kind: Kind) -> Access {
     match kind {
         Kind::Shared | Kind::AsyncShared => Access::Shared,
         _ => Access::Exclusive,
@@ -483,7 +483,11 @@ fn access(kind: Kind) -> Access {
 
 /// Runs a claimed call with the actor's state.
 #[inline]
-fn perform(local: &Local, record: &RawRef, state: StateRef) -> std::thread::Result<Outcome> {
+pub(super) fn perform(
+    local: &Local,
+    record: &RawRef,
+    state: StateRef,
+) -> std::thread::Result<Outcome> {
     let Run::Sync(run) = record.entry.run else {
         return Ok(Ok(()));
     };
@@ -494,94 +498,4 @@ fn perform(local: &Local, record: &RawRef, state: StateRef) -> std::thread::Resu
     let outcome = catch_unwind(AssertUnwindSafe(|| unsafe { run(local, record, state) }));
     local.current.set(before);
     outcome
-}
-
-/// Runs a shared call apart from the drainer: the gate has let it in.
-pub(in super::super) fn run_apart(engine: &Arc<Engine>, local: &Local, record: &RawRef) {
-    let Some(actor) = record.target() else { return };
-    if record.claim() {
-        // The gate keeps exclusive calls and death away while shared calls run.
-        let state = StateRef(actor.state.load(Ordering::Relaxed));
-        let outcome = perform(local, record, state);
-        if outcome.is_err() {
-            method_panicked(actor, record);
-        }
-        engine.settle(local, record, outcome);
-    }
-    leave(engine, local, actor, access(record.entry.kind));
-}
-
-/// A call that runs apart from the drainer panicked. To be said before the call is settled, so that whoever sees the
-/// failure meets the actor after its restart.
-#[cold]
-pub(in super::super) fn method_panicked(actor: &ActorRef, record: &Record) {
-    if actor.more.get().is_some_and(|m| m.restart_on_panic) {
-        life::condemn(actor, true, &format!("{} panicked", record.entry.name));
-    }
-}
-
-/// Why an async call under way must end now: its actor is to die or to be made again.
-#[cfg(feature = "async")]
-pub(in super::super) fn interrupted(actor: &ActorRef) -> Option<crate::base::Error> {
-    let more = actor.more.get()?;
-    (more.verdict.load(Ordering::SeqCst) != LIVE).then(|| {
-        let sentence = more.sentence.lock().clone();
-        actor.died_of(sentence)
-    })
-}
-
-/// A call that ran apart has ended: whoever waits for the gate goes on.
-pub(in super::super) fn leave(
-    engine: &Arc<Engine>,
-    local: &Local,
-    actor: &ActorRef,
-    access: Access,
-) {
-    let Some(more) = actor.more.get() else { return };
-    let Some(gate) = more.gate.get() else { return };
-    let (resume, idle) = {
-        let mut gate = gate.lock();
-        let resume = gate.leave(access);
-        (resume, !gate.busy())
-    };
-    if idle && actor.life() == Life::Dead {
-        // The runtime closed while it ran.
-        life::drop_state(actor);
-    } else if resume || (idle && more.verdict.load(Ordering::SeqCst) != LIVE) {
-        engine.push_actor(local, actor.clone());
-    }
-}
-
-/// Gives up a shared call that the gate has let in and nobody has begun: the runtime closes.
-pub(in super::super) fn forsake_apart(engine: &Arc<Engine>, local: &Local, record: &RawRef) {
-    engine.fail_queued(local, record, crate::base::Error::ShutDown);
-    if let Some(actor) = record.target() {
-        leave(engine, local, actor, access(record.entry.kind));
-    }
-}
-
-impl ActorCell {
-    /// The arguments of a call are settled: it may run when its turn comes.
-    pub(in super::super) fn call_is_ready(&self, record: &RawRef) -> bool {
-        record.make_ready()
-    }
-}
-
-impl ActorRef {
-    /// See [`ActorCell::call_is_ready`]; wakes the drainer if it holds the call.
-    pub(in super::super) fn call_ready(&self, local: &Local, record: &RawRef) {
-        self.call_is_ready(record);
-        if self.life() == Life::Dead {
-            return;
-        }
-        let more = self.more();
-        more.resolved.lock().push((record.caller, record.id));
-        let engine = Arc::clone(&local.engine);
-        let poke = super::mailbox::control(local, self, false);
-        engine.post(local, self, poke);
-        if finished(record.state()) && more.gate.get().is_some_and(|g| g.lock().parked()) {
-            // Cancelled; it may be the very one that the gate waits for, with others behind it.
-            engine.push_actor(local, self.clone());
-        }
-    }
 }
