@@ -12,8 +12,8 @@ use super::{BadAmount, Failure, Infeasible, StoreFull};
 /// The result of a Mobula call.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What can go wrong.
-#[derive(Clone, Debug)]
+/// What can go wrong. Its `Debug` form is its `Display` form, since that is what a `main` that returns it prints.
+#[derive(Clone)]
 #[non_exhaustive]
 pub enum Error {
     /// The function returned `Err` or panicked.
@@ -213,6 +213,12 @@ impl fmt::Display for Error {
             Error::Config { setting, why } => write!(f, "Config::{setting}: {why}"),
             Error::Os { what, source } => write!(f, "{what}: {source}"),
         }
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

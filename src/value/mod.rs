@@ -16,6 +16,8 @@ compile_error!("mobula supports 64-bit targets only");
 
 mod caps;
 mod de;
+#[cfg(test)]
+mod laws;
 mod native;
 mod ser;
 mod traits;
