@@ -21,7 +21,13 @@ pub(super) struct Admission {
 
 impl Admission {
     /// Puts a call in line.
-    pub(super) fn park(&mut self, record: &RawRef, demand: Demand, priority: i32, out: &mut Vec<Effect>) {
+    pub(super) fn park(
+        &mut self,
+        record: &RawRef,
+        demand: Demand,
+        priority: i32,
+        out: &mut Vec<Effect>,
+    ) {
         self.parked.insert(record.id, record.clone());
         self.ledger.submit(record.id, demand, priority, out);
     }
