@@ -140,3 +140,50 @@ fn two_threads_that_never_wait_get_two_executors() {
         }
     });
 }
+
+#[remote(num_cpus = 0.5)]
+fn modest(x: u64) -> u64 {
+    x
+}
+
+#[test]
+fn calls_that_meet_a_shutdown_all_end() {
+    common::serial(|| {
+        for round in 0..60 {
+            let mobula = Config::new().num_cpus(1.0).init().unwrap();
+            let started = Gate::new();
+            let callers: Vec<_> = (0..3)
+                .map(|_| {
+                    let begun = started.id();
+                    std::thread::spawn(move || {
+                        let mut futures = Vec::new();
+                        // Until the runtime is gone; those it took must end, whoever awaits them.
+                        loop {
+                            let first = modest::remote(1);
+                            if first.is_ready() && mobula::get(&first).is_err() {
+                                return futures;
+                            }
+                            let mut second = modest::remote(&first);
+                            let count = Arc::<Count>::default();
+                            let waker = Waker::from(count.clone());
+                            if Pin::new(&mut second)
+                                .poll(&mut Context::from_waker(&waker))
+                                .is_pending()
+                            {
+                                futures.push((second, count));
+                            }
+                            common::arrive(begun);
+                        }
+                    })
+                })
+                .collect();
+            started.await_arrivals(round);
+            drop(mobula);
+            for caller in callers {
+                for (r, count) in caller.join().unwrap() {
+                    until(|| r.is_ready() && count.0.load(Ordering::SeqCst) > 0);
+                }
+            }
+        }
+    });
+}

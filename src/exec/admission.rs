@@ -10,13 +10,27 @@ use std::sync::atomic::Ordering;
 use super::cell::RawRef;
 use super::engine::Engine;
 use super::local::Local;
-use crate::base::Error;
+use crate::base::{Demand, Error};
 use crate::core::{Effect, Ledger};
 
 /// The ledger and the records that wait in it, by id.
 pub(super) struct Admission {
     pub(super) ledger: Ledger,
     pub(super) parked: HashMap<u64, RawRef>,
+}
+
+impl Admission {
+    /// Puts a call in line.
+    pub(super) fn park(
+        &mut self,
+        record: &RawRef,
+        demand: Demand,
+        priority: i32,
+        out: &mut Vec<Effect>,
+    ) {
+        self.parked.insert(record.id, record.clone());
+        self.ledger.submit(record.id, demand, priority, out);
+    }
 }
 
 /// A record that may start with these GPUs, or is refused; without one, executors are told to look.
@@ -29,11 +43,27 @@ impl Engine {
         let Some(demand) = extra.demand.clone() else {
             return;
         };
-        let (id, priority) = (record.id, extra.priority);
-        self.with_ledger(local, |a, out| {
-            a.parked.insert(id, record.clone());
-            a.ledger.submit(id, demand, priority, out);
+        let priority = extra.priority;
+        let parked = self.with_ledger(local, |a, out| {
+            // Looked at under the lock: a shutdown empties the table after it has said that it closes.
+            let open = !self.is_closing();
+            if open {
+                a.park(&record, demand, priority, out);
+            }
+            open
         });
+        if !parked {
+            self.fail_waiting(local, &record, Error::ShutDown);
+        }
+    }
+
+    /// Queues a call that has its resources: it may run beside whatever runs.
+    pub(super) fn push_started(self: &Arc<Engine>, local: &Local, record: RawRef) {
+        self.started.push(record);
+        self.crew.notify_started(self);
+        if self.is_closing() {
+            self.drain_all(local);
+        }
     }
 
     /// Changes the ledger and does what follows.
@@ -93,8 +123,7 @@ impl Engine {
                     } else if record.entry.is_async() {
                         self.launch(local, record);
                     } else {
-                        self.started.push(record);
-                        self.crew.notify_started(self);
+                        self.push_started(local, record);
                     }
                 }
             }

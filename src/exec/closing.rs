@@ -15,6 +15,8 @@ impl Engine {
     /// Stops taking work, fails what waits, and waits for what runs, until `deadline`. How many threads still run then.
     pub fn shut_down(self: &Arc<Engine>, local: &Local, deadline: std::time::Instant) -> usize {
         self.close();
+        // Whoever pushes a call from here on sees that, or its push is seen below.
+        super::executor::barrier();
         self.crew.wake_all();
         let parked: Vec<RawRef> = self
             .admission
@@ -45,29 +47,29 @@ impl Engine {
     }
 
     /// Fails everything in all queues.
-    fn drain_all(self: &Arc<Engine>, local: &Local) {
-        use crossbeam_deque::Steal;
+    pub(super) fn drain_all(self: &Arc<Engine>, local: &Local) {
+        use super::executor::steal;
         loop {
             self.drain_local(local);
             let mut any = false;
-            while let Steal::Success(task) = self.tasks.steal() {
+            while let Some(task) = steal(|| self.tasks.steal()) {
                 any = true;
                 self.fail_queued(local, &task, Error::ShutDown);
             }
-            while let Steal::Success(task) = self.started.steal() {
+            while let Some(task) = steal(|| self.started.steal()) {
                 any = true;
                 super::actor::forsake_apart(self, local, &task);
             }
-            while let Steal::Success(actor) = self.actors.steal() {
+            while let Some(actor) = steal(|| self.actors.steal()) {
                 any = true;
                 actor.close(local);
             }
             for outbox in self.outboxes() {
-                while let Steal::Success(task) = outbox.tasks.steal() {
+                while let Some(task) = steal(|| outbox.tasks.steal()) {
                     any = true;
                     self.fail_queued(local, &task, Error::ShutDown);
                 }
-                while let Steal::Success(actor) = outbox.actors.steal() {
+                while let Some(actor) = steal(|| outbox.actors.steal()) {
                     any = true;
                     actor.close(local);
                 }

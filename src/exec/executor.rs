@@ -373,7 +373,7 @@ enum Idle {
     Retire,
 }
 
-fn steal<T>(mut attempt: impl FnMut() -> crossbeam_deque::Steal<T>) -> Option<T> {
+pub(super) fn steal<T>(mut attempt: impl FnMut() -> crossbeam_deque::Steal<T>) -> Option<T> {
     loop {
         match attempt() {
             crossbeam_deque::Steal::Success(job) => return Some(job),
@@ -393,7 +393,7 @@ fn set_timer_slack() {
 }
 
 /// Makes what other threads stored before it visible here, and what they load after it see what was stored here.
-fn barrier() {
+pub(super) fn barrier() {
     use rustix::thread::{MembarrierCommand, membarrier};
     std::sync::atomic::fence(Ordering::SeqCst);
     if membarrier(MembarrierCommand::PrivateExpedited).is_err() {

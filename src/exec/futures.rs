@@ -103,6 +103,8 @@ impl Futures {
     /// Ends the tokio runtime and waits until futures under way have been dropped, and so settled; a poll that does not
     /// return by `deadline` is left behind.
     pub fn shut_down(&self, deadline: Instant) {
+        // One that has not started never will.
+        self.handle.get_or_init(|| None);
         let Some(runtime) = self.runtime.get().and_then(|r| r.lock().take()) else {
             return;
         };

@@ -280,6 +280,10 @@ impl Drop for Local {
         while let Some(actor) = self.actors.pop() {
             self.engine.inject_actor(actor);
         }
+        if self.engine.is_closing() {
+            let engine = Arc::clone(&self.engine);
+            engine.drain_all(self);
+        }
     }
 }
 

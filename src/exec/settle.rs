@@ -79,8 +79,7 @@ impl Engine {
 
     fn push_again(self: &Arc<Engine>, local: &Local, record: RawRef) {
         if record.demand().is_some() && !record.entry.is_async() {
-            self.started.push(record);
-            self.crew.notify_started(self);
+            self.push_started(local, record);
         } else {
             self.push_task(local, record);
         }
@@ -169,10 +168,11 @@ impl Engine {
         if record.claim_waiting() {
             let id = record.id;
             if record.demand().is_some() {
-                self.with_ledger(local, |a, out| {
-                    a.parked.remove(&id);
-                    a.ledger.cancel(id, out)
+                let parked = self.with_ledger(local, |a, out| {
+                    a.ledger.cancel(id, out);
+                    a.parked.remove(&id)
                 });
+                drop(parked);
             }
             self.cancel_claimed(local, record, why());
             return Cancel::Dequeued;

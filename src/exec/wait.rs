@@ -303,7 +303,11 @@ impl Engine {
                     if keep && cell::phase(record.state()) == Phase::Queued && !self.lease(local) {
                         break;
                     }
-                    if !self.help(local, record, deadline)? || !finished(record.state()) {
+                    let helped = self.help(local, record, deadline);
+                    if helped.is_err() {
+                        self.unlease_outsider(local, had);
+                    }
+                    if !helped? || !finished(record.state()) {
                         break;
                     }
                 }

@@ -192,15 +192,19 @@ impl ActorRef {
     /// The constructor's arguments are settled: now its resources.
     pub(in super::super) fn constructor_ready(&self, local: &Local, init: &RawRef) {
         let engine = Arc::clone(&local.engine);
-        match init.demand().cloned() {
-            Some(demand) if !engine.is_closing() => engine.with_ledger(local, |a, out| {
+        let parked = init.demand().cloned().is_some_and(|demand| {
+            engine.with_ledger(local, |a, out| {
+                // Looked at under the lock: a shutdown empties the table after it has said that it closes.
+                let open = !engine.is_closing();
                 // One that was killed meanwhile will not come to give resources back: see `release_resources`.
-                if self.life() != Life::Dead {
-                    a.parked.insert(init.id, init.clone());
-                    a.ledger.submit(init.id, demand, 0, out);
+                if open && self.life() != Life::Dead {
+                    a.park(init, demand, 0, out);
                 }
-            }),
-            _ => self.admitted(local, init),
+                open
+            })
+        });
+        if !parked {
+            self.admitted(local, init);
         }
     }
 
@@ -489,12 +493,14 @@ pub(super) fn drop_state(actor: &ActorCell) {
 /// Gives up what the ledger holds, or keeps in line, for an actor.
 fn give_back(engine: &Arc<Engine>, local: &Local, id: u64) {
     if id != 0 {
-        engine.with_ledger(local, |a, out| {
-            a.parked.remove(&id);
+        // What the constructor was to get may go with it, and must not under the ledger's lock.
+        let parked = engine.with_ledger(local, |a, out| {
             if !a.ledger.finish(id, out) {
                 a.ledger.cancel(id, out);
             }
+            a.parked.remove(&id)
         });
+        drop(parked);
     }
 }
 

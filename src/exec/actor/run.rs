@@ -384,8 +384,7 @@ impl Drain<'_> {
         }
         if access == Access::Shared && more.max_concurrency > 1 {
             super::mailbox::unreserve(self.actor);
-            engine.started.push(record);
-            engine.crew.notify_started(engine);
+            engine.push_started(self.local, record);
             return Step::Done;
         }
         let step = self.run_here(engine, record);
