@@ -187,3 +187,42 @@ fn calls_that_meet_a_shutdown_all_end() {
         }
     });
 }
+
+/// A result that panics while it is archived.
+struct Unfit;
+
+impl Archive for Unfit {
+    type Archived = ();
+    type Resolver = ();
+    fn resolve(&self, (): (), _: Place<()>) {}
+}
+
+impl<S: Fallible + ?Sized> Serialize<S> for Unfit {
+    fn serialize(&self, _: &mut S) -> Result<(), S::Error> {
+        panic!("this result cannot be archived")
+    }
+}
+
+impl<D: Fallible + ?Sized> Deserialize<Unfit, D> for () {
+    fn deserialize(&self, _: &mut D) -> Result<Unfit, D::Error> {
+        Ok(Unfit)
+    }
+}
+
+#[remote(retry_panics = true, max_retries = 2)]
+fn gives_unfit(_x: u64) -> Unfit {
+    Unfit
+}
+
+#[test]
+fn a_result_that_panics_is_told_as_it_was() {
+    alone(Config::new().num_cpus(1.0), |_| {
+        let Err(e) = mobula::get(gives_unfit::remote(1)) else {
+            panic!("a value")
+        };
+        assert_eq!(
+            e.failure().unwrap().message,
+            "this result cannot be archived"
+        );
+    });
+}

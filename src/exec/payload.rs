@@ -178,6 +178,15 @@ impl Record {
         unsafe { (*self.payload.caps.get()).as_deref().map_or(&[], |b| b) }
     }
 
+    /// Whether the arguments are still there, for another attempt.
+    ///
+    /// # Safety
+    /// The caller holds the claim.
+    pub(super) unsafe fn has_args(&self) -> bool {
+        // SAFETY: the claim.
+        unsafe { *self.payload.tag.get() == Tag::Args }
+    }
+
     /// Lets go of the arguments, after the function has used them.
     ///
     /// # Safety

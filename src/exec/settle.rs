@@ -58,7 +58,10 @@ impl Engine {
                 let mut failure = super::panics::failure(payload);
                 let retries = record.extra().map_or(0, |e| e.panic_retries);
                 let cancelled = record.state() & cell::CANCEL != 0;
-                if attempts <= retries
+                // SAFETY: claimed. They are gone if it was the result that panicked while it was archived.
+                let again = unsafe { record.has_args() };
+                if again
+                    && attempts <= retries
                     && record.target().is_none()
                     && !cancelled
                     && !self.is_closing()
