@@ -134,6 +134,11 @@ pub(in super::super) fn drain_here(
                 if actor.mail.settle_idle() {
                     return any;
                 }
+                if until.is_some_and(|u| finished(u.state())) {
+                    // What came meanwhile is not the waiting caller's to run.
+                    engine.push_actor(local, actor.clone());
+                    return any;
+                }
             }
         }
     }
