@@ -114,6 +114,12 @@ impl Ser {
     /// After `Measured`, the position is back where the value began.
     #[inline]
     pub fn place<T: Value>(&mut self, value: &T) -> Result<Placed, CodecError> {
+        const {
+            assert!(
+                align_of::<Archived<T>>() <= super::ALIGN,
+                "values are aligned to at most 64 bytes"
+            );
+        }
         let start = self.pos;
         let first_cap = self.caps.len();
         let written = rkyv::api::serialize_using::<Ser, rancor::Error>(value, self);
