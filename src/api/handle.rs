@@ -131,7 +131,7 @@ impl<A: Actor> Archive for Handle<A> {
 
 impl<A: Actor> Serialize<Strategy<Ser, rancor::Error>> for Handle<A> {
     fn serialize(&self, ser: &mut Strategy<Ser, rancor::Error>) -> Result<u32, rancor::Error> {
-        Ok(Ser::of(ser).push_cap(self.raw().clone().into_cap()))
+        Ok(Ser::of(ser).push_cap(self.raw().clone().into_cap::<A>()))
     }
 }
 
@@ -142,7 +142,7 @@ impl<A: Actor> Deserialize<Handle<A>, Strategy<De, rancor::Error>> for ArchivedC
     ) -> Result<Handle<A>, rancor::Error> {
         De::of(de)
             .cap(self.index())
-            .and_then(RawHandle::from_cap)
+            .and_then(RawHandle::from_cap::<A>)
             .map(Handle::new)
             .ok_or_else(|| rancor::Error::new(NoSuchReference(self.index())))
     }

@@ -160,7 +160,7 @@ impl<T: 'static> Archive for ObjectRef<T> {
 
 impl<T: 'static> Serialize<Strategy<Ser, rancor::Error>> for ObjectRef<T> {
     fn serialize(&self, ser: &mut Strategy<Ser, rancor::Error>) -> Result<u32, rancor::Error> {
-        Ok(Ser::of(ser).push_cap(self.raw.clone().into_cap()))
+        Ok(Ser::of(ser).push_cap(self.raw.clone().into_cap::<T>()))
     }
 }
 
@@ -173,13 +173,15 @@ impl<T: 'static> Deserialize<ObjectRef<T>, Strategy<De, rancor::Error>>
     ) -> Result<ObjectRef<T>, rancor::Error> {
         De::of(de)
             .cap(self.index())
-            .and_then(RawRef::from_cap)
+            .and_then(RawRef::from_cap::<T>)
             .map(ObjectRef::new)
             .ok_or_else(|| rancor::Error::new(NoSuchReference(self.index())))
     }
 }
 
-/// An archive names a reference that did not come with it.
+/// An archive names a reference that did not come with it, or one to something else.
 #[derive(Debug, thiserror::Error)]
-#[error("reference {0} did not travel with the archive: bytes from outside cannot hold references")]
+#[error(
+    "reference {0} did not travel with the archive, or refers to something of another type: bytes from outside cannot hold references"
+)]
 pub(super) struct NoSuchReference(pub u32);

@@ -181,15 +181,15 @@ static OBJECT: CapKind = CapKind {
 
 impl RawRef {
     /// The reference as one that can travel inside a value.
-    pub fn into_cap(self) -> Cap {
+    pub fn into_cap<T: 'static>(self) -> Cap {
         let raw = NonNull::new(self.into_raw().cast()).expect("references are not null");
         // SAFETY: the count moves into the cap.
-        unsafe { Cap::from_raw(raw, &OBJECT) }
+        unsafe { Cap::from_raw::<T>(raw, &OBJECT) }
     }
 
     /// A reference to the object a cap refers to; `None` if it refers to something else.
-    pub fn from_cap(cap: &Cap) -> Option<RawRef> {
-        let raw = cap.as_kind(&OBJECT)?;
+    pub fn from_cap<T: 'static>(cap: &Cap) -> Option<RawRef> {
+        let raw = cap.as_kind::<T>(&OBJECT)?;
         // SAFETY: the cap holds a count, from which another is made; the borrowed one is not dropped.
         let held = std::mem::ManuallyDrop::new(unsafe { RawRef::from_raw(raw.as_ptr().cast()) });
         Some(RawRef::clone(&held))

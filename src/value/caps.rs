@@ -4,6 +4,7 @@
 //! Invariant: a [`Cap`] owns one count of what it refers to, and gives it back when it is dropped; it converts
 //! back only to the kind that made it. Left out: what the kinds are; `exec` makes them.
 
+use std::any::TypeId;
 use std::marker::PhantomData;
 use std::ptr::NonNull;
 
@@ -30,11 +31,13 @@ pub struct CapKind {
     pub release: unsafe fn(NonNull<()>),
 }
 
-/// A counted reference of some kind.
+/// A counted reference of some kind, to something of a type that whoever takes it out must name again: an index read from
+/// one archive and used with another's list must not make a reference of a wrong type.
 #[derive(Debug)]
 pub struct Cap {
     target: NonNull<()>,
     kind: &'static CapKind,
+    of: TypeId,
 }
 
 // SAFETY: kinds are made by `exec` for atomically counted cells only, which may be shared and dropped anywhere.
@@ -46,14 +49,18 @@ impl Cap {
     /// Takes over one count of `target`.
     ///
     /// # Safety
-    /// `target` is of the kind that `kind` counts, atomically, and the caller gives up one count of it.
-    pub unsafe fn from_raw(target: NonNull<()>, kind: &'static CapKind) -> Cap {
-        Cap { target, kind }
+    /// `target` is of the kind that `kind` counts, atomically, refers to a `T`, and the caller gives up one count of it.
+    pub unsafe fn from_raw<T: 'static>(target: NonNull<()>, kind: &'static CapKind) -> Cap {
+        Cap {
+            target,
+            kind,
+            of: TypeId::of::<T>(),
+        }
     }
 
-    /// The pointer, if this is of kind `kind`; the count stays with `self`.
-    pub fn as_kind(&self, kind: &'static CapKind) -> Option<NonNull<()>> {
-        std::ptr::eq(self.kind, kind).then_some(self.target)
+    /// The pointer, if this is of kind `kind` and refers to a `T`; the count stays with `self`.
+    pub fn as_kind<T: 'static>(&self, kind: &'static CapKind) -> Option<NonNull<()>> {
+        (std::ptr::eq(self.kind, kind) && self.of == TypeId::of::<T>()).then_some(self.target)
     }
 
     /// What it refers to, for messages.
@@ -69,6 +76,7 @@ impl Clone for Cap {
         Cap {
             target: self.target,
             kind: self.kind,
+            of: self.of,
         }
     }
 }

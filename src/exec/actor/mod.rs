@@ -343,14 +343,14 @@ static HANDLE: CapKind = CapKind {
 
 impl HandleRef {
     /// The handle as a reference that can travel inside a value.
-    pub fn into_cap(self) -> Cap {
+    pub fn into_cap<A: 'static>(self) -> Cap {
         // SAFETY: the handle's counts move into the cap.
-        unsafe { Cap::from_raw(self.into_actor().into_raw().cast(), &HANDLE) }
+        unsafe { Cap::from_raw::<A>(self.into_actor().into_raw().cast(), &HANDLE) }
     }
 
     /// Another handle to the actor that a cap refers to; `None` if it refers to something else.
-    pub fn from_cap(cap: &Cap) -> Option<HandleRef> {
-        let raw = cap.as_kind(&HANDLE)?;
+    pub fn from_cap<A: 'static>(cap: &Cap) -> Option<HandleRef> {
+        let raw = cap.as_kind::<A>(&HANDLE)?;
         // SAFETY: the cap holds a handle, from which another is made; the borrowed one is not dropped.
         let held =
             std::mem::ManuallyDrop::new(HandleRef(unsafe { ActorRef::from_raw(raw.cast()) }));

@@ -284,16 +284,20 @@ fn waiters_come_newest_first_and_by_key() {
 #[test]
 fn references_travel_as_capabilities() {
     let r = value(&[1]);
-    let cap = r.clone().into_cap();
+    let cap = r.clone().into_cap::<u64>();
     assert_eq!(refs(&r), 2);
-    let back = RawRef::from_cap(&cap).unwrap();
+    assert!(
+        RawRef::from_cap::<String>(&cap).is_none(),
+        "of another type"
+    );
+    let back = RawRef::from_cap::<u64>(&cap).unwrap();
     assert!(back.same(&r));
     drop((cap.clone(), cap));
     assert_eq!((refs(&r), r.is_unique()), (2, false));
     drop(back);
     assert!(r.is_unique());
     let (cap, _count) = counted();
-    assert!(RawRef::from_cap(&cap).is_none());
+    assert!(RawRef::from_cap::<u64>(&cap).is_none());
     drop(cap);
 }
 
@@ -325,7 +329,10 @@ fn a_deep_chain_of_objects_inside_objects_is_freed_without_recursion() {
     let first = value(&[1]);
     let mut last = first.clone();
     for i in 0..DEEP {
-        let caps: Option<Box<[Cap]>> = Some(Box::from([last.into_cap(), first.clone().into_cap()]));
+        let caps: Option<Box<[Cap]>> = Some(Box::from([
+            last.into_cap::<u64>(),
+            first.clone().into_cap::<u64>(),
+        ]));
         last = if i % 2 == 0 {
             with_inline_value(
                 Blank {
