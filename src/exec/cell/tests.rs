@@ -87,7 +87,7 @@ fn counted() -> (Cap, Arc<AtomicUsize>) {
     let n = Arc::new(AtomicUsize::new(1));
     // SAFETY: the count is the cap's.
     (
-        unsafe { Cap::from_raw(NonNull::from(&*n).cast(), &COUNTED) },
+        unsafe { Cap::from_raw::<()>(NonNull::from(&*n).cast(), &COUNTED) },
         n,
     )
 }
