@@ -17,7 +17,7 @@ use super::super::entry::{ActorEntry, Kind, Run};
 use super::super::local::{self, Local};
 use super::super::mail::{self, Mail, RunLock};
 use super::super::options::{self, Extra, Options};
-use super::{ActorCell, ActorRef, DIE, HandleRef, Inner, LIVE, Life, More, RESTART};
+use super::{ActorCell, ActorRef, DIE, HandleRef, Inner, LIVE, Life, Line, More, RESTART};
 use crate::base::{Defaults, Demand, Error, FailureKind, Units};
 
 fn new_cell(
@@ -28,13 +28,16 @@ fn new_cell(
     mail: Mail<Record>,
 ) -> ActorRef {
     let cell = Box::new(ActorCell {
+        _callers: Line,
         refs: AtomicUsize::new(1),
         mail,
-        run: RunLock::new(),
+        _both: Line,
         life: AtomicU8::new(Life::Starting as u8),
         handles: AtomicU32::new(handles),
         entry,
         state: AtomicPtr::new(std::ptr::null_mut()),
+        _drainer: Line,
+        run: RunLock::new(),
         inner: UnsafeCell::new(Inner {
             backlog: std::ptr::null_mut(),
             init: None,

@@ -48,24 +48,37 @@ pub enum Life {
     Dead = 2,
 }
 
-/// One actor.
+/// Begins a line of the cache: what stands before it and what stands behind it do not disturb each other.
+#[repr(align(64))]
+struct Line;
+
+/// One actor. What callers write with every call, what both sides only read, and what the drainer writes with every call
+/// lie in lines of their own: else each side would take the line from the other for every call.
+#[repr(C)]
 pub struct ActorCell {
+    _callers: Line,
     refs: AtomicUsize,
     mail: Mail<Record>,
-    /// The right to touch `inner`.
-    run: RunLock,
+
+    _both: Line,
     life: AtomicU8,
     handles: AtomicU32,
     pub(super) entry: &'static ActorEntry,
     /// A leaked box of the actor's type; null before the constructor and after death. Written under the run lock while no
     /// call runs; read by calls that run apart from it.
     state: AtomicPtr<()>,
-    inner: UnsafeCell<Inner>,
     more: OnceLock<Box<More>>,
     pub(super) id: u64,
     /// The start of the runtime that it belongs to.
     pub(super) born: u64,
+
+    _drainer: Line,
+    /// The right to touch `inner`.
+    run: RunLock,
+    inner: UnsafeCell<Inner>,
 }
+
+const _: () = assert!(size_of::<ActorCell>() == 192, "three lines");
 
 /// What the holder of the run lock owns.
 struct Inner {
