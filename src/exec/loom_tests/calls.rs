@@ -245,6 +245,11 @@ fn a_latch_opens_after_the_last() {
     model(|| {
         let call = Call::new(Phase::Running);
         let looks = Arc::clone(&call);
+        let look = move |call: &Call| {
+            assert_eq!(call.claims.load(Relaxed), 2);
+            // SAFETY: nobody writes it any more; loom checks it.
+            assert_eq!(call.outcome.with(|o| unsafe { *o }), 1);
+        };
         let latch = wait_for(
             false,
             move |latch| {
@@ -259,13 +264,18 @@ fn a_latch_opens_after_the_last() {
                         latch.hit(false);
                     })
                 };
-                vec![hit(0), hit(1)]
+                // In loom nothing comes between opening and unparking, which would order what follows by itself.
+                let polls = {
+                    let (latch, call) = (Arc::clone(latch), Arc::clone(&call));
+                    thread::spawn(move || {
+                        if latch.is_open() {
+                            look(&call);
+                        }
+                    })
+                };
+                vec![hit(0), hit(1), polls]
             },
-            move || {
-                assert_eq!(looks.claims.load(Relaxed), 2);
-                // SAFETY: nobody writes it any more; loom checks it.
-                assert_eq!(looks.outcome.with(|o| unsafe { *o }), 1);
-            },
+            move || look(&looks),
         );
         latch.hit(false); // one more than it waited for does no harm
         assert!(latch.is_open());
