@@ -39,7 +39,7 @@
 //! }
 //!
 //! fn main() -> mobula::Result<()> {
-//!     let _mobula = mobula::init()?; // or Config::new().num_cpus(4.0).init()?
+//!     let _mobula = mobula::init()?; // or Config::new().num_cpus(4).init()?
 //!     let squares: Vec<_> = (0..4).map(square::remote).collect(); // Vec<ObjectRef<u64>>, immediately
 //!     assert_eq!(mobula::get(&squares)?, [0, 1, 4, 9]); // or (&squares[0]).await? in async code
 //!

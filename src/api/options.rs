@@ -70,15 +70,15 @@ macro_rules! __mobula_task_options {
     ($w:ident $($base:ident)?) => { $crate::__mobula_setters! { [$w $($base)?]
     {
         /// CPUs the call takes while it runs, fractions allowed. Default: 1.
-        num_cpus(n: f64) |o: &mut Options, n| o.num_cpus = Some(n)
+        num_cpus(n: impl Into<f64>) |o: &mut Options, n| o.num_cpus = Some(Into::<f64>::into(n))
     }
     {
         /// GPUs likewise: a fraction of one, or a whole number. Default: 0.
-        num_gpus(n: f64) |o: &mut Options, n| o.num_gpus = Some(n)
+        num_gpus(n: impl Into<f64>) |o: &mut Options, n| o.num_gpus = Some(Into::<f64>::into(n))
     }
     {
         /// An amount of a resource of your own.
-        resource(name: &str, amount: f64) |o: &mut Options, n: &str, a| o.resources.push((n.to_owned(), a))
+        resource(name: &str, amount: impl Into<f64>) |o: &mut Options, n: &str, a| o.resources.push((n.to_owned(), Into::<f64>::into(a)))
     }
     {
         /// Further attempts after a crash, or after a panic with `retry_panics`. Default: 3.
@@ -102,15 +102,15 @@ macro_rules! __mobula_actor_options {
     ($w:ident $($base:ident)?) => { $crate::__mobula_setters! { [$w $($base)?]
     {
         /// CPUs the actor holds while it lives, fractions allowed. Default: 0.
-        num_cpus(n: f64) |o: &mut Options, n| o.num_cpus = Some(n)
+        num_cpus(n: impl Into<f64>) |o: &mut Options, n| o.num_cpus = Some(Into::<f64>::into(n))
     }
     {
         /// GPUs likewise.
-        num_gpus(n: f64) |o: &mut Options, n| o.num_gpus = Some(n)
+        num_gpus(n: impl Into<f64>) |o: &mut Options, n| o.num_gpus = Some(Into::<f64>::into(n))
     }
     {
         /// An amount of a resource of your own, likewise.
-        resource(name: &str, amount: f64) |o: &mut Options, n: &str, a| o.resources.push((n.to_owned(), a))
+        resource(name: &str, amount: impl Into<f64>) |o: &mut Options, n: &str, a| o.resources.push((n.to_owned(), Into::<f64>::into(a)))
     }
     {
         /// How often the actor is made again by its constructor. Default: 0.

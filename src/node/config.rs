@@ -11,7 +11,7 @@ use crate::exec::report::Reporter;
 /// Settings of a node, for [`init`](Config::init).
 ///
 /// ```
-/// let mobula = mobula::Config::new().num_cpus(2.0).init()?;
+/// let mobula = mobula::Config::new().num_cpus(2).init()?;
 /// # drop(mobula); Ok::<(), mobula::Error>(())
 /// ```
 #[derive(Clone)]
@@ -61,8 +61,8 @@ impl Config {
 
     /// CPUs that tasks may take together; also the number of executor threads, rounded up. Default: what the process may
     /// use.
-    pub fn num_cpus(mut self, n: f64) -> Config {
-        self.num_cpus = Some(n);
+    pub fn num_cpus(mut self, n: impl Into<f64>) -> Config {
+        self.num_cpus = Some(n.into());
         self
     }
 
@@ -73,8 +73,8 @@ impl Config {
     }
 
     /// An amount of a resource of your own, which tasks then ask for by name.
-    pub fn resource(mut self, name: impl Into<String>, amount: f64) -> Config {
-        self.resources.push((name.into(), amount));
+    pub fn resource(mut self, name: impl Into<String>, amount: impl Into<f64>) -> Config {
+        self.resources.push((name.into(), amount.into()));
         self
     }
 
