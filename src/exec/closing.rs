@@ -11,6 +11,15 @@ use super::engine::Engine;
 use super::local::Local;
 use crate::base::Error;
 
+/// Ends a sweep, also when something dropped in it panics.
+struct Sweep<'a>(&'a Local);
+
+impl Drop for Sweep<'_> {
+    fn drop(&mut self) {
+        self.0.sweeping.set(false);
+    }
+}
+
 impl Engine {
     /// Stops taking work, fails what waits, and waits for what runs, until `deadline`. How many threads still run then.
     pub fn shut_down(self: &Arc<Engine>, local: &Local, deadline: std::time::Instant) -> usize {
@@ -46,9 +55,14 @@ impl Engine {
         left
     }
 
-    /// Fails everything in all queues.
+    /// Fails everything in all queues. A call that fails gives its resources back, which starts the next: the outermost
+    /// call fails that too, or a long line would recurse.
     pub(super) fn drain_all(self: &Arc<Engine>, local: &Local) {
         use super::executor::steal;
+        if local.sweeping.replace(true) {
+            return;
+        }
+        let _sweep = Sweep(local);
         loop {
             self.drain_local(local);
             let mut any = false;

@@ -76,6 +76,8 @@ pub struct Local {
     pub(super) stack_floor: Cell<usize>,
     /// A frame further up empties the queues, because the runtime closes.
     pub draining: Cell<bool>,
+    /// This thread fails what is in all queues.
+    pub sweeping: Cell<bool>,
     /// Waits by spinning that paid, lately.
     pub spin: Cell<crate::core::Spin>,
 }
@@ -193,6 +195,7 @@ impl Local {
             executor,
             stack_floor: Cell::new(super::stack::floor()),
             draining: Cell::new(false),
+            sweeping: Cell::new(false),
             spin: Cell::new(crate::core::Spin::new()),
         }
     }
