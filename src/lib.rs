@@ -121,11 +121,14 @@ mod core;
 mod exec;
 mod node;
 mod shm;
-mod store;
+pub mod store;
 mod value;
 
 pub use api::*;
-pub use base::{Error, Failure, FailureKind, Holder, Infeasible, Origin, Result, StoreFull, Units};
+pub use base::{
+    Error, Exit, Failure, FailureKind, Holder, Infeasible, Origin, Result, StoreFull, Units,
+    WorkerDeath,
+};
 pub use exec::entry::Registered;
 pub use mobula_macros::{main, remote, value};
 pub use node::Config;

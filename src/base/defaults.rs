@@ -27,6 +27,10 @@ pub struct Defaults {
     pub max_pending: Option<u32>,
     /// Whether a panic in a method ends the actor (which then restarts if it may).
     pub restart_on_panic: Option<bool>,
+    /// Whether it runs in a worker process.
+    pub isolate: Option<bool>,
+    /// Bytes that its worker process may take.
+    pub memory: Option<u64>,
     /// The name under which an actor registers.
     pub name: Option<&'static str>,
 }
@@ -44,6 +48,8 @@ impl Defaults {
         max_concurrency: None,
         max_pending: None,
         restart_on_panic: None,
+        isolate: None,
+        memory: None,
         name: None,
     };
 
@@ -56,7 +62,7 @@ impl Defaults {
             } };
         }
         pick!(num_cpus num_gpus max_retries retry_panics priority max_restarts max_concurrency
-              max_pending restart_on_panic name)
+              max_pending restart_on_panic isolate memory name)
     }
 }
 

@@ -7,7 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{BadAmount, Failure, Infeasible, StoreFull};
+use super::{BadAmount, Failure, Infeasible, StoreFull, WorkerDeath};
 
 /// The result of a Mobula call.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -26,6 +26,8 @@ pub enum Error {
         /// The functions that could not run because of it, nearest to the cause first.
         through: Vec<&'static str>,
     },
+    /// The worker process that ran the call ended before the call did.
+    WorkerDied(Arc<WorkerDeath>),
     /// The actor cannot answer: it ended before this call was executed.
     ActorDied {
         /// The actor's type, with its path.
@@ -183,6 +185,7 @@ impl fmt::Display for Error {
                 f,
                 "the mailbox of {actor} holds {max_pending} calls: wait for results, raise max_pending, or let callers wait with when_full(WhenFull::Wait)"
             ),
+            Error::WorkerDied(e) => e.fmt(f),
             Error::StoreFull(e) => e.fmt(f),
             Error::Infeasible(e) => e.fmt(f),
             Error::BadAmount { resource, why } => write!(f, "resource `{resource}`: {why}"),

@@ -3,12 +3,14 @@
 //! Invariant: nothing here holds a lock, a thread or a file; everything is `Send + Sync`.
 //! Left out: behaviour. Decisions are in `core`, drivers above.
 
+mod death;
 mod defaults;
 mod error;
 mod failure;
 mod origin;
 mod resources;
 
+pub use death::{Exit, WorkerDeath};
 pub use defaults::Defaults;
 pub use error::{Error, Result};
 pub use failure::{Failure, FailureKind};

@@ -32,6 +32,10 @@ pub struct Options {
     pub fail_when_full: bool,
     /// Whether a panic ends the actor.
     pub restart_on_panic: Option<bool>,
+    /// Whether it runs in a worker process.
+    pub isolate: Option<bool>,
+    /// Bytes that its worker process may take.
+    pub memory: Option<u64>,
     /// The actor's name.
     pub name: Option<String>,
     /// Whether the actor outlives its handles.

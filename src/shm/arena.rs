@@ -8,6 +8,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
@@ -131,6 +132,32 @@ impl Arena {
             }
         }
         self.alloc_slowly(len, origin)
+    }
+
+    /// As [`alloc_hinted`](Self::alloc_hinted), on pages of its own, beginning at a page: what can be
+    /// leased to another process.
+    pub fn alloc_pages(&self, len: usize, origin: Origin) -> Result<(Extent, usize), StoreFull> {
+        let touched = self.space.lock().frontier().max(self.prefaulter.done());
+        let found = self.take_long(len, origin).or_else(|| {
+            self.reclaim();
+            self.take_long(len, origin)
+        });
+        let Some(offset) = found else {
+            return Err(self.full(len, origin));
+        };
+        let warm = touched.saturating_sub(offset).min(len as u64) as usize;
+        let len = len as u64;
+        Ok((Extent { offset, len }, warm))
+    }
+
+    /// The file behind it, to be mapped by other processes (see [`Attached`](super::Attached)).
+    pub fn file(&self) -> BorrowedFd<'_> {
+        self.segment.fd()
+    }
+
+    /// The unit in which pages can be leased: the size of a page, as the kernel maps them.
+    pub fn grain(&self) -> u64 {
+        PAGE
     }
 
     /// Lets the background thread look ahead of what was allocated so far. Apart from

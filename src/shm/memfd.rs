@@ -3,12 +3,10 @@
 //! Invariant: the mapping covers exactly `len` bytes of the file for as long as the [`Segment`]
 //! lives, and the file can neither shrink nor grow (sealed), so no access inside it can fail with
 //! SIGBUS for want of a file. The kernel hands out zeroed pages on first touch. Left out: what the
-//! bytes mean (the allocator's business), and handing the file to other processes.
+//! bytes mean (the allocator's business), and the mappings of other processes (`attach`).
 
 use std::io;
-use std::os::fd::OwnedFd;
-#[cfg(test)]
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 
 use rustix::fs::{MemfdFlags, SealFlags};
@@ -82,7 +80,6 @@ impl Segment {
     }
 
     /// The file, for whoever maps it next.
-    #[cfg(test)]
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }

@@ -4,6 +4,7 @@
 //! memory. Left out: what objects are, and when they may be read (see `store`).
 
 mod arena;
+mod attach;
 mod copy;
 mod extents;
 mod memfd;
@@ -15,5 +16,10 @@ mod space;
 mod tally;
 
 pub use arena::{Arena, ArenaOptions, ArenaStats, Extent};
+#[allow(
+    unused_imports,
+    reason = "the served store and worker processes come next"
+)]
+pub use attach::{Attached, Lease};
 pub use copy::{copy_into, copy_into_cold};
 pub use prefault::Prefault;

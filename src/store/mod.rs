@@ -8,16 +8,17 @@ mod object;
 mod sizing;
 
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use crate::base::{Holder, Origin, StoreFull};
 use crate::shm::{Arena, ArenaOptions, ArenaStats, Prefault};
 
-pub use object::{Draft, Sealed};
+pub(crate) use object::{Draft, Sealed};
 
 /// What a store is opened with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct StoreOptions {
+pub(crate) struct StoreOptions {
     /// Bytes of shared memory; 30 % of the machine's (or the container's) memory if not given.
     pub capacity: Option<u64>,
     /// How much to fault in ahead of use.
@@ -27,7 +28,7 @@ pub struct StoreOptions {
 /// A handle of the store; clones are the same store. The memory is unmapped when the last handle
 /// and the last object are gone.
 #[derive(Clone)]
-pub struct Store {
+pub(crate) struct Store {
     arena: Arc<Arena>,
 }
 
@@ -53,6 +54,21 @@ impl Store {
     #[inline]
     pub fn create(&self, len: usize, origin: Origin) -> Result<Draft, StoreFull> {
         Draft::new(&self.arena, len, origin)
+    }
+
+    /// As [`create`](Self::create), on pages of its own: what another process may be lent to write.
+    pub fn create_on_pages(&self, len: usize, origin: Origin) -> Result<Draft, StoreFull> {
+        Draft::on_pages(&self.arena, len, origin)
+    }
+
+    /// The file of the store's memory, to be mapped by other processes.
+    pub fn file(&self) -> BorrowedFd<'_> {
+        self.arena.file()
+    }
+
+    /// The unit in which its pages can be lent: what begins at a multiple of it may be.
+    pub fn grain(&self) -> u64 {
+        self.arena.grain()
     }
 
     /// Counts of the store's memory. Microseconds.

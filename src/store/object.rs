@@ -76,17 +76,37 @@ impl Draft {
     #[inline]
     pub(super) fn new(arena: &Arc<Arena>, len: usize, origin: Origin) -> Result<Draft, StoreFull> {
         let (extent, cold_from) = arena.alloc_hinted(len, origin)?;
+        Ok(Draft::of(arena, extent, cold_from))
+    }
+
+    pub(super) fn on_pages(
+        arena: &Arc<Arena>,
+        len: usize,
+        origin: Origin,
+    ) -> Result<Draft, StoreFull> {
+        let (extent, cold_from) = arena.alloc_pages(len, origin)?;
+        Ok(Draft::of(arena, extent, cold_from))
+    }
+
+    #[inline]
+    fn of(arena: &Arc<Arena>, extent: Extent, cold_from: usize) -> Draft {
+        let len = extent.len as usize;
         let address = arena.address(extent);
         let memory = Memory {
             arena: arena.clone(),
             address,
             len,
         };
-        Ok(Draft {
+        Draft {
             memory,
             cold_from,
             fresh: cold_from < len,
-        })
+        }
+    }
+
+    /// Where it begins in the store's memory.
+    pub fn offset(&self) -> u64 {
+        self.memory.extent().offset
     }
 
     /// Copies `bytes` to position `pos` at memory speed; on several threads from 64 MiB on.
@@ -165,6 +185,11 @@ impl Sealed {
     #[inline]
     pub fn address(&self) -> *const u8 {
         self.memory.address.as_ptr()
+    }
+
+    /// Where it begins in the store's memory.
+    pub fn offset(&self) -> u64 {
+        self.memory.extent().offset
     }
 }
 

@@ -1,0 +1,286 @@
+//! A segment that another process owns, mapped here: all of it readable, only leased pages writable.
+//!
+//! The owner passes the file and says how long it is; what it says is checked against the file. A
+//! stray write of this process outside a lease faults here instead of spoiling what others read.
+//! Invariant: leases are whole grains and never overlap; a range is writable exactly while its
+//! [`Lease`] lives. Left out: which ranges hold what (the owner's books, known by messages only).
+
+use std::collections::BTreeMap;
+use std::io;
+use std::ops::{Deref, DerefMut};
+use std::os::fd::BorrowedFd;
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use rustix::fs::SealFlags;
+use rustix::mm::{MapFlags, MprotectFlags, ProtFlags};
+
+/// Another process's segment.
+pub struct Attached {
+    base: NonNull<u8>,
+    len: usize,
+    grain: usize,
+    /// Leased ranges: begin to end.
+    leases: Mutex<BTreeMap<usize, usize>>,
+}
+
+// SAFETY: the mapping belongs to this value alone and `base` is only an address; access goes through
+// `bytes` and leases, whose rules keep writers and readers apart.
+unsafe impl Send for Attached {}
+// SAFETY: as above.
+unsafe impl Sync for Attached {}
+
+impl Attached {
+    /// Maps `len` bytes of the owner's file for reading. `grain` is its unit of leasing: the size of
+    /// its pages. Touches nothing: microseconds. Fails when the file is shorter than `len`, could
+    /// become so, or when the kernel refuses.
+    pub fn map(file: BorrowedFd<'_>, len: u64, grain: u64) -> io::Result<Attached> {
+        let bad = |why: &str| io::Error::new(io::ErrorKind::InvalidData, why.to_owned());
+        if len == 0 || !grain.is_power_of_two() || grain < 4096 || !len.is_multiple_of(grain) {
+            return Err(bad("a segment is a whole number of pages"));
+        }
+        let stat = rustix::fs::fstat(file)?;
+        if u64::try_from(stat.st_size).unwrap_or(0) < len {
+            return Err(bad("the segment's file is shorter than its owner says"));
+        }
+        // Else the owner could cut it short later, and reading would end this process.
+        if !rustix::fs::fcntl_get_seals(file)?.contains(SealFlags::SHRINK) {
+            return Err(bad("the segment's file is not sealed against shrinking"));
+        }
+        let (len, grain) = (len as usize, grain as usize);
+        // SAFETY: a fresh mapping at an address of the kernel's choice replaces nothing.
+        let base = unsafe {
+            let flags = MapFlags::SHARED | MapFlags::NORESERVE;
+            rustix::mm::mmap(std::ptr::null_mut(), len, ProtFlags::READ, flags, file, 0)
+        }?;
+        Ok(Attached {
+            base: NonNull::new(base.cast()).ok_or(io::ErrorKind::OutOfMemory)?,
+            len,
+            grain,
+            leases: Mutex::default(),
+        })
+    }
+
+    /// Bytes mapped.
+    #[allow(clippy::len_without_is_empty, reason = "a segment is never empty")]
+    pub fn len(&self) -> u64 {
+        self.len as u64
+    }
+
+    /// The unit of leasing, in bytes.
+    pub fn grain(&self) -> u64 {
+        self.grain as u64
+    }
+
+    /// The bytes at `offset`, or `None` if they are not all inside.
+    ///
+    /// # Safety
+    /// They are a sealed object's, and its owner keeps it in place for as long as the result is used.
+    pub unsafe fn bytes(&self, offset: u64, len: u64) -> Option<&[u8]> {
+        let (begin, end) = self.range(offset, len)?;
+        // SAFETY: inside the mapping (checked), always initialised; the caller promises that nobody
+        // writes.
+        Some(unsafe { std::slice::from_raw_parts(self.base.as_ptr().add(begin), end - begin) })
+    }
+
+    /// Makes the pages from `offset` on writable, for the first `len` of their bytes, until the lease
+    /// is dropped. Two system calls. Fails if the range is not inside, does not begin at a grain, or
+    /// is leased already.
+    ///
+    /// # Safety
+    /// The segment's owner gave the whole grains of this range to this process alone, for as long as
+    /// the lease lives.
+    pub unsafe fn lease(self: &Arc<Self>, offset: u64, len: u64) -> io::Result<Lease> {
+        let bad = |why: &str| io::Error::new(io::ErrorKind::InvalidInput, why.to_owned());
+        let (begin, end) = self
+            .range(offset, len.max(1))
+            .filter(|(begin, _)| begin.is_multiple_of(self.grain))
+            .ok_or_else(|| bad("no such range of pages to lease"))?;
+        let end = end.next_multiple_of(self.grain); // inside: `len` of the segment is a multiple
+        {
+            let mut leases = self.leases.lock();
+            let before = leases.range(..end).next_back();
+            if before.is_some_and(|(_, leased_end)| *leased_end > begin) {
+                return Err(bad("part of this range is leased already"));
+            }
+            leases.insert(begin, end);
+        }
+        let lease = Lease {
+            attached: Arc::clone(self),
+            begin,
+            end,
+            len: len as usize,
+        };
+        lease.protect(MprotectFlags::READ | MprotectFlags::WRITE)?;
+        Ok(lease)
+    }
+
+    fn range(&self, offset: u64, len: u64) -> Option<(usize, usize)> {
+        let end = offset.checked_add(len).filter(|e| *e <= self.len as u64)?;
+        Some((offset as usize, end as usize))
+    }
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        // SAFETY: mapped by `map`; leases keep this value alive, and `bytes` borrows it.
+        let _ = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.len) };
+    }
+}
+
+/// Pages of another process's segment that are this process's to write.
+pub struct Lease {
+    attached: Arc<Attached>,
+    begin: usize,
+    end: usize,
+    len: usize,
+}
+
+impl Lease {
+    /// Where it begins in the segment.
+    pub fn offset(&self) -> u64 {
+        self.begin as u64
+    }
+
+    /// Faults the pages in for writing, all at once: cheaper than one by one when all will be
+    /// written. Best effort.
+    pub fn populate(&self) {
+        // SAFETY: the range is this lease's; populating changes no content.
+        let _ = unsafe {
+            let at = self.attached.base.as_ptr().add(self.begin);
+            let advice = rustix::mm::Advice::LinuxPopulateWrite;
+            rustix::mm::madvise(at.cast(), self.end - self.begin, advice)
+        };
+    }
+
+    fn protect(&self, how: MprotectFlags) -> io::Result<()> {
+        // SAFETY: whole pages inside the mapping, of this lease alone; no reference to them is alive
+        // but through the lease.
+        unsafe {
+            let at = self.attached.base.as_ptr().add(self.begin);
+            rustix::mm::mprotect(at.cast(), self.end - self.begin, how)?;
+        }
+        Ok(())
+    }
+}
+
+impl Deref for Lease {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: inside the mapping; the owner gave the range to this lease alone.
+        unsafe {
+            let at = self.attached.base.as_ptr().add(self.begin);
+            std::slice::from_raw_parts(at, self.len)
+        }
+    }
+}
+
+impl DerefMut for Lease {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as above, writable while the lease lives; the exclusive reference makes the access
+        // exclusive within this process.
+        unsafe {
+            let at = self.attached.base.as_ptr().add(self.begin);
+            std::slice::from_raw_parts_mut(at, self.len)
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        // If this fails the pages stay writable: less safe, not wrong.
+        let _ = self.protect(MprotectFlags::READ);
+        self.attached.leases.lock().remove(&self.begin);
+    }
+}
+
+#[cfg(all(test, not(miri)))]
+mod tests {
+    use super::super::memfd::Segment;
+    use super::*;
+
+    use std::os::fd::AsFd;
+
+    const PAGE: u64 = 4096;
+
+    fn attach(segment: &Segment) -> Arc<Attached> {
+        let len = segment.len() as u64;
+        Arc::new(Attached::map(segment.fd(), len, PAGE).unwrap())
+    }
+
+    #[test]
+    fn what_a_lease_wrote_the_owner_and_readers_see() {
+        let segment = Segment::create(1 << 20).unwrap();
+        let attached = attach(&segment);
+        // SAFETY: this test owns the segment and lends the page.
+        let mut lease = unsafe { attached.lease(2 * PAGE, 5) }.unwrap();
+        lease.populate();
+        lease.copy_from_slice(b"hello");
+        assert_eq!((lease.offset(), lease.len()), (2 * PAGE, 5));
+        drop(lease);
+        // SAFETY: nobody writes any more.
+        let seen = unsafe { attached.bytes(2 * PAGE, 5) }.unwrap();
+        assert_eq!(seen, b"hello");
+        // SAFETY: inside the owner's mapping.
+        let owners = unsafe { segment.base().add(2 * PAGE as usize).read() };
+        assert_eq!(owners, b'h');
+    }
+
+    #[test]
+    fn ranges_outside_or_taken_are_refused() {
+        let segment = Segment::create(1 << 16).unwrap();
+        let attached = attach(&segment);
+        // SAFETY: this test owns the segment.
+        let lease = |offset, len| unsafe { attached.lease(offset, len) };
+        let _held = lease(4 * PAGE, 2 * PAGE).unwrap();
+        for (offset, len) in [
+            (1, 8),                // not at a page
+            (16 * PAGE, 1),        // behind the end
+            (15 * PAGE, PAGE + 1), // over the end
+            (u64::MAX - 1, 8),     // wraps
+            (5 * PAGE, 1),         // in the middle of the one held
+            (3 * PAGE, PAGE + 1),  // reaches into it
+            (0, 16 * PAGE),        // around it
+        ] {
+            assert!(lease(offset, len).is_err(), "{offset} {len}");
+        }
+        assert!(lease(6 * PAGE, PAGE).is_ok());
+        // SAFETY: out of range ones are refused before anything is read.
+        unsafe {
+            assert!(attached.bytes(u64::MAX, 2).is_none());
+            assert!(attached.bytes(0, (1 << 16) + 1).is_none());
+            assert!(attached.bytes(1 << 16, 0).is_some());
+        }
+    }
+
+    #[test]
+    fn a_file_that_could_shrink_or_is_short_is_refused() {
+        let segment = Segment::create(1 << 16).unwrap();
+        assert!(Attached::map(segment.fd(), 1 << 17, PAGE).is_err());
+        assert!(Attached::map(segment.fd(), 100, PAGE).is_err());
+        let flags = rustix::fs::MemfdFlags::CLOEXEC | rustix::fs::MemfdFlags::ALLOW_SEALING;
+        let open = rustix::fs::memfd_create("test", flags).unwrap();
+        rustix::fs::ftruncate(&open, 1 << 16).unwrap();
+        assert!(Attached::map(open.as_fd(), 1 << 16, PAGE).is_err());
+    }
+
+    #[test]
+    fn writing_outside_a_lease_kills_only_the_writer() {
+        let segment = Segment::create(1 << 16).unwrap();
+        let attached = attach(&segment);
+        // SAFETY: the child only writes one byte and ends, whatever the threads of the test did.
+        unsafe {
+            let child = libc::fork();
+            if child == 0 {
+                attached.base.as_ptr().write_volatile(1);
+                libc::_exit(0);
+            }
+            let mut status = 0;
+            assert_eq!(libc::waitpid(child, &raw mut status, 0), child);
+            assert!(libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGSEGV);
+            assert_eq!(segment.base().read(), 0);
+        }
+    }
+}
