@@ -62,23 +62,27 @@ const THIRD_PARTY: &[ThirdParty] = &[
     },
     ThirdParty {
         name: "parking_lot",
-        rooms: &["shm", "exec", "api"],
+        rooms: &["shm", "store", "exec", "api"],
     },
     ThirdParty {
         name: "rkyv",
-        rooms: &["value", "exec", "api", ROOT],
+        rooms: &["value", "store", "exec", "api", ROOT],
     },
     ThirdParty {
         name: "rustix",
-        rooms: &["shm", "exec"],
+        rooms: &["shm", "store", "exec"],
     },
     ThirdParty {
         name: "thiserror",
-        rooms: &["value", "api"],
+        rooms: &["base", "value", "api"],
     },
     ThirdParty {
         name: "tokio",
         rooms: &["exec"],
+    },
+    ThirdParty {
+        name: "xxhash_rust",
+        rooms: &["store"],
     },
 ];
 
@@ -171,6 +175,10 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
         "looks at the call that runs on this thread, which its frame keeps alive",
     ),
     ("exec/waiter.rs", "links of a record's list of waiters"),
+    (
+        "store/client/memory.rs",
+        "reads what the server pinned, writes what it lent, and archives that were checked",
+    ),
     (
         "store/object.rs",
         "turns an extent of the arena into slices",

@@ -7,7 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{BadAmount, Failure, Infeasible, StoreFull, WorkerDeath};
+use super::{BadAmount, Failure, Infeasible, StoreError, StoreFull, WorkerDeath};
 
 /// The result of a Mobula call.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -131,6 +131,8 @@ pub enum Error {
         /// What is wrong with it and what to give instead.
         why: String,
     },
+    /// A store that another process serves said no, or is gone.
+    Store(Arc<StoreError>),
     /// The operating system refused something.
     Os {
         /// What was tried.
@@ -214,6 +216,7 @@ impl fmt::Display for Error {
             }
             Error::ShutDown => f.write_str("mobula was shut down before the call finished"),
             Error::Config { setting, why } => write!(f, "Config::{setting}: {why}"),
+            Error::Store(e) => e.fmt(f),
             Error::Os { what, source } => write!(f, "{what}: {source}"),
         }
     }
@@ -232,6 +235,7 @@ impl std::error::Error for Error {
             Error::StoreFull(e) => Some(&**e),
             Error::Infeasible(e) => Some(&**e),
             Error::BadAmount { why, .. } => Some(why),
+            Error::Store(e) => Some(&**e),
             Error::Os { source, .. } => Some(&**source),
             _ => None,
         }
@@ -241,6 +245,12 @@ impl std::error::Error for Error {
 impl From<StoreFull> for Error {
     fn from(e: StoreFull) -> Error {
         Error::StoreFull(Arc::new(e))
+    }
+}
+
+impl From<StoreError> for Error {
+    fn from(e: StoreError) -> Error {
+        Error::Store(Arc::new(e))
     }
 }
 

@@ -9,6 +9,7 @@ mod copy;
 mod extents;
 mod memfd;
 mod owners;
+mod peer;
 mod prefault;
 mod shards;
 mod slabs;
@@ -16,10 +17,7 @@ mod space;
 mod tally;
 
 pub use arena::{Arena, ArenaOptions, ArenaStats, Extent};
-#[allow(
-    unused_imports,
-    reason = "the served store and worker processes come next"
-)]
 pub use attach::{Attached, Lease};
 pub use copy::{copy_into, copy_into_cold};
+pub use peer::{Peer, peer, peer_process};
 pub use prefault::Prefault;

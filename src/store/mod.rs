@@ -4,8 +4,12 @@
 //! is [`Sealed`]; the arena gets them back exactly once. Left out: reference counts of the
 //! cluster, spilling, other processes.
 
+mod client;
 mod object;
+mod proto;
+mod serve;
 mod sizing;
+mod socket;
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -14,7 +18,13 @@ use std::sync::Arc;
 use crate::base::{Holder, Origin, StoreFull};
 use crate::shm::{Arena, ArenaOptions, ArenaStats, Prefault};
 
+pub use crate::base::{BadObjectId, ObjectId, ObjectState, StoreError};
+pub use client::{
+    Client, Event, Object, ObjectInfo, StoreView, Subscription, Writing, content_hash,
+};
 pub(crate) use object::{Draft, Sealed};
+pub use proto::ServedStats;
+pub use serve::{Server, ServerOptions};
 
 /// What a store is opened with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
