@@ -41,6 +41,10 @@ const LEVELS: &[(&str, u32)] = &[
 /// Where each crate from outside enters. `ROOT` is lib.rs.
 const THIRD_PARTY: &[ThirdParty] = &[
     ThirdParty {
+        name: "clap",
+        rooms: &["bin"],
+    },
+    ThirdParty {
         name: "crossbeam_deque",
         rooms: &["exec"],
     },
@@ -71,6 +75,10 @@ const THIRD_PARTY: &[ThirdParty] = &[
     ThirdParty {
         name: "rustix",
         rooms: &["shm", "store", "exec"],
+    },
+    ThirdParty {
+        name: "signal_hook",
+        rooms: &["bin"],
     },
     ThirdParty {
         name: "thiserror",

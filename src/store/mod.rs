@@ -25,6 +25,7 @@ pub use client::{
 pub(crate) use object::{Draft, Sealed};
 pub use proto::ServedStats;
 pub use serve::{Server, ServerOptions};
+pub use sizing::default_capacity;
 
 /// What a store is opened with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,7 +49,7 @@ impl Store {
     pub fn open(options: StoreOptions) -> io::Result<Store> {
         let capacity = match options.capacity {
             Some(capacity) => capacity,
-            None => sizing::default_capacity()?,
+            None => sizing::default_capacity(sizing::DEFAULT_PERCENT)?,
         };
         let arena = Arena::create(ArenaOptions {
             capacity,

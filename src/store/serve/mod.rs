@@ -45,6 +45,16 @@ impl ServerOptions {
         self
     }
 
+    /// Raises this process's limit of open files as far as it may: each client takes two.
+    pub fn many_clients(self) -> ServerOptions {
+        use rustix::process::{Resource, getrlimit, setrlimit};
+        let mut limit = getrlimit(Resource::Nofile);
+        limit.current = limit.maximum;
+        // Refused, there are fewer clients, and the next is told so.
+        let _ = setrlimit(Resource::Nofile, limit);
+        self
+    }
+
     /// Starts to serve at `socket`, by one thread. Milliseconds; the memory is touched only as it is
     /// used.
     ///
