@@ -141,6 +141,24 @@ impl Running {
         }
     }
 
+    /// Kills it; fails with its output if it had ended by itself, which is how a child fails.
+    pub fn kill_unless_failed(&mut self) {
+        let Some(mut child) = self.0.take() else {
+            return;
+        };
+        if let Some(ended) = child.try_wait().unwrap() {
+            panic!("the child ended by itself: {ended}\n{}", said(&mut child));
+        }
+        child.kill().unwrap();
+        let ended = child.wait().unwrap();
+        let killed = std::os::unix::process::ExitStatusExt::signal(&ended) == Some(9);
+        assert!(
+            killed,
+            "the child ended by itself: {ended}\n{}",
+            said(&mut child)
+        );
+    }
+
     /// Waits for its end, and fails with its output if it failed.
     pub fn succeeds(mut self) {
         let mut child = self.0.take().unwrap();
@@ -169,6 +187,16 @@ impl Drop for Running {
             let _ = child.wait();
         }
     }
+}
+
+/// What a child that ended has printed.
+fn said(child: &mut Child) -> String {
+    let mut said = String::new();
+    if let (Some(out), Some(err)) = (&mut child.stdout, &mut child.stderr) {
+        out.read_to_string(&mut said).unwrap();
+        err.read_to_string(&mut said).unwrap();
+    }
+    said
 }
 
 /// Looks again and again until there is something, for [`LONG`] at most.
