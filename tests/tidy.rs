@@ -36,6 +36,7 @@ const LEVELS: &[(&str, u32)] = &[
     ("api", 6),
     ("rl", 7),
     ("bin", 7),
+    ("capi", 7),
 ];
 
 /// Where each crate from outside enters. `ROOT` is lib.rs.
@@ -99,6 +100,10 @@ const UNSAFE_ROOMS: &[&str] = &["shm", "value"];
 
 /// Other files under `src/` that may have `unsafe`, and why they need it.
 const UNSAFE_FILES: &[(&str, &str)] = &[
+    (
+        "capi/mod.rs",
+        "pointers from other languages, and names that they can find",
+    ),
     (
         "exec/actor/life.rs",
         "makes, hands over and drops states whose types only the entry knows",
