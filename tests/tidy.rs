@@ -87,7 +87,7 @@ const THIRD_PARTY: &[ThirdParty] = &[
     },
     ThirdParty {
         name: "tokio",
-        rooms: &["exec"],
+        rooms: &["store", "exec"],
     },
     ThirdParty {
         name: "xxhash_rust",

@@ -19,6 +19,8 @@ use crate::base::{Holder, Origin, StoreFull};
 use crate::shm::{Arena, ArenaOptions, ArenaStats, Prefault};
 
 pub use crate::base::{BadObjectId, ObjectId, ObjectState, StoreError};
+#[cfg(feature = "async")]
+pub use client::{AsyncClient, AsyncSubscription, AsyncWriting};
 pub use client::{
     Client, Event, Object, ObjectInfo, StoreView, Subscription, Writing, content_hash,
 };
