@@ -133,11 +133,12 @@ impl Running {
         self.0.as_ref().unwrap().id()
     }
 
-    /// Kills it at once and waits until it is dead.
-    pub fn kill(&mut self) {
-        if let Some(child) = &mut self.0 {
-            child.kill().unwrap();
-            child.wait().unwrap();
+    /// Fails with its output if it has ended.
+    pub fn still_runs(&mut self) {
+        if let Some(child) = &mut self.0
+            && let Some(ended) = child.try_wait().unwrap()
+        {
+            panic!("the child ended by itself: {ended}\n{}", said(child));
         }
     }
 
