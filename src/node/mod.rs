@@ -35,6 +35,7 @@ impl Node {
         let options = StoreOptions {
             capacity: config.store_bytes,
             prefault,
+            huge_pages: config.huge_pages,
         };
         let store = Store::open(options).map_err(|e| Error::Os {
             what: "creating the shared-memory arena",

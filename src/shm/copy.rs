@@ -39,22 +39,35 @@ pub fn copy_into(dst: &mut [u8], src: &[u8]) {
     }
 }
 
-/// As [`copy_into`], for a destination whose pages were never touched: faster there, slower
-/// elsewhere. Starts threads from 8 MiB on.
+/// As [`copy_into`], for a destination whose pages, of so many bytes, were never touched: faster
+/// there, slower elsewhere. Starts threads from 8 MiB on.
 ///
 /// # Panics
 /// If the lengths differ.
-pub fn copy_into_cold(dst: &mut [u8], src: &[u8]) {
+pub fn copy_into_cold(dst: &mut [u8], src: &[u8], page: u64) {
     assert_eq!(dst.len(), src.len(), "copy_into needs equal lengths");
     let helpers = if src.len() < SPLIT_COLD_FROM {
         0
     } else {
         threads() - 1
     };
-    // The pages that were just zeroed lie in the cache: plain stores find them there.
-    share(dst, src, COLD_PIECE, helpers, |dst, src| {
+    let page = page as usize;
+    if page <= COLD_PIECE {
+        // The pages that were just zeroed lie in the cache: plain stores find them there.
+        return share(dst, src, COLD_PIECE, helpers, |dst, src| {
+            populate(dst);
+            dst.copy_from_slice(src);
+        });
+    }
+    // A huge page is zeroed whole by whoever touches it first, so each is one thread's. It fills
+    // the second-level cache by itself, so there is nothing to be found there.
+    let head = dst.as_ptr().align_offset(page).min(dst.len());
+    let (head_dst, dst) = dst.split_at_mut(head);
+    let (head_src, src) = src.split_at(head);
+    head_dst.copy_from_slice(head_src);
+    share(dst, src, page, helpers, |dst, src| {
         populate(dst);
-        dst.copy_from_slice(src);
+        stream(dst, src);
     });
 }
 
@@ -262,16 +275,20 @@ mod tests {
     #[cfg(not(miri))]
     #[test]
     fn cold_copies_arrive_whole() {
-        for (len, skew) in [
+        let cases = [
             (0, 0),
             (100, 0),
             (5000, 7),
             (3 << 20, 64),
             (SPLIT_COLD_FROM + 77, 1),
-        ] {
+        ];
+        for (page, (len, skew)) in [PAGE, 2 << 20]
+            .into_iter()
+            .flat_map(|p| cases.map(|c| (p, c)))
+        {
             let src = pattern(len, 4);
             let mut dst = vec![9; len + skew + 1];
-            copy_into_cold(&mut dst[skew..skew + len], &src);
+            copy_into_cold(&mut dst[skew..skew + len], &src, page);
             assert!(dst[skew..skew + len] == src, "{len}");
             assert!(
                 dst[..skew]

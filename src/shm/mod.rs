@@ -7,8 +7,11 @@ mod arena;
 mod attach;
 mod copy;
 mod extents;
+mod groups;
 mod memfd;
+mod numa;
 mod owners;
+mod pages;
 mod prefault;
 mod shards;
 mod slabs;
@@ -22,4 +25,6 @@ pub use arena::{Arena, ArenaOptions, ArenaStats, Extent};
 )]
 pub use attach::{Attached, Lease};
 pub use copy::{copy_into, copy_into_cold};
+pub use groups::lowest_limit;
+pub use pages::{HugePages, PageKind, StorePages};
 pub use prefault::Prefault;

@@ -12,7 +12,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use crate::base::{Holder, Origin, StoreFull};
-use crate::shm::{Arena, ArenaOptions, ArenaStats, Prefault};
+use crate::shm::{Arena, ArenaOptions, ArenaStats, HugePages, Prefault, StorePages};
 
 pub(crate) use object::{Draft, Sealed};
 
@@ -23,6 +23,8 @@ pub(crate) struct StoreOptions {
     pub capacity: Option<u64>,
     /// How much to fault in ahead of use.
     pub prefault: Prefault,
+    /// Which pages to ask for.
+    pub huge_pages: HugePages,
 }
 
 /// A handle of the store; clones are the same store. The memory is unmapped when the last handle
@@ -42,6 +44,7 @@ impl Store {
         };
         let arena = Arena::create(ArenaOptions {
             capacity,
+            huge_pages: options.huge_pages,
             prefault: options.prefault,
         })?;
         Ok(Store {
@@ -69,6 +72,11 @@ impl Store {
     /// The unit in which its pages can be lent: what begins at a multiple of it may be.
     pub fn grain(&self) -> u64 {
         self.arena.grain()
+    }
+
+    /// What its pages are, and why.
+    pub fn pages(&self) -> &StorePages {
+        self.arena.pages()
     }
 
     /// Counts of the store's memory. Microseconds.

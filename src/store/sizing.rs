@@ -6,6 +6,8 @@
 
 use std::io;
 
+use crate::shm::lowest_limit;
+
 /// The share of memory, in percent.
 const PERCENT: u64 = 30;
 
@@ -27,46 +29,9 @@ fn mem_total(meminfo: &str) -> Option<u64> {
         .checked_mul(1024)
 }
 
-/// The lowest limit of this process's control group and those around it.
+/// The lowest memory limit of this process's control groups.
 fn group_limit() -> Option<u64> {
-    let groups = std::fs::read_to_string("/proc/self/cgroup").ok()?;
-    let limits = limit_files(&groups).into_iter().filter_map(|path| {
-        // "max" (no limit) does not parse, and neither counts.
-        std::fs::read_to_string(path)
-            .ok()?
-            .trim()
-            .parse::<u64>()
-            .ok()
-    });
-    limits.min()
-}
-
-/// Where the limits of these groups (the text of /proc/self/cgroup) would stand: version 2 and the
-/// memory controller of version 1, each with all its ancestors.
-fn limit_files(groups: &str) -> Vec<String> {
-    let mut files = Vec::new();
-    for line in groups.lines() {
-        let mut fields = line.splitn(3, ':').skip(1);
-        let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else {
-            continue;
-        };
-        let (root, file) = match controllers {
-            "" => ("/sys/fs/cgroup", "memory.max"),
-            c if c.split(',').any(|c| c == "memory") => {
-                ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")
-            }
-            _ => continue,
-        };
-        let mut path = path.trim_end_matches('/');
-        loop {
-            files.push(format!("{root}{path}/{file}"));
-            let Some((parent, _)) = path.rsplit_once('/') else {
-                break;
-            };
-            path = parent;
-        }
-    }
-    files
+    lowest_limit("memory", "memory.max", "memory.limit_in_bytes")
 }
 
 #[cfg(test)]
@@ -81,26 +46,6 @@ mod tests {
         );
         assert_eq!(mem_total("MemFree: 1 kB\n"), None);
         assert_eq!(mem_total("MemTotal: lots\n"), None);
-    }
-
-    #[test]
-    fn finds_limits_of_both_versions() {
-        assert_eq!(
-            limit_files("0::/a/b\n"),
-            [
-                "/sys/fs/cgroup/a/b/memory.max",
-                "/sys/fs/cgroup/a/memory.max",
-                "/sys/fs/cgroup/memory.max"
-            ]
-        );
-        assert_eq!(
-            limit_files("3:cpuset:/\n8:memory,x:/j\n"),
-            [
-                "/sys/fs/cgroup/memory/j/memory.limit_in_bytes",
-                "/sys/fs/cgroup/memory/memory.limit_in_bytes"
-            ]
-        );
-        assert!(limit_files("nonsense\n").is_empty());
     }
 
     #[cfg(not(miri))]
