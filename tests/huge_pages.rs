@@ -16,15 +16,15 @@ const HUGE: u64 = 2 << 20;
 /// change the pool meanwhile.
 struct Reserved(u64);
 
-fn reserved() -> Option<u64> {
-    fs::read_to_string(POOL).ok()?.trim().parse().ok()
+fn number(file: &str) -> Option<u64> {
+    fs::read_to_string(file).ok()?.trim().parse().ok()
 }
 
 impl Reserved {
     fn some(pages: u64) -> Result<Reserved, String> {
-        let before = reserved().ok_or("the kernel has no pool of 2 MiB pages")?;
+        let before = number(POOL).ok_or("the kernel has no pool of 2 MiB pages")?;
         fs::write(POOL, (before + pages).to_string()).map_err(|e| format!("{POOL}: {e}"))?;
-        let added = reserved().unwrap_or(before).saturating_sub(before);
+        let added = number(POOL).unwrap_or(before).saturating_sub(before);
         let guard = Reserved(added);
         if added < pages {
             return Err(format!("only {added} of {pages} pages could be reserved"));
@@ -35,7 +35,7 @@ impl Reserved {
 
 impl Drop for Reserved {
     fn drop(&mut self) {
-        let left = reserved().unwrap_or(0).saturating_sub(self.0);
+        let left = number(POOL).unwrap_or(0).saturating_sub(self.0);
         let _ = fs::write(POOL, left.to_string());
     }
 }
@@ -103,8 +103,20 @@ fn the_store_says_what_pages_it_got_and_holds_in_them() {
     assert_eq!(mobula.store().page_size, 4096);
     drop(mobula);
 
-    let refused = config(1 << 46, HugePages::Require).init().unwrap_err();
-    assert!(refused.to_string().contains("2 MiB pages"), "{refused}");
+    // More than there is: of memory, and of reserved pages.
+    let refused = config(1 << 46, true).init().unwrap_err().to_string();
+    assert!(refused.contains("object_store_memory"), "{refused}");
+    assert!(refused.contains("67108864 MiB, but"), "{refused}");
+    match number("/proc/sys/vm/nr_overcommit_hugepages") {
+        Some(0) | None => {
+            let beyond = (number(POOL).unwrap_or(0) + 1) * HUGE;
+            let refused = config(beyond, HugePages::Require).init();
+            let refused = refused.unwrap_err().to_string();
+            assert!(refused.contains("Config::huge_pages"), "{refused}");
+            assert!(refused.contains("2 MiB pages"), "{refused}");
+        }
+        Some(n) => eprintln!("skipped: a refusal: the kernel would find {n} more pages"),
+    }
 
     match Reserved::some(16) {
         Err(why) => eprintln!("skipped: reserved pages: {why}"),

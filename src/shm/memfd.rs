@@ -51,7 +51,7 @@ impl Segment {
 
     /// As [`create`](Self::create), in the best pages that are wanted and to be had; with reserved
     /// ones `len` is rounded up to whole ones. Takes reserved pages from the kernel's pool at once,
-    /// all or none. Fails in addition if `wanted` requires what the machine does not grant.
+    /// all or none. Fails with `Unsupported` if `wanted` requires what the machine does not grant.
     pub fn create_with(len: usize, wanted: HugePages) -> io::Result<Segment> {
         let mut reasons = Vec::new();
         if wanted == HugePages::Off {
@@ -62,7 +62,9 @@ impl Segment {
             if matches!(wanted, HugePages::On | HugePages::Require) {
                 match Segment::reserved(len) {
                     Ok(segment) => return Ok(segment),
-                    Err(why) if wanted == HugePages::Require => return Err(io::Error::other(why)),
+                    Err(why) if wanted == HugePages::Require => {
+                        return Err(io::Error::new(io::ErrorKind::Unsupported, why));
+                    }
                     Err(why) => reasons.push(why),
                 }
             }

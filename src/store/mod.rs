@@ -12,7 +12,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use crate::base::{Holder, Origin, StoreFull};
-use crate::shm::{Arena, ArenaOptions, ArenaStats, HugePages, Prefault, StorePages};
+use crate::shm::{Arena, ArenaOptions, ArenaStats, HugePages, PageKind, Prefault, StorePages};
 
 pub(crate) use object::{Draft, Sealed};
 
@@ -35,18 +35,29 @@ pub(crate) struct Store {
 }
 
 impl Store {
-    /// Maps the store's memory without touching it: well under a millisecond. Fails if the capacity
-    /// is 0 or the kernel refuses the mapping.
+    /// Maps the store's memory without touching it: well under a millisecond. Fails with
+    /// `InvalidInput` if the capacity is 0 or more than there could ever be, with `Unsupported` if
+    /// pages are required that are not to be had, or as the kernel does.
     pub fn open(options: StoreOptions) -> io::Result<Store> {
         let capacity = match options.capacity {
             Some(capacity) => capacity,
             None => sizing::default_capacity()?,
         };
+        let too_much = |why| io::Error::new(io::ErrorKind::InvalidInput, why);
+        if let Some(why) = sizing::more_than_the_machine_has(capacity) {
+            return Err(too_much(why));
+        }
         let arena = Arena::create(ArenaOptions {
             capacity,
             huge_pages: options.huge_pages,
             prefault: options.prefault,
         })?;
+        // Reserved pages are there. Others come as they are written, if there are any left.
+        if arena.pages().kind != PageKind::Reserved
+            && let Some(why) = sizing::more_than_is_allowed(arena.capacity())
+        {
+            return Err(too_much(why));
+        }
         Ok(Store {
             arena: Arc::new(arena),
         })
