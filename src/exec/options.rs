@@ -56,6 +56,10 @@ pub struct Extra {
     pub priority: i32,
     /// Further attempts after a panic.
     pub panic_retries: u32,
+    /// Further attempts after the death of its worker process.
+    pub crash_retries: u32,
+    /// It runs in a worker process.
+    pub isolate: bool,
     /// Attempts begun so far.
     pub attempts: AtomicU32,
     /// The GPUs it was given.
@@ -109,14 +113,17 @@ pub fn task_extra(options: &Options, defaults: &Defaults) -> Result<Option<Box<E
         .or(defaults.max_retries)
         .unwrap_or(DEFAULT_RETRIES);
     let panic_retries = if retry_panics { retries } else { 0 };
+    let isolate = options.isolate.or(defaults.isolate).unwrap_or(false);
     let common = demand == Demand::ONE_CPU && priority == 0;
-    if common && panic_retries == 0 {
+    if common && panic_retries == 0 && !isolate {
         return Ok(None);
     }
     Ok(Some(Box::new(Extra {
         demand: (!common).then_some(demand),
         priority,
         panic_retries,
+        crash_retries: retries,
+        isolate,
         attempts: AtomicU32::new(0),
         gpus: std::sync::OnceLock::new(),
     })))
