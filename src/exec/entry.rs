@@ -96,7 +96,9 @@ impl FnEntry {
                 && defaults.num_gpus.is_none()
                 && defaults.resources.is_empty()
                 && defaults.priority.is_none()
-                && defaults.retry_panics.is_none(),
+                && defaults.retry_panics.is_none()
+                && defaults.isolate.is_none()
+                && defaults.memory.is_none(),
             result_size: if size <= super::INLINE_MAX { size } else { 0 },
             output: std::any::type_name::<O>,
             run,
