@@ -116,6 +116,20 @@ pub struct Extra {
 }
 
 impl Extra {
+    /// What an actor's constructor carries that needs resources.
+    pub fn of_actor(demand: Demand) -> Extra {
+        Extra {
+            demand: Some(demand),
+            priority: 0,
+            panic_retries: 0,
+            crash_retries: 0,
+            isolate: false,
+            memory: None,
+            attempts: AtomicU32::new(0),
+            gpus: std::sync::OnceLock::new(),
+        }
+    }
+
     /// One more attempt; its number, from 1.
     pub fn begin_attempt(&self) -> u32 {
         self.attempts.fetch_add(1, Ordering::Relaxed) + 1

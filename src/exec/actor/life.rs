@@ -162,18 +162,7 @@ pub fn create(
         caller: local.caller(),
         id,
         target: waits.then(|| actor.clone()),
-        extra: (demand != Demand::NONE).then(|| {
-            Box::new(Extra {
-                demand: Some(demand),
-                priority: 0,
-                panic_retries: 0,
-                crash_retries: 0,
-                isolate: false,
-                memory: None,
-                attempts: AtomicU32::new(0),
-                gpus: OnceLock::new(),
-            })
-        }),
+        extra: (demand != Demand::NONE).then(|| Box::new(Extra::of_actor(demand))),
         caps: None,
     };
     let (init, _) = writer.finish(blank, 0);
