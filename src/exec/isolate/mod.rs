@@ -1,0 +1,5 @@
+//! Worker processes.
+
+mod lines;
+mod output;
+mod sink;
