@@ -20,7 +20,7 @@ pub mod entry;
 mod executor;
 #[cfg(feature = "async")]
 mod futures;
-mod isolate;
+pub mod isolate;
 pub mod local;
 #[cfg(all(test, loom))]
 mod loom_tests;
