@@ -453,7 +453,11 @@ impl Record {
     ///
     /// # Safety
     /// The caller holds the claim and does not drop the arguments while it uses what this gives.
-    pub(super) unsafe fn argument(&self, local: &Local, index: usize) -> Result<Argument<'_>, Error> {
+    pub(super) unsafe fn argument(
+        &self,
+        local: &Local,
+        index: usize,
+    ) -> Result<Argument<'_>, Error> {
         // SAFETY: the caller's promise; slots own what they point to.
         unsafe {
             let slot = self.slots()[index];

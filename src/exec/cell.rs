@@ -295,7 +295,11 @@ pub fn with_foreign_value(mut blank: Blank, bytes: &'static [u8]) -> RawRef {
     // SAFETY: as in `with_args`; the body has room and alignment for a slice.
     unsafe {
         write_header(block, blank, payload);
-        block.as_ptr().add(BODY).cast::<&'static [u8]>().write(bytes);
+        block
+            .as_ptr()
+            .add(BODY)
+            .cast::<&'static [u8]>()
+            .write(bytes);
     }
     RawRef(block.cast())
 }

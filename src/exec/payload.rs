@@ -272,10 +272,7 @@ impl Record {
     pub unsafe fn set_foreign(&self, bytes: &'static [u8], caps: Option<Box<[Cap]>>) {
         // SAFETY: the claim; every record has at least 32 bytes of payload.
         unsafe {
-            self.base()
-                .add(BODY)
-                .cast::<&'static [u8]>()
-                .write(bytes);
+            self.base().add(BODY).cast::<&'static [u8]>().write(bytes);
             *self.payload.tag.get() = Tag::Foreign;
             *self.payload.caps.get() = caps.map(Box::new);
         }

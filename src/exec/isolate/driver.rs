@@ -92,7 +92,11 @@ fn converse(
     let mut draft: Option<Draft> = None;
     let mut refused: Option<Error> = None;
     loop {
-        if lane.receiver.wait(Duration::from_micros(20), || worker.dead()) == Waited::Gone {
+        if lane
+            .receiver
+            .wait(Duration::from_micros(20), || worker.dead())
+            == Waited::Gone
+        {
             return Ok(None);
         }
         let what = lane.receiver.take(&mut lane.frame)?;
@@ -151,17 +155,21 @@ fn converse(
 
 /// Sends the call.
 fn send(local: &Local, record: &RawRef, lane: &mut Lane) -> Result<(), Error> {
-    let number = table().number(record.entry).ok_or_else(|| cannot("it is not registered"))?;
+    let number = table()
+        .number(record.entry)
+        .ok_or_else(|| cannot("it is not registered"))?;
     let out = &mut lane.out;
     out.0.clear();
     out.u32(number);
-    let unwanted = record.is_unique()
-        && !std::ptr::eq(local.wanted.get(), std::ptr::from_ref(&**record));
+    let unwanted =
+        record.is_unique() && !std::ptr::eq(local.wanted.get(), std::ptr::from_ref(&**record));
     out.u32(u32::from(!unwanted));
     // SAFETY: claimed; the arguments stay until the call has ended.
     unsafe {
         if !record.caps().is_empty() {
-            return Err(cannot("references inside its arguments cannot be sent to a worker process"));
+            return Err(cannot(
+                "references inside its arguments cannot be sent to a worker process",
+            ));
         }
         let slots = record.slots();
         let end = record.args_end();
@@ -173,7 +181,9 @@ fn send(local: &Local, record: &RawRef, lane: &mut Lane) -> Result<(), Error> {
                 super::super::call::Argument::Inline(end) => Place::Inline { end },
                 super::super::call::Argument::Object(object) => {
                     if !object.caps().is_empty() {
-                        return Err(cannot("references inside its arguments cannot be sent to a worker process"));
+                        return Err(cannot(
+                            "references inside its arguments cannot be sent to a worker process",
+                        ));
                     }
                     match object.stored() {
                         Some(sealed) => Place::Arena {
@@ -183,7 +193,9 @@ fn send(local: &Local, record: &RawRef, lane: &mut Lane) -> Result<(), Error> {
                         None => {
                             let archive = object.archive();
                             tails.push(archive);
-                            Place::Tail { len: archive.len() as u32 }
+                            Place::Tail {
+                                len: archive.len() as u32,
+                            }
                         }
                     }
                 }
@@ -194,7 +206,9 @@ fn send(local: &Local, record: &RawRef, lane: &mut Lane) -> Result<(), Error> {
         out.0.extend_from_slice(inline);
         tails.iter().for_each(|t| out.0.extend_from_slice(t));
     }
-    lane.sender.send(frame::CALL, &[&out.0]).map_err(|Full| cannot("its arguments are too many for one message"))
+    lane.sender
+        .send(frame::CALL, &[&out.0])
+        .map_err(|Full| cannot("its arguments are too many for one message"))
 }
 
 fn cannot(why: &str) -> Error {

@@ -46,7 +46,9 @@ pub fn write(error: &CallError, w: &mut Writer) {
             let sources = &f.sources[..f.sources.len().min(MAX_SOURCES)];
             w.u32(sources.len() as u32);
             // All of them together stay below what one frame takes.
-            sources.iter().for_each(|s| w.text(&cut(s)[..cut(s).len().min(1 << 10)]));
+            sources
+                .iter()
+                .for_each(|s| w.text(&cut(s)[..cut(s).len().min(1 << 10)]));
         }
         CallError::Runtime(Error::Cancelled { .. }) => w.u32(CANCELLED),
         CallError::Runtime(Error::Encode { value, why }) => {

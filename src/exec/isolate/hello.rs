@@ -12,6 +12,7 @@ use rustix::net::{
 };
 
 use super::frame::{Reader, Writer};
+use crate::base::Error;
 
 /// Set in a worker's environment until it has taken over.
 pub const VARIABLE: &str = "MOBULA_WORKER";
@@ -19,6 +20,27 @@ pub const VARIABLE: &str = "MOBULA_WORKER";
 const MAGIC: u32 = 0x4d6f_6257;
 /// Of all that driver and worker say to each other. They are one executable, unless it was replaced meanwhile.
 const VERSION: u32 = 1;
+
+/// Refuses to be a node in a process that was started to be a worker and has not become one: it would start workers that
+/// start workers.
+pub fn check_start() -> Result<(), Error> {
+    if super::in_worker() {
+        return Err(Error::Config {
+            setting: "init",
+            why: "this is a worker process of a node: the node is the driver's".to_owned(),
+        });
+    }
+    if std::env::var_os(VARIABLE).is_some() {
+        return Err(Error::Config {
+            setting: "init",
+            why: format!(
+                "{VARIABLE} is set in the environment, which is only for worker processes: unset it; if nobody set it, \
+                 this program was linked without the constructor that begins a worker"
+            ),
+        });
+    }
+    Ok(())
+}
 
 /// What a worker must know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -22,5 +22,6 @@ mod sink;
 mod table;
 mod takeover;
 
+pub use hello::check_start;
 pub use pool::Workers;
 pub use serve::{in_worker, keep_large, lend, written};

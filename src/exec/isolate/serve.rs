@@ -18,7 +18,9 @@ use super::frame::{self, Place, Reader, Writer};
 use super::hello::{self, Welcome};
 use super::table::table;
 use crate::base::{Capacity, Error};
-use crate::shm::{Aligned, Attached, Lanes, Lease, Lied, MAX_FRAME, Prefault, Receiver, Sender, Waited};
+use crate::shm::{
+    Aligned, Attached, Lanes, Lease, Lied, MAX_FRAME, Prefault, Receiver, Sender, Waited,
+};
 use crate::store::{Store, StoreOptions};
 use crate::value::Cap;
 
@@ -96,7 +98,12 @@ pub fn serve(setup: Setup) {
         .and_then(|arena| Ok((arena, Lanes::attach(lanes, welcome.lanes as usize)?)));
     let (arena, lanes) = match mapped {
         Ok(both) => both,
-        Err(e) => return refuse(socket.as_fd(), &format!("cannot map the node's memory: {e}")),
+        Err(e) => {
+            return refuse(
+                socket.as_fd(),
+                &format!("cannot map the node's memory: {e}"),
+            );
+        }
     };
     let worker = WORKER.get_or_init(|| Worker {
         arena: Arc::new(arena),
@@ -132,9 +139,7 @@ fn watch(worker: &'static Worker) {
                 let lane = usize::from(byte[0]);
                 let _ = std::thread::Builder::new()
                     .name(format!("mobula-lane-{lane}"))
-                    .spawn(move || {
-                        local::with(|local| serve_lane(worker, lane, local))
-                    });
+                    .spawn(move || local::with(|local| serve_lane(worker, lane, local)));
             }
             Err(rustix::io::Errno::INTR) => {}
             _ => std::process::exit(0),
@@ -249,7 +254,12 @@ pub unsafe fn keep_large(
 const MAX_INLINE: usize = 64 << 10;
 
 /// Runs one call and answers.
-fn call(worker: &'static Worker, local: &Local, bytes: &[u8], out: &mut Writer) -> Result<(), Lied> {
+fn call(
+    worker: &'static Worker,
+    local: &Local,
+    bytes: &[u8],
+    out: &mut Writer,
+) -> Result<(), Lied> {
     let mut r = Reader(bytes);
     let number = r.u32()?;
     let wanted = r.u32()? != 0;
@@ -362,7 +372,15 @@ fn read_record(
         caps: None,
     };
     // SAFETY: `count` slots were written at the beginning, and what they own goes to the record.
-    Ok(unsafe { cell::with_args(blank, count, &payload, end, entry.result_size.max(INLINE_MAX)) })
+    Ok(unsafe {
+        cell::with_args(
+            blank,
+            count,
+            &payload,
+            end,
+            entry.result_size.max(INLINE_MAX),
+        )
+    })
 }
 
 /// More arguments than a remote function can have.
