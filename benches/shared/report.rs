@@ -26,8 +26,8 @@ pub struct Row {
 /// What else stands beside a row.
 #[derive(Default)]
 pub struct Beside {
-    /// Further limits, by name.
-    pub limits: Vec<(&'static str, f64)>,
+    /// Further limits, by name, with their samples.
+    pub limits: Vec<(&'static str, Vec<f64>)>,
     /// What the design asks for.
     pub bound: Option<Bound>,
 }
@@ -152,8 +152,9 @@ impl Report {
             if let Some(limit) = row.limit {
                 more += &format!(", \"limit\": {limit:.4}");
             }
-            for (name, limit) in beside.limits {
-                more += &format!(", \"{name}\": {limit:.4}");
+            for (name, values) in beside.limits {
+                let (least, middle) = (least(&values), median(&values));
+                more += &format!(", \"{name}\": {middle:.4}, \"{name}_min\": {least:.4}");
             }
             if let Some((text, met)) = bound {
                 more += &format!(", \"bound\": \"{text}\", \"met\": {met}");
@@ -178,8 +179,10 @@ impl Report {
         if let Some(limit) = row.limit {
             more += &format!("  {:.2}", value / limit);
         }
-        for (name, limit) in beside.limits {
-            more += &format!("  {name} {}", number(limit).trim());
+        for (name, values) in beside.limits {
+            let (least, middle) = (least(&values), median(&values));
+            let (least, middle) = (number(least), number(middle));
+            more += &format!("  {name} {} (min {})", middle.trim(), least.trim());
         }
         if let Some((text, met)) = bound {
             more += &format!("  {}: {text}", if met { "met" } else { "MISSED" });
@@ -231,6 +234,10 @@ pub fn median(values: &[f64]) -> f64 {
     let mut v = values.to_vec();
     v.sort_by(f64::total_cmp);
     v[v.len() / 2]
+}
+
+fn least(values: &[f64]) -> f64 {
+    values.iter().copied().fold(f64::INFINITY, f64::min)
 }
 
 /// How long `f` takes.

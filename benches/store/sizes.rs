@@ -265,20 +265,16 @@ fn report_case(report: &mut Report, case: Case, s: Samples) {
     };
     if !s.puts.is_empty() {
         let limit = if case.threads() == 2 { &s.two } else { &s.one };
-        let mut limits = vec![("limit_1thread", median(&s.one))];
+        let limit = Some(median(limit));
+        let mut limits = vec![("limit_1thread", s.one)];
         if !s.two.is_empty() {
-            limits.push(("limit_2threads", median(&s.two)));
+            limits.push(("limit_2threads", s.two));
         }
         let beside = Beside {
             limits,
             bound: case.bound(),
         };
-        let row = row(
-            case.bench("put"),
-            s.puts,
-            Some(median(limit)),
-            case.name == "1gb",
-        );
+        let row = row(case.bench("put"), s.puts, limit, case.name == "1gb");
         report.row_beside(row, beside);
     }
     if !s.creates.is_empty() {
