@@ -126,10 +126,11 @@ mod value;
 
 pub use api::*;
 pub use base::{
-    Error, Exit, Failure, FailureKind, Holder, Infeasible, Origin, Result, StoreFull, Units,
-    WorkerDeath,
+    BadBytes, Error, Exit, Failure, FailureKind, Holder, Infeasible, Origin, Result, StoreFull,
+    Units, WorkerDeath,
 };
 pub use exec::entry::Registered;
+pub use exec::options::Memory;
 pub use mobula_macros::{main, remote, value};
 pub use node::Config;
 pub use rkyv;

@@ -3,6 +3,7 @@
 //! Invariant: nothing here holds a lock, a thread or a file; everything is `Send + Sync`.
 //! Left out: behaviour. Decisions are in `core`, drivers above.
 
+mod bytes;
 mod death;
 mod defaults;
 mod error;
@@ -10,6 +11,7 @@ mod failure;
 mod origin;
 mod resources;
 
+pub use bytes::{BadBytes, parse_bytes, show_bytes};
 pub use death::{Exit, WorkerDeath};
 pub use defaults::Defaults;
 pub use error::{Error, Result};

@@ -48,6 +48,7 @@ impl Engine {
             super::actor::kill(&actor);
         }
         self.drain_all(local);
+        self.workers.close();
         #[cfg(feature = "async")]
         self.futures.shut_down(deadline);
         let left = self.crew.join(deadline);

@@ -24,7 +24,7 @@ use super::entry::{FnEntry, Kind, Run};
 use super::local::{Local, Outbox};
 use super::options::Extra;
 use super::waiter::{Waiter, WaiterKind};
-use crate::base::{Capacity, Error, Infeasible};
+use crate::base::{Capacity, Error};
 use crate::core::Ledger;
 use crate::store::Store;
 
@@ -34,7 +34,8 @@ pub struct Engine {
     pub(super) admission: Mutex<Admission>,
     /// Executors should give their CPU back between two tasks.
     pub(super) pressed: AtomicBool,
-    common_infeasible: Option<Arc<Infeasible>>,
+    /// Why no common call can be made.
+    refuses: Option<Error>,
     outboxes: RwLock<Vec<Arc<Outbox>>>,
     /// Counts changes of `outboxes`.
     pub(super) enlisted: AtomicU64,
@@ -44,6 +45,8 @@ pub struct Engine {
     pub(super) started: Injector<RawRef>,
     pub(super) crew: Crew,
     closing: AtomicBool,
+    /// Processes for isolated calls.
+    pub(super) workers: super::isolate::Workers,
     /// Living actors by name.
     pub(super) names: Mutex<HashMap<Arc<str>, ActorRef>>,
     /// Async calls under way.
@@ -66,7 +69,7 @@ impl Engine {
         let ledger = Ledger::new(capacity);
         Arc::new(Engine {
             store,
-            common_infeasible: ledger.common_task_infeasible().map(Arc::new),
+            refuses: ledger.common_task_infeasible().map(Error::from),
             admission: Mutex::new(Admission {
                 ledger,
                 parked: HashMap::new(),
@@ -79,6 +82,7 @@ impl Engine {
             started: Injector::new(),
             crew: Crew::new(cpus),
             closing: AtomicBool::new(false),
+            workers: super::isolate::Workers::new(),
             names: Mutex::new(HashMap::new()),
             #[cfg(feature = "async")]
             futures: super::tasks::Futures::default(),
@@ -200,10 +204,7 @@ impl Engine {
     #[inline]
     fn refusal(&self, extra: Option<&Extra>) -> Option<Error> {
         match extra.and_then(|e| e.demand.as_ref()) {
-            None => self
-                .common_infeasible
-                .as_ref()
-                .map(|why| Error::Infeasible(Arc::clone(why))),
+            None => self.refuses.clone(),
             Some(demand) => {
                 let lacks = self.admission.lock().ledger.capacity().lacks(demand);
                 lacks.map(Error::from)
@@ -314,6 +315,13 @@ impl Engine {
     /// Runs a call on this thread. The caller has claimed it.
     #[inline]
     pub(super) fn execute(self: &Arc<Engine>, local: &Local, record: &RawRef) {
+        if let Some(extra) = record.extra()
+            && extra.isolate
+        {
+            extra.begin_attempt();
+            let outcome = super::isolate::driver::execute(self, local, record);
+            return self.settle(local, record, Ok(outcome));
+        }
         let Run::Sync(run) = record.entry.run else {
             // Queued while closing, and taken before it was failed.
             self.release(local, record);

@@ -26,6 +26,7 @@ pub struct Node {
 impl Node {
     /// Starts a node.
     pub fn start(config: Config) -> Result<Node> {
+        exec::isolate::check_start()?;
         exec::entry::check_names(&exec::entry::registry())?;
         let capacity = config.capacity()?;
         let prefault = match config.prefault_bytes {

@@ -84,6 +84,11 @@ impl Attached {
         Some(unsafe { std::slice::from_raw_parts(self.base.as_ptr().add(begin), end - begin) })
     }
 
+    /// Where bytes that [`bytes`](Self::bytes) gave begin.
+    pub fn offset_of(&self, bytes: &[u8]) -> u64 {
+        (bytes.as_ptr().addr() - self.base.as_ptr().addr()) as u64
+    }
+
     /// Makes the pages from `offset` on writable, for the first `len` of their bytes, until the lease
     /// is dropped. Two system calls. Fails if the range is not inside, does not begin at a grain, or
     /// is leased already.

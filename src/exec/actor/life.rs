@@ -58,7 +58,12 @@ pub fn stillborn(entry: &'static ActorEntry, why: &Error) -> HandleRef {
     HandleRef(actor)
 }
 
-fn more(options: &Options, d: &Defaults, demand: &Demand) -> Option<Box<More>> {
+fn more(
+    options: &Options,
+    d: &Defaults,
+    demand: &Demand,
+    (isolate, memory): (bool, Option<u64>),
+) -> Option<Box<More>> {
     let more = More {
         name: options.name.as_deref().or(d.name).map(Arc::from),
         max_concurrency: options
@@ -73,6 +78,8 @@ fn more(options: &Options, d: &Defaults, demand: &Demand) -> Option<Box<More>> {
             .unwrap_or(false),
         max_pending: options.max_pending.or(d.max_pending).unwrap_or(0),
         fail_when_full: options.fail_when_full,
+        isolate,
+        memory,
         ..More::new()
     };
     let plain = more.name.is_none()
@@ -80,6 +87,7 @@ fn more(options: &Options, d: &Defaults, demand: &Demand) -> Option<Box<More>> {
         && more.max_restarts == 0
         && !more.restart_on_panic
         && more.max_pending == 0
+        && !isolate
         && *demand == Demand::NONE;
     (!plain).then(|| Box::new(more))
 }
@@ -104,7 +112,13 @@ pub fn create(
             if let Some(why) = engine.admission.lock().ledger.capacity().lacks(&demand) {
                 return Err(why.into());
             }
-            (more(o, d, &demand), demand, o.detached, o.get_or_create)
+            let isolation = options::isolation(o, d)?;
+            (
+                more(o, d, &demand, isolation),
+                demand,
+                o.detached,
+                o.get_or_create,
+            )
         }
     };
     let name = more.as_ref().and_then(|m| m.name.clone());
@@ -148,15 +162,7 @@ pub fn create(
         caller: local.caller(),
         id,
         target: waits.then(|| actor.clone()),
-        extra: (demand != Demand::NONE).then(|| {
-            Box::new(Extra {
-                demand: Some(demand),
-                priority: 0,
-                panic_retries: 0,
-                attempts: AtomicU32::new(0),
-                gpus: OnceLock::new(),
-            })
-        }),
+        extra: (demand != Demand::NONE).then(|| Box::new(Extra::of_actor(demand))),
         caps: None,
     };
     let (init, _) = writer.finish(blank, 0);

@@ -104,6 +104,10 @@ pub(super) struct More {
     pub(super) restart_on_panic: bool,
     pub(super) max_pending: u32,
     pub(super) fail_when_full: bool,
+    /// Whether its state is in a worker process of its own.
+    pub(super) isolate: bool,
+    /// Bytes that the worker process may take.
+    pub(super) memory: Option<u64>,
     /// Calls in the mailbox, counted when it is bounded.
     pub(super) pending: AtomicU32,
     pub(super) room: (Mutex<()>, Condvar),
@@ -137,6 +141,8 @@ impl More {
             restart_on_panic: false,
             max_pending: 0,
             fail_when_full: false,
+            isolate: false,
+            memory: None,
             pending: AtomicU32::new(0),
             room: (Mutex::new(()), Condvar::new()),
             unborn: AtomicBool::new(false),
