@@ -6,10 +6,12 @@
 //! touched, *prefaulted* memory was faulted in and never written, *warm* memory held another object before. To reserve
 //! huge pages it must run as root; it gives them back. Left out: tasks and actors that share the process (`core`).
 
+mod isolated;
 #[allow(dead_code, reason = "each benchmark uses its part")]
 #[path = "../shared/memory.rs"]
 mod memory;
 mod pool;
+mod raw;
 mod reads;
 #[allow(dead_code, reason = "each benchmark uses its part")]
 #[path = "../shared/report.rs"]
@@ -20,6 +22,11 @@ use report::Report;
 
 fn main() {
     let mut report = Report::from_args();
+    if let Ok(role) = std::env::var(report::ROLE) {
+        isolated::child(&role);
+        return;
+    }
+    isolated::rows(&mut report);
     reads::rows(&mut report);
     sizes::rows(&mut report);
     report.end();
