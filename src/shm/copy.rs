@@ -9,6 +9,7 @@
 use std::sync::OnceLock;
 
 use parking_lot::Mutex;
+use rustix::thread::CpuSet;
 
 use super::extents::PAGE;
 
@@ -94,6 +95,7 @@ where
     // leaves its share to the others.
     let pieces = Mutex::new(dst.chunks_mut(piece).zip(src.chunks(piece)));
     let pieces = &pieces;
+    let caller = here();
     let copy_some = move || {
         loop {
             // A statement of its own, so that the lock is not held during the copy.
@@ -106,10 +108,35 @@ where
         for _ in 0..helpers {
             let thread = std::thread::Builder::new().name("mobula-copy".to_owned());
             // A helper that cannot be started is done without: this thread copies what is left.
-            let _ = thread.spawn_scoped(scope, copy_some);
+            let _ = thread.spawn_scoped(scope, move || {
+                keep_off(caller);
+                copy_some();
+            });
         }
         copy_some();
     });
+}
+
+/// The CPU that this thread runs on, if that can be told.
+fn here() -> Option<usize> {
+    (!cfg!(miri)).then(rustix::thread::sched_getcpu)
+}
+
+/// Keeps this thread off a CPU, unless it has no other. A helper beside the thread that it helps
+/// adds nothing; left to the scheduler, it stayed there for whole copies whenever the other CPUs had
+/// work of their own (measured with one busy: 14.3 GB/s instead of 17.5, the slowest of 60 at 8.5
+/// instead of 12.5). Best effort.
+fn keep_off(cpu: Option<usize>) {
+    let Some(cpu) = cpu.filter(|cpu| *cpu < CpuSet::MAX_CPU) else {
+        return;
+    };
+    if let Ok(mut mine) = rustix::thread::sched_getaffinity(None)
+        && mine.is_set(cpu)
+        && mine.count() > 1
+    {
+        mine.unset(cpu);
+        let _ = rustix::thread::sched_setaffinity(None, &mine);
+    }
 }
 
 /// Faults in the whole pages of `bytes` for writing, keeping what they hold.
@@ -270,6 +297,37 @@ mod tests {
             copy_into(&mut dst, &src);
             assert!(dst == src, "{len}");
         }
+    }
+
+    #[cfg(not(miri))]
+    #[test]
+    fn helpers_keep_off_the_callers_cpu() {
+        let affinity = || rustix::thread::sched_getaffinity(None).unwrap();
+        let all = affinity();
+        if all.count() < 2 {
+            eprintln!("skipped: there is only one CPU");
+            return;
+        }
+        let taken = (0..CpuSet::MAX_CPU).find(|cpu| all.is_set(*cpu)).unwrap();
+        let helper = move || {
+            keep_off(Some(taken));
+            let left = affinity();
+            keep_off(None);
+            keep_off(Some(usize::MAX));
+            assert_eq!(affinity(), left);
+            left
+        };
+        let left = std::thread::spawn(helper).join().unwrap();
+        assert!(!left.is_set(taken) && left.count() == all.count() - 1);
+        assert_eq!(affinity(), all, "only the helper moved");
+        let alone = move || {
+            let mut one = CpuSet::new();
+            one.set(taken);
+            rustix::thread::sched_setaffinity(None, &one).unwrap();
+            keep_off(Some(taken));
+            affinity() == one
+        };
+        assert!(std::thread::spawn(alone).join().unwrap(), "it has no other");
     }
 
     #[cfg(not(miri))]
