@@ -15,6 +15,6 @@ pub use bytes::{BadBytes, parse_bytes, show_bytes};
 pub use death::{Exit, WorkerDeath};
 pub use defaults::Defaults;
 pub use error::{Error, Result};
-pub use failure::{Failure, FailureKind};
+pub use failure::{Failure, FailureKind, Stack};
 pub use origin::{Holder, Origin, StoreFull};
 pub use resources::{BadAmount, Capacity, Demand, Infeasible, Units};
