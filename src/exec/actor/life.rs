@@ -552,11 +552,11 @@ pub(super) fn fail(engine: &Arc<Engine>, local: &Local, record: &RawRef, error: 
 /// The caller knows that no call runs: it holds the run lock and the gate lets nobody in, or the actor is dead.
 pub(super) fn drop_state(actor: &ActorCell) {
     let state = actor.state.swap(std::ptr::null_mut(), Ordering::AcqRel);
+    if actor.more.get().is_some_and(|m| m.isolate) {
+        return drop_there(actor); // its process ends, also if the state was consumed
+    }
     if state.is_null() {
         return;
-    }
-    if state == HOSTED {
-        return drop_there(actor);
     }
     // SAFETY: the state is a leaked box of this entry's actor, taken out of its place here, once.
     let drop_it = || unsafe { (actor.entry.drop_state)(state) };

@@ -163,8 +163,11 @@ fn converse(
         let taken = answer.taken();
         return match answer {
             Answer::Nothing { .. } => {
-                // SAFETY: claimed; nobody borrows the arguments.
-                unsafe { record.drop_args() };
+                // A constructor's are kept for a restart.
+                if record.entry.kind != Kind::Constructor {
+                    // SAFETY: claimed; nobody borrows the arguments.
+                    unsafe { record.drop_args() };
+                }
                 ended(Ok(()), taken)
             }
             Answer::Value { archive, .. } => {
