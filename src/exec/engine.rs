@@ -64,7 +64,7 @@ impl std::fmt::Debug for Engine {
 
 impl Engine {
     /// An engine with nothing to do and no threads yet.
-    pub fn new(capacity: Capacity, store: Store) -> Arc<Engine> {
+    pub(crate) fn new(capacity: Capacity, store: Store) -> Arc<Engine> {
         let cpus = capacity.cpu.to_f64().ceil().max(1.0) as usize;
         let ledger = Ledger::new(capacity);
         Arc::new(Engine {
@@ -104,7 +104,7 @@ impl Engine {
     }
 
     /// Where large values live.
-    pub fn store(&self) -> &Store {
+    pub(crate) fn store(&self) -> &Store {
         &self.store
     }
 

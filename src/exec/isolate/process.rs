@@ -65,7 +65,7 @@ impl std::fmt::Debug for Process {
 
 impl Process {
     /// Starts one: a system call or two until the new process exists; it says that it is ready some milliseconds later.
-    pub fn start(store: &Store, registry: u64) -> io::Result<Process> {
+    pub(crate) fn start(store: &Store, registry: u64) -> io::Result<Process> {
         let (socket, theirs) = rustix::net::socketpair(
             AddressFamily::UNIX,
             SocketType::SEQPACKET,
