@@ -72,7 +72,7 @@
 //! | stop things | [`cancel`], [`check_cancelled`], [`Handle::stop`], [`Handle::kill`] |
 //! | share work | [`ActorPool`], `Queue` |
 //! | see what went wrong | [`Error`], [`Failure`], [`StoreFull`], [`Infeasible`] |
-//! | see what there is | [`registry`], [`Mobula::store`], [`Mobula::holders`] |
+//! | see what there is | [`registry`], [`Mobula::store`], [`Mobula::store_pages`], [`Mobula::holders`] |
 //!
 //! # What may be passed
 //!
@@ -130,13 +130,15 @@ mod value;
 
 pub use api::*;
 pub use base::{
-    Error, Exit, Failure, FailureKind, Holder, Infeasible, Origin, Result, StoreFull, Units,
-    WorkerDeath,
+    BadBytes, Error, Exit, Failure, FailureKind, Holder, Infeasible, Origin, Result, Stack,
+    StoreFull, Units, WorkerDeath,
 };
 pub use exec::entry::Registered;
+pub use exec::options::Memory;
 pub use mobula_macros::{main, remote, value};
 pub use node::Config;
 pub use rkyv;
+pub use shm::{HugePages, PageKind, StorePages};
 pub use value::{Archived, Native, Value};
 
 #[doc(hidden)]

@@ -7,7 +7,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{BadAmount, Failure, Infeasible, StoreError, StoreFull, WorkerDeath};
+use super::{
+    BadAmount, BadBytes, Failure, Infeasible, StoreError, StoreFull, WorkerDeath,
+};
 
 /// The result of a Mobula call.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -77,6 +79,22 @@ pub enum Error {
         resource: String,
         /// What is wrong with it.
         why: BadAmount,
+    },
+    /// A text is no amount of memory.
+    BadBytes {
+        /// Where it was given.
+        option: &'static str,
+        /// The text.
+        text: String,
+        /// What is wrong with it.
+        why: BadBytes,
+    },
+    /// An option of a call or an actor cannot be honoured.
+    BadOption {
+        /// The option.
+        option: &'static str,
+        /// What is wrong with it and what to give instead.
+        why: &'static str,
     },
     /// Time ran out.
     Timeout {
@@ -191,6 +209,8 @@ impl fmt::Display for Error {
             Error::StoreFull(e) => e.fmt(f),
             Error::Infeasible(e) => e.fmt(f),
             Error::BadAmount { resource, why } => write!(f, "resource `{resource}`: {why}"),
+            Error::BadBytes { option, text, why } => write!(f, "{option} \"{text}\": {why}"),
+            Error::BadOption { option, why } => write!(f, "option `{option}`: {why}"),
             Error::Timeout { waited, awaited } => {
                 write!(f, "timed out after {waited:?} waiting for {awaited}")
             }
@@ -235,6 +255,7 @@ impl std::error::Error for Error {
             Error::StoreFull(e) => Some(&**e),
             Error::Infeasible(e) => Some(&**e),
             Error::BadAmount { why, .. } => Some(why),
+            Error::BadBytes { why, .. } => Some(why),
             Error::Store(e) => Some(&**e),
             Error::Os { source, .. } => Some(&**source),
             _ => None,

@@ -20,6 +20,7 @@ pub mod entry;
 mod executor;
 #[cfg(feature = "async")]
 mod futures;
+pub mod isolate;
 pub mod local;
 #[cfg(all(test, loom))]
 mod loom_tests;

@@ -21,7 +21,7 @@ use rustix::event::{EventfdFlags, eventfd};
 
 use super::{Store, StoreOptions};
 use crate::base::StoreError;
-use crate::shm::Prefault;
+use crate::shm::{HugePages, Prefault};
 
 /// How a store is served: made by [`Server::options`].
 #[derive(Clone, Debug)]
@@ -73,6 +73,7 @@ impl ServerOptions {
         let store = Store::open(StoreOptions {
             capacity: self.capacity,
             prefault: Prefault::default(),
+            huge_pages: HugePages::default(),
         })
         .map_err(os("mapping the store's memory"))?;
         let door = door::Door::open(path, !self.users.is_empty())?;
