@@ -396,3 +396,6 @@ fn unexpected(answer: &Answer) -> StoreError {
         why: format!("the answer does not fit the question: {answer:?}"),
     }
 }
+
+#[cfg(all(test, not(miri)))]
+mod tests;
