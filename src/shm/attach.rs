@@ -23,7 +23,12 @@ pub struct Attached {
     grain: usize,
     /// Leased ranges: begin to end.
     leases: Mutex<BTreeMap<usize, usize>>,
+    /// A bit for each [`BLOCK`] that was faulted in for writing, up to the last.
+    populated: Mutex<Vec<u64>>,
 }
+
+/// What is remembered as faulted in or not, as a whole.
+const BLOCK: usize = 64 << 10;
 
 // SAFETY: the mapping belongs to this value alone and `base` is only an address; access goes through
 // `bytes` and leases, whose rules keep writers and readers apart.
@@ -59,6 +64,7 @@ impl Attached {
             len,
             grain,
             leases: Mutex::default(),
+            populated: Mutex::default(),
         })
     }
 
@@ -152,17 +158,45 @@ impl Lease {
     }
 
     /// Faults the pages in for writing, all at once: cheaper than one by one when all will be
-    /// written. Best effort.
+    /// written. What was faulted in by an earlier lease is left out, since asking again costs half as
+    /// much as the copy that follows. Best effort.
     pub fn populate(&self) {
-        let _ = self.advise(rustix::mm::Advice::LinuxPopulateWrite);
+        let mut populated = self.attached.populated.lock();
+        let blocks = self.begin / BLOCK..self.end.div_ceil(BLOCK);
+        let mut from = None;
+        for block in blocks.start..=blocks.end {
+            let begin = (block * BLOCK).max(self.begin);
+            let end = ((block + 1) * BLOCK).min(self.end);
+            let (word, bit) = (block / 64, 1u64 << (block % 64));
+            let known = populated.get(word).copied().unwrap_or(0) & bit != 0;
+            if block < blocks.end && !known {
+                from.get_or_insert(begin);
+                if end - begin == BLOCK {
+                    if populated.len() <= word {
+                        populated.resize(word + 1, 0);
+                    }
+                    populated[word] |= bit;
+                }
+            } else if let Some(from) = from.take() {
+                let _ = self.advise_within(from, begin, rustix::mm::Advice::LinuxPopulateWrite);
+            }
+        }
     }
 
     fn advise(&self, advice: rustix::mm::Advice) -> io::Result<()> {
-        // SAFETY: whole pages inside the mapping, of this lease alone; no advice given here changes
-        // what they hold in this process.
+        self.advise_within(self.begin, self.end, advice)
+    }
+
+    fn advise_within(&self, from: usize, to: usize, advice: rustix::mm::Advice) -> io::Result<()> {
+        let (from, to) = (from.max(self.begin), to.min(self.end));
+        if from >= to {
+            return Ok(());
+        }
+        // SAFETY: part of the mapping, of this lease alone; no advice given here changes what it holds
+        // in this process.
         unsafe {
-            let at = self.attached.base.as_ptr().add(self.begin);
-            rustix::mm::madvise(at.cast(), self.end - self.begin, advice)?;
+            let at = self.attached.base.as_ptr().add(from);
+            rustix::mm::madvise(at.cast(), to - from, advice)?;
         }
         Ok(())
     }
@@ -312,6 +346,37 @@ mod tests {
         let open = rustix::fs::memfd_create("test", flags).unwrap();
         rustix::fs::ftruncate(&open, 1 << 16).unwrap();
         assert!(Attached::map(open.as_fd(), 1 << 16, PAGE).is_err());
+    }
+
+    #[test]
+    fn pages_are_populated_once() {
+        const LEN: usize = 1 << 20;
+        let segment = Segment::create(LEN).unwrap();
+        let attached = attach(&segment);
+        let resident = || {
+            let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+            let at = format!("{:x}-", attached.base.as_ptr().addr() + 4096);
+            let mapping = smaps.lines().skip_while(|line| !line.starts_with(&at));
+            let line = mapping
+                .skip(1)
+                .find(|line| line.starts_with("Rss:"))
+                .unwrap();
+            line.split_whitespace()
+                .nth(1)
+                .unwrap()
+                .parse::<usize>()
+                .unwrap()
+                << 10
+        };
+        // SAFETY: no allocator hands out this test's pages.
+        let lease = unsafe { attached.lease(PAGE, LEN as u64 - 2 * PAGE) }.unwrap();
+        assert_eq!(resident(), 0);
+        lease.populate();
+        assert_eq!(resident(), LEN - 2 * 4096);
+        // The first and the last block are not whole, so they are asked for again.
+        assert_eq!(attached.populated.lock()[..], [0x7ffe]);
+        lease.populate();
+        assert_eq!(resident(), LEN - 2 * 4096);
     }
 
     /// What a child made by fork comes to when it does this.
