@@ -126,7 +126,8 @@ mod value;
 
 pub use api::*;
 pub use base::{
-    Error, Exit, Failure, FailureKind, Holder, Infeasible, Origin, Result, StoreFull, Units,
+    Error, Exit, Failure, FailureKind, Holder, Infeasible, Loss, ObjectLost, Origin, Result,
+    StoreFull, Units,
     WorkerDeath,
 };
 pub use exec::entry::Registered;

@@ -29,6 +29,8 @@ pub use queue::Queue;
 pub use view::{View, view};
 pub use wait::{Wait, secs, wait};
 
+use std::sync::Arc;
+
 use crate::base::{Error, Holder, Result};
 use crate::node::{Config, Node};
 
@@ -73,7 +75,7 @@ impl Config {
 }
 
 /// What the object store holds now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StoreStats {
     /// Bytes that objects may take together.
@@ -88,12 +90,29 @@ pub struct StoreStats {
     pub touched: u64,
     /// Bytes faulted in ahead of that.
     pub prefaulted: u64,
+    /// Bytes of objects that stay in memory because a view, a running call or a writer uses them.
+    pub pinned: u64,
+    /// Bytes of living objects that are on disk.
+    pub spilled: u64,
+    /// How many objects those are.
+    pub spilled_objects: u64,
+    /// Bytes moved to disk since the start.
+    pub moved_out: u64,
+    /// Bytes brought back from disk since the start.
+    pub moved_in: u64,
+    /// How many wait for room.
+    pub waiting: usize,
+    /// The folder or URL that objects are moved to.
+    pub spill_to: Option<String>,
+    /// Why objects are not moved to disk now, if they are not.
+    pub not_spilling: Option<Arc<str>>,
 }
 
 impl Mobula {
-    /// What the object store holds now.
+    /// What the object store holds now. Looks at every object.
     pub fn store(&self) -> StoreStats {
-        let s = self.0.engine().store().stats();
+        let store = self.0.engine().store();
+        let (s, spill) = (store.stats(), store.spill_stats());
         StoreStats {
             capacity: s.capacity,
             used: s.used,
@@ -101,6 +120,14 @@ impl Mobula {
             reserved: s.reserved,
             touched: s.frontier,
             prefaulted: s.prefaulted,
+            pinned: store.pinned(),
+            spilled: spill.bytes,
+            spilled_objects: spill.objects,
+            moved_out: spill.moved,
+            moved_in: spill.restored,
+            waiting: spill.waiting,
+            spill_to: spill.place,
+            not_spilling: spill.off,
         }
     }
 

@@ -9,10 +9,12 @@ mod error;
 mod failure;
 mod origin;
 mod resources;
+mod space;
 
 pub use death::{Exit, WorkerDeath};
 pub use defaults::Defaults;
 pub use error::{Error, Result};
 pub use failure::{Failure, FailureKind};
-pub use origin::{Holder, Origin, StoreFull};
+pub use origin::Origin;
 pub use resources::{BadAmount, Capacity, Demand, Infeasible, Units};
+pub use space::{Holder, Loss, ObjectLost, StoreFull};

@@ -9,6 +9,7 @@ use super::INLINE_MAX;
 use super::cell::{self, BODY, Blank, PAD, Phase, RawRef, Record, SLOT, Slot, SlotTag};
 use super::entry::{FnEntry, Kind};
 use super::local::Local;
+use super::pin::{Pin, PinnedRef, Pins};
 use crate::base::{Error, Failure, Origin};
 use crate::store::Draft;
 use crate::value::{Archived, Cap, Native, Place, Placed, Ser, Value, decode, root};
@@ -45,6 +46,13 @@ pub struct Many {
     pub(super) parts: Vec<RawRef>,
     joined: OnceLock<Result<RawRef, Error>>,
     join: fn(&Local, &[RawRef]) -> Result<RawRef, Error>,
+}
+
+impl Many {
+    /// The one that they were joined to, if they were.
+    pub(super) fn joined(&self) -> Option<&Record> {
+        self.joined.get()?.as_ref().ok().map(|object| &**object)
+    }
 }
 
 /// Writes one call's arguments.
@@ -291,7 +299,9 @@ fn store_padded(
     archive: &[u8],
     origin: Origin,
 ) -> Result<crate::store::Sealed, Error> {
-    let mut draft = local.engine.store().create(PAD + archive.len(), origin)?;
+    let mut draft = local
+        .engine
+        .create(local, PAD + archive.len(), origin)?;
     draft[..PAD].fill(0);
     draft.write_at(PAD, archive);
     Ok(draft.seal())
@@ -313,7 +323,7 @@ fn store_measured<T: Value>(
     size: usize,
     origin: Origin,
 ) -> Result<(crate::store::Sealed, Option<Box<[Cap]>>), Error> {
-    let mut draft = local.engine.store().create(size, origin)?;
+    let mut draft = local.engine.create(local, size, origin)?;
     ser.write_into(value, &mut draft)
         .map_err(|e| encode_error::<T>(&e))?;
     Ok((draft.seal(), ser.take_caps()))
@@ -359,67 +369,77 @@ pub fn read<T: Value>(record: &RawRef) -> Result<T, Error> {
     if cell::phase(record.state()) != Phase::Done {
         return Err(record.error());
     }
-    // SAFETY: `Done`, so the bytes are an archive that this process wrote or checked, and immutable; the record was made
-    // for a `T` (typed references keep the type).
-    unsafe { decode::<T>(record.bytes(), record.caps()) }.map_err(|e| decode_error::<T>(&e))
+    let pin = Pin::new(record)?;
+    read_pinned(pin.bytes(), pin.caps())
 }
 
-/// The value of a call that succeeded, in place. The caller knows that the record's type is `T` and its phase `Done`.
 #[inline]
-pub fn archived<T: Value>(record: &RawRef) -> &Archived<T> {
-    assert!(
-        cell::phase(record.state()) == Phase::Done,
-        "only values are viewed"
-    );
-    // SAFETY: as in `read`.
+fn read_pinned<T: Value>(bytes: &[u8], caps: &[Cap]) -> Result<T, Error> {
+    // SAFETY: the bytes of a `Done` record: an archive that this process wrote or checked, and immutable; the record was
+    // made for a `T` (typed references keep the type).
+    unsafe { decode::<T>(bytes, caps) }.map_err(|e| decode_error::<T>(&e))
+}
+
+/// The value of a call that succeeded, in place. The caller knows that the record's type is `T`.
+#[inline]
+pub fn archived<T: Value>(record: &PinnedRef) -> &Archived<T> {
+    // SAFETY: as in `read_pinned`.
     unsafe { root::<T>(record.bytes()) }
 }
 
 /// One argument, about to be read.
-pub struct ArgView<'a, 'l> {
-    local: &'l Local,
+pub struct ArgView<'a> {
     record: &'a RawRef,
     index: usize,
 }
 
-impl<'a> ArgView<'a, '_> {
+impl<'a> ArgView<'a> {
     /// The argument's archive and references, wherever they are.
     ///
     /// # Safety
-    /// The caller holds the record's claim for `'a` and does not drop its arguments meanwhile.
+    /// The caller holds the record's claim for `'a`, does not drop its arguments meanwhile, and has pinned them.
     #[inline]
-    unsafe fn bytes(&self) -> Result<(&'a [u8], &'a [Cap]), Error> {
-        // SAFETY: the caller's promise.
+    unsafe fn bytes(&self) -> (&'a [u8], &'a [Cap]) {
+        // SAFETY: the caller's promise; pinned objects are `Done`.
         unsafe {
             let slot = self.record.slots()[self.index];
-            match slot.tag {
-                SlotTag::Inline => Ok((self.record.inline_arg(slot.end), self.record.caps())),
-                SlotTag::Ref => input(&*slot.ptr.cast::<Record>(), self.record),
-                SlotTag::Many => {
-                    let many = &*slot.ptr.cast::<Many>();
-                    for part in &many.parts {
-                        input(part, self.record)?;
-                    }
-                    let joined = many
-                        .joined
-                        .get_or_init(|| (many.join)(self.local, &many.parts));
-                    match joined {
-                        Ok(object) => Ok((object.bytes(), object.caps())),
-                        Err(e) => Err(e.clone()),
-                    }
+            let object = match slot.tag {
+                SlotTag::Inline => {
+                    return (self.record.inline_arg(slot.end), self.record.caps());
                 }
-            }
+                SlotTag::Ref => &*slot.ptr.cast::<Record>(),
+                SlotTag::Many => {
+                    let joined = (*slot.ptr.cast::<Many>()).joined();
+                    joined.expect("joined when the arguments were pinned")
+                }
+            };
+            (object.bytes(), object.caps())
         }
     }
 }
 
-/// The archive of an argument that is an object, or the error of a call that cannot run without it.
-fn input<'a>(object: &'a Record, of: &Record) -> Result<(&'a [u8], &'a [Cap]), Error> {
-    if cell::phase(object.state()) == Phase::Done {
-        // SAFETY: `Done`.
-        return Ok((object.bytes(), unsafe { object.caps() }));
+/// Joins arguments that together are one `Vec`, once; fails if one of them has no value.
+pub(super) fn join_parts(local: &Local, many: &Many, of: &Record) -> Result<(), Error> {
+    for part in &many.parts {
+        dependency(part, of)?;
     }
-    Err(match object.error() {
+    let joined = many
+        .joined
+        .get_or_init(|| (many.join)(local, &many.parts));
+    joined.as_ref().map_or_else(|e| Err(e.clone()), |_| Ok(()))
+}
+
+/// An argument that is an object, or the error of a call that cannot run without it.
+pub(super) fn dependency<'a>(object: &'a Record, of: &Record) -> Result<&'a Record, Error> {
+    if cell::phase(object.state()) == Phase::Done {
+        return Ok(object);
+    }
+    Err(failed_input(object.error(), of))
+}
+
+/// The error of a call one of whose arguments has this one.
+pub(super) fn failed_input(error: Error, of: &Record) -> Error {
+    match error {
         Error::DependencyFailed { cause, mut through } => {
             through.push(of.entry.name);
             Error::DependencyFailed { cause, through }
@@ -428,7 +448,7 @@ fn input<'a>(object: &'a Record, of: &Record) -> Result<(&'a [u8], &'a [Cap]), E
             cause: Arc::new(cause),
             through: vec![of.entry.name],
         },
-    })
+    }
 }
 
 /// How a parameter reads its argument.
@@ -437,6 +457,8 @@ pub trait Param {
     type Wire: Value;
     /// What the function gets.
     type Decoded<'a>;
+    /// Whether that is a copy, so that the argument need not stay.
+    const COPIES: bool = false;
 
     /// Reads it.
     ///
@@ -457,6 +479,7 @@ pub struct InPlace<T>(std::marker::PhantomData<T>);
 impl<T: Value> Param for Owned<T> {
     type Wire = T;
     type Decoded<'a> = T;
+    const COPIES: bool = true;
     #[inline]
     unsafe fn read<'a>(bytes: &'a [u8], caps: &'a [Cap]) -> Result<T, Error> {
         // SAFETY: the caller's promise.
@@ -507,8 +530,9 @@ pub trait Params: 'static {
     /// Reads all arguments.
     ///
     /// # Safety
-    /// The record was written for these parameters; the caller holds its claim for `'a` and keeps its arguments.
-    unsafe fn read<'a>(local: &Local, record: &'a RawRef) -> Result<Self::Decoded<'a>, Error>;
+    /// The record was written for these parameters; the caller holds its claim for `'a` and keeps its arguments, and
+    /// keeps `pins`, which are of this record, for as long as it uses what was read.
+    unsafe fn read<'a>(record: &'a RawRef, pins: &Pins<'_>) -> Result<Self::Decoded<'a>, Error>;
 }
 
 macro_rules! params {
@@ -519,16 +543,20 @@ macro_rules! params {
             #[inline]
             #[allow(unused_variables, clippy::unused_unit)]
             unsafe fn read<'a>(
-                local: &Local,
                 record: &'a RawRef,
+                pins: &Pins<'_>,
             ) -> Result<Self::Decoded<'a>, Error> {
                 Ok(($({
-                    let view = ArgView { local, record, index: $i };
+                    let view = ArgView { record, index: $i };
                     // SAFETY: the caller's promise, argument by argument.
-                    unsafe {
-                        let (bytes, caps) = view.bytes()?;
+                    let read = unsafe {
+                        let (bytes, caps) = view.bytes();
                         $p::read(bytes, caps)?
+                    };
+                    if $p::COPIES {
+                        pins.release($i);
                     }
+                    read
                 },)*))
             }
         }

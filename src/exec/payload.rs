@@ -15,7 +15,7 @@ use super::cell::{BODY, Record};
 use super::memory;
 use super::phase::{OBSERVED, Phase, phase};
 use crate::base::Error;
-use crate::store::Sealed;
+use crate::store::{Sealed, Stored};
 use crate::value::Cap;
 
 /// What one argument's slot takes.
@@ -79,7 +79,7 @@ pub(super) enum Tag {
     Inline,
     /// Nothing: the archive is in a block of its own.
     Boxed,
-    /// A [`Sealed`].
+    /// A [`Stored`].
     Stored,
     /// Nothing: there is an error.
     Failed,
@@ -257,7 +257,7 @@ impl Record {
         // SAFETY: the claim; every record has at least 32 bytes of payload.
         unsafe {
             let base = self.base();
-            base.add(BODY).cast::<Sealed>().write(sealed);
+            Stored::place(sealed, base.add(BODY).cast());
             *self.payload.tag.get() = Tag::Stored;
             *self.payload.caps.get() = caps.map(Box::new);
         }
@@ -285,10 +285,14 @@ impl Record {
     }
 
     /// The archive of the value; call when the phase is `Done`.
+    ///
+    /// # Safety
+    /// If the value is in the store, the caller has pinned it and keeps that for as long as it uses the bytes.
     #[inline]
-    pub fn bytes(&self) -> &[u8] {
+    pub unsafe fn bytes(&self) -> &[u8] {
         debug_assert_eq!(phase(self.state()), Phase::Done);
         // SAFETY: `Done` records are immutable. The tag says which payload there is; the archive's root is at its end.
+        // What is stored is pinned, by the caller's promise.
         unsafe {
             let base = self.base();
             match *self.payload.tag.get() {
@@ -300,21 +304,22 @@ impl Record {
                     (*self.payload.out.get()).cast::<u8>().cast_const(),
                     *self.payload.end.get() as usize,
                 ),
-                Tag::Stored => &*base.add(BODY).cast::<Sealed>(),
+                Tag::Stored => (*base.add(BODY).cast::<Stored>()).bytes(),
                 Tag::Args | Tag::Empty | Tag::Failed => &[],
             }
         }
     }
 
     /// The value's bytes in the shared store, if it is there and not inside the record.
-    pub fn stored(&self) -> Option<&Sealed> {
+    #[inline]
+    pub fn stored(&self) -> Option<&Stored> {
         if phase(self.state()) != Phase::Done {
             return None;
         }
         // SAFETY: as in `bytes`.
         unsafe {
             (*self.payload.tag.get() == Tag::Stored)
-                .then(|| &*self.base().add(BODY).cast::<Sealed>().cast_const())
+                .then(|| &*self.base().add(BODY).cast::<Stored>().cast_const())
         }
     }
 
@@ -379,8 +384,7 @@ pub(super) unsafe fn drop_payload(r: &Record) {
                 memory::give(block, *r.payload.end.get() as usize);
             }
             Tag::Stored => {
-                let sealed = r.base().add(BODY).cast::<Sealed>();
-                sealed.drop_in_place();
+                r.base().add(BODY).cast::<Stored>().drop_in_place();
             }
             Tag::Failed => {
                 let error = Arc::from_raw((*r.payload.out.get()).cast::<Error>().cast_const());

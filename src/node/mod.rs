@@ -35,6 +35,8 @@ impl Node {
         let options = StoreOptions {
             capacity: config.store_bytes,
             prefault,
+            spill: config.spill.clone(),
+            patience: config.store_patience,
         };
         let store = Store::open(options).map_err(|e| Error::Os {
             what: "creating the shared-memory arena",
@@ -58,6 +60,7 @@ impl Node {
         const LONG: Duration = Duration::from_secs(1 << 30);
         let deadline = Instant::now() + self.config.patience.min(LONG);
         let left = local::with(|local| self.engine.shut_down(local, deadline));
+        self.engine.store().stop_spilling();
         local::stop();
         local::leave();
         if let Ok(left @ 1..) = left {

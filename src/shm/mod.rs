@@ -13,9 +13,10 @@ mod prefault;
 mod shards;
 mod slabs;
 mod space;
+mod tag;
 mod tally;
 
-pub use arena::{Arena, ArenaOptions, ArenaStats, Extent};
+pub use arena::{Arena, ArenaOptions, ArenaStats, Extent, Found};
 #[allow(
     unused_imports,
     reason = "the served store and worker processes come next"
@@ -23,3 +24,5 @@ pub use arena::{Arena, ArenaOptions, ArenaStats, Extent};
 pub use attach::{Attached, Lease};
 pub use copy::{copy_into, copy_into_cold};
 pub use prefault::Prefault;
+pub use tag::{Live, Tag};
+pub use tally::biggest;
