@@ -299,9 +299,7 @@ fn store_padded(
     archive: &[u8],
     origin: Origin,
 ) -> Result<crate::store::Sealed, Error> {
-    let mut draft = local
-        .engine
-        .create(local, PAD + archive.len(), origin)?;
+    let mut draft = local.engine.create(local, PAD + archive.len(), origin)?;
     draft[..PAD].fill(0);
     draft.write_at(PAD, archive);
     Ok(draft.seal())
@@ -423,9 +421,7 @@ pub(super) fn join_parts(local: &Local, many: &Many, of: &Record) -> Result<(), 
     for part in &many.parts {
         dependency(part, of)?;
     }
-    let joined = many
-        .joined
-        .get_or_init(|| (many.join)(local, &many.parts));
+    let joined = many.joined.get_or_init(|| (many.join)(local, &many.parts));
     joined.as_ref().map_or_else(|e| Err(e.clone()), |_| Ok(()))
 }
 

@@ -324,10 +324,7 @@ mod tests {
         slabs.each_live(|live| seen.push((live.offset, live.len, live.tag.get())));
         assert_eq!(
             seen,
-            [
-                (one.offset, 100, std::ptr::null()),
-                (two.offset, 90, owner)
-            ]
+            [(one.offset, 100, std::ptr::null()), (two.offset, 90, owner)]
         );
         assert_eq!(slabs.find(chunk, two.offset).unwrap().tag.get(), owner);
         for nowhere in [two.offset + 64, two.offset + 128, 0, 2 * CHUNK] {

@@ -370,9 +370,7 @@ impl Shared {
     }
 
     fn holders(&self, n: usize) -> Vec<Holder> {
-        let mut sums = self.arena.sums();
-        self.spill.merge_into(&mut sums);
-        crate::shm::biggest(sums, n)
+        crate::shm::biggest(self.spill.sums(&self.arena), n)
     }
 }
 

@@ -29,7 +29,7 @@ struct State {
     line: Line,
     /// Counts changes that may have made room.
     epoch: u64,
-    /// Counts bytes that were moved out of the way.
+    /// Counts steps of moving objects out of the way.
     moved: u64,
 }
 
@@ -61,11 +61,11 @@ impl Room {
         self.wake.notify_all();
     }
 
-    /// So many bytes were moved to disk, or a part of that was done.
-    pub fn moved(&self, bytes: u64) {
+    /// Objects were moved to disk, or a part of that was done.
+    pub fn moved(&self) {
         let mut state = self.state.lock();
         state.epoch += 1;
-        state.moved += bytes;
+        state.moved += 1;
         drop(state);
         self.wake.notify_all();
     }
@@ -97,8 +97,8 @@ impl Room {
 }
 
 impl Place<'_> {
-    /// Whether it may take room now; and a mark of the moment and the bytes moved so far, for
-    /// [`sleep`](Self::sleep).
+    /// Whether it may take room now; a mark of the moment, for [`sleep`](Self::sleep); and how
+    /// far moving has come.
     pub fn look(&self) -> (bool, u64, u64) {
         let state = self.room.state.lock();
         (state.line.may_try(self.ticket), state.epoch, state.moved)

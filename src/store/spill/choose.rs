@@ -75,7 +75,10 @@ mod tests {
     fn small_ones_share_a_segment() {
         let mut list = vec![(BATCH, 1), (BATCH / 2, 1), (1, 1), (BATCH / 2, 1), (3, 1)];
         list.push((2 * BATCH, 1));
-        let groups: Vec<Vec<u64>> = segments(candidates(&list)).iter().map(|g| offsets(g)).collect();
+        let groups: Vec<Vec<u64>> = segments(candidates(&list))
+            .iter()
+            .map(|g| offsets(g))
+            .collect();
         assert_eq!(groups, [vec![1, 2, 3], vec![4], vec![0], vec![5]]);
     }
 

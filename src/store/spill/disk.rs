@@ -19,7 +19,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
-use object_store::{GetOptions, GetRange, GetResultPayload, ObjectStore, ObjectStoreExt, PutPayload};
+use object_store::{
+    GetOptions, GetRange, GetResultPayload, ObjectStore, ObjectStoreExt, PutPayload,
+};
 use parking_lot::Mutex;
 
 use super::super::stored::Moving;
@@ -139,8 +141,8 @@ impl Disk {
             To::Url(text) => {
                 let bad = |e: &dyn std::fmt::Display| Failed::hard(format!("{text}: {e}"));
                 let url = url::Url::parse(text).map_err(|e| bad(&e))?;
-                let (store, path) = object_store::parse_url_opts(&url, std::env::vars())
-                    .map_err(|e| bad(&e))?;
+                let (store, path) =
+                    object_store::parse_url_opts(&url, std::env::vars()).map_err(|e| bad(&e))?;
                 let runtime = tokio::runtime::Builder::new_multi_thread()
                     .worker_threads(1)
                     .thread_name("mobula-spill-io")
@@ -165,16 +167,16 @@ impl Disk {
         }
     }
 
-    /// Writes a segment of these objects, one after the other; returns where each is. `each` hears of
-    /// the bytes of every part that is written and says whether to go on.
+    /// Writes a segment of these objects, one after the other; returns where each is. `each` is
+    /// called after every part of the work and says whether to go on.
     pub fn write(
         &self,
         segment: u64,
         objects: Vec<Moving>,
-        each: &dyn Fn(u64) -> bool,
+        each: &dyn Fn() -> bool,
     ) -> Result<Vec<Spot>, Failed> {
-        let (spots, pieces) = pieces(segment, objects);
         let ready = self.ready()?;
+        let (spots, pieces) = pieces(segment, objects, each);
         // Who sends over a network may look at the bytes for a moment after it has failed.
         let own = ready.folder.is_none();
         let bytes: u64 = pieces.iter().map(|p| p.len() as u64).sum();
@@ -262,7 +264,7 @@ impl Ready {
         path: &Path,
         pieces: &[Bytes],
         own: bool,
-        each: &dyn Fn(u64) -> bool,
+        each: &dyn Fn() -> bool,
     ) -> object_store::Result<bool> {
         let payload = |part: Vec<Bytes>| -> PutPayload {
             let copied = |b: Bytes| if own { Bytes::copy_from_slice(&b) } else { b };
@@ -271,18 +273,17 @@ impl Ready {
         let bytes: usize = pieces.iter().map(Bytes::len).sum();
         if bytes <= PART {
             self.store.put(path, payload(pieces.to_vec())).await?;
-            each(bytes as u64);
+            each();
             return Ok(true);
         }
         let mut upload = self.store.put_multipart(path).await?;
         for part in parts(pieces) {
             let part = payload(part);
-            let len = part.content_length();
             if let Err(e) = upload.put_part(part).await {
                 let _ = upload.abort().await;
                 return Err(e);
             }
-            if !each(len as u64) {
+            if !each() {
                 let _ = upload.abort().await;
                 return Ok(false);
             }
@@ -300,8 +301,8 @@ impl Ready {
         let mut done = 0;
         while done < into.len() {
             let (from, end) = (at + done as u64, (done + PIECE).min(into.len()));
-            let options = GetOptions::default()
-                .with_range(Some(GetRange::Bounded(from..at + end as u64)));
+            let options =
+                GetOptions::default().with_range(Some(GetRange::Bounded(from..at + end as u64)));
             let got = self.run(self.store.get_opts(path, options));
             let piece = got.map_err(|e| loss(&e))?;
             // A local file is read straight to where the bytes belong, all of them.
@@ -321,7 +322,7 @@ impl Ready {
 
 /// Headers and bytes. Large objects are written from where they lie; small ones are gathered, since every piece
 /// is a call to the system.
-fn pieces(segment: u64, objects: Vec<Moving>) -> (Vec<Spot>, Vec<Bytes>) {
+fn pieces(segment: u64, objects: Vec<Moving>, each: &dyn Fn() -> bool) -> (Vec<Spot>, Vec<Bytes>) {
     let (mut spots, mut pieces, mut gathered) = (Vec::new(), Vec::new(), Vec::new());
     let mut at = 0;
     for object in objects {
@@ -334,6 +335,7 @@ fn pieces(segment: u64, objects: Vec<Moving>) -> (Vec<Spot>, Vec<Bytes>) {
         } else {
             pieces.push(Bytes::from(std::mem::take(&mut gathered)));
             pieces.push(Bytes::from_owner(object));
+            each();
         }
     }
     if !gathered.is_empty() {

@@ -46,9 +46,18 @@ mod tests {
     fn headers_tell_everything_apart() {
         let base = header(1, 2, 3, 4);
         assert_eq!(&base[..8], b"MOBSPILL");
-        for other in [header(9, 2, 3, 4), header(1, 9, 3, 4), header(1, 2, 9, 4), header(1, 2, 3, 9)] {
+        for other in [
+            header(9, 2, 3, 4),
+            header(1, 9, 3, 4),
+            header(1, 2, 9, 4),
+            header(1, 2, 3, 9),
+        ] {
             assert_ne!(base, other);
-            assert_ne!(base[HEADER - 8..], other[HEADER - 8..], "its own checksum too");
+            assert_ne!(
+                base[HEADER - 8..],
+                other[HEADER - 8..],
+                "its own checksum too"
+            );
         }
     }
 

@@ -16,13 +16,13 @@
 mod choose;
 #[cfg(feature = "object-store")]
 mod disk;
+#[cfg(not(feature = "object-store"))]
+#[path = "no_disk.rs"]
+mod disk;
 #[cfg(feature = "object-store")]
 mod folder;
 #[cfg(feature = "object-store")]
 mod format;
-#[cfg(not(feature = "object-store"))]
-#[path = "no_disk.rs"]
-mod disk;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -38,7 +38,7 @@ use super::stored::{Candidate, Found, Moving, inspect};
 use super::word::Seen;
 use super::{Patience, Shared, Stored};
 use crate::base::{Error, Holder, ObjectLost, Origin};
-use crate::shm::Extent;
+use crate::shm::{Arena, Extent};
 use disk::{Disk, Spot};
 
 /// Where objects go when memory is full.
@@ -232,9 +232,12 @@ impl Spill {
         }
     }
 
-    /// Adds what is on disk.
-    pub fn merge_into(&self, sums: &mut HashMap<Origin, Holder>) {
-        for holder in self.books.lock().away.values() {
+    /// What is in memory and on disk, by who made it.
+    pub fn sums(&self, arena: &Arena) -> HashMap<Origin, Holder> {
+        // In this order, so that what moves meanwhile is counted once.
+        let books = self.books.lock();
+        let mut sums = arena.sums();
+        for holder in books.away.values() {
             let sum = sums.entry(holder.origin).or_insert(Holder {
                 origin: holder.origin,
                 bytes: 0,
@@ -245,6 +248,7 @@ impl Spill {
             sum.objects += holder.objects;
             sum.spilled += holder.spilled;
         }
+        sums
     }
 
     /// Asks for so many bytes to be moved away, soon; or says why that will not be.
@@ -421,7 +425,11 @@ fn make_room(store: &Arc<Shared>, disk: &Disk, asks: &Sender<Ask>, segments: &mu
             });
         }
         None => {
-            if books.off.as_ref().is_some_and(|off| off.until <= Instant::now()) {
+            if books
+                .off
+                .as_ref()
+                .is_some_and(|off| off.until <= Instant::now())
+            {
                 books.off = None;
             }
         }
@@ -467,16 +475,15 @@ fn write(
         // SAFETY: claimed; what is below frees their extents after the write, when the disk has dropped these.
         .map(|candidate| unsafe { Moving::of(store, candidate) })
         .collect();
-    let spots = disk.write(number, moving, &|bytes| {
+    let spots = disk.write(number, moving, &|| {
         // That it goes on is reason for the waiting to wait on.
-        store.room.moved(bytes);
+        store.room.moved();
         !store.spill.stopping.load(SeqCst)
     })?;
     let segment = Arc::new(Segment {
         number,
         asks: asks.clone(),
     });
-    let mut freed = Vec::new();
     let mut books = store.spill.books.lock();
     for (candidate, spot) in group.iter().zip(spots) {
         let extent = Extent {
@@ -484,7 +491,8 @@ fn write(
             len: candidate.len,
         };
         if books.moving.remove(&candidate.offset) == Some(true) {
-            freed.push(extent);
+            // SAFETY: its owner is gone, and nobody reads it any more.
+            unsafe { store.free(extent) };
             continue;
         }
         // SAFETY: under the books' lock, and not disowned.
@@ -501,17 +509,16 @@ fn write(
         books.enter(&ticket);
         stored.set_away(ticket);
         // Before anyone can drop or bring back the object: the books of the arena are about the memory.
-        store.arena.with_live(candidate.offset, |live| live.disown());
+        store
+            .arena
+            .with_live(candidate.offset, |live| live.disown());
         stored.word.moved();
         store.spill.moved.fetch_add(candidate.len, Relaxed);
-        freed.push(extent);
-    }
-    drop(books);
-    for extent in freed {
-        // SAFETY: the objects' bytes are on disk or nobody's, and no owner is in the books.
+        // SAFETY: its bytes are on disk, and no owner is in the books.
         unsafe { store.free(extent) };
     }
-    store.room.moved(0);
+    drop(books);
+    store.room.moved();
     Ok(())
 }
 

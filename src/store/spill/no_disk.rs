@@ -37,7 +37,7 @@ impl Disk {
     }
 
     /// Writes a segment.
-    pub fn write(&self, _: u64, _: Vec<Moving>, _: &dyn Fn(u64) -> bool) -> Result<Vec<Spot>, Failed> {
+    pub fn write(&self, _: u64, _: Vec<Moving>, _: &dyn Fn() -> bool) -> Result<Vec<Spot>, Failed> {
         match *self {}
     }
 
