@@ -36,10 +36,19 @@ const LEVELS: &[(&str, u32)] = &[
     ("api", 6),
     ("rl", 7),
     ("bin", 7),
+    ("capi", 7),
 ];
 
 /// Where each crate from outside enters. `ROOT` is lib.rs.
 const THIRD_PARTY: &[ThirdParty] = &[
+    ThirdParty {
+        name: "clap",
+        rooms: &["bin"],
+    },
+    ThirdParty {
+        name: "bytes",
+        rooms: &["store"],
+    },
     ThirdParty {
         name: "crossbeam_deque",
         rooms: &["exec"],
@@ -54,31 +63,47 @@ const THIRD_PARTY: &[ThirdParty] = &[
     },
     ThirdParty {
         name: "loom",
-        rooms: &["exec"],
+        rooms: &["store", "exec"],
     },
     ThirdParty {
         name: "mobula_macros",
         rooms: &["api", ROOT],
     },
     ThirdParty {
+        name: "object_store",
+        rooms: &["store"],
+    },
+    ThirdParty {
         name: "parking_lot",
-        rooms: &["shm", "exec", "api"],
+        rooms: &["shm", "store", "exec", "api"],
     },
     ThirdParty {
         name: "rkyv",
-        rooms: &["value", "exec", "api", ROOT],
+        rooms: &["value", "store", "exec", "api", ROOT],
     },
     ThirdParty {
         name: "rustix",
-        rooms: &["shm", "exec"],
+        rooms: &["shm", "store", "exec"],
+    },
+    ThirdParty {
+        name: "signal_hook",
+        rooms: &["bin"],
     },
     ThirdParty {
         name: "thiserror",
-        rooms: &["value", "api"],
+        rooms: &["base", "value", "api"],
     },
     ThirdParty {
         name: "tokio",
-        rooms: &["exec"],
+        rooms: &["store", "exec"],
+    },
+    ThirdParty {
+        name: "url",
+        rooms: &["store"],
+    },
+    ThirdParty {
+        name: "xxhash_rust",
+        rooms: &["store"],
     },
 ];
 
@@ -87,6 +112,10 @@ const UNSAFE_ROOMS: &[&str] = &["shm", "value"];
 
 /// Other files under `src/` that may have `unsafe`, and why they need it.
 const UNSAFE_FILES: &[(&str, &str)] = &[
+    (
+        "capi/mod.rs",
+        "pointers from other languages, and names that they can find",
+    ),
     (
         "exec/actor/life.rs",
         "makes, hands over and drops states whose types only the entry knows",
@@ -150,6 +179,10 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
         "a record's body: arguments, then an outcome, as its tag says",
     ),
     (
+        "exec/pin.rs",
+        "reads what it has pinned; walks a claimed call's arguments",
+    ),
+    (
         "exec/phase.rs",
         "a list of waiters under a lock of one byte",
     ),
@@ -172,9 +205,30 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
     ),
     ("exec/waiter.rs", "links of a record's list of waiters"),
     (
+        "store/client/memory.rs",
+        "reads what the server pinned, writes what it lent, and archives that were checked",
+    ),
+    (
+        "store/kept.rs",
+        "an object in a box that the arena's books point to",
+    ),
+    (
+        "store/mod.rs",
+        "frees extents for the objects that own them",
+    ),
+    (
         "store/object.rs",
         "turns an extent of the arena into slices",
     ),
+    (
+        "store/spill/mod.rs",
+        "takes memory over from objects that it has moved to disk",
+    ),
+    (
+        "store/stored.rs",
+        "an object that is found through the arena's books, in memory or on disk",
+    ),
+    ("store/word.rs", "the cells of its loom models"),
 ];
 
 /// No file of the library or of the macros is longer.

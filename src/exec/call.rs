@@ -1,7 +1,8 @@
 //! Calls as bytes: arguments into a record, out of it again, and results back into it.
 //!
-//! Invariant: [`CallWriter`] and [`Params`] agree because both are driven by the function's parameter types; what is
-//! read is what this process wrote. Left out: what a user may pass where (`api`'s `Arg`).
+//! Invariant: [`CallWriter`] and [`Params`](super::params::Params) agree because both are driven by the function's
+//! parameter types; what is read is what this process wrote. Left out: what a user may pass where (`api`'s `Arg`), and how
+//! parameters read their arguments (`params`).
 
 use std::sync::{Arc, OnceLock};
 
@@ -314,6 +315,15 @@ impl Place for Draft {
     }
 }
 
+impl Place for crate::shm::Lease {
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        self
+    }
+    fn write_at(&mut self, pos: usize, piece: &[u8]) {
+        self[pos..pos + piece.len()].copy_from_slice(piece);
+    }
+}
+
 fn store_measured<T: Value>(
     local: &Local,
     ser: &mut Ser,
@@ -346,10 +356,18 @@ pub unsafe fn set_value<T: Value>(local: &Local, record: &RawRef, value: &T) -> 
                     record.set_inline(archive, caps);
                 } else if archive.len() <= INLINE_MAX {
                     record.set_boxed(archive, caps);
+                } else if super::isolate::in_worker() {
+                    super::isolate::keep_large(record, archive, caps)?;
                 } else {
                     let origin = Origin::Result(record.entry.name);
                     record.set_stored(store_padded(local, archive, origin)?, caps);
                 }
+            }
+            Placed::Measured(size) if super::isolate::in_worker() => {
+                let mut lease = super::isolate::lend(size)?;
+                ser.write_into(value, &mut lease)
+                    .map_err(|e| encode_error::<T>(&e))?;
+                record.set_foreign(super::isolate::written(lease), ser.take_caps());
             }
             Placed::Measured(size) => {
                 let origin = Origin::Result(record.entry.name);
@@ -385,37 +403,6 @@ pub fn archived<T: Value>(record: &PinnedRef) -> &Archived<T> {
     unsafe { root::<T>(record.bytes()) }
 }
 
-/// One argument, about to be read.
-pub struct ArgView<'a> {
-    record: &'a RawRef,
-    index: usize,
-}
-
-impl<'a> ArgView<'a> {
-    /// The argument's archive and references, wherever they are.
-    ///
-    /// # Safety
-    /// The caller holds the record's claim for `'a`, does not drop its arguments meanwhile, and has pinned them.
-    #[inline]
-    unsafe fn bytes(&self) -> (&'a [u8], &'a [Cap]) {
-        // SAFETY: the caller's promise; pinned objects are `Done`.
-        unsafe {
-            let slot = self.record.slots()[self.index];
-            let object = match slot.tag {
-                SlotTag::Inline => {
-                    return (self.record.inline_arg(slot.end), self.record.caps());
-                }
-                SlotTag::Ref => &*slot.ptr.cast::<Record>(),
-                SlotTag::Many => {
-                    let joined = (*slot.ptr.cast::<Many>()).joined();
-                    joined.expect("joined when the arguments were pinned")
-                }
-            };
-            (object.bytes(), object.caps())
-        }
-    }
-}
-
 /// Joins arguments that together are one `Vec`, once; fails if one of them has no value.
 pub(super) fn join_parts(local: &Local, many: &Many, of: &Record) -> Result<(), Error> {
     for part in &many.parts {
@@ -447,129 +434,31 @@ pub(super) fn failed_input(error: Error, of: &Record) -> Error {
     }
 }
 
-/// How a parameter reads its argument.
-pub trait Param {
-    /// The type that is archived.
-    type Wire: Value;
-    /// What the function gets.
-    type Decoded<'a>;
-    /// Whether that is a copy, so that the argument need not stay.
-    const COPIES: bool = false;
+/// One argument, for whoever sends it elsewhere.
+pub(super) enum Argument<'a> {
+    /// In the record itself, ending there.
+    Inline(u32),
+    /// An object, which is there.
+    Object(&'a Record),
+}
 
-    /// Reads it.
+impl Record {
+    /// The argument of this index.
     ///
     /// # Safety
-    /// `bytes` and `caps` are an archive of `Self::Wire` that stays for `'a`.
-    unsafe fn read<'a>(bytes: &'a [u8], caps: &'a [Cap]) -> Result<Self::Decoded<'a>, Error>;
-}
-
-/// `T`: an owned copy.
-pub struct Owned<T>(std::marker::PhantomData<T>);
-/// `&[T]`: numbers read in place.
-pub struct Slice<T>(std::marker::PhantomData<T>);
-/// `&str`: text read in place.
-pub struct Text;
-/// `&Archived<T>`: the archive itself.
-pub struct InPlace<T>(std::marker::PhantomData<T>);
-
-impl<T: Value> Param for Owned<T> {
-    type Wire = T;
-    type Decoded<'a> = T;
-    const COPIES: bool = true;
-    #[inline]
-    unsafe fn read<'a>(bytes: &'a [u8], caps: &'a [Cap]) -> Result<T, Error> {
-        // SAFETY: the caller's promise.
-        unsafe { decode::<T>(bytes, caps) }.map_err(|e| decode_error::<T>(&e))
-    }
-}
-
-impl<T: Native> Param for Slice<T>
-where
-    Vec<T>: Value<Archived = rkyv::vec::ArchivedVec<Archived<T>>>,
-{
-    type Wire = Vec<T>;
-    type Decoded<'a> = &'a [T];
-    #[inline]
-    unsafe fn read<'a>(bytes: &'a [u8], _: &'a [Cap]) -> Result<&'a [T], Error> {
-        // SAFETY: the caller's promise.
-        Ok(T::slice(unsafe { root::<Vec<T>>(bytes) }.as_slice()))
-    }
-}
-
-impl Param for Text {
-    type Wire = String;
-    type Decoded<'a> = &'a str;
-    #[inline]
-    unsafe fn read<'a>(bytes: &'a [u8], _: &'a [Cap]) -> Result<&'a str, Error> {
-        // SAFETY: the caller's promise.
-        Ok(unsafe { root::<String>(bytes) }.as_str())
-    }
-}
-
-impl<T: Value> Param for InPlace<T> {
-    type Wire = T;
-    type Decoded<'a> = &'a Archived<T>;
-    #[inline]
-    unsafe fn read<'a>(bytes: &'a [u8], _: &'a [Cap]) -> Result<&'a Archived<T>, Error> {
-        // SAFETY: the caller's promise.
-        Ok(unsafe { root::<T>(bytes) })
-    }
-}
-
-/// All parameters of a function.
-pub trait Params: 'static {
-    /// What the function gets.
-    type Decoded<'a>;
-    /// How many there are.
-    const COUNT: usize;
-
-    /// Reads all arguments.
-    ///
-    /// # Safety
-    /// The record was written for these parameters; the caller holds its claim for `'a` and keeps its arguments, and
-    /// keeps `pins`, which are of this record, for as long as it uses what was read.
-    unsafe fn read<'a>(record: &'a RawRef, pins: &Pins<'_>) -> Result<Self::Decoded<'a>, Error>;
-}
-
-macro_rules! params {
-    ($($n:literal: $($p:ident $i:tt),*;)*) => { $(
-        impl<$($p: Param + 'static),*> Params for ($($p,)*) {
-            type Decoded<'a> = ($($p::Decoded<'a>,)*);
-            const COUNT: usize = $n;
-            #[inline]
-            #[allow(unused_variables, clippy::unused_unit)]
-            unsafe fn read<'a>(
-                record: &'a RawRef,
-                pins: &Pins<'_>,
-            ) -> Result<Self::Decoded<'a>, Error> {
-                Ok(($({
-                    let view = ArgView { record, index: $i };
-                    // SAFETY: the caller's promise, argument by argument.
-                    let read = unsafe {
-                        let (bytes, caps) = view.bytes();
-                        $p::read(bytes, caps)?
-                    };
-                    if $p::COPIES {
-                        pins.release($i);
-                    }
-                    read
-                },)*))
+    /// The caller holds the claim, has pinned the arguments, and does not drop them while it uses what this gives.
+    pub(super) unsafe fn argument(&self, index: usize) -> Argument<'_> {
+        // SAFETY: the caller's promise; slots own what they point to.
+        unsafe {
+            let slot = self.slots()[index];
+            match slot.tag {
+                SlotTag::Inline => Argument::Inline(slot.end),
+                SlotTag::Ref => Argument::Object(&*slot.ptr.cast::<Record>()),
+                SlotTag::Many => {
+                    let joined = (*slot.ptr.cast::<Many>()).joined();
+                    Argument::Object(joined.expect("joined when the arguments were pinned"))
+                }
             }
         }
-    )* };
-}
-params! {
-    0: ;
-    1: A 0;
-    2: A 0, B 1;
-    3: A 0, B 1, C 2;
-    4: A 0, B 1, C 2, D 3;
-    5: A 0, B 1, C 2, D 3, E 4;
-    6: A 0, B 1, C 2, D 3, E 4, F 5;
-    7: A 0, B 1, C 2, D 3, E 4, F 5, G 6;
-    8: A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7;
-    9: A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7, I 8;
-    10: A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7, I 8, J 9;
-    11: A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7, I 8, J 9, K 10;
-    12: A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7, I 8, J 9, K 10, L 11;
+    }
 }

@@ -13,11 +13,12 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::runtime::Runtime;
 
-use super::call::{CallError, Outcome, Params, StateRef, set_value};
+use super::call::{CallError, Outcome, StateRef, set_value};
 use super::cell::{CANCEL, RawRef};
 use super::engine::Engine;
 use super::entry::{FnEntry, Kind, Run};
 use super::local::{self, Local};
+use super::params::Params;
 use super::pin::Pins;
 use super::tasks::{Method, Task};
 use crate::base::{Defaults, Error};

@@ -129,6 +129,22 @@ impl Engine {
         }
     }
 
+    /// As [`create`](Self::create), on pages of its own.
+    pub fn create_on_pages(
+        self: &std::sync::Arc<Engine>,
+        local: &Local,
+        len: usize,
+        origin: Origin,
+    ) -> Result<Draft, Error> {
+        let store = self.store();
+        match store.try_create_on_pages(len, origin) {
+            Some(draft) => Ok(draft),
+            None => self.patiently(local, |patience| {
+                Ok(store.create_on_pages_patiently(len, origin, patience)?)
+            }),
+        }
+    }
+
     /// Runs what may wait for room or for the disk.
     #[inline(never)]
     fn patiently<R>(

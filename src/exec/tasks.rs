@@ -6,10 +6,11 @@
 //! Invariant: the functions named in an entry are monomorphised for the very types the entry's calls are archived with.
 //! Left out: attribute parsing, which is the macro's.
 
-use super::call::{CallError, Outcome, Params, StateRef, set_value};
+use super::call::{CallError, Outcome, StateRef, set_value};
 use super::cell::RawRef;
 use super::entry::{ActorEntry, FnEntry, Kind, Run};
 use super::local::Local;
+use super::params::Params;
 use super::pin::Pins;
 use crate::base::Defaults;
 use crate::value::Value;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::base::{Capacity, Error, Result, Units};
 use crate::exec::report::Reporter;
+use crate::shm::HugePages;
 use crate::store::SpillTo;
 
 /// Settings of a node, for [`init`](Config::init).
@@ -26,6 +27,7 @@ pub struct Config {
     pub(super) prefault_bytes: Option<u64>,
     pub(super) spill: SpillTo,
     pub(super) store_patience: Duration,
+    pub(super) huge_pages: HugePages,
     pub(super) patience: Duration,
     pub(super) reporter: Option<Reporter>,
 }
@@ -38,6 +40,7 @@ impl std::fmt::Debug for Config {
             .field("resources", &self.resources)
             .field("object_store_memory", &self.store_bytes)
             .field("prefault", &self.prefault_bytes)
+            .field("huge_pages", &self.huge_pages)
             .field("spill", &self.spill)
             .field("store_patience", &self.store_patience)
             .field("shutdown_timeout", &self.patience)
@@ -55,6 +58,7 @@ impl Default for Config {
             prefault_bytes: None,
             spill: SpillTo::default(),
             store_patience: crate::store::PATIENCE,
+            huge_pages: HugePages::default(),
             patience: Duration::from_secs(5),
             reporter: None,
         }
@@ -122,6 +126,13 @@ impl Config {
     /// disk. Default: 2 s.
     pub fn store_patience(mut self, longest: Duration) -> Config {
         self.store_patience = longest;
+        self
+    }
+
+    /// Which pages the object store is made of; `true` asks for reserved ones of 2 MiB, else transparent ones, else
+    /// 4 KiB. Default: [`HugePages::Auto`]. Which it got is said by [`Mobula::store_pages`](crate::Mobula::store_pages).
+    pub fn huge_pages(mut self, wanted: impl Into<HugePages>) -> Config {
+        self.huge_pages = wanted.into();
         self
     }
 

@@ -17,6 +17,7 @@ use parking_lot::{Mutex, MutexGuard};
 use super::extents::PAGE;
 use super::memfd::Segment;
 use super::owners::{Owner, Owners, SHARDS_MAX};
+use super::pages::{HugePages, StorePages};
 use super::prefault::{Prefault, Prefaulter};
 use super::shards::thread_number;
 use super::slabs::{CHUNK, CLASSES, SMALL_MAX, Slabs, bogus, class_of};
@@ -29,6 +30,8 @@ use crate::base::{Holder, Origin};
 pub struct ArenaOptions {
     /// Bytes, rounded up to whole pages.
     pub capacity: u64,
+    /// Which pages to ask for.
+    pub huge_pages: HugePages,
     /// How much to fault in ahead of use.
     pub prefault: Prefault,
 }
@@ -94,7 +97,8 @@ impl Arena {
             .filter(|c| *c > 0);
         let capacity = capacity.ok_or(io::ErrorKind::InvalidInput)?;
         let len = usize::try_from(capacity).map_err(|_| io::ErrorKind::InvalidInput)?;
-        let segment = Arc::new(Segment::create(len)?);
+        let segment = Arc::new(Segment::create_with(len, options.huge_pages)?);
+        let capacity = segment.len() as u64; // reserved pages may have rounded it up
         let cpus = std::thread::available_parallelism().map_or(1, |n| n.get());
         let shards = (2 * cpus).next_power_of_two().min(SHARDS_MAX);
         Ok(Arena {
@@ -139,25 +143,28 @@ impl Arena {
         Some(found(placed, len, len))
     }
 
-    /// As [`alloc_hinted`](Self::alloc_hinted), on pages of its own, beginning at a page: what can be
-    /// leased to another process.
+    /// As [`alloc_hinted`](Self::alloc_hinted), on whole grains of its own: what can be leased to
+    /// another process.
     pub fn alloc_pages(&self, len: usize, origin: Origin) -> Option<Found> {
-        let touched = self.space.lock().frontier().max(self.prefaulter.done());
-        let placed = self.take_long(len, origin).or_else(|| {
+        let touched = self.touched();
+        let placed = self.take_grains(len, origin).or_else(|| {
             self.reclaim();
-            self.take_long(len, origin)
+            self.take_grains(len, origin)
         })?;
         Some(found(placed, len, warm(touched, placed, len)))
     }
 
-    /// How many bytes from the start the arena would have to be allowed to use to place `len` more;
-    /// `None` if that is not what it lacks.
-    pub fn limit_for(&self, len: usize) -> Option<u64> {
+    /// How many bytes from the start the arena would have to be allowed to use to place `len` more, on
+    /// grains of its own if `lent`; `None` if that is not what it lacks.
+    pub fn limit_for(&self, len: usize, lent: bool) -> Option<u64> {
         let space = self.space.lock();
+        if lent {
+            return space.limit_for(len as u64, self.grain());
+        }
         // A small object that found no block needs a chunk, or at worst a page of its own.
         let chunk = if len <= SMALL_MAX { CHUNK } else { 0 };
-        let limit = space.limit_for((len as u64).max(chunk));
-        limit.or_else(|| space.limit_for(len as u64))
+        let limit = space.limit_for((len as u64).max(chunk), PAGE);
+        limit.or_else(|| space.limit_for(len as u64, PAGE))
     }
 
     /// Bytes from the start that the arena may use; all of them unless
@@ -169,11 +176,6 @@ impl Arena {
     /// Bounds how many bytes from the start are ever used: never less than are by now.
     pub fn set_limit(&self, bytes: u64) {
         self.space.lock().set_limit(bytes);
-    }
-
-    /// Bytes from the start that are in use or were, or were faulted in ahead.
-    pub fn touched(&self) -> u64 {
-        self.space.lock().frontier().max(self.prefaulter.done())
     }
 
     /// The longest object that would find room, if the machine has the memory.
@@ -212,7 +214,12 @@ impl Arena {
 
     /// The unit in which pages can be leased: the size of a page, as the kernel maps them.
     pub fn grain(&self) -> u64 {
-        PAGE
+        self.segment.pages().grain()
+    }
+
+    /// What its pages are, and why.
+    pub fn pages(&self) -> &StorePages {
+        self.segment.pages()
     }
 
     /// Lets the background thread look ahead of what was allocated so far. Apart from
@@ -321,7 +328,7 @@ impl Arena {
     #[cold]
     fn alloc_slowly(&self, len: usize, origin: Origin) -> Option<Found> {
         // Before the allocation: what it takes beyond this is untouched.
-        let touched = self.space.lock().frontier().max(self.prefaulter.done());
+        let touched = self.touched();
         let mut placed = self.take_anew(len, origin);
         if placed.is_none() {
             // Room may be tied up in empty chunks that shards keep for the next small object.
@@ -364,6 +371,19 @@ impl Arena {
         let placed = space.take_long(len as u64, origin)?;
         self.owners.set(placed.offset, PAGE, Owner::Long);
         Some(placed)
+    }
+
+    fn take_grains(&self, len: usize, origin: Origin) -> Option<Placed> {
+        let mut space = self.space.lock();
+        let placed = space.take_grains(len as u64, self.grain(), origin)?;
+        self.owners.set(placed.offset, PAGE, Owner::Long);
+        Some(placed)
+    }
+
+    /// Offset of the first byte on a page that nobody touched, as far as is known.
+    pub fn touched(&self) -> u64 {
+        let touched = self.space.lock().frontier().max(self.prefaulter.done());
+        touched.next_multiple_of(self.pages().size)
     }
 
     /// The last resort of a small object: a free block of any shard, then a larger one than it

@@ -48,11 +48,14 @@ impl Extents {
         self.limit = limit.clamp(self.frontier, self.total);
     }
 
-    /// The limit at which [`take`](Self::take) would return a run of `pages`; `None` if it returns
+    /// The limit at which [`take_aligned`](Self::take_aligned) would return a run; `None` if it returns
     /// one as it is, or would at no limit.
-    pub fn limit_for(&self, pages: u64) -> Option<u64> {
-        let end = self.tail().0.checked_add(pages)?;
-        let warm = self.by_size.range((pages, 0)..).next().is_some();
+    pub fn limit_for(&self, pages: u64, align: u64) -> Option<u64> {
+        let start = self.tail().0.checked_next_multiple_of(align)?;
+        let end = start.checked_add(pages)?;
+        let fits =
+            |&(size, start): &(u64, u64)| start.next_multiple_of(align) + pages <= start + size;
+        let warm = self.by_size.range((pages, 0)..).any(fits);
         (!warm && end > self.limit && end <= self.total).then_some(end)
     }
 
@@ -84,6 +87,36 @@ impl Extents {
         }
         self.frontier = start + pages;
         Some(start)
+    }
+
+    /// As [`take`](Self::take), a run that begins at a multiple of `align` pages. Among the free runs
+    /// that are longer than `pages` by less than `align` it tries one after the other.
+    pub fn take_aligned(&mut self, pages: u64, align: u64) -> Option<u64> {
+        if align == 1 {
+            return self.take(pages);
+        }
+        assert!(pages > 0, "a run has at least one page");
+        let fits = |&(size, start): &(u64, u64)| {
+            let at = start.next_multiple_of(align);
+            (at + pages <= start + size).then_some((size, start, at))
+        };
+        if let Some((size, start, at)) = self.by_size.range((pages, 0)..).find_map(fits) {
+            self.remove(start, size);
+            self.insert_some(start, at - start);
+            self.insert_some(at + pages, start + size - at - pages);
+            return Some(at);
+        }
+        let (start, warm) = self.tail();
+        let at = start.next_multiple_of(align);
+        if at.checked_add(pages)? > self.limit {
+            return None;
+        }
+        if warm > 0 {
+            self.remove(start, warm);
+        }
+        self.insert_some(start, at - start);
+        self.frontier = at + pages;
+        Some(at)
     }
 
     /// Gives a run back and merges it with its free neighbours. Logarithmic.
@@ -121,6 +154,12 @@ impl Extents {
         match self.by_start.last_key_value() {
             Some((&s, &n)) if s + n == self.frontier => (s, n),
             _ => (self.frontier, 0),
+        }
+    }
+
+    fn insert_some(&mut self, start: u64, pages: u64) {
+        if pages > 0 {
+            self.insert(start, pages);
         }
     }
 
@@ -176,16 +215,35 @@ mod tests {
     fn the_frontier_stops_at_the_limit() {
         let mut e = Extents::new(10);
         e.set_limit(3);
-        assert_eq!((e.take(4), e.limit_for(4)), (None, Some(4)));
-        assert_eq!((e.take(2), e.limit_for(1)), (Some(0), None));
+        assert_eq!((e.take(4), e.limit_for(4, 1)), (None, Some(4)));
+        assert_eq!((e.take(2), e.limit_for(1, 1)), (Some(0), None));
         e.give(0, 2);
-        assert_eq!((e.limit_for(2), e.limit_for(3)), (None, None));
-        assert_eq!(e.limit_for(4), Some(4), "the warm tail counts");
-        assert_eq!(e.limit_for(11), None, "there are not that many");
+        assert_eq!((e.limit_for(2, 1), e.limit_for(3, 1)), (None, None));
+        assert_eq!(e.limit_for(4, 1), Some(4), "the warm tail counts");
+        assert_eq!(e.limit_for(11, 1), None, "there are not that many");
+        assert_eq!(e.limit_for(4, 4), Some(4));
         e.set_limit(99);
         assert_eq!((e.limit(), e.take(10)), (10, Some(0)));
         e.set_limit(0);
         assert_eq!(e.limit(), 10, "not below the frontier");
+    }
+
+    #[test]
+    fn aligned_runs_leave_what_is_around_them() {
+        let mut e = Extents::new(32);
+        assert_eq!(e.take(3), Some(0));
+        assert_eq!(e.take_aligned(8, 8), Some(8));
+        assert_eq!(e.take(5), Some(3), "what was skipped is free");
+        assert_eq!(e.take_aligned(8, 8), Some(16));
+        e.give(8, 8);
+        e.give(3, 5);
+        assert_eq!(e.take_aligned(4, 4), Some(4), "a warm run, in its middle");
+        assert_eq!(e.take(1), Some(3));
+        assert_eq!(e.take_aligned(8, 8), Some(8));
+        assert_eq!(e.take_aligned(9, 8), None);
+        assert_eq!(e.take_aligned(8, 8), Some(24), "the last grain");
+        assert_eq!((e.take(1), e.largest_free()), (None, 0));
+        assert_eq!(e.take_aligned(u64::MAX, 8), None);
     }
 
     #[test]
@@ -207,6 +265,40 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig { failure_persistence: None,
             cases: if cfg!(miri) { 4 } else { 200 }, ..ProptestConfig::default() })]
+
+        /// An aligned run is taken wherever one is free, and overlaps nothing.
+        #[test]
+        fn aligned_runs_agree_with_a_bitmap(
+            steps in prop::collection::vec((0u8..3, 1u64..40, 0u32..4), 1..80)
+        ) {
+            const TOTAL: u64 = 128;
+            let mut e = Extents::new(TOTAL);
+            let mut taken = [false; TOTAL as usize];
+            let mut live: Vec<(u64, u64)> = Vec::new();
+            for (step, n, align) in steps {
+                let align = 1 << align;
+                if step == 0 && !live.is_empty() {
+                    let (start, pages) = live.swap_remove(n as usize % live.len());
+                    e.give(start, pages);
+                    taken[start as usize..(start + pages) as usize].fill(false);
+                    continue;
+                }
+                let free = |start: u64| (start..start + n).all(|i| !taken[i as usize]);
+                let mut starts = (0..=TOTAL - n).step_by(align as usize);
+                match e.take_aligned(n, align) {
+                    Some(start) => {
+                        prop_assert!(start % align == 0 && free(start));
+                        taken[start as usize..(start + n) as usize].fill(true);
+                        live.push((start, n));
+                    }
+                    None => prop_assert!(!starts.any(free)),
+                }
+            }
+            for (start, pages) in live {
+                e.give(start, pages);
+            }
+            prop_assert_eq!(e.take(TOTAL), Some(0));
+        }
 
         /// Against a bitmap: no overlap, nothing refused that would fit, all of it comes back.
         #[test]

@@ -47,14 +47,14 @@ impl Kept {
     ///
     /// # Errors
     /// [`Error::ObjectLost`], [`Error::StoreFull`].
-    pub fn pin(&self, patience: &Patience<'_>) -> Result<Pinned<'_>, Error> {
+    pub(crate) fn pin(&self, patience: &Patience<'_>) -> Result<Pinned<'_>, Error> {
         self.stored().pin(patience)?;
         Ok(Pinned(self.stored()))
     }
 
     /// As [`pin`](Self::pin) without a guard: returns where the object begins in the store's memory.
     /// Each needs one [`release`](Self::release).
-    pub fn hold(&self, patience: &Patience<'_>) -> Result<u64, Error> {
+    pub(crate) fn hold(&self, patience: &Patience<'_>) -> Result<u64, Error> {
         self.stored().pin(patience)?;
         Ok(self.stored().offset())
     }

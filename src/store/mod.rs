@@ -9,12 +9,16 @@
 //! is [`Sealed`]; the arena gets them back exactly once. Left out: reference counts of the
 //! cluster, other processes.
 
+mod client;
 mod headroom;
 mod kept;
 mod line;
 mod object;
+mod proto;
 mod room;
+mod serve;
 mod sizing;
+mod socket;
 mod spill;
 mod stored;
 mod sync;
@@ -28,15 +32,23 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::base::{Holder, Origin, StoreFull};
-use crate::shm::{Arena, ArenaOptions, ArenaStats, Extent, Prefault};
+use crate::base::{Holder, Origin, StoreFull, show_bytes};
+use crate::shm::{
+    Arena, ArenaOptions, ArenaStats, Extent, HugePages, PageKind, Prefault, StorePages,
+};
 use headroom::Headroom;
 use room::Room;
 use spill::Spill;
 
-#[allow(unused_imports, reason = "the served store keeps its objects so")]
-pub(crate) use kept::{Kept, Pinned};
+pub use crate::base::{BadObjectId, ObjectId, ObjectState, StoreError};
+pub use client::{
+    Client, Event, Object, ObjectInfo, StoreView, Subscription, Writing, content_hash,
+};
+pub(crate) use kept::Kept;
 pub(crate) use object::{Draft, Sealed};
+pub use proto::ServedStats;
+pub use serve::{Server, ServerOptions};
+pub use sizing::default_capacity;
 pub(crate) use spill::{SpillStats, SpillTo};
 pub(crate) use stored::Stored;
 
@@ -53,6 +65,8 @@ pub(crate) struct StoreOptions {
     pub capacity: Option<u64>,
     /// How much to fault in ahead of use.
     pub prefault: Prefault,
+    /// Which pages to ask for.
+    pub huge_pages: HugePages,
     /// Where objects go when memory is full.
     pub spill: SpillTo,
     /// How long a producer waits for room while none comes about.
@@ -64,6 +78,7 @@ impl Default for StoreOptions {
         StoreOptions {
             capacity: None,
             prefault: Prefault::default(),
+            huge_pages: HugePages::default(),
             spill: SpillTo::default(),
             patience: PATIENCE,
         }
@@ -111,8 +126,9 @@ enum Kind {
 }
 
 impl Store {
-    /// Maps the store's memory without touching it: well under a millisecond. Fails if the capacity
-    /// is 0 or the kernel refuses the mapping.
+    /// Maps the store's memory without touching it: well under a millisecond. Fails with
+    /// `InvalidInput` if the capacity is 0 or more than there could ever be, with `Unsupported` if
+    /// pages are required that are not to be had, or as the kernel does.
     pub fn open(options: StoreOptions) -> io::Result<Store> {
         Store::open_with(options, Headroom::new())
     }
@@ -120,13 +136,24 @@ impl Store {
     fn open_with(options: StoreOptions, headroom: Headroom) -> io::Result<Store> {
         let capacity = match options.capacity {
             Some(capacity) => capacity,
-            None => sizing::default_capacity()?,
+            None => sizing::default_capacity(sizing::DEFAULT_PERCENT)?,
         };
+        let too_much = |why| io::Error::new(io::ErrorKind::InvalidInput, why);
+        if let Some(why) = sizing::more_than_the_machine_has(capacity) {
+            return Err(too_much(why));
+        }
         let arena = Arena::create(ArenaOptions {
             capacity,
+            huge_pages: options.huge_pages,
             prefault: options.prefault,
         })?;
-        arena.set_limit(0);
+        // Reserved pages are there. Others come as they are written, if there are any left.
+        if arena.pages().kind != PageKind::Reserved {
+            if let Some(why) = sizing::more_than_is_allowed(arena.capacity()) {
+                return Err(too_much(why));
+            }
+            arena.set_limit(0);
+        }
         Ok(Store {
             shared: Arc::new(Shared {
                 arena,
@@ -171,15 +198,28 @@ impl Store {
         }
     }
 
-    /// As [`create`](Self::create), on pages of its own: what another process may be lent to write.
-    pub fn create_on_pages(&self, len: usize, origin: Origin) -> Result<Draft, StoreFull> {
-        match self.shared.try_place(len, origin, Kind::OnPages) {
+    /// As [`try_create`](Self::try_create), on pages of its own: what another process may be lent to
+    /// write.
+    pub fn try_create_on_pages(&self, len: usize, origin: Origin) -> Option<Draft> {
+        self.shared.try_place(len, origin, Kind::OnPages)
+    }
+
+    /// As [`create_patiently`](Self::create_patiently), on pages of its own.
+    pub fn create_on_pages_patiently(
+        &self,
+        len: usize,
+        origin: Origin,
+        patience: &Patience<'_>,
+    ) -> Result<Draft, StoreFull> {
+        match self.try_create_on_pages(len, origin) {
             Some(draft) => Ok(draft),
-            None => {
-                let patience = self.patience();
-                self.shared.wait_for(len, origin, Kind::OnPages, &patience)
-            }
+            None => self.shared.wait_for(len, origin, Kind::OnPages, patience),
         }
+    }
+
+    /// The same with the store's patience.
+    pub fn create_on_pages(&self, len: usize, origin: Origin) -> Result<Draft, StoreFull> {
+        self.create_on_pages_patiently(len, origin, &self.patience())
     }
 
     /// The patience that the store was opened with.
@@ -198,10 +238,11 @@ impl Store {
         let bytes = self.shared.room.awaited_by(who)?;
         let stats = self.stats();
         Some(format!(
-            "waiting for {bytes} bytes of room in the object store: {} of {} bytes used, of which {} are in use by views, calls and writers",
-            stats.used,
-            stats.capacity,
-            self.pinned()
+            "waiting for {} of room in the object store: {} of {} used, of which {} by views, running calls and writers",
+            show_bytes(bytes),
+            show_bytes(stats.used),
+            show_bytes(stats.capacity),
+            show_bytes(self.pinned())
         ))
     }
 
@@ -213,6 +254,11 @@ impl Store {
     /// The unit in which its pages can be lent: what begins at a multiple of it may be.
     pub fn grain(&self) -> u64 {
         self.shared.arena.grain()
+    }
+
+    /// What its pages are, and why.
+    pub fn pages(&self) -> &StorePages {
+        self.shared.arena.pages()
     }
 
     /// Counts of the store's memory. Microseconds.
@@ -291,7 +337,8 @@ impl Shared {
             if let Some(found) = found {
                 return Some(Draft::of(self, found));
             }
-            let wanted = self.arena.limit_for(len)?;
+            let lent = matches!(kind, Kind::OnPages);
+            let wanted = self.arena.limit_for(len, lent)?;
             if !self.headroom.raise(&self.arena, wanted) {
                 return None;
             }

@@ -65,7 +65,7 @@ impl Stored {
     }
 
     /// The patience of its store.
-    pub fn patience(&self) -> Patience<'static> {
+    pub(crate) fn patience(&self) -> Patience<'static> {
         self.store.own_patience()
     }
 
@@ -95,7 +95,7 @@ impl Stored {
     ///
     /// # Errors
     /// [`Error::ObjectLost`] if the disk does not give them back as they were, [`Error::StoreFull`].
-    pub fn pin(&self, patience: &Patience<'_>) -> Result<(), Error> {
+    pub(crate) fn pin(&self, patience: &Patience<'_>) -> Result<(), Error> {
         if self.word.pin() {
             return Ok(());
         }

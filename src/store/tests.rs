@@ -11,6 +11,7 @@ fn open(capacity: usize) -> Store {
     Store::open(StoreOptions {
         capacity: Some(capacity as u64),
         prefault: Prefault::Off,
+        huge_pages: HugePages::Off,
         spill: SpillTo::Off,
         patience: Duration::ZERO,
     })
@@ -160,6 +161,7 @@ fn prefault_by_request_is_visible() {
     let store = Store::open(StoreOptions {
         capacity: Some(4 << 20),
         prefault,
+        huge_pages: HugePages::Off,
         ..StoreOptions::default()
     })
     .unwrap();

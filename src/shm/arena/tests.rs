@@ -8,6 +8,7 @@ const MIB: u64 = 1 << 20;
 fn arena(capacity: u64) -> Arena {
     Arena::create(ArenaOptions {
         capacity,
+        huge_pages: HugePages::Off,
         prefault: Prefault::Off,
     })
     .unwrap()
@@ -99,6 +100,7 @@ fn capacity_is_checked_and_rounded() {
     assert!(
         Arena::create(ArenaOptions {
             capacity: 0,
+            huge_pages: HugePages::Off,
             prefault
         })
         .is_err()
@@ -106,6 +108,7 @@ fn capacity_is_checked_and_rounded() {
     assert!(
         Arena::create(ArenaOptions {
             capacity: u64::MAX,
+            huge_pages: HugePages::Off,
             prefault
         })
         .is_err()
@@ -149,11 +152,19 @@ fn the_limit_is_told_and_kept() {
     let arena = arena(4 * MIB);
     arena.set_limit(MIB);
     assert!(arena.alloc(2 * MIB as usize, F).is_none());
-    assert_eq!(arena.limit_for(2 * MIB as usize), Some(2 * MIB));
-    assert_eq!(arena.limit_for(5 * MIB as usize), None, "no limit would do");
-    assert_eq!(arena.limit_for(MIB as usize), None, "it fits as it is");
+    assert_eq!(arena.limit_for(2 * MIB as usize, false), Some(2 * MIB));
+    assert_eq!(
+        arena.limit_for(5 * MIB as usize, false),
+        None,
+        "no limit would do"
+    );
+    assert_eq!(
+        arena.limit_for(MIB as usize, false),
+        None,
+        "it fits as it is"
+    );
     let first = arena.alloc(MIB as usize, F).unwrap();
-    assert_eq!(arena.limit_for(100), Some(MIB + CHUNK));
+    assert_eq!(arena.limit_for(100, false), Some(MIB + CHUNK));
     arena.set_limit(2 * MIB);
     assert!(arena.alloc(100, F).is_some());
     assert_eq!((arena.limit(), arena.touched()), (2 * MIB, MIB + CHUNK));
@@ -186,4 +197,33 @@ fn owners_are_found_by_walking_and_by_offset() {
     // SAFETY: freed once; nobody reads it.
     unsafe { arena.free(long.extent) };
     assert_eq!(at(long.extent.offset), None);
+}
+
+#[test]
+fn what_is_lent_owns_whole_pages() {
+    for wanted in [HugePages::Off, HugePages::On] {
+        let options = ArenaOptions {
+            capacity: 7 * MIB,
+            huge_pages: wanted,
+            prefault: Prefault::Off,
+        };
+        let arena = Arena::create(options).unwrap();
+        eprintln!("{wanted:?} gave {}", arena.pages());
+        let grain = arena.grain();
+        assert_eq!(arena.capacity(), (7 * MIB).next_multiple_of(grain));
+        let small = arena.alloc(10, F).unwrap();
+        let lent = arena.alloc_pages(100, F).unwrap().extent;
+        let beside = arena.alloc(100_000, F).unwrap();
+        assert!(lent.offset.is_multiple_of(grain));
+        for other in [small, beside] {
+            let end = other.offset + other.len;
+            assert!(end <= lent.offset || other.offset >= lent.offset + grain);
+        }
+        for extent in [small, lent, beside] {
+            // SAFETY: each extent is freed once and never read.
+            unsafe { arena.free(extent) };
+        }
+        assert_eq!(arena.stats().objects, 0);
+        assert!(arena.alloc_pages(arena.capacity() as usize, F).is_some());
+    }
 }

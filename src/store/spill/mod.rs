@@ -16,13 +16,12 @@
 mod choose;
 #[cfg(feature = "object-store")]
 mod disk;
-#[cfg(not(feature = "object-store"))]
-#[path = "no_disk.rs"]
-mod disk;
 #[cfg(feature = "object-store")]
 mod folder;
 #[cfg(feature = "object-store")]
 mod format;
+#[cfg(not(feature = "object-store"))]
+mod no_disk;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -39,7 +38,10 @@ use super::word::Seen;
 use super::{Patience, Shared, Stored};
 use crate::base::{Error, Holder, ObjectLost, Origin};
 use crate::shm::{Arena, Extent};
+#[cfg(feature = "object-store")]
 use disk::{Disk, Spot};
+#[cfg(not(feature = "object-store"))]
+use no_disk::{Disk, Spot};
 
 /// Where objects go when memory is full.
 #[derive(Clone, Debug, Default)]
