@@ -41,6 +41,8 @@ use room::Room;
 use spill::Spill;
 
 pub use crate::base::{BadObjectId, ObjectId, ObjectState, StoreError};
+#[cfg(feature = "async")]
+pub use client::{AsyncClient, AsyncSubscription, AsyncWriting};
 pub use client::{
     Client, Event, Object, ObjectInfo, StoreView, Subscription, Writing, content_hash,
 };
