@@ -6,7 +6,7 @@
 
 use std::fs;
 
-use mobula::{Config, HugePages, PageKind};
+use mobula::{Config, HugePages, PageKind, remote};
 
 const POOL: &str = "/proc/sys/vm/nr_hugepages";
 const FREE: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages";
@@ -79,6 +79,21 @@ fn eventually<T, E: std::fmt::Display>(mut attempt: impl FnMut() -> Result<T, E>
     }
 }
 
+/// Reads its argument in place and writes its result, both large, from another process.
+#[remote(isolate)]
+fn doubled(numbers: &[u32]) -> Vec<u32> {
+    numbers.iter().map(|n| 2 * n).collect()
+}
+
+/// Lends pages to a worker process, which reads some and writes others.
+fn lend() {
+    let numbers: Vec<u32> = (0..1 << 20).collect();
+    let there = mobula::put(&numbers).unwrap();
+    let back = mobula::get(doubled::remote(&there)).unwrap();
+    assert!(back.iter().zip(&numbers).all(|(b, n)| *b == 2 * n));
+    assert_eq!(back.len(), numbers.len());
+}
+
 /// Fills the store to its last page, reads it back, and finds it empty afterwards.
 fn fill(mobula: &mobula::Mobula) {
     let all = mobula.store().capacity as usize;
@@ -130,6 +145,7 @@ fn the_store_says_what_pages_it_got_and_holds_in_them() {
             assert_eq!(mobula.store().page_size, HUGE);
             assert_eq!(mobula.store().capacity, 32 << 20, "whole pages");
             fill(&mobula);
+            lend();
             drop(mobula);
             // The pages come back once the last thread of the store is gone.
             let ahead = config(32 << 20, HugePages::Require).prefault(5 << 20);
@@ -156,6 +172,7 @@ fn the_store_says_what_pages_it_got_and_holds_in_them() {
             assert!(pages.why.contains("advise"), "{pages}");
             assert_eq!(mobula.store().capacity, 31 << 20);
             fill(&mobula);
+            lend();
         }
     }
 
