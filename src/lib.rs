@@ -111,12 +111,16 @@
 //!
 //! - `async`, on by default: `async fn` tasks and methods, on a tokio runtime that starts at the first of them; `Queue`;
 //!   `async fn main` under [`main`](macro@main).
+//! - `cli`: the command `mobula`.
+//! - `c-api`: functions for programs in other languages, declared in `include/mobula_store.h`.
 //! - `full`: all that builds without a system library.
 
 extern crate self as mobula;
 
 mod api;
 mod base;
+#[cfg(feature = "c-api")]
+mod capi;
 mod core;
 mod exec;
 mod node;
@@ -126,8 +130,8 @@ mod value;
 
 pub use api::*;
 pub use base::{
-    BadBytes, Error, Exit, Failure, FailureKind, Holder, Infeasible, Origin, Result, StoreFull,
-    Units, WorkerDeath,
+    BadBytes, Error, Exit, Failure, FailureKind, Holder, Infeasible, Origin, Result, Stack,
+    StoreFull, Units, WorkerDeath,
 };
 pub use exec::entry::Registered;
 pub use exec::options::Memory;

@@ -367,6 +367,12 @@ impl Record {
         unsafe { (*self.extra.get()).as_deref() }
     }
 
+    /// Whether it runs as a future here: an `async fn` that no worker process runs.
+    #[inline]
+    pub(super) fn is_future(&self) -> bool {
+        self.entry.is_async() && !self.extra().is_some_and(|e| e.isolate)
+    }
+
     /// What it takes while it runs, if that is not the common one CPU.
     #[inline]
     pub fn demand(&self) -> Option<&Demand> {

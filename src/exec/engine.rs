@@ -64,7 +64,7 @@ impl std::fmt::Debug for Engine {
 
 impl Engine {
     /// An engine with nothing to do and no threads yet.
-    pub fn new(capacity: Capacity, store: Store) -> Arc<Engine> {
+    pub(crate) fn new(capacity: Capacity, store: Store) -> Arc<Engine> {
         let cpus = capacity.cpu.to_f64().ceil().max(1.0) as usize;
         let ledger = Ledger::new(capacity);
         Arc::new(Engine {
@@ -82,15 +82,29 @@ impl Engine {
             started: Injector::new(),
             crew: Crew::new(cpus),
             closing: AtomicBool::new(false),
-            workers: super::isolate::Workers::new(),
+            workers: super::isolate::Workers::new(cpus),
             names: Mutex::new(HashMap::new()),
             #[cfg(feature = "async")]
             futures: super::tasks::Futures::default(),
         })
     }
 
+    /// The engine of a worker process: it takes no calls, since the node's does.
+    pub(super) fn for_worker(store: Store) -> Arc<Engine> {
+        let mut engine = Engine::new(Capacity::default(), store);
+        if let Some(engine) = Arc::get_mut(&mut engine) {
+            engine.refuses = Some(super::isolate::not_here());
+        }
+        engine
+    }
+
+    /// Why no call can be made at all.
+    pub(super) fn refuses(&self) -> Option<&Error> {
+        self.refuses.as_ref().filter(|_| super::isolate::in_worker())
+    }
+
     /// Where large values live.
-    pub fn store(&self) -> &Store {
+    pub(crate) fn store(&self) -> &Store {
         &self.store
     }
 
@@ -205,6 +219,7 @@ impl Engine {
     fn refusal(&self, extra: Option<&Extra>) -> Option<Error> {
         match extra.and_then(|e| e.demand.as_ref()) {
             None => self.refuses.clone(),
+            Some(_) if self.refuses().is_some() => self.refuses.clone(),
             Some(demand) => {
                 let lacks = self.admission.lock().ledger.capacity().lacks(demand);
                 lacks.map(Error::from)
@@ -289,7 +304,7 @@ impl Engine {
     #[inline]
     pub(super) fn push_task(self: &Arc<Engine>, local: &Local, record: RawRef) {
         // While closing, async calls go where the others do: to be failed one after the other, not one inside the other.
-        if record.entry.is_async() && !self.is_closing() {
+        if record.is_future() && !self.is_closing() {
             self.launch(local, record);
             return;
         }
@@ -318,7 +333,6 @@ impl Engine {
         if let Some(extra) = record.extra()
             && extra.isolate
         {
-            extra.begin_attempt();
             let outcome = super::isolate::driver::execute(self, local, record);
             return self.settle(local, record, Ok(outcome));
         }

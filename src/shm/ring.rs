@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! 0      64     128    192    256                256 + size
-//! | tail | head | bell | ...  | frames, wrapping |      one ring
+//! | tail | head | bell | note | frames, wrapping |      one ring
 //! ```
 //! Invariant: positions and lengths that the other process wrote are claims: they are checked before use, and bytes are
 //! copied out before anybody looks at them. Left out: what frames mean (see `exec`).
@@ -31,6 +31,7 @@ const SIZE: usize = 128 << 10;
 const TAIL: usize = 0;
 const HEAD: usize = 64;
 const BELL: usize = 128;
+const NOTE: usize = 192;
 const DATA: usize = 256;
 /// One ring with its positions, in whole pages.
 const RING: usize = (DATA + SIZE).next_multiple_of(4096);
@@ -38,6 +39,9 @@ const RING: usize = (DATA + SIZE).next_multiple_of(4096);
 const HEADER: usize = 8;
 /// Frames begin at multiples of this.
 const GRAIN: usize = 8;
+
+/// Looked for so long, a receiver lets others run in between.
+const SHARED: Duration = Duration::from_micros(8);
 
 /// The longest frame.
 pub const MAX_FRAME: usize = SIZE - HEADER;
@@ -137,6 +141,13 @@ impl Lanes {
             base,
             lanes: Arc::clone(self),
         }
+    }
+
+    /// Leaves a word beside the frames to the other process on lane `i`, over the one before.
+    pub fn note(self: &Arc<Self>, i: usize, note: u32) {
+        assert!(i < self.count(), "lane {i} of {}", self.count());
+        let ring = self.ring(2 * i + usize::from(!self.owner));
+        ring.word(NOTE).store(note, Ordering::Release);
     }
 
     /// Wakes everybody in this process who waits for a frame, because none will come.
@@ -263,6 +274,11 @@ impl Receiver {
         self.ring.word(TAIL).load(Ordering::Acquire) != self.head
     }
 
+    /// The word that the other process left last.
+    pub fn note(&self) -> u32 {
+        self.ring.word(NOTE).load(Ordering::Acquire)
+    }
+
     /// Takes the next frame: its bytes into `to`, whose contents are replaced. What it is; `None` if none is there.
     #[inline]
     pub fn take(&mut self, to: &mut Aligned) -> Result<Option<u32>, Lied> {
@@ -304,14 +320,19 @@ impl Receiver {
         if !spin.is_zero() {
             let began = Instant::now();
             loop {
-                for _ in 0..16 {
+                for _ in 0..32 {
                     if self.ready() {
                         return Waited::Ready;
                     }
                     std::hint::spin_loop();
                 }
-                if began.elapsed() > spin {
+                let looked = began.elapsed();
+                if looked > spin {
                     break;
+                }
+                if looked > SHARED {
+                    // The other side may be waiting for this very processor.
+                    std::thread::yield_now();
                 }
             }
         }

@@ -4,8 +4,12 @@
 //! is [`Sealed`]; the arena gets them back exactly once. Left out: reference counts of the
 //! cluster, spilling, other processes.
 
+mod client;
 mod object;
+mod proto;
+mod serve;
 mod sizing;
+mod socket;
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -14,7 +18,14 @@ use std::sync::Arc;
 use crate::base::{Holder, Origin, StoreFull};
 use crate::shm::{Arena, ArenaOptions, ArenaStats, HugePages, PageKind, Prefault, StorePages};
 
+pub use crate::base::{BadObjectId, ObjectId, ObjectState, StoreError};
+pub use client::{
+    Client, Event, Object, ObjectInfo, StoreView, Subscription, Writing, content_hash,
+};
 pub(crate) use object::{Draft, Sealed};
+pub use proto::ServedStats;
+pub use serve::{Server, ServerOptions};
+pub use sizing::default_capacity;
 
 /// What a store is opened with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,7 +52,7 @@ impl Store {
     pub fn open(options: StoreOptions) -> io::Result<Store> {
         let capacity = match options.capacity {
             Some(capacity) => capacity,
-            None => sizing::default_capacity()?,
+            None => sizing::default_capacity(sizing::DEFAULT_PERCENT)?,
         };
         let too_much = |why| io::Error::new(io::ErrorKind::InvalidInput, why);
         if let Some(why) = sizing::more_than_the_machine_has(capacity) {

@@ -9,15 +9,18 @@ use std::io;
 
 use crate::shm::lowest_limit;
 
-/// The share of memory, in percent.
-const PERCENT: u64 = 30;
+/// The share of memory that a store takes when nobody says, in percent.
+pub(super) const DEFAULT_PERCENT: u64 = 30;
 
-/// 30 % of this process's memory, in bytes. Reads a few small files; fails only if the machine's
-/// memory cannot be told.
-pub fn default_capacity() -> io::Result<u64> {
+/// A share of this process's memory, in bytes: of the machine's, or of the container's limit where that
+/// is lower. A store takes 30 percent when nobody says. Reads a few small files.
+///
+/// # Errors
+/// Only if the machine's memory cannot be told.
+pub fn default_capacity(percent: u64) -> io::Result<u64> {
     let total = mem_total(&std::fs::read_to_string("/proc/meminfo")?);
     let total = total.ok_or_else(|| io::Error::other("no MemTotal in /proc/meminfo"))?;
-    Ok(total.min(group_limit().unwrap_or(u64::MAX)) / 100 * PERCENT)
+    Ok(total.min(group_limit().unwrap_or(u64::MAX)) / 100 * percent.min(100))
 }
 
 /// Why a store of this many bytes could never be filled: it is more than the memory and swap space
@@ -46,7 +49,7 @@ fn too_much(capacity: u64, meminfo: &str, limit: Option<u64>) -> Option<String> 
     }
     let mib = |bytes: u64| bytes >> 20;
     Some(format!(
-        "is {} MiB, but {whose} {} MiB of memory and {} MiB of swap space: give less (the default is {PERCENT} % of memory)",
+        "is {} MiB, but {whose} {} MiB of memory and {} MiB of swap space: give less (the default is {DEFAULT_PERCENT} % of memory)",
         mib(capacity),
         mib(memory),
         mib(swap)
@@ -105,6 +108,6 @@ mod tests {
     #[cfg(not(miri))]
     #[test]
     fn this_machine_has_some_memory() {
-        assert!(default_capacity().unwrap() > 1 << 20);
+        assert!(default_capacity(30).unwrap() > 1 << 20);
     }
 }

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use super::super::call::CallError;
 use super::frame::{Reader, Writer};
-use crate::base::{Error, Failure, FailureKind};
+use crate::base::{Error, Failure, FailureKind, Stack};
 use crate::shm::Lied;
 
 const RETURNED: u32 = 0;
@@ -25,7 +25,16 @@ const MAX_TEXT: usize = 16 << 10;
 const MAX_SOURCES: usize = 32;
 
 fn cut(text: &str) -> &str {
-    let mut end = text.len().min(MAX_TEXT);
+    first(text, MAX_TEXT)
+}
+
+fn short(text: &str) -> &str {
+    first(text, 512)
+}
+
+/// The first so many bytes, or a few less so that no character is cut.
+fn first(text: &str, most: usize) -> &str {
+    let mut end = text.len().min(most);
     while !text.is_char_boundary(end) {
         end -= 1;
     }
@@ -46,9 +55,9 @@ pub fn write(error: &CallError, w: &mut Writer) {
             let sources = &f.sources[..f.sources.len().min(MAX_SOURCES)];
             w.u32(sources.len() as u32);
             // All of them together stay below what one frame takes.
-            sources
-                .iter()
-                .for_each(|s| w.text(&cut(s)[..cut(s).len().min(1 << 10)]));
+            sources.iter().for_each(|s| w.text(short(s)));
+            let stack = f.backtrace.as_ref().map(ToString::to_string);
+            w.text(cut(stack.as_deref().unwrap_or_default()));
         }
         CallError::Runtime(Error::Cancelled { .. }) => w.u32(CANCELLED),
         CallError::Runtime(Error::Encode { value, why }) => {
@@ -78,6 +87,7 @@ pub fn read(r: &mut Reader<'_>, function: &'static str) -> Result<CallError, Lie
                 return Err(Lied);
             }
             let sources = (0..count).map(|_| r.text()).collect::<Result<_, _>>()?;
+            let stack = r.text()?;
             CallError::Function(Failure {
                 kind: if kind == RETURNED {
                     FailureKind::Returned
@@ -90,7 +100,7 @@ pub fn read(r: &mut Reader<'_>, function: &'static str) -> Result<CallError, Lie
                 sources,
                 location,
                 attempts: 1,
-                backtrace: None,
+                backtrace: (!stack.is_empty()).then(|| Arc::new(Stack::told(stack))),
             })
         }
         CANCELLED => CallError::Runtime(Error::Cancelled { function }),

@@ -7,10 +7,16 @@ use crate::shm::Lied;
 
 /// Driver: run a function.
 pub const CALL: u32 = 1;
+/// Driver: make the actor that this process is for.
+pub const CONSTRUCT: u32 = 2;
+/// Driver: run a method of that actor.
+pub const METHOD: u32 = 3;
+/// Driver: drop that actor's state.
+pub const DROP: u32 = 4;
 /// Driver: the pages asked for.
-pub const LENT: u32 = 2;
+pub const LENT: u32 = 5;
 /// Driver: why there are no pages.
-pub const REFUSED: u32 = 3;
+pub const REFUSED: u32 = 6;
 /// Worker: the call's value, in the frame.
 pub const VALUE: u32 = 16;
 /// Worker: the call's value, in the pages lent.
@@ -21,6 +27,58 @@ pub const NOTHING: u32 = 18;
 pub const FAILED: u32 = 19;
 /// Worker: pages are needed.
 pub const LEND: u32 = 20;
+
+/// More arguments than a remote call can have.
+pub const MAX_ARGS: usize = 16;
+
+/// In an answer's first word: the call consumed the actor's state.
+pub const TAKEN: u32 = 1;
+/// Bytes at the head of an answer: its flags, and what aligns the archive that follows as records do.
+pub const HEAD: usize = 32;
+
+/// How a call ended, as the worker says.
+pub enum Answer<'a> {
+    /// Well; nobody wants the value.
+    Nothing { flags: u32 },
+    /// With this value.
+    Value { flags: u32, archive: &'a [u8] },
+    /// With a value in these pages.
+    Stored { flags: u32, offset: u64, len: u64 },
+    /// Not well.
+    Failed { flags: u32, why: Reader<'a> },
+}
+
+impl<'a> Answer<'a> {
+    /// Reads an answer; the archive is aligned if the bytes are.
+    pub fn read(what: u32, bytes: &'a [u8]) -> Result<Answer<'a>, Lied> {
+        let flags = Reader(bytes).u32()?;
+        let rest = bytes.get(HEAD..).ok_or(Lied)?;
+        let mut r = Reader(rest);
+        Ok(match what {
+            NOTHING => Answer::Nothing { flags },
+            VALUE => Answer::Value {
+                flags,
+                archive: rest,
+            },
+            STORED => Answer::Stored {
+                flags,
+                offset: r.u64()?,
+                len: r.u64()?,
+            },
+            FAILED => Answer::Failed { flags, why: r },
+            _ => return Err(Lied),
+        })
+    }
+
+    /// Whether it consumed the state.
+    pub fn taken(&self) -> bool {
+        let (Answer::Nothing { flags }
+        | Answer::Value { flags, .. }
+        | Answer::Stored { flags, .. }
+        | Answer::Failed { flags, .. }) = self;
+        flags & TAKEN != 0
+    }
+}
 
 /// Where one argument is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

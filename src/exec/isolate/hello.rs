@@ -42,6 +42,16 @@ pub fn check_start() -> Result<(), Error> {
     Ok(())
 }
 
+/// What calls, objects and handles made inside a worker process come to.
+pub fn not_here() -> Error {
+    Error::Config {
+        setting: "isolate",
+        why: "remote calls, put and actor handles are not available inside an isolated call or actor: return values \
+              and let the caller go on from there"
+            .to_owned(),
+    }
+}
+
 /// What a worker must know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Welcome {

@@ -22,6 +22,7 @@ mod sink;
 mod table;
 mod takeover;
 
-pub use hello::check_start;
+pub use hello::{check_start, not_here};
 pub use pool::Workers;
-pub use serve::{in_worker, keep_large, lend, written};
+pub use process::Process;
+pub use serve::{in_worker, keep_large, lend, told_to_cancel, written};

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 use rustix::event::epoll;
@@ -15,23 +15,23 @@ use super::super::engine::Engine;
 use super::process::Process;
 use super::table::table;
 use crate::base::Error;
+use crate::core::Pool;
 use crate::store::Store;
 
 /// See the file.
 pub struct Workers {
     state: Mutex<State>,
     changed: Condvar,
+    began: Instant,
 }
 
-#[derive(Default)]
 struct State {
-    idle: Vec<Arc<Process>>,
+    pool: Pool<u32>,
     all: HashMap<u32, Arc<Process>>,
-    /// Started, not ready.
-    starting: Vec<u32>,
+    /// Started and not ready, since when.
+    starting: HashMap<u32, Instant>,
     /// To be started.
     wanted: usize,
-    waiting: usize,
     /// Why the last one could not be started.
     failed: Option<Arc<str>>,
     thread: Option<std::thread::JoinHandle<()>>,
@@ -40,44 +40,71 @@ struct State {
 }
 
 impl Workers {
-    pub fn new() -> Workers {
+    /// None yet, for a node with so many CPUs.
+    pub fn new(cpus: usize) -> Workers {
         Workers {
-            state: Mutex::default(),
+            state: Mutex::new(State {
+                pool: Pool::new(cpus),
+                all: HashMap::new(),
+                starting: HashMap::new(),
+                wanted: 0,
+                failed: None,
+                thread: None,
+                bell: None,
+                closed: false,
+            }),
             changed: Condvar::new(),
+            began: Instant::now(),
         }
+    }
+
+    fn now(&self) -> Duration {
+        self.began.elapsed()
     }
 
     /// A worker that is free; waits until one is.
     pub fn take(&self, engine: &Arc<Engine>) -> Result<Arc<Process>, Error> {
-        let mut state = self.state.lock();
+        let mut guard = self.state.lock();
         loop {
+            let state = &mut *guard;
             if state.closed {
                 return Err(Error::ShutDown);
             }
-            while let Some(worker) = state.idle.pop() {
-                if !worker.dead() {
-                    return Ok(worker);
-                }
-            }
-            if let Some(why) = state.failed.take() {
+            let taken = state.pool.take(self.now());
+            let worker = taken.and_then(|pid| state.all.get(&pid).cloned());
+            if worker.is_none()
+                && taken.is_none()
+                && let Some(why) = state.failed.take()
+            {
                 return Err(cannot_start(&why));
             }
-            if state.wanted + state.starting.len() <= state.waiting {
-                state.wanted += 1;
-                self.call_thread(engine, &mut state)?;
+            if worker.is_none() {
+                state.pool.wait();
             }
-            state.waiting += 1;
-            self.changed.wait(&mut state);
-            state.waiting -= 1;
+            let missing = state.pool.start();
+            if missing > 0 {
+                state.wanted += missing;
+                if let Err(e) = self.call_thread(engine, state) {
+                    state.pool.waited();
+                    return Err(e);
+                }
+            }
+            if let Some(worker) = worker.filter(|w| !w.is_spent()) {
+                return Ok(worker);
+            }
+            if taken.is_none() {
+                self.changed.wait(&mut guard);
+                guard.pool.waited();
+            }
         }
     }
 
     /// Gives it back after a call.
     pub fn give_back(&self, worker: Arc<Process>) {
         let mut state = self.state.lock();
-        if !worker.dead() && !state.closed {
-            state.idle.push(worker);
-            if state.waiting > 0 {
+        if !worker.is_spent() && !state.closed {
+            state.pool.give_back(worker.pid, self.now());
+            if state.pool.waiting() > 0 {
                 self.changed.notify_one();
             }
         }
@@ -106,7 +133,6 @@ impl Workers {
         let thread = {
             let mut state = self.state.lock();
             state.closed = true;
-            state.idle.clear();
             state.all.values().for_each(|w| w.kill());
             if let Some(bell) = &state.bell {
                 let _ = rustix::io::write(bell, &1u64.to_ne_bytes());
@@ -135,11 +161,16 @@ impl Workers {
                 flags: epoll::EventFlags::empty(),
                 data: epoll::EventData::new_u64(0),
             }; 16];
-            let limit = rustix::event::Timespec {
-                tv_sec: 1,
-                tv_nsec: 0,
+            let quiet = {
+                let state = self.state.lock();
+                state.pool.is_quiet() && state.starting.is_empty()
             };
-            let n = match epoll::wait(&poll, &mut events, Some(&limit)) {
+            let limit = rustix::event::Timespec {
+                tv_sec: 0,
+                tv_nsec: LOOK_UP.subsec_nanos().into(),
+            };
+            let limit = (!quiet).then_some(&limit);
+            let n = match epoll::wait(&poll, &mut events, limit) {
                 Ok(n) => n,
                 Err(rustix::io::Errno::INTR) => 0,
                 Err(_) => return self.give_up("epoll fails"),
@@ -156,9 +187,20 @@ impl Workers {
             let (start, over) = {
                 let mut state = self.state.lock();
                 let over = state.closed && state.all.is_empty();
-                let start = if state.closed { 0 } else { state.wanted };
-                state.wanted = 0;
-                (start, over)
+                let now = self.now();
+                let mut old: Vec<u32> = state.pool.tick(now);
+                // A process that does not say that it is ready is no worker.
+                let stuck = state.starting.iter();
+                old.extend(
+                    stuck
+                        .filter(|(_, s)| s.elapsed() > PATIENCE)
+                        .map(|(p, _)| *p),
+                );
+                old.iter()
+                    .filter_map(|pid| state.all.get(pid))
+                    .for_each(|w| w.kill());
+                let wanted = std::mem::take(&mut state.wanted) + state.pool.start();
+                (if state.closed { 0 } else { wanted }, over)
             };
             if over {
                 return;
@@ -184,11 +226,12 @@ impl Workers {
                 if state.closed {
                     process.kill();
                 }
-                state.starting.push(pid);
+                state.starting.insert(pid, Instant::now());
                 state.all.insert(pid, process);
             }
             Err(e) => {
                 state.failed = Some(Arc::from(e.to_string()));
+                state.pool.failed();
                 self.changed.notify_all();
             }
         }
@@ -205,22 +248,29 @@ impl Workers {
             process.bury();
             let mut state = self.state.lock();
             state.all.remove(&pid);
-            state.idle.retain(|w| w.pid != pid);
-            if let Some(i) = state.starting.iter().position(|p| *p == pid) {
-                state.starting.swap_remove(i);
+            state.pool.died(&pid);
+            if state.starting.remove(&pid).is_some() {
+                state.pool.failed();
                 let why = format!("the new process {pid} ended with {}", process.exit());
                 state.failed.get_or_insert(Arc::from(why));
             }
             self.changed.notify_all();
+            drop(state);
+            if let Some(actor) = process.unhost() {
+                super::super::actor::host_died(&actor);
+            }
             return;
         }
         match super::hello::answered(&process.socket) {
             Ok(None) => {}
             Ok(Some(Ok(()))) => {
                 let mut state = self.state.lock();
-                state.starting.retain(|p| *p != pid);
-                state.idle.push(process);
-                self.changed.notify_one();
+                if state.starting.remove(&pid).is_some() {
+                    let now = self.now();
+                    state.pool.started();
+                    state.pool.give_back(pid, now);
+                    self.changed.notify_one();
+                }
             }
             Ok(Some(Err(why))) => {
                 self.state.lock().failed = Some(Arc::from(why));
@@ -241,8 +291,9 @@ impl Workers {
 }
 
 /// How long a new process may take until it says that it is ready.
-#[allow(dead_code)]
 const PATIENCE: Duration = Duration::from_secs(20);
+/// How often the age of idle workers is looked at, while there are any.
+const LOOK_UP: Duration = Duration::from_millis(500);
 
 fn cannot_start(why: &str) -> Error {
     Error::Os {

@@ -14,9 +14,10 @@ use parking_lot::{Condvar, Mutex};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::process::{Pid, PidfdFlags, Signal};
 
+use super::super::actor::ActorRef;
 use super::hello::{VARIABLE, Welcome};
 use crate::base::Exit;
-use crate::core::Spin;
+use crate::core::Patience;
 use crate::shm::{Aligned, Lanes, Receiver, Sender};
 use crate::store::Store;
 
@@ -29,7 +30,11 @@ pub struct Lane {
     pub receiver: Receiver,
     pub frame: Aligned,
     pub out: super::frame::Writer,
-    pub spin: Spin,
+    pub patience: Patience,
+    /// Which it is.
+    pub number: usize,
+    /// The worker serves it.
+    open: bool,
 }
 
 /// A worker process.
@@ -40,15 +45,27 @@ pub struct Process {
     pub socket: OwnedFd,
     lanes: Arc<Lanes>,
     free: Mutex<Vec<Lane>>,
+    /// The calls that the lanes are used for.
+    running: Mutex<[u64; LANES]>,
+    /// The actor whose state it holds.
+    actor: Mutex<Option<ActorRef>>,
+    /// It was told to end.
+    doomed: AtomicBool,
     freed: Condvar,
     child: Mutex<Child>,
     dead: AtomicBool,
     exit: OnceLock<Exit>,
 }
 
+impl std::fmt::Debug for Process {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "worker process {}", self.pid)
+    }
+}
+
 impl Process {
     /// Starts one: a system call or two until the new process exists; it says that it is ready some milliseconds later.
-    pub fn start(store: &Store, registry: u64) -> io::Result<Process> {
+    pub(crate) fn start(store: &Store, registry: u64) -> io::Result<Process> {
         let (socket, theirs) = rustix::net::socketpair(
             AddressFamily::UNIX,
             SocketType::SEQPACKET,
@@ -75,13 +92,15 @@ impl Process {
         let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
         let free = (0..LANES)
             .rev()
-            .filter_map(|i| lanes.ends(i))
-            .map(|(sender, receiver)| Lane {
+            .filter_map(|number| Some((number, lanes.ends(number)?)))
+            .map(|(number, (sender, receiver))| Lane {
                 sender,
                 receiver,
                 frame: Aligned::default(),
                 out: super::frame::Writer::default(),
-                spin: Spin::new(),
+                patience: Patience::new(),
+                number,
+                open: number == 0,
             })
             .collect();
         Ok(Process {
@@ -90,6 +109,9 @@ impl Process {
             socket,
             lanes,
             free: Mutex::new(free),
+            running: Mutex::new([0; LANES]),
+            actor: Mutex::new(None),
+            doomed: AtomicBool::new(false),
             freed: Condvar::new(),
             child: Mutex::new(child),
             dead: AtomicBool::new(false),
@@ -97,19 +119,28 @@ impl Process {
         })
     }
 
-    /// A lane that nobody uses; waits for one if there is none.
-    pub fn lane(&self) -> Lane {
+    /// A lane that nobody uses, for this call; waits for one if there is none.
+    pub fn lane(&self, call: u64) -> Lane {
         let mut free = self.free.lock();
-        loop {
-            if let Some(lane) = free.pop() {
-                return lane;
+        let mut lane = loop {
+            match free.pop() {
+                Some(lane) => break lane,
+                None => self.freed.wait(&mut free),
             }
-            self.freed.wait(&mut free);
+        };
+        drop(free);
+        if !std::mem::replace(&mut lane.open, true) {
+            // One byte in a socket that nothing else is sent to; a dead worker is seen by whoever waits for an answer.
+            let flags = rustix::net::SendFlags::NOSIGNAL;
+            let _ = rustix::net::send(&self.socket, &[lane.number as u8], flags);
         }
+        self.running.lock()[lane.number] = call;
+        lane
     }
 
     /// Gives it back.
     pub fn give_back(&self, lane: Lane) {
+        self.running.lock()[lane.number] = 0;
         self.free.lock().push(lane);
         self.freed.notify_all();
     }
@@ -132,8 +163,32 @@ impl Process {
         self.exit.get().copied().unwrap_or(Exit::Unknown)
     }
 
+    /// Tells a call that it was cancelled, if it runs here.
+    pub fn tell_cancelled(&self, call: u64) {
+        let running = self.running.lock();
+        if let Some(lane) = running.iter().position(|c| *c == call) {
+            self.lanes.note(lane, call as u32);
+        }
+    }
+
+    /// Whether it should not get another call.
+    pub fn is_spent(&self) -> bool {
+        self.dead() || self.doomed.load(Ordering::Acquire)
+    }
+
+    /// It holds this actor's state from now on.
+    pub fn host(&self, actor: &ActorRef) {
+        *self.actor.lock() = Some(actor.clone());
+    }
+
+    /// The actor whose state it holds, which it no longer does.
+    pub fn unhost(&self) -> Option<ActorRef> {
+        self.actor.lock().take()
+    }
+
     /// Ends it now. Its death is seen a little later.
     pub fn kill(&self) {
+        self.doomed.store(true, Ordering::Release);
         let _ = rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL);
     }
 

@@ -5,21 +5,22 @@
 
 use std::cell::RefCell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicPtr, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use super::super::INLINE_MAX;
-use super::super::call::{CallError, StateRef, object_blank};
+use super::super::call::{CallError, Outcome, StateRef, object_blank};
 use super::super::cell::{self, BODY, Blank, PAD, Phase, RawRef, SLOT, Slot, SlotTag};
 use super::super::engine::Engine;
-use super::super::entry::{FnEntry, Run};
+use super::super::entry::{ActorEntry, FnEntry, Kind, Run};
 use super::super::local::{self, Local};
-use super::frame::{self, Place, Reader, Writer};
+use super::frame::{self, HEAD, MAX_ARGS, Place, Reader, Writer};
 use super::hello::{self, Welcome};
 use super::table::table;
-use crate::base::{Capacity, Error};
+use crate::base::Error;
+use crate::core::Patience;
 use crate::shm::{
-    Aligned, Attached, HugePages, Lanes, Lease, Lied, MAX_FRAME, Prefault, Receiver, Sender, Waited,
+    Aligned, Attached, HugePages, Lanes, Lease, Lied, Prefault, Receiver, Sender, Waited,
 };
 use crate::store::{Store, StoreOptions};
 use crate::value::Cap;
@@ -59,6 +60,9 @@ struct Worker {
     arena: Arc<Attached>,
     lanes: Arc<Lanes>,
     socket: OwnedFd,
+    /// The actor that lives here, and its state: a leaked box of its type.
+    actor: OnceLock<&'static ActorEntry>,
+    state: AtomicPtr<()>,
 }
 
 static WORKER: OnceLock<Worker> = OnceLock::new();
@@ -72,6 +76,18 @@ struct Lane {
     sender: Sender,
     receiver: Receiver,
     frame: Aligned,
+    patience: Patience,
+    /// The call that runs, as the node names it to cancel it.
+    call: u32,
+}
+
+/// Whether the call that runs on this thread was told to end.
+pub fn told_to_cancel() -> bool {
+    in_worker()
+        && LANE.with_borrow(|lane| {
+            let lane = lane.as_ref();
+            lane.is_some_and(|lane| lane.call != 0 && lane.receiver.note() == lane.call)
+        })
 }
 
 /// Whether this process is a worker.
@@ -109,6 +125,8 @@ pub fn serve(setup: Setup) {
         arena: Arc::new(arena),
         lanes,
         socket,
+        actor: OnceLock::new(),
+        state: AtomicPtr::new(std::ptr::null_mut()),
     });
     let store = Store::open(StoreOptions {
         capacity: Some(1 << 20),
@@ -118,7 +136,7 @@ pub fn serve(setup: Setup) {
     let Ok(store) = store else {
         return refuse(worker.socket.as_fd(), "cannot make memory");
     };
-    let engine = Engine::new(Capacity::default(), store);
+    let engine = Engine::for_worker(store);
     let Ok(_) = local::start(&engine) else { return };
     super::super::panics::install();
     let watch = std::thread::Builder::new()
@@ -157,15 +175,19 @@ fn serve_lane(worker: &'static Worker, lane: usize, local: &Local) {
         sender,
         receiver,
         frame: Aligned::default(),
+        patience: Patience::new(),
+        call: 0,
     }));
     let mut frame = Aligned::default();
     let mut out = Writer::default();
     loop {
-        let what = next(&mut frame);
-        let done = match what {
-            Ok(frame::CALL) => call(worker, local, &frame, &mut out),
+        let done = next(&mut frame).and_then(|what| match what {
+            frame::CALL | frame::CONSTRUCT | frame::METHOD => {
+                call(worker, local, what, &frame, &mut out)
+            }
+            frame::DROP => drop_state(worker, &mut out),
             _ => Err(Lied),
-        };
+        });
         if done.is_err() {
             // The node is of the same program: it would not.
             std::process::abort();
@@ -182,7 +204,10 @@ fn next(frame: &mut Aligned) -> Result<u32, Lied> {
                 std::mem::swap(frame, &mut lane.frame);
                 return Ok(what);
             }
-            let _: Waited = lane.receiver.wait(Duration::from_micros(20), || false);
+            match lane.receiver.wait(lane.patience.spin(), || false) {
+                Waited::Ready => lane.patience.found(),
+                Waited::Slept | Waited::Gone => lane.patience.missed(),
+            }
         }
     })
 }
@@ -251,6 +276,11 @@ pub unsafe fn keep_large(
     Ok(())
 }
 
+const _: () = assert!(
+    HEAD == PAD,
+    "an archive in an answer is aligned as in a record"
+);
+
 /// The largest value that an answer holds itself.
 const MAX_INLINE: usize = 64 << 10;
 
@@ -258,65 +288,131 @@ const MAX_INLINE: usize = 64 << 10;
 fn call(
     worker: &'static Worker,
     local: &Local,
+    what: u32,
     bytes: &[u8],
     out: &mut Writer,
 ) -> Result<(), Lied> {
     let mut r = Reader(bytes);
-    let number = r.u32()?;
+    let number = r.u32()? as usize;
     let wanted = r.u32()? != 0;
-    let entry = *table().functions.get(number as usize).ok_or(Lied)?;
-    let record = read_record(worker, local, entry, &mut r)?;
-    let Run::Sync(run) = entry.run else {
-        return Err(Lied);
+    let name = r.u32()?;
+    let entry = if what == frame::CONSTRUCT {
+        let actor = *table().actors.get(number).ok_or(Lied)?;
+        worker.actor.set(actor).map_err(|_| Lied)?;
+        &actor.constructor
+    } else {
+        *table().functions.get(number).ok_or(Lied)?
     };
-    let before = local.current.replace(std::ptr::from_ref(&*record));
+    let mut state = worker.state.load(Ordering::Acquire);
+    if (what == frame::METHOD) == state.is_null() {
+        return Err(Lied);
+    }
+    let record = read_record(worker, local, entry, &mut r)?;
     // The node knows whether anybody wants the value.
-    let only = if wanted {
+    let wants = if wanted {
         std::ptr::from_ref(&*record)
     } else {
         std::ptr::null()
     };
-    local.wanted.set(only);
-    // SAFETY: made above, claimed; a function has no state.
-    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| unsafe {
-        run(local, &record, StateRef(std::ptr::null_mut()))
-    }));
+    local.wanted.set(wants);
+    let before = local.current.replace(std::ptr::from_ref(&*record));
+    LANE.with_borrow_mut(|lane| lane.as_mut().map(|lane| lane.call = name));
+    let place = match entry.kind {
+        Kind::Constructor | Kind::Consuming => (&raw mut state).cast(),
+        _ => state,
+    };
+    let outcome = run(local, &record, StateRef(place));
+    LANE.with_borrow_mut(|lane| lane.as_mut().map(|lane| lane.call = 0));
     local.current.set(before);
     local.wanted.set(std::ptr::null());
-    answer(worker, &record, wanted, outcome, out)
+    let mut flags = 0;
+    match entry.kind {
+        Kind::Constructor => worker.state.store(state, Ordering::Release),
+        Kind::Consuming if state.is_null() => {
+            worker.state.store(state, Ordering::Release);
+            flags = frame::TAKEN;
+        }
+        _ => {}
+    }
+    answer(worker, &record, (wanted, flags), outcome, out)
+}
+
+/// Runs a claimed call.
+fn run(local: &Local, record: &RawRef, state: StateRef) -> std::thread::Result<Outcome> {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    match record.entry.run {
+        Run::Never => Ok(Ok(())),
+        // SAFETY: made by this thread, claimed; the state is null, a place for one, or the actor's that lives here, and the
+        // node lets calls in by the actor's gate.
+        Run::Sync(run) => catch_unwind(AssertUnwindSafe(|| unsafe { run(local, record, state) })),
+        #[cfg(feature = "async")]
+        Run::Async(run) => catch_unwind(AssertUnwindSafe(|| {
+            // SAFETY: as above; the future ends before this returns.
+            let future = unsafe { run(record.clone(), state) };
+            local.engine.block_on(future)?
+        })),
+    }
+}
+
+/// Drops the state of the actor that lived here. The node ends the process then.
+fn drop_state(worker: &Worker, out: &mut Writer) -> Result<(), Lied> {
+    let state = worker.state.swap(std::ptr::null_mut(), Ordering::AcqRel);
+    let dropped = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        if let Some(actor) = worker.actor.get()
+            && !state.is_null()
+        {
+            // SAFETY: a leaked box of this actor's type, taken out of its place once.
+            unsafe { (actor.drop_state)(state) };
+        }
+    }));
+    // The process ends by a signal: what it printed must be out.
+    let _ = std::io::Write::flush(&mut std::io::stdout());
+    out.0.clear();
+    out.0.resize(HEAD, 0);
+    match dropped {
+        Ok(()) => say(frame::NOTHING, &[&out.0]),
+        Err(payload) => {
+            let failure = super::super::panics::failure(payload);
+            super::failure::write(&CallError::Function(failure), out);
+            say(frame::FAILED, &[&out.0])
+        }
+    }
 }
 
 fn answer(
     worker: &Worker,
     record: &RawRef,
-    wanted: bool,
-    outcome: std::thread::Result<super::super::call::Outcome>,
+    (wanted, flags): (bool, u32),
+    outcome: std::thread::Result<Outcome>,
     out: &mut Writer,
 ) -> Result<(), Lied> {
     out.0.clear();
+    out.u32(flags);
+    out.0.resize(HEAD, 0);
     let failure = match outcome {
-        Ok(Ok(())) if !wanted => return say(frame::NOTHING, &[]),
+        Ok(Ok(())) if !wanted || record.entry.kind == Kind::Constructor => {
+            return say(frame::NOTHING, &[&out.0]);
+        }
         Ok(Ok(())) => {
             drop(record.finish(Phase::Done));
             // SAFETY: `Done`.
             if unsafe { !record.caps().is_empty() } {
                 CallError::Runtime(Error::Encode {
                     value: (record.entry.output)(),
-                    why: Arc::from("references cannot leave a worker process inside a value"),
+                    why: Arc::from("references cannot leave a worker process inside a value yet"),
                 })
             } else if let Some(bytes) = record.foreign() {
                 out.u64(worker.arena.offset_of(bytes));
                 out.u64(bytes.len() as u64);
                 return say(frame::STORED, &[&out.0]);
             } else {
-                return say(frame::VALUE, &[&[0; PAD], record.archive()]);
+                return say(frame::VALUE, &[&out.0, record.archive()]);
             }
         }
         Ok(Err(e)) => e,
         Err(payload) => CallError::Function(super::super::panics::failure(payload)),
     };
     super::failure::write(&failure, out);
-    out.0.truncate(MAX_FRAME);
     say(frame::FAILED, &[&out.0])
 }
 
@@ -383,6 +479,3 @@ fn read_record(
         )
     })
 }
-
-/// More arguments than a remote function can have.
-const MAX_ARGS: usize = 16;

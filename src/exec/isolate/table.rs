@@ -37,7 +37,9 @@ impl Table {
             (a.name, a.line).hash(&mut hash);
         }
         let address = |f: &&'static FnEntry| std::ptr::from_ref(*f).addr();
-        let numbers = functions.iter().map(address).zip(0..).collect();
+        let constructors = actors.iter().map(|a| address(&&a.constructor)).zip(0..);
+        let numbers = functions.iter().map(address).zip(0..);
+        let numbers = numbers.chain(constructors).collect();
         Table {
             functions,
             actors,
@@ -46,7 +48,7 @@ impl Table {
         }
     }
 
-    /// The number of a function.
+    /// The number of a function, or that of its actor if it is a constructor.
     pub fn number(&self, f: &'static FnEntry) -> Option<u32> {
         self.numbers.get(&std::ptr::from_ref(f).addr()).copied()
     }
