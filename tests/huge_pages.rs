@@ -6,6 +6,7 @@
 
 use std::fs;
 
+use mobula::store::{Client, ObjectId, Server};
 use mobula::{Config, HugePages, PageKind, remote};
 
 const POOL: &str = "/proc/sys/vm/nr_hugepages";
@@ -94,6 +95,33 @@ fn lend() {
     assert_eq!(back.len(), numbers.len());
 }
 
+/// Serves a store to a client, which writes on pages lent to it and reads them.
+fn serve() {
+    let socket = std::env::temp_dir().join(format!("mobula-huge-{}", std::process::id()));
+    let options = Server::options().capacity(32 << 20);
+    let options = options.huge_pages(HugePages::Require);
+    let server = eventually(|| options.clone().start(&socket));
+    assert_eq!(server.pages().kind, PageKind::Reserved);
+    let client = Client::connect(&socket).unwrap();
+    let told = client.stats().unwrap();
+    assert_eq!(told.pages, server.pages().to_string());
+    for (name, len) in [
+        ("long", 3 << 20),
+        ("longer", 9_000_001),
+        ("middle", 300_000),
+        ("short", 10),
+    ] {
+        let id = ObjectId::from_name(name);
+        client.put_bytes(id, &vec![len as u8; len]).unwrap();
+        let object = client.get(id, None).unwrap();
+        assert!(object.len() == len && object.iter().all(|b| *b == len as u8));
+    }
+    let took = client.stats().unwrap().reserved;
+    // Two and five whole pages, and the small ones share one.
+    assert!((14 << 20..=16 << 20).contains(&took), "{took}");
+    server.shutdown();
+}
+
 /// Fills the store to its last page, reads it back, and finds it empty afterwards.
 fn fill(mobula: &mobula::Mobula) {
     let all = mobula.store().capacity as usize;
@@ -156,6 +184,7 @@ fn the_store_says_what_pages_it_got_and_holds_in_them() {
                 bytes => Ok(assert_eq!(bytes, 6 << 20, "whole pages")),
             });
             drop(again);
+            serve();
             eventually(|| match number(FREE) {
                 Some(free) if free >= 16 => Ok(()),
                 free => Err(format!("{free:?} pages are free again")),

@@ -21,13 +21,14 @@ use rustix::event::{EventfdFlags, eventfd};
 
 use super::{Store, StoreOptions};
 use crate::base::StoreError;
-use crate::shm::{HugePages, Prefault};
+use crate::shm::{HugePages, Prefault, StorePages};
 
 /// How a store is served: made by [`Server::options`].
 #[derive(Clone, Debug)]
 #[must_use = "nothing is served before start"]
 pub struct ServerOptions {
     capacity: Option<u64>,
+    huge_pages: HugePages,
     users: Vec<u32>,
 }
 
@@ -35,6 +36,12 @@ impl ServerOptions {
     /// Bytes the store may hold; 30 % of the machine's (or the container's) memory if not given.
     pub fn capacity(mut self, bytes: u64) -> ServerOptions {
         self.capacity = Some(bytes);
+        self
+    }
+
+    /// Which pages the store is made of, as for [`Config::huge_pages`](crate::Config::huge_pages).
+    pub fn huge_pages(mut self, wanted: impl Into<HugePages>) -> ServerOptions {
+        self.huge_pages = wanted.into();
         self
     }
 
@@ -73,7 +80,7 @@ impl ServerOptions {
         let store = Store::open(StoreOptions {
             capacity: self.capacity,
             prefault: Prefault::default(),
-            huge_pages: HugePages::default(),
+            huge_pages: self.huge_pages,
         })
         .map_err(os("mapping the store's memory"))?;
         let door = door::Door::open(path, !self.users.is_empty())?;
@@ -96,6 +103,7 @@ impl ServerOptions {
         Ok(Server {
             path: path.to_owned(),
             capacity: store.stats().capacity,
+            pages: store.pages().clone(),
             stop,
             thread: Some(thread.map_err(os("starting the store's thread"))?),
         })
@@ -121,6 +129,7 @@ impl ServerOptions {
 pub struct Server {
     path: PathBuf,
     capacity: u64,
+    pages: StorePages,
     stop: Arc<OwnedFd>,
     thread: Option<JoinHandle<std::io::Result<()>>>,
 }
@@ -130,8 +139,14 @@ impl Server {
     pub fn options() -> ServerOptions {
         ServerOptions {
             capacity: None,
+            huge_pages: HugePages::default(),
             users: Vec::new(),
         }
+    }
+
+    /// What the store's pages are, and why.
+    pub fn pages(&self) -> &StorePages {
+        &self.pages
     }
 
     /// The socket.
