@@ -37,7 +37,7 @@ const SHMEM: &str = "/sys/kernel/mm/transparent_hugepage/shmem_enabled";
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum HugePages {
-    /// 4 KiB pages only.
+    /// None are asked for: 4 KiB, unless the kernel makes them huge by itself.
     Off,
     /// Transparent ones where the kernel allows them. Reserved ones are left to those who ask.
     #[default]
