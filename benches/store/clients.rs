@@ -141,7 +141,7 @@ pub fn rows(report: &mut Report) {
     }
 }
 
-/// Together, in GB/s by the slowest.
+/// Together, by the time of the slowest.
 fn puts(report: &mut Report, bench: &'static str, size: usize, count: usize, clients: usize) {
     let served = serve();
     let role = format!("put {size} {count}");
@@ -150,18 +150,23 @@ fn puts(report: &mut Report, bench: &'static str, size: usize, count: usize, cli
     let mut plain = Plain::small(size);
     plain.bytes().fill(1);
     let from = vec![7u8; size];
+    // Of the smallest the number counts, not the bytes.
+    let (unit, worth) = match size {
+        1024 => ("1/s", 1.0),
+        _ => ("GB/s", size as f64 / 1e9),
+    };
     let (mut values, mut one, mut two) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..=report.samples(11) {
-        one.push(plain.copy(&from, 1));
-        two.push(plain.copy(&from, 2));
+        one.push(plain.copy(&from, 1) / size as f64 * 1e9 * worth);
+        two.push(plain.copy(&from, 2) / size as f64 * 1e9 * worth);
         all.iter_mut().for_each(Running::go);
         let seconds = all.iter_mut().map(Running::seconds).fold(0.0, f64::max);
-        values.push((size * count * clients) as f64 / seconds / 1e9);
+        values.push((count * clients) as f64 * worth / seconds);
     }
     values.remove(0);
     let row = Row {
         bench,
-        unit: "GB/s",
+        unit,
         values,
         limit: None,
         every: false,

@@ -16,10 +16,11 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use rustix::event::{EventfdFlags, eventfd};
 
-use super::{Store, StoreOptions};
+use super::{SpillTo, Store, StoreOptions};
 use crate::base::StoreError;
 use crate::shm::{HugePages, Prefault, StorePages};
 
@@ -80,7 +81,14 @@ impl ServerOptions {
         let store = Store::open(StoreOptions {
             capacity: self.capacity,
             prefault: Prefault::default(),
+<<<<<<< HEAD
             huge_pages: self.huge_pages,
+=======
+            huge_pages: HugePages::default(),
+            // Its one thread waits for nobody.
+            spill: SpillTo::Off,
+            patience: Duration::ZERO,
+>>>>>>> main
         })
         .map_err(os("mapping the store's memory"))?;
         let door = door::Door::open(path, !self.users.is_empty())?;
