@@ -15,6 +15,7 @@ mod owners;
 mod pages;
 mod peer;
 mod prefault;
+mod ranges;
 mod ring;
 mod shards;
 mod slabs;

@@ -272,7 +272,7 @@ pub unsafe fn keep_large(
     }
     let mut lease = lend(PAD + archive.len())?;
     lease[..PAD].fill(0);
-    lease[PAD..].copy_from_slice(archive);
+    lease.write_at(PAD, archive);
     // SAFETY: as above.
     unsafe { record.set_foreign(written(lease), caps) };
     Ok(())
