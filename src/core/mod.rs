@@ -9,6 +9,7 @@ pub mod gate;
 pub mod ledger;
 pub mod order;
 pub mod park;
+pub mod workers;
 
 pub use gate::Gate;
 pub use ledger::{Effect, Ledger};

@@ -5,7 +5,7 @@
 //! cluster, spilling, other processes.
 
 mod object;
-mod sizing;
+pub(crate) mod sizing;
 
 use std::io;
 use std::os::fd::BorrowedFd;

@@ -17,8 +17,18 @@ pub fn default_capacity() -> io::Result<u64> {
     Ok(total.min(group_limit().unwrap_or(u64::MAX)) / 100 * PERCENT)
 }
 
-fn mem_total(meminfo: &str) -> Option<u64> {
-    let line = meminfo.lines().find_map(|l| l.strip_prefix("MemTotal:"))?;
+/// What the machine has, from the text of /proc/meminfo.
+pub fn mem_total(meminfo: &str) -> Option<u64> {
+    field(meminfo, "MemTotal:")
+}
+
+/// What of it could be had without swapping.
+pub fn mem_available(meminfo: &str) -> Option<u64> {
+    field(meminfo, "MemAvailable:")
+}
+
+fn field(meminfo: &str, name: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|l| l.strip_prefix(name))?;
     line.trim()
         .strip_suffix("kB")?
         .trim()
@@ -43,7 +53,7 @@ fn group_limit() -> Option<u64> {
 
 /// Where the limits of these groups (the text of /proc/self/cgroup) would stand: version 2 and the
 /// memory controller of version 1, each with all its ancestors.
-fn limit_files(groups: &str) -> Vec<String> {
+pub fn limit_files(groups: &str) -> Vec<String> {
     let mut files = Vec::new();
     for line in groups.lines() {
         let mut fields = line.splitn(3, ':').skip(1);
