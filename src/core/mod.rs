@@ -9,9 +9,13 @@ pub mod gate;
 pub mod ledger;
 pub mod order;
 pub mod park;
+mod patience;
+mod pool;
 pub mod workers;
 
 pub use gate::Gate;
 pub use ledger::{Effect, Ledger};
 pub use order::Order;
 pub use park::Spin;
+pub use patience::Patience;
+pub use pool::Pool;

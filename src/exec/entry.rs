@@ -67,6 +67,8 @@ pub struct FnEntry {
     pub result_size: usize,
     /// The type of its result.
     pub output: fn() -> &'static str,
+    /// Whether bytes are an archive of its result.
+    pub(super) check: fn(&[u8]) -> Result<(), crate::value::CodecError>,
     pub(super) run: Run,
 }
 
@@ -101,6 +103,7 @@ impl FnEntry {
                 && defaults.memory.is_none(),
             result_size: if size <= super::INLINE_MAX { size } else { 0 },
             output: std::any::type_name::<O>,
+            check: crate::value::check::<O>,
             run,
         }
     }

@@ -109,6 +109,8 @@ pub struct Extra {
     pub isolate: bool,
     /// Bytes that its worker process may take.
     pub memory: Option<u64>,
+    /// The worker process that runs it now.
+    pub host: parking_lot::Mutex<Option<std::sync::Arc<super::isolate::Process>>>,
     /// Attempts begun so far.
     pub attempts: AtomicU32,
     /// The GPUs it was given.
@@ -125,6 +127,7 @@ impl Extra {
             crash_retries: 0,
             isolate: false,
             memory: None,
+            host: parking_lot::Mutex::new(None),
             attempts: AtomicU32::new(0),
             gpus: std::sync::OnceLock::new(),
         }
@@ -206,6 +209,7 @@ pub fn task_extra(options: &Options, defaults: &Defaults) -> Result<Option<Box<E
         crash_retries: if isolate { retries } else { 0 },
         isolate,
         memory,
+        host: parking_lot::Mutex::new(None),
         attempts: AtomicU32::new(0),
         gpus: std::sync::OnceLock::new(),
     })))

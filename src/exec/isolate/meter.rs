@@ -7,7 +7,13 @@ use std::fs::read_to_string;
 use std::path::{Path, PathBuf};
 
 use crate::core::workers::Reading;
+use crate::shm::{group_files, group_limit};
 use crate::store::sizing;
+
+/// Of control groups, in both versions, and the files that say the limit.
+const CONTROLLER: &str = "memory";
+const V2: &str = "memory.max";
+const V1: &str = "memory.limit_in_bytes";
 
 /// What a reading is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,8 +40,7 @@ pub fn fullest() -> Option<(Place, Reading)> {
         .ok()
         .and_then(|t| machine(&t));
     let machine = machine.map(|r| (Place::Machine, r));
-    let groups = read_to_string("/proc/self/cgroup").unwrap_or_default();
-    let groups = sizing::limit_files(&groups)
+    let groups = group_files(CONTROLLER, V2, V1)
         .into_iter()
         .filter_map(|file| Some((Place::Group, group(Path::new(&file))?)));
     machine
@@ -46,8 +51,8 @@ pub fn fullest() -> Option<(Place, Reading)> {
 
 /// What the machine has and what of it cannot be had.
 fn machine(meminfo: &str) -> Option<Reading> {
-    let total = sizing::mem_total(meminfo)?;
-    let available = sizing::mem_available(meminfo)?;
+    let total = sizing::field(meminfo, "MemTotal:")?;
+    let available = sizing::field(meminfo, "MemAvailable:")?;
     Some(Reading {
         used: total.saturating_sub(available),
         total,
@@ -58,14 +63,9 @@ fn machine(meminfo: &str) -> Option<Reading> {
 /// back is not counted, as with the machine.
 fn group(limit_file: &Path) -> Option<Reading> {
     let number = |path: PathBuf| read_to_string(path).ok()?.trim().parse::<u64>().ok();
-    // "max", no limit, is no number.
-    let total = number(limit_file.to_owned())?;
-    // Version 1 says "no limit" by a number as large as it has.
-    if total > 1 << 60 {
-        return None;
-    }
+    let total = group_limit(&read_to_string(limit_file).ok()?)?;
     let (used, cache) = match limit_file.file_name()?.to_str()? {
-        "memory.max" => ("memory.current", "inactive_file"),
+        V2 => ("memory.current", "inactive_file"),
         _ => ("memory.usage_in_bytes", "total_inactive_file"),
     };
     let used = number(limit_file.with_file_name(used))?;
@@ -125,15 +125,8 @@ pub fn data_size(pid: u32) -> Option<u64> {
 /// groups around this process. Any change of the sum means one more.
 pub fn oom_kills() -> u64 {
     let machine = read_to_string("/proc/vmstat").unwrap_or_default();
-    let groups = read_to_string("/proc/self/cgroup").unwrap_or_default();
-    let groups = sizing::limit_files(&groups).into_iter().filter_map(|file| {
-        let events = match file.ends_with("memory.max") {
-            true => "memory.events",
-            false => "memory.oom_control",
-        };
-        let text = read_to_string(Path::new(&file).with_file_name(events)).ok()?;
-        counter(&text, "oom_kill")
-    });
+    let groups = group_files(CONTROLLER, "memory.events", "memory.oom_control").into_iter();
+    let groups = groups.filter_map(|file| counter(&read_to_string(file).ok()?, "oom_kill"));
     groups.fold(
         counter(&machine, "oom_kill").unwrap_or(0),
         u64::wrapping_add,
