@@ -67,11 +67,6 @@ impl Limiter {
             free: rustix::process::getrlimit(Resource::Data),
         }
     }
-
-    /// Why workers get no control groups, if they do not.
-    pub fn without_groups(&self) -> Option<&str> {
-        self.groups.as_ref().err().map(String::as_str)
-    }
 }
 
 /// The bounds that one worker has had, and has.

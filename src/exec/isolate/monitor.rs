@@ -72,10 +72,17 @@ impl Monitor {
     }
 }
 
-impl Drop for Monitor {
-    fn drop(&mut self) {
+impl Monitor {
+    /// Ends it.
+    pub fn close(&self) {
         *self.0.closed.lock() = true;
         self.0.news.notify_all();
+    }
+}
+
+impl Drop for Monitor {
+    fn drop(&mut self) {
+        self.close();
     }
 }
 

@@ -14,7 +14,8 @@ use super::limits::Bound;
 use crate::base::{Exit, show_bytes};
 
 const SIGABRT: i32 = 6;
-const SIGKILL: i32 = 9;
+/// What nothing survives.
+pub const SIGKILL: i32 = 9;
 
 /// Takes the status of a process that has ended, or waits until it has. The processes that it started go with it: they are
 /// of its group, whose number stays taken until the status is.
