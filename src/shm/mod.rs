@@ -27,7 +27,7 @@ mod tally;
 pub use arena::{Arena, ArenaOptions, ArenaStats, Extent, Found};
 pub use attach::{Attached, Lease};
 pub use copy::{copy_into, copy_into_cold};
-pub use groups::{limit_files, lowest_limit};
+pub use groups::{group_files, limit as group_limit, lowest_limit};
 pub use pages::{HugePages, PageKind, StorePages};
 pub use peer::{Peer, peer, peer_process};
 pub use prefault::Prefault;
