@@ -41,7 +41,7 @@ const HEADER: usize = 8;
 const GRAIN: usize = 8;
 
 /// Looked for so long, a receiver lets others run in between.
-const SHARED: Duration = Duration::from_micros(8);
+const SHARED: Duration = Duration::from_micros(2);
 
 /// The longest frame.
 pub const MAX_FRAME: usize = SIZE - HEADER;
