@@ -7,7 +7,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{BadAmount, BadBytes, Failure, Infeasible, StoreFull, WorkerDeath};
+use super::{
+    BadAmount, BadBytes, Failure, Infeasible, StoreError, StoreFull, WorkerDeath,
+};
 
 /// The result of a Mobula call.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -147,6 +149,8 @@ pub enum Error {
         /// What is wrong with it and what to give instead.
         why: String,
     },
+    /// A store that another process serves said no, or is gone.
+    Store(Arc<StoreError>),
     /// The operating system refused something.
     Os {
         /// What was tried.
@@ -232,6 +236,7 @@ impl fmt::Display for Error {
             }
             Error::ShutDown => f.write_str("mobula was shut down before the call finished"),
             Error::Config { setting, why } => write!(f, "Config::{setting}: {why}"),
+            Error::Store(e) => e.fmt(f),
             Error::Os { what, source } => write!(f, "{what}: {source}"),
         }
     }
@@ -251,6 +256,7 @@ impl std::error::Error for Error {
             Error::Infeasible(e) => Some(&**e),
             Error::BadAmount { why, .. } => Some(why),
             Error::BadBytes { why, .. } => Some(why),
+            Error::Store(e) => Some(&**e),
             Error::Os { source, .. } => Some(&**source),
             _ => None,
         }
@@ -260,6 +266,12 @@ impl std::error::Error for Error {
 impl From<StoreFull> for Error {
     fn from(e: StoreFull) -> Error {
         Error::StoreFull(Arc::new(e))
+    }
+}
+
+impl From<StoreError> for Error {
+    fn from(e: StoreError) -> Error {
+        Error::Store(Arc::new(e))
     }
 }
 

@@ -169,12 +169,12 @@ mod tests {
         }
         assert!(pool.tick(s(0)).is_empty());
         assert_eq!(pool.tick(s(2)), [0, 1]);
-        assert_eq!(pool.tick(s(9)), []);
+        assert!(pool.tick(s(9)).is_empty());
         assert_eq!(pool.tick(s(11)), [2]);
-        assert_eq!(pool.tick(s(59)), []);
+        assert!(pool.tick(s(59)).is_empty());
         assert_eq!(pool.take(s(59)), Some(3));
         pool.give_back(3, s(60));
-        assert_eq!(pool.tick(s(100)), []);
+        assert!(pool.tick(s(100)).is_empty());
         assert_eq!(pool.tick(s(121)), [3]);
         assert_eq!(pool.start(), 0, "none in advance for nobody");
         assert!(pool.is_quiet());

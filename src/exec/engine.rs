@@ -64,7 +64,7 @@ impl std::fmt::Debug for Engine {
 
 impl Engine {
     /// An engine with nothing to do and no threads yet.
-    pub fn new(capacity: Capacity, store: Store) -> Arc<Engine> {
+    pub(crate) fn new(capacity: Capacity, store: Store) -> Arc<Engine> {
         let cpus = capacity.cpu.to_f64().ceil().max(1.0) as usize;
         let ledger = Ledger::new(capacity);
         Arc::new(Engine {
@@ -100,11 +100,26 @@ impl Engine {
 
     /// Why no call can be made at all.
     pub(super) fn refuses(&self) -> Option<&Error> {
-        self.refuses.as_ref().filter(|_| super::isolate::in_worker())
+        self.refuses
+            .as_ref()
+            .filter(|_| super::isolate::in_worker())
+    }
+
+    /// What the program says about its worker processes, before there are any.
+    pub fn set_workers(&self, settings: super::isolate::Settings) {
+        self.workers.care.set(settings);
+    }
+
+    /// The worker processes there are now.
+    pub fn worker_processes(&self) -> Vec<super::isolate::Told> {
+        let all = self.workers.all();
+        let mut told: Vec<_> = all.iter().map(|w| w.watched.told()).collect();
+        told.sort_by_key(|t| t.pid);
+        told
     }
 
     /// Where large values live.
-    pub fn store(&self) -> &Store {
+    pub(crate) fn store(&self) -> &Store {
         &self.store
     }
 

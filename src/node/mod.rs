@@ -5,6 +5,7 @@
 
 mod config;
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -36,12 +37,23 @@ impl Node {
         let options = StoreOptions {
             capacity: config.store_bytes,
             prefault,
+            huge_pages: config.huge_pages,
         };
-        let store = Store::open(options).map_err(|e| Error::Os {
-            what: "creating the shared-memory arena",
-            source: Arc::new(e),
+        let store = Store::open(options).map_err(|e| {
+            let setting = match e.kind() {
+                ErrorKind::InvalidInput => "object_store_memory",
+                ErrorKind::Unsupported => "huge_pages",
+                _ => {
+                    let what = "creating the shared-memory arena";
+                    let source = Arc::new(e);
+                    return Error::Os { what, source };
+                }
+            };
+            let why = e.to_string();
+            Error::Config { setting, why }
         })?;
         let engine = Engine::new(capacity, store);
+        engine.set_workers(config.workers.clone());
         let generation = local::start(&engine)?;
         exec::report::set_reporter(config.reporter.clone());
         exec::panics::install();

@@ -8,8 +8,12 @@ mod attach;
 mod copy;
 mod extents;
 mod futex;
+mod groups;
 mod memfd;
+mod numa;
 mod owners;
+mod pages;
+mod peer;
 mod prefault;
 mod ring;
 mod shards;
@@ -19,11 +23,10 @@ mod sync;
 mod tally;
 
 pub use arena::{Arena, ArenaOptions, ArenaStats, Extent};
-#[allow(
-    unused_imports,
-    reason = "the served store and worker processes come next"
-)]
 pub use attach::{Attached, Lease};
 pub use copy::{copy_into, copy_into_cold};
+pub use groups::{group_files, limit as group_limit, lowest_limit};
+pub use pages::{HugePages, PageKind, StorePages};
+pub use peer::{Peer, peer, peer_process};
 pub use prefault::Prefault;
 pub use ring::{Aligned, Full, Lanes, Lied, MAX_FRAME, Receiver, Sender, Waited};

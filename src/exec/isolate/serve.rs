@@ -16,10 +16,13 @@ use super::super::entry::{ActorEntry, FnEntry, Kind, Run};
 use super::super::local::{self, Local};
 use super::frame::{self, HEAD, MAX_ARGS, Place, Reader, Writer};
 use super::hello::{self, Welcome};
+use super::orphan::{self, Node};
 use super::table::table;
 use crate::base::Error;
 use crate::core::Patience;
-use crate::shm::{Aligned, Attached, Lanes, Lease, Lied, Prefault, Receiver, Sender, Waited};
+use crate::shm::{
+    Aligned, Attached, HugePages, Lanes, Lease, Lied, Prefault, Receiver, Sender, Waited,
+};
 use crate::store::{Store, StoreOptions};
 use crate::value::Cap;
 
@@ -129,6 +132,7 @@ pub fn serve(setup: Setup) {
     let store = Store::open(StoreOptions {
         capacity: Some(1 << 20),
         prefault: Prefault::Off,
+        huge_pages: HugePages::Off,
     });
     let Ok(store) = store else {
         return refuse(worker.socket.as_fd(), "cannot make memory");
@@ -146,10 +150,12 @@ pub fn serve(setup: Setup) {
     let _ = local::with(|local| serve_lane(worker, 0, local));
 }
 
-/// Ends the process when the node closes its socket, as the kernel does for it when it dies.
+/// Opens lanes as the node tells, and ends the process when the node is gone.
 fn watch(worker: &'static Worker) {
     let mut byte = [0];
+    let node = Node::of(worker.socket.as_fd());
     loop {
+        node.await_news(worker.socket.as_fd());
         match rustix::net::recv(&worker.socket, &mut byte, rustix::net::RecvFlags::empty()) {
             Ok((1, _)) => {
                 let lane = usize::from(byte[0]);
@@ -158,7 +164,7 @@ fn watch(worker: &'static Worker) {
                     .spawn(move || local::with(|local| serve_lane(worker, lane, local)));
             }
             Err(rustix::io::Errno::INTR) => {}
-            _ => std::process::exit(0),
+            _ => orphan::end(),
         }
     }
 }
