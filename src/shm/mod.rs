@@ -31,6 +31,6 @@ pub use groups::{group_files, limit as group_limit, lowest_limit};
 pub use pages::{HugePages, PageKind, StorePages};
 pub use peer::{Peer, peer, peer_process};
 pub use prefault::Prefault;
-pub use ring::{Aligned, Full, Lanes, Lied, MAX_FRAME, Receiver, Sender, Waited};
+pub use ring::{Aligned, Full, Lanes, Lied, Receiver, Sender, Waited};
 pub use tag::{Live, Tag};
 pub use tally::biggest;
