@@ -16,6 +16,10 @@ use parking_lot::Mutex;
 use rustix::fs::SealFlags;
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags};
 
+use super::copy::{copy_into, copy_into_cold};
+use super::pages::HUGE;
+use super::ranges::Ranges;
+
 /// Another process's segment.
 pub struct Attached {
     base: NonNull<u8>,
@@ -23,12 +27,9 @@ pub struct Attached {
     grain: usize,
     /// Leased ranges: begin to end.
     leases: Mutex<BTreeMap<usize, usize>>,
-    /// A bit for each [`BLOCK`] that was faulted in for writing, up to the last.
-    populated: Mutex<Vec<u64>>,
+    /// What this process has written to before: there its page table is filled.
+    written: Mutex<Ranges>,
 }
-
-/// What is remembered as faulted in or not, as a whole.
-const BLOCK: usize = 64 << 10;
 
 // SAFETY: the mapping belongs to this value alone and `base` is only an address; access goes through
 // `bytes` and leases, whose rules keep writers and readers apart.
@@ -59,13 +60,22 @@ impl Attached {
             let flags = MapFlags::SHARED | MapFlags::NORESERVE;
             rustix::mm::mmap(std::ptr::null_mut(), len, ProtFlags::READ, flags, file, 0)
         }?;
-        Ok(Attached {
+        let attached = Attached {
             base: NonNull::new(base.cast()).ok_or(io::ErrorKind::OutOfMemory)?,
             len,
             grain,
             leases: Mutex::default(),
-            populated: Mutex::default(),
-        })
+            written: Mutex::default(),
+        };
+        if grain < HUGE as usize {
+            // What is first touched here is huge if it would be in the owner. Best effort.
+            // SAFETY: the whole mapping, which is ours; the advice changes no content.
+            let _ = unsafe {
+                let at = attached.base.as_ptr().cast();
+                rustix::mm::madvise(at, len, rustix::mm::Advice::LinuxHugepage)
+            };
+        }
+        Ok(attached)
     }
 
     /// Bytes mapped.
@@ -157,46 +167,41 @@ impl Lease {
         self.begin as u64
     }
 
-    /// Faults the pages in for writing, all at once: cheaper than one by one when all will be
-    /// written. What was faulted in by an earlier lease is left out, since asking again costs half as
-    /// much as the copy that follows. Best effort.
-    pub fn populate(&self) {
-        let mut populated = self.attached.populated.lock();
-        let blocks = self.begin / BLOCK..self.end.div_ceil(BLOCK);
-        let mut from = None;
-        for block in blocks.start..=blocks.end {
-            let begin = (block * BLOCK).max(self.begin);
-            let end = ((block + 1) * BLOCK).min(self.end);
-            let (word, bit) = (block / 64, 1u64 << (block % 64));
-            let known = populated.get(word).copied().unwrap_or(0) & bit != 0;
-            if block < blocks.end && !known {
-                from.get_or_insert(begin);
-                if end - begin == BLOCK {
-                    if populated.len() <= word {
-                        populated.resize(word + 1, 0);
-                    }
-                    populated[word] |= bit;
-                }
-            } else if let Some(from) = from.take() {
-                let _ = self.advise_within(from, begin, rustix::mm::Advice::LinuxPopulateWrite);
-            }
+    /// Copies `bytes` to position `pos` at memory speed, on several threads if they are many; faults
+    /// in ahead what this process writes to for the first time.
+    ///
+    /// # Panics
+    /// If they do not fit there; nothing is written then.
+    pub fn write_at(&mut self, pos: usize, bytes: &[u8]) {
+        let end = pos.checked_add(bytes.len()).filter(|end| *end <= self.len);
+        let Some(end) = end else {
+            panic!(
+                "{} bytes at {pos} do not fit a lease of {}",
+                bytes.len(),
+                self.len
+            )
+        };
+        let (from, to) = (self.begin + pos, self.begin + end);
+        if self.attached.written.lock().covers(from, to) {
+            return copy_into(&mut self[pos..end], bytes);
         }
+        let page = self.attached.grain as u64;
+        copy_into_cold(&mut self[pos..end], bytes, page);
+        self.attached.written.lock().add(from, to);
+    }
+
+    /// Faults the pages in for writing, all at once: cheaper than one by one when all will be
+    /// written. Best effort.
+    pub fn populate(&self) {
+        let _ = self.advise(rustix::mm::Advice::LinuxPopulateWrite);
     }
 
     fn advise(&self, advice: rustix::mm::Advice) -> io::Result<()> {
-        self.advise_within(self.begin, self.end, advice)
-    }
-
-    fn advise_within(&self, from: usize, to: usize, advice: rustix::mm::Advice) -> io::Result<()> {
-        let (from, to) = (from.max(self.begin), to.min(self.end));
-        if from >= to {
-            return Ok(());
-        }
-        // SAFETY: part of the mapping, of this lease alone; no advice given here changes what it holds
-        // in this process.
+        // SAFETY: whole pages inside the mapping, of this lease alone; no advice given here changes
+        // what they hold in this process.
         unsafe {
-            let at = self.attached.base.as_ptr().add(from);
-            rustix::mm::madvise(at.cast(), to - from, advice)?;
+            let at = self.attached.base.as_ptr().add(self.begin);
+            rustix::mm::madvise(at.cast(), self.end - self.begin, advice)?;
         }
         Ok(())
     }
@@ -277,8 +282,26 @@ mod tests {
     }
 
     #[test]
+    fn copies_into_a_lease_arrive_the_first_time_and_the_next() {
+        let segment = Segment::create(1 << 20).unwrap();
+        let attached = attach(&segment);
+        let bytes: Vec<u8> = (0..300_000).map(|i| (i % 253) as u8).collect();
+        for round in 0..2 {
+            // SAFETY: this test owns the segment and lends the pages.
+            let mut lease = unsafe { attached.lease(PAGE, 300_001) }.unwrap();
+            let known = attached.written.lock().covers(4097, 304_097);
+            assert_eq!(known, round > 0);
+            lease.write_at(1, &bytes);
+            assert!(lease[1..] == bytes);
+            assert_eq!(lease[0], 0);
+            let write = std::panic::AssertUnwindSafe(|| lease.write_at(2, &bytes));
+            assert!(std::panic::catch_unwind(write).is_err());
+        }
+    }
+
+    #[test]
     fn reserved_pages_are_leased_whole() {
-        use super::super::pages::{HUGE, HugePages, PageKind};
+        use super::super::pages::{HugePages, PageKind};
         let segment = Segment::create_with(8 << 20, HugePages::On).unwrap();
         if segment.pages().kind != PageKind::Reserved {
             eprintln!("skipped: got {}", segment.pages());
@@ -346,37 +369,6 @@ mod tests {
         let open = rustix::fs::memfd_create("test", flags).unwrap();
         rustix::fs::ftruncate(&open, 1 << 16).unwrap();
         assert!(Attached::map(open.as_fd(), 1 << 16, PAGE).is_err());
-    }
-
-    #[test]
-    fn pages_are_populated_once() {
-        const LEN: usize = 1 << 20;
-        let segment = Segment::create(LEN).unwrap();
-        let attached = attach(&segment);
-        let resident = || {
-            let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
-            let at = format!("{:x}-", attached.base.as_ptr().addr() + 4096);
-            let mapping = smaps.lines().skip_while(|line| !line.starts_with(&at));
-            let line = mapping
-                .skip(1)
-                .find(|line| line.starts_with("Rss:"))
-                .unwrap();
-            line.split_whitespace()
-                .nth(1)
-                .unwrap()
-                .parse::<usize>()
-                .unwrap()
-                << 10
-        };
-        // SAFETY: no allocator hands out this test's pages.
-        let lease = unsafe { attached.lease(PAGE, LEN as u64 - 2 * PAGE) }.unwrap();
-        assert_eq!(resident(), 0);
-        lease.populate();
-        assert_eq!(resident(), LEN - 2 * 4096);
-        // The first and the last block are not whole, so they are asked for again.
-        assert_eq!(attached.populated.lock()[..], [0x7ffe]);
-        lease.populate();
-        assert_eq!(resident(), LEN - 2 * 4096);
     }
 
     /// What a child made by fork comes to when it does this.
