@@ -44,6 +44,7 @@ pub use crate::base::{BadObjectId, ObjectId, ObjectState, StoreError};
 pub use client::{
     Client, Event, Object, ObjectInfo, StoreView, Subscription, Writing, content_hash,
 };
+#[allow(unused_imports, reason = "for the served store's objects")]
 pub(crate) use kept::Kept;
 pub(crate) use object::{Draft, Sealed};
 pub use proto::ServedStats;
