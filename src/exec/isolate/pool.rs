@@ -12,15 +12,17 @@ use parking_lot::{Condvar, Mutex};
 use rustix::event::epoll;
 
 use super::super::engine::Engine;
+use super::care::Care;
 use super::process::Process;
 use super::table::table;
 use crate::base::Error;
 use crate::core::Pool;
-use crate::store::Store;
 
 /// See the file.
 pub struct Workers {
     state: Mutex<State>,
+    /// What they have beside their calls.
+    pub care: Care,
     changed: Condvar,
     began: Instant,
 }
@@ -53,6 +55,7 @@ impl Workers {
                 bell: None,
                 closed: false,
             }),
+            care: Care::default(),
             changed: Condvar::new(),
             began: Instant::now(),
         }
@@ -101,6 +104,9 @@ impl Workers {
 
     /// Gives it back after a call.
     pub fn give_back(&self, worker: Arc<Process>) {
+        if !worker.watched.end(&self.care) {
+            worker.kill();
+        }
         let mut state = self.state.lock();
         if !worker.is_spent() && !state.closed {
             state.pool.give_back(worker.pid, self.now());
@@ -108,6 +114,11 @@ impl Workers {
                 self.changed.notify_one();
             }
         }
+    }
+
+    /// All that live.
+    pub fn all(&self) -> Vec<Arc<Process>> {
+        self.state.lock().all.values().cloned().collect()
     }
 
     fn call_thread(&self, engine: &Arc<Engine>, state: &mut State) -> Result<(), Error> {
@@ -119,7 +130,7 @@ impl Workers {
             let engine = Arc::clone(engine);
             let thread = std::thread::Builder::new()
                 .name("mobula-workers".into())
-                .spawn(move || engine.workers.watch(engine.store()));
+                .spawn(move || engine.workers.watch(&engine));
             state.thread = Some(thread.map_err(|e| cannot_start(&e.to_string()))?);
         }
         if let Some(bell) = &state.bell {
@@ -143,10 +154,11 @@ impl Workers {
         if let Some(thread) = thread {
             let _ = thread.join();
         }
+        self.care.end();
     }
 
     /// The thread that starts workers and sees them die.
-    fn watch(&self, store: &Store) {
+    fn watch(&self, engine: &Arc<Engine>) {
         const BELL: u64 = u64::MAX;
         let Ok(poll) = epoll::create(epoll::CreateFlags::CLOEXEC) else {
             return self.give_up("epoll is refused");
@@ -206,13 +218,14 @@ impl Workers {
                 return;
             }
             for _ in 0..start {
-                self.start(&poll, store);
+                self.start(&poll, engine);
             }
         }
     }
 
-    fn start(&self, poll: &OwnedFd, store: &Store) {
-        let started = Process::start(store, table().hash);
+    fn start(&self, poll: &OwnedFd, engine: &Arc<Engine>) {
+        let output = self.care.begin(engine);
+        let started = output.and_then(|o| Process::start(engine.store(), o, table().hash));
         let mut state = self.state.lock();
         match started {
             Ok(process) => {
@@ -245,7 +258,7 @@ impl Workers {
         if token & 1 == 0 {
             let _ = epoll::delete(poll, &process.pidfd);
             let _ = epoll::delete(poll, &process.socket);
-            process.bury();
+            process.bury(&self.care);
             let mut state = self.state.lock();
             state.all.remove(&pid);
             state.pool.died(&pid);
