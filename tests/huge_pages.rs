@@ -66,6 +66,8 @@ fn config(bytes: u64, wanted: impl Into<HugePages>) -> Config {
         .num_cpus(1)
         .object_store_memory(bytes)
         .huge_pages(wanted)
+        .no_spill()
+        .store_patience(std::time::Duration::ZERO)
 }
 
 /// What `attempt` gives once it succeeds, within bounds.
