@@ -195,26 +195,27 @@ mod tests {
         const GRAIN: u64 = 4 * PAGE;
         let o = Origin::Result("f");
         let mut space = Space::new(4 * GRAIN);
-        let small = space.take_long(1, o).unwrap();
-        let lent = space.take_grains(GRAIN + 1, GRAIN, o).unwrap();
+        let at = |placed: Option<Placed>| placed.map(|placed| placed.offset);
+        let small = at(space.take_long(1, o)).unwrap();
+        let lent = at(space.take_grains(GRAIN + 1, GRAIN, o)).unwrap();
         assert_eq!(
             (small, lent, space.reserved()),
             (0, GRAIN, PAGE + 2 * GRAIN)
         );
         assert_eq!(
-            space.take_long(3 * PAGE, o),
+            at(space.take_long(3 * PAGE, o)),
             Some(PAGE),
             "beside, not in it"
         );
         assert_eq!(
-            space.take_long(1, o),
+            at(space.take_long(1, o)),
             Some(3 * GRAIN),
             "not in its last grain"
         );
-        assert_eq!(space.take_grains(1, GRAIN, o), None);
+        assert_eq!(at(space.take_grains(1, GRAIN, o)), None);
         assert_eq!(space.give_long(lent, GRAIN + 1), 2 * GRAIN);
-        assert_eq!(space.take_grains(2 * GRAIN, GRAIN, o), Some(GRAIN));
-        assert_eq!(space.take_grains(u64::MAX, GRAIN, o), None);
+        assert_eq!(at(space.take_grains(2 * GRAIN, GRAIN, o)), Some(GRAIN));
+        assert_eq!(at(space.take_grains(u64::MAX, GRAIN, o)), None);
     }
 
     #[test]

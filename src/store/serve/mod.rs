@@ -81,14 +81,10 @@ impl ServerOptions {
         let store = Store::open(StoreOptions {
             capacity: self.capacity,
             prefault: Prefault::default(),
-<<<<<<< HEAD
             huge_pages: self.huge_pages,
-=======
-            huge_pages: HugePages::default(),
             // Its one thread waits for nobody.
             spill: SpillTo::Off,
             patience: Duration::ZERO,
->>>>>>> main
         })
         .map_err(os("mapping the store's memory"))?;
         let door = door::Door::open(path, !self.users.is_empty())?;

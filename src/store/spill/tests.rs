@@ -40,6 +40,7 @@ fn open(capacity: usize, spill: SpillTo) -> Store {
     Store::open(StoreOptions {
         capacity: Some(capacity as u64),
         prefault: Prefault::Off,
+        huge_pages: HugePages::Off,
         spill,
         patience: Duration::from_secs(20),
     })
@@ -50,6 +51,7 @@ fn impatient(capacity: usize, spill: SpillTo, patience: Duration) -> Store {
     Store::open(StoreOptions {
         capacity: Some(capacity as u64),
         prefault: Prefault::Off,
+        huge_pages: HugePages::Off,
         spill,
         patience,
     })
@@ -527,6 +529,7 @@ fn what_the_machine_lacks_is_not_promised() {
     let options = StoreOptions {
         capacity: Some(1 << 30),
         prefault: Prefault::Off,
+        huge_pages: HugePages::Off,
         spill: SpillTo::To(temp.0.clone()),
         patience: Duration::from_secs(3),
     };
