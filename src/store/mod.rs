@@ -17,7 +17,7 @@ mod object;
 mod proto;
 mod room;
 mod serve;
-mod sizing;
+pub(crate) mod sizing;
 mod socket;
 mod spill;
 mod stored;
@@ -41,6 +41,8 @@ use room::Room;
 use spill::Spill;
 
 pub use crate::base::{BadObjectId, ObjectId, ObjectState, StoreError};
+#[cfg(feature = "async")]
+pub use client::{AsyncClient, AsyncSubscription, AsyncWriting};
 pub use client::{
     Client, Event, Object, ObjectInfo, StoreView, Subscription, Writing, content_hash,
 };

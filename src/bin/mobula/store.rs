@@ -18,8 +18,7 @@ use crate::size::Size;
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  \
     mobula store --socket /run/user/1000/objects --capacity 4G\n  \
-    mobula store --socket ./objects --capacity 30% --json\n  \
-    sudo sysctl vm.nr_hugepages=2048 && mobula store --socket ./objects --capacity 4G --huge-pages")]
+    mobula store --socket ./objects --capacity 30% --huge-pages --json")]
 pub struct Args {
     /// Where clients connect: the path of a Unix socket, made here and removed at the end
     #[arg(long, value_name = "PATH")]
@@ -29,8 +28,7 @@ pub struct Args {
     #[arg(long, value_name = "SIZE", default_value = "30%")]
     capacity: Size,
 
-    /// Use huge pages: reserved ones of 2 MiB, else transparent ones, else pages of 4 KiB; says
-    /// which it got, and why
+    /// Ask for pages of 2 MiB: reserved ones, else transparent ones; says which it got
     #[arg(long)]
     huge_pages: bool,
 
@@ -64,14 +62,14 @@ pub fn run(args: Args) -> Result<(), String> {
     let (path, pid) = (server.path().display().to_string(), std::process::id());
     if args.json {
         println!(
-            "{{\"ready\":true,\"socket\":{},\"capacity\":{},\"pages\":{},\"pid\":{pid}}}",
+            "{{\"ready\":true,\"socket\":{},\"capacity\":{},\"pid\":{pid},\"pages\":{}}}",
             quoted(&path),
             server.capacity(),
-            quoted(&server.pages().to_string())
+            quoted(server.pages())
         );
     } else {
         println!(
-            "serving {} bytes at {path} (process {pid}) in {}",
+            "serving {} bytes at {path} (process {pid}; {})",
             server.capacity(),
             server.pages()
         );

@@ -22,7 +22,7 @@ use rustix::event::{EventfdFlags, eventfd};
 
 use super::{SpillTo, Store, StoreOptions};
 use crate::base::StoreError;
-use crate::shm::{HugePages, Prefault, StorePages};
+use crate::shm::{HugePages, Prefault};
 
 /// How a store is served: made by [`Server::options`].
 #[derive(Clone, Debug)]
@@ -40,7 +40,10 @@ impl ServerOptions {
         self
     }
 
-    /// Which pages the store is made of, as for [`Config::huge_pages`](crate::Config::huge_pages).
+    /// Which pages to ask for; `true` asks for the best there are. [`ServedStats::pages`] says which
+    /// they became, and why. With reserved pages an object of more than 1 MiB takes whole ones.
+    ///
+    /// [`ServedStats::pages`]: super::ServedStats::pages
     pub fn huge_pages(mut self, wanted: impl Into<HugePages>) -> ServerOptions {
         self.huge_pages = wanted.into();
         self
@@ -80,8 +83,8 @@ impl ServerOptions {
         };
         let store = Store::open(StoreOptions {
             capacity: self.capacity,
-            prefault: Prefault::default(),
             huge_pages: self.huge_pages,
+            prefault: Prefault::default(),
             // Its one thread waits for nobody.
             spill: SpillTo::Off,
             patience: Duration::ZERO,
@@ -107,7 +110,7 @@ impl ServerOptions {
         Ok(Server {
             path: path.to_owned(),
             capacity: store.stats().capacity,
-            pages: store.pages().clone(),
+            pages: store.pages().to_string(),
             stop,
             thread: Some(thread.map_err(os("starting the store's thread"))?),
         })
@@ -133,7 +136,7 @@ impl ServerOptions {
 pub struct Server {
     path: PathBuf,
     capacity: u64,
-    pages: StorePages,
+    pages: String,
     stop: Arc<OwnedFd>,
     thread: Option<JoinHandle<std::io::Result<()>>>,
 }
@@ -148,11 +151,6 @@ impl Server {
         }
     }
 
-    /// What the store's pages are, and why.
-    pub fn pages(&self) -> &StorePages {
-        &self.pages
-    }
-
     /// The socket.
     pub fn path(&self) -> &Path {
         &self.path
@@ -161,6 +159,11 @@ impl Server {
     /// Bytes the store may hold.
     pub fn capacity(&self) -> u64 {
         self.capacity
+    }
+
+    /// What pages its memory lies on, and why.
+    pub fn pages(&self) -> &str {
+        &self.pages
     }
 
     /// Stops serving: every client's calls fail from here on, and the socket is removed. What clients
