@@ -7,9 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{
-    BadAmount, BadBytes, Failure, Infeasible, StoreError, StoreFull, WorkerDeath,
-};
+use super::{BadAmount, BadBytes, Failure, Infeasible, StoreError, StoreFull, WorkerDeath};
 
 /// The result of a Mobula call.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -180,6 +178,10 @@ impl fmt::Display for Error {
                 write!(f, "actor {actor}")?;
                 if let Some(name) = name {
                     write!(f, " \"{name}\"")?;
+                }
+                if cause.contains('\n') {
+                    // What a worker printed stands at the end.
+                    return write!(f, " died after {restarts} restarts: {cause}");
                 }
                 write!(f, " died: {cause} (restarted {restarts} times)")
             }
