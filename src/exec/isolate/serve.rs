@@ -23,7 +23,7 @@ use crate::core::Patience;
 use crate::shm::{
     Aligned, Attached, HugePages, Lanes, Lease, Lied, Prefault, Receiver, Sender, Waited,
 };
-use crate::store::{Store, StoreOptions};
+use crate::store::{SpillTo, Store, StoreOptions};
 use crate::value::Cap;
 
 /// What a process was given to be a worker.
@@ -55,6 +55,9 @@ impl Setup {
         })
     }
 }
+
+/// Bytes for objects that a call makes for itself; they cost memory when they are written.
+const PRIVATE: u64 = 256 << 20;
 
 /// What a worker process has.
 struct Worker {
@@ -130,9 +133,11 @@ pub fn serve(setup: Setup) {
         state: AtomicPtr::new(std::ptr::null_mut()),
     });
     let store = Store::open(StoreOptions {
-        capacity: Some(1 << 20),
+        capacity: Some(PRIVATE),
         prefault: Prefault::Off,
         huge_pages: HugePages::Off,
+        spill: SpillTo::Off,
+        ..StoreOptions::default()
     });
     let Ok(store) = store else {
         return refuse(worker.socket.as_fd(), "cannot make memory");
@@ -273,7 +278,7 @@ pub unsafe fn keep_large(
     }
     let mut lease = lend(PAD + archive.len())?;
     lease[..PAD].fill(0);
-    lease[PAD..].copy_from_slice(archive);
+    lease.write_at(PAD, archive);
     // SAFETY: as above.
     unsafe { record.set_foreign(written(lease), caps) };
     Ok(())
