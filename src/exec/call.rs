@@ -423,7 +423,7 @@ impl<'a> ArgView<'a, '_> {
 }
 
 /// The archive of an argument that is an object, or the error of a call that cannot run without it.
-fn input<'a>(object: &'a Record, of: &Record) -> Result<(&'a [u8], &'a [Cap]), Error> {
+pub(super) fn input<'a>(object: &'a Record, of: &Record) -> Result<(&'a [u8], &'a [Cap]), Error> {
     if cell::phase(object.state()) == Phase::Done {
         // SAFETY: `Done`.
         return Ok((object.bytes(), unsafe { object.caps() }));
@@ -440,46 +440,9 @@ fn input<'a>(object: &'a Record, of: &Record) -> Result<(&'a [u8], &'a [Cap]), E
     })
 }
 
-/// One argument, for whoever sends it elsewhere.
-pub(super) enum Argument<'a> {
-    /// In the record itself, ending there.
-    Inline(u32),
-    /// An object, which is there.
-    Object(&'a Record),
-}
-
-impl Record {
-    /// The argument of this index; the error of a call that cannot run without it.
-    ///
-    /// # Safety
-    /// The caller holds the claim and does not drop the arguments while it uses what this gives.
-    pub(super) unsafe fn argument(
-        &self,
-        local: &Local,
-        index: usize,
-    ) -> Result<Argument<'_>, Error> {
-        // SAFETY: the caller's promise; slots own what they point to.
-        unsafe {
-            let slot = self.slots()[index];
-            match slot.tag {
-                SlotTag::Inline => Ok(Argument::Inline(slot.end)),
-                SlotTag::Ref => {
-                    let object = &*slot.ptr.cast::<Record>();
-                    input(object, self)?;
-                    Ok(Argument::Object(object))
-                }
-                SlotTag::Many => {
-                    let many = &*slot.ptr.cast::<Many>();
-                    many.joined(local, self).map(|o| Argument::Object(o))
-                }
-            }
-        }
-    }
-}
-
 impl Many {
     /// The one object that the many together are.
-    fn joined(&self, local: &Local, of: &Record) -> Result<&RawRef, Error> {
+    pub(super) fn joined(&self, local: &Local, of: &Record) -> Result<&RawRef, Error> {
         for part in &self.parts {
             input(part, of)?;
         }

@@ -7,8 +7,8 @@
 use std::sync::Arc;
 
 use super::super::actor::ActorRef;
-use super::super::call::{Argument, CallError, Outcome};
-use super::super::cell::{self, RawRef, Record, SLOT};
+use super::super::call::{CallError, Many, Outcome, input};
+use super::super::cell::{self, RawRef, Record, SLOT, SlotTag};
 use super::super::engine::Engine;
 use super::super::entry::Kind;
 use super::super::local::Local;
@@ -260,6 +260,39 @@ impl Lane {
     }
 }
 
+/// One argument, for whoever sends it elsewhere.
+enum Argument<'a> {
+    /// In the record itself, ending there.
+    Inline(u32),
+    /// An object, which is there.
+    Object(&'a Record),
+}
+
+impl Record {
+    /// The argument of this index; the error of a call that cannot run without it.
+    ///
+    /// # Safety
+    /// The caller holds the claim and does not drop the arguments while it uses what this gives.
+    unsafe fn argument(&self, local: &Local, index: usize) -> Result<Argument<'_>, Error> {
+        // SAFETY: the caller's promise; slots own what they point to.
+        unsafe {
+            let slot = self.slots()[index];
+            match slot.tag {
+                SlotTag::Inline => Ok(Argument::Inline(slot.end)),
+                SlotTag::Ref => {
+                    let object = &*slot.ptr.cast::<Record>();
+                    input(object, self)?;
+                    Ok(Argument::Object(object))
+                }
+                SlotTag::Many => {
+                    let many = &*slot.ptr.cast::<Many>();
+                    many.joined(local, self).map(|o| Argument::Object(o))
+                }
+            }
+        }
+    }
+}
+
 /// Sends the call.
 fn send(local: &Local, record: &RawRef, lane: &mut Lane) -> Result<(), Error> {
     let entry = record.entry;
@@ -273,9 +306,13 @@ fn send(local: &Local, record: &RawRef, lane: &mut Lane) -> Result<(), Error> {
     out.u32(number);
     out.u32(u32::from(wanted));
     out.u32(record.id as u32);
+    let gpus = record.extra().and_then(|e| e.gpus.get());
+    let gpus = gpus.map_or(&[][..], |g| &g[..g.len().min(frame::MAX_GPUS)]);
+    out.u32(gpus.len() as u32);
+    gpus.iter().for_each(|g| out.u32(*g));
     // SAFETY: claimed; the arguments stay until the call has ended.
     unsafe {
-        let caps = "references inside its arguments cannot be sent to a worker process yet";
+        let caps = "an argument has references or actor handles inside; pass them as arguments of their own, or values";
         if !record.caps().is_empty() {
             return Err(cannot(record, caps));
         }
@@ -323,9 +360,11 @@ fn send(local: &Local, record: &RawRef, lane: &mut Lane) -> Result<(), Error> {
 }
 
 fn cannot(record: &Record, why: &str) -> Error {
-    Error::Encode {
-        value: record.entry.name,
-        why: Arc::from(why),
+    Error::Isolation {
+        what: format!(
+            "{} cannot run in a worker process: {why}",
+            record.entry.name
+        ),
     }
 }
 
