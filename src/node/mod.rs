@@ -37,6 +37,8 @@ impl Node {
         let options = StoreOptions {
             capacity: config.store_bytes,
             prefault,
+            spill: config.spill.clone(),
+            patience: config.store_patience,
             huge_pages: config.huge_pages,
         };
         let store = Store::open(options).map_err(|e| {
@@ -71,6 +73,7 @@ impl Node {
         const LONG: Duration = Duration::from_secs(1 << 30);
         let deadline = Instant::now() + self.config.patience.min(LONG);
         let left = local::with(|local| self.engine.shut_down(local, deadline));
+        self.engine.store().stop_spilling();
         local::stop();
         local::leave();
         if let Ok(left @ 1..) = left {

@@ -304,6 +304,7 @@ pub(super) fn construct(
 fn no_restart_left(actor: &ActorCell, cause: &str) -> String {
     match actor.more.get().map_or(0, |m| m.max_restarts) {
         0 => cause.to_owned(),
+        n if cause.contains('\n') => format!("all {n} of its restarts are used up, and {cause}"),
         n => format!("{cause}, and all {n} of its restarts are used up"),
     }
 }

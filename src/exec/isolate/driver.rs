@@ -7,11 +7,12 @@
 use std::sync::Arc;
 
 use super::super::actor::ActorRef;
-use super::super::call::{CallError, Many, Outcome, input};
-use super::super::cell::{self, RawRef, Record, SLOT, SlotTag};
+use super::super::call::{Argument, CallError, Outcome};
+use super::super::cell::{self, RawRef, Record, SLOT};
 use super::super::engine::Engine;
 use super::super::entry::Kind;
 use super::super::local::Local;
+use super::super::pin::Pins;
 use super::frame::{self, Answer, Place, Reader};
 use super::process::{Lane, Process};
 use super::table::table;
@@ -158,6 +159,11 @@ fn converse(
     drafts: &mut Vec<Draft>,
 ) -> Result<Option<Ended>, Lied> {
     let ended = |outcome, taken| Ok(Some(Ended { outcome, taken }));
+    // SAFETY: claimed; the arguments are dropped after the pins are.
+    let pins = match unsafe { Pins::take(local, record) } {
+        Ok(pins) => pins,
+        Err(e) => return ended(Err(CallError::Runtime(e)), false),
+    };
     if let Err(e) = send(local, record, lane) {
         return ended(Err(CallError::Runtime(e)), false);
     }
@@ -173,6 +179,8 @@ fn converse(
             continue;
         }
         let answer = Answer::read(what, &lane.frame)?;
+        // It has done with them.
+        drop(pins);
         let taken = answer.taken();
         return match answer {
             Answer::Nothing { .. } => {
@@ -225,7 +233,7 @@ fn lend(
     }
     let len = usize::try_from(len).map_err(|_| Lied)?;
     let origin = Origin::Result(record.entry.name);
-    let made = local.engine.store().create_on_pages(len, origin);
+    let made = local.engine.create_on_pages(local, len, origin);
     let out = &mut lane.out;
     out.0.clear();
     let (what, refused) = match made {
@@ -236,7 +244,7 @@ fn lend(
         }
         Err(e) => {
             out.text(&e.to_string());
-            (frame::REFUSED, Some(e.into()))
+            (frame::REFUSED, Some(e))
         }
     };
     lane.sender.send(what, &[&out.0]).map_err(|Full| Lied)?;
@@ -260,40 +268,7 @@ impl Lane {
     }
 }
 
-/// One argument, for whoever sends it elsewhere.
-enum Argument<'a> {
-    /// In the record itself, ending there.
-    Inline(u32),
-    /// An object, which is there.
-    Object(&'a Record),
-}
-
-impl Record {
-    /// The argument of this index; the error of a call that cannot run without it.
-    ///
-    /// # Safety
-    /// The caller holds the claim and does not drop the arguments while it uses what this gives.
-    unsafe fn argument(&self, local: &Local, index: usize) -> Result<Argument<'_>, Error> {
-        // SAFETY: the caller's promise; slots own what they point to.
-        unsafe {
-            let slot = self.slots()[index];
-            match slot.tag {
-                SlotTag::Inline => Ok(Argument::Inline(slot.end)),
-                SlotTag::Ref => {
-                    let object = &*slot.ptr.cast::<Record>();
-                    input(object, self)?;
-                    Ok(Argument::Object(object))
-                }
-                SlotTag::Many => {
-                    let many = &*slot.ptr.cast::<Many>();
-                    many.joined(local, self).map(|o| Argument::Object(o))
-                }
-            }
-        }
-    }
-}
-
-/// Sends the call.
+/// Sends the call, whose arguments are pinned.
 fn send(local: &Local, record: &RawRef, lane: &mut Lane) -> Result<(), Error> {
     let entry = record.entry;
     let number = table().number(entry);
@@ -322,7 +297,7 @@ fn send(local: &Local, record: &RawRef, lane: &mut Lane) -> Result<(), Error> {
         out.u32(end);
         let mut tails: [&[u8]; frame::MAX_ARGS] = [&[]; frame::MAX_ARGS];
         for (i, tail) in tails.iter_mut().enumerate().take(count) {
-            let object = match record.argument(local, i)? {
+            let object = match record.argument(i) {
                 Argument::Inline(end) => {
                     out.place(Place::Inline { end });
                     continue;
@@ -332,11 +307,10 @@ fn send(local: &Local, record: &RawRef, lane: &mut Lane) -> Result<(), Error> {
             if !object.caps().is_empty() {
                 return Err(cannot(record, caps));
             }
-            // What is in the store stays there while `record` has the reference: this is where it would be pinned.
             out.place(match object.stored() {
-                Some(sealed) => Place::Arena {
-                    offset: sealed.offset(),
-                    len: sealed.len() as u64,
+                Some(stored) => Place::Arena {
+                    offset: stored.offset(),
+                    len: stored.len() as u64,
                 },
                 None => {
                     *tail = object.archive();

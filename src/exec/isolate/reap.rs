@@ -49,8 +49,8 @@ pub struct Evidence<'a> {
     pub group_killed: bool,
     /// The kernel ended some process of this machine for want of memory just then.
     pub kernel_killed: bool,
-    /// Its last lines.
-    pub log: &'a [String],
+    /// The bytes of the allocation that it said had failed, at its end.
+    pub failed_allocation: Option<u64>,
 }
 
 /// Which bound of memory a dead worker met, in words; `None` if it died of something else.
@@ -63,7 +63,7 @@ pub fn out_of_memory(exit: Exit, evidence: &Evidence<'_>) -> Option<String> {
         return Some(bound.unwrap_or_else(|| "the bound of its control group".to_owned()));
     }
     if exit == Exit::Signal(SIGABRT)
-        && let Some(bytes) = failed_allocation(evidence.log)
+        && let Some(bytes) = evidence.failed_allocation
     {
         let size = show_bytes(bytes);
         return Some(match bound {
@@ -78,14 +78,6 @@ pub fn out_of_memory(exit: Exit, evidence: &Evidence<'_>) -> Option<String> {
         );
     }
     None
-}
-
-/// The bytes of the allocation that Rust's default handler said to have failed, in the last words of a process.
-fn failed_allocation(log: &[String]) -> Option<u64> {
-    log.iter().rev().find_map(|line| {
-        let (_, rest) = line.split_once("memory allocation of ")?;
-        rest.split_once(" bytes failed")?.0.parse().ok()
-    })
 }
 
 /// Whether the kernel has ended a process for want of memory lately.
@@ -146,7 +138,7 @@ mod tests {
     #[test]
     fn a_cause_needs_evidence() {
         let nothing = Evidence::default();
-        let said = ["memory allocation of 1048576 bytes failed".to_owned()];
+        let said = Some(1 << 20);
         for exit in [ABORT, KILL, Exit::Code(3), Exit::Unknown] {
             assert_eq!(out_of_memory(exit, &nothing), None);
         }
@@ -159,7 +151,7 @@ mod tests {
         assert_eq!(out_of_memory(ABORT, &bounded), None);
         // It printed such words once, but ended otherwise.
         let said_only = Evidence {
-            log: &said,
+            failed_allocation: said,
             ..Evidence::default()
         };
         assert_eq!(out_of_memory(Exit::Code(1), &said_only), None);
@@ -177,13 +169,9 @@ mod tests {
 
     #[test]
     fn the_bound_is_named() {
-        let said = [
-            "before".to_owned(),
-            "memory allocation of 1048576 bytes failed".to_owned(),
-            "stack backtrace:".to_owned(),
-        ];
+        let said = Some(1 << 20);
         let mut evidence = Evidence {
-            log: &said,
+            failed_allocation: said,
             ..Evidence::default()
         };
         let text = out_of_memory(ABORT, &evidence).unwrap();

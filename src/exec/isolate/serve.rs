@@ -24,7 +24,7 @@ use crate::core::Patience;
 use crate::shm::{
     Aligned, Attached, HugePages, Lanes, Lease, Lied, Prefault, Receiver, Sender, Waited,
 };
-use crate::store::{Store, StoreOptions};
+use crate::store::{SpillTo, Store, StoreOptions};
 use crate::value::Cap;
 
 /// What a process was given to be a worker.
@@ -137,6 +137,8 @@ pub fn serve(setup: Setup) {
         capacity: Some(PRIVATE),
         prefault: Prefault::Off,
         huge_pages: HugePages::Off,
+        spill: SpillTo::Off,
+        ..StoreOptions::default()
     });
     let Ok(store) = store else {
         return refuse(worker.socket.as_fd(), "cannot make memory");
@@ -288,7 +290,7 @@ pub unsafe fn keep_large(
     }
     let mut lease = lend(PAD + archive.len())?;
     lease[..PAD].fill(0);
-    lease[PAD..].copy_from_slice(archive);
+    lease.write_at(PAD, archive);
     // SAFETY: as above.
     unsafe { record.set_foreign(written(lease), caps) };
     Ok(())

@@ -150,7 +150,14 @@ impl Watched {
             limit.set(care.limiter(), self.pid, bytes)
         });
         let mut doing = self.doing.lock();
-        doing.name.clone_from(&job.name);
+        if doing.name != job.name {
+            drop(doing);
+            if let Some(captured) = &*self.captured.lock() {
+                captured.catch_up();
+            }
+            doing = self.doing.lock();
+            doing.name.clone_from(&job.name);
+        }
         doing.now = Some(Now {
             job,
             run: RUNS.fetch_add(1, Ordering::Relaxed),
@@ -201,7 +208,7 @@ impl Watched {
     pub fn bury(&self, care: &Care, pidfd: BorrowedFd<'_>, ours: bool) {
         let exit = reap::collect(pidfd, self.pid);
         let captured = self.captured.lock().take();
-        let log = captured.map(Captured::finish).unwrap_or_default();
+        let last = captured.map(Captured::finish).unwrap_or_default();
         let sentence = self.doing.lock().sentence.take();
         let limit = self.limit.lock();
         let killed = exit == Exit::Signal(reap::SIGKILL) && !ours;
@@ -212,13 +219,13 @@ impl Watched {
                 bound: limit.bound(),
                 group_killed: limit.group_killed(),
                 kernel_killed: killed && care.kernel_killed(),
-                log: &log,
+                failed_allocation: last.failed_allocation(),
             },
         );
         let _ = self.death.set(Death {
             exit,
             out_of_memory,
-            log,
+            log: last.into_lines(),
         });
     }
 
