@@ -520,7 +520,7 @@ fn what_the_machine_lacks_is_not_promised() {
     let left = Arc::new(AtomicU64::new(400 << 20));
     let meter = Arc::clone(&left);
     let headroom = super::super::headroom::Headroom::with(Box::new(move || {
-        Some(super::super::sizing::Reading {
+        Some(crate::shm::MemoryLeft {
             left: meter.load(Relaxed),
             total: 1 << 30,
         })
