@@ -117,7 +117,10 @@ fn make<A: Actor, B: Args<A::Params>>(options: Option<&Options>, args: B) -> Res
 
 /// A handle to the living actor of this name.
 pub fn named<A: Actor>(name: &str) -> Result<Handle<A>> {
-    let found = local::with(|local| local.engine.named(name))?;
+    let found = local::with(|local| match local.engine.refuses() {
+        Some(why) => Err(why.clone()),
+        None => Ok(local.engine.named(name)),
+    })??;
     let missing = || crate::base::Error::NoSuchActor {
         name: name.to_owned(),
     };

@@ -99,7 +99,7 @@ impl Engine {
     }
 
     /// Why no call can be made at all.
-    pub(super) fn refuses(&self) -> Option<&Error> {
+    pub fn refuses(&self) -> Option<&Error> {
         self.refuses
             .as_ref()
             .filter(|_| super::isolate::in_worker())

@@ -36,6 +36,8 @@ struct State {
     wanted: usize,
     /// Why the last one could not be started.
     failed: Option<Arc<str>>,
+    /// Why none can be started any more.
+    broken: Option<Arc<str>>,
     thread: Option<std::thread::JoinHandle<()>>,
     bell: Option<Arc<OwnedFd>>,
     closed: bool,
@@ -51,6 +53,7 @@ impl Workers {
                 starting: HashMap::new(),
                 wanted: 0,
                 failed: None,
+                broken: None,
                 thread: None,
                 bell: None,
                 closed: false,
@@ -75,21 +78,24 @@ impl Workers {
             }
             let taken = state.pool.take(self.now());
             let worker = taken.and_then(|pid| state.all.get(&pid).cloned());
-            if worker.is_none()
-                && taken.is_none()
-                && let Some(why) = state.failed.take()
-            {
-                return Err(cannot_start(&why));
-            }
-            if worker.is_none() {
+            if taken.is_none() {
+                if let Some(why) = &state.broken {
+                    return Err(cannot_start(why));
+                }
+                if let Some(why) = state.failed.take() {
+                    return Err(cannot_start(&why));
+                }
                 state.pool.wait();
             }
             let missing = state.pool.start();
             if missing > 0 {
                 state.wanted += missing;
-                if let Err(e) = self.call_thread(engine, state) {
+                if let Err(why) = self.call_thread(engine, state) {
+                    // For good: nothing is left that could start one.
+                    let why = state.broken.insert(why);
+                    let error = cannot_start(why);
                     state.pool.waited();
-                    return Err(e);
+                    return Err(error);
                 }
             }
             if let Some(worker) = worker.filter(|w| !w.is_spent()) {
@@ -121,17 +127,17 @@ impl Workers {
         self.state.lock().all.values().cloned().collect()
     }
 
-    fn call_thread(&self, engine: &Arc<Engine>, state: &mut State) -> Result<(), Error> {
+    fn call_thread(&self, engine: &Arc<Engine>, state: &mut State) -> Result<(), Arc<str>> {
         if state.bell.is_none() {
             super::takeover::keep();
             let bell = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC)
-                .map_err(|e| cannot_start(&e.to_string()))?;
+                .map_err(|e| Arc::from(e.to_string()))?;
             state.bell = Some(Arc::new(bell));
             let engine = Arc::clone(engine);
             let thread = std::thread::Builder::new()
                 .name("mobula-workers".into())
                 .spawn(move || engine.workers.watch(&engine));
-            state.thread = Some(thread.map_err(|e| cannot_start(&e.to_string()))?);
+            state.thread = Some(thread.map_err(|e| Arc::from(e.to_string()))?);
         }
         if let Some(bell) = &state.bell {
             let _ = rustix::io::write(bell, &1u64.to_ne_bytes());
@@ -226,16 +232,24 @@ impl Workers {
     fn start(&self, poll: &OwnedFd, engine: &Arc<Engine>) {
         let output = self.care.begin(engine);
         let started = output.and_then(|o| Process::start(engine.store(), o, table().hash));
+        let watched = started.and_then(|process| {
+            let flags = epoll::EventFlags::IN;
+            for (fd, kind) in [(process.pidfd.as_fd(), 0), (process.socket.as_fd(), 1)] {
+                let data = epoll::EventData::new_u64(u64::from(process.pid) << 1 | kind);
+                if let Err(e) = epoll::add(poll, fd, data, flags) {
+                    // Nobody would hear of its end.
+                    process.kill();
+                    process.bury(&self.care);
+                    return Err(e.into());
+                }
+            }
+            Ok(process)
+        });
         let mut state = self.state.lock();
-        match started {
+        match watched {
             Ok(process) => {
                 let process = Arc::new(process);
                 let pid = process.pid;
-                let flags = epoll::EventFlags::IN;
-                for (fd, kind) in [(process.pidfd.as_fd(), 0), (process.socket.as_fd(), 1)] {
-                    let data = epoll::EventData::new_u64(u64::from(pid) << 1 | kind);
-                    let _ = epoll::add(poll, fd, data, flags);
-                }
                 if state.closed {
                     process.kill();
                 }
@@ -297,8 +311,7 @@ impl Workers {
     }
 
     fn give_up(&self, why: &str) {
-        let mut state = self.state.lock();
-        state.failed = Some(Arc::from(why));
+        self.state.lock().broken = Some(Arc::from(why));
         self.changed.notify_all();
     }
 }

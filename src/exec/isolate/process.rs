@@ -6,7 +6,7 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -95,7 +95,22 @@ impl Process {
             // driver's to answer.
             .process_group(0)
             .spawn()?;
-        let pid = Pid::from_child(&child);
+        let made = Process::of(&mut child, output, socket, lanes);
+        if made.is_err() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        made
+    }
+
+    /// What a new process is to be known by.
+    fn of(
+        child: &mut Child,
+        output: &Output,
+        socket: OwnedFd,
+        lanes: Arc<Lanes>,
+    ) -> io::Result<Process> {
+        let pid = Pid::from_child(child);
         let pipes = child.stdout.take().zip(child.stderr.take());
         let (stdout, stderr) = pipes.ok_or(io::ErrorKind::BrokenPipe)?;
         // Not reaped yet, so the number is still its own.

@@ -56,6 +56,9 @@ impl Setup {
     }
 }
 
+/// Bytes for objects that a call makes for itself; they cost memory when they are written.
+const PRIVATE: u64 = 256 << 20;
+
 /// What a worker process has.
 struct Worker {
     arena: Arc<Attached>,
@@ -130,7 +133,7 @@ pub fn serve(setup: Setup) {
         state: AtomicPtr::new(std::ptr::null_mut()),
     });
     let store = Store::open(StoreOptions {
-        capacity: Some(1 << 20),
+        capacity: Some(PRIVATE),
         prefault: Prefault::Off,
         huge_pages: HugePages::Off,
         spill: SpillTo::Off,
