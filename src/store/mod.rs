@@ -184,6 +184,7 @@ impl Store {
     /// Finds room for an object of `len` bytes, waiting for it as long as the store's patience says
     /// while objects move to disk or are freed. Fails naming who holds the store, and at once if it
     /// is larger than the store.
+    #[cfg(test)]
     pub fn create(&self, len: usize, origin: Origin) -> Result<Draft, StoreFull> {
         self.create_patiently(len, origin, &self.patience())
     }
@@ -218,11 +219,6 @@ impl Store {
             Some(draft) => Ok(draft),
             None => self.shared.wait_for(len, origin, Kind::OnPages, patience),
         }
-    }
-
-    /// The same with the store's patience.
-    pub fn create_on_pages(&self, len: usize, origin: Origin) -> Result<Draft, StoreFull> {
-        self.create_on_pages_patiently(len, origin, &self.patience())
     }
 
     /// The patience that the store was opened with.
