@@ -54,8 +54,11 @@ impl Kept {
         Ok(Pinned(self.stored()))
     }
 
-    /// As [`pin`](Self::pin) without a guard: returns where the object begins in the store's memory.
-    /// Each needs one [`release`](Self::release).
+    /// Keeps its bytes in memory and in place until one [`release`](Self::release); returns where they begin in the
+    /// store's memory. Some nanoseconds if they are there; else they are read from disk, for which this blocks.
+    ///
+    /// # Errors
+    /// [`Error::ObjectLost`], [`Error::StoreFull`].
     pub(crate) fn hold(&self, patience: &Patience<'_>) -> Result<u64, Error> {
         self.stored().pin(patience)?;
         Ok(self.stored().offset())

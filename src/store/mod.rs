@@ -128,6 +128,10 @@ enum Kind {
     OnPages,
 }
 
+#[allow(
+    clippy::result_large_err,
+    reason = "made where a wait has failed, and shared from there on"
+)]
 impl Store {
     /// Maps the store's memory without touching it: well under a millisecond. Fails with
     /// `InvalidInput` if the capacity is 0 or more than there could ever be, with `Unsupported` if
@@ -189,7 +193,8 @@ impl Store {
         self.create_patiently(len, origin, &self.patience())
     }
 
-    /// As [`create`](Self::create), with a patience of its own.
+    /// Finds room for an object of `len` bytes, waiting for it while objects move to disk or are freed.
+    /// Fails naming who holds the store, and at once if it is larger than the store.
     pub fn create_patiently(
         &self,
         len: usize,
@@ -290,6 +295,7 @@ impl Store {
     }
 }
 
+#[allow(clippy::result_large_err, reason = "as above")]
 impl Shared {
     fn own_patience(&self) -> Patience<'static> {
         Patience {
