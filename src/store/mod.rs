@@ -17,7 +17,7 @@ mod object;
 mod proto;
 mod room;
 mod serve;
-pub(crate) mod sizing;
+mod sizing;
 mod socket;
 mod spill;
 mod stored;
@@ -46,6 +46,7 @@ pub use client::{AsyncClient, AsyncSubscription, AsyncWriting};
 pub use client::{
     Client, Event, Object, ObjectInfo, StoreView, Subscription, Writing, content_hash,
 };
+#[allow(unused_imports, reason = "for the served store's objects")]
 pub(crate) use kept::Kept;
 pub(crate) use object::{Draft, Sealed};
 pub use proto::ServedStats;
