@@ -183,7 +183,10 @@ fn the_store_says_what_pages_it_got_and_holds_in_them() {
             assert_eq!(again.store_pages().kind, PageKind::Reserved);
             eventually(|| match again.store().prefaulted {
                 0..0x60_0000 => Err("pages were not faulted in ahead"),
-                bytes => Ok(assert_eq!(bytes, 6 << 20, "whole pages")),
+                bytes => {
+                    assert_eq!(bytes, 6 << 20, "whole pages");
+                    Ok(())
+                }
             });
             drop(again);
             serve();

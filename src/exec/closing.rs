@@ -56,7 +56,9 @@ impl Engine {
         self.crew.join(deadline);
         // What still runs in worker processes ends with them.
         self.workers.close();
-        let left = self.crew.join(deadline.max(std::time::Instant::now() + LAST));
+        let left = self
+            .crew
+            .join(deadline.max(std::time::Instant::now() + LAST));
         self.drain_all(local);
         left
     }

@@ -290,7 +290,7 @@ impl Receiver {
             return Ok(None);
         }
         let mut header = [0; HEADER];
-        if there < HEADER || there > SIZE || !there.is_multiple_of(GRAIN) {
+        if !(HEADER..=SIZE).contains(&there) || !there.is_multiple_of(GRAIN) {
             return Err(Lied);
         }
         self.ring.get(self.head, &mut header);

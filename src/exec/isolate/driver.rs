@@ -360,12 +360,9 @@ fn keep(record: &RawRef, archive: &[u8]) -> Result<(), Lied> {
 /// Has the worker drop an actor's state, and ends it. Blocks while the state's own `Drop` runs; what that had to say if it
 /// panicked.
 pub fn end_host(host: &Process) -> Result<(), CallError> {
-    let said = (|| {
-        let mut lane = host.lane(0);
-        let said = drop_there(host, &mut lane);
-        host.give_back(lane);
-        said
-    })();
+    let mut lane = host.lane(0);
+    let said = drop_there(host, &mut lane);
+    host.give_back(lane);
     host.kill();
     match said {
         Ok(Some(e)) => Err(e),
@@ -377,16 +374,14 @@ fn drop_there(host: &Process, lane: &mut Lane) -> Result<Option<CallError>, Lied
     if host.dead() || lane.sender.send(frame::DROP, &[]).is_err() {
         return Ok(None);
     }
-    loop {
-        let Some(what) = lane.receive(host)? else {
-            return Ok(None);
-        };
-        if what == frame::LEND {
-            return Err(Lied);
-        }
-        return match Answer::read(what, &lane.frame)? {
-            Answer::Failed { mut why, .. } => super::failure::read(&mut why, "drop").map(Some),
-            _ => Ok(None),
-        };
+    let Some(what) = lane.receive(host)? else {
+        return Ok(None);
+    };
+    if what == frame::LEND {
+        return Err(Lied);
+    }
+    match Answer::read(what, &lane.frame)? {
+        Answer::Failed { mut why, .. } => super::failure::read(&mut why, "drop").map(Some),
+        _ => Ok(None),
     }
 }

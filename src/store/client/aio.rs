@@ -42,8 +42,9 @@ use crate::value::Value;
 ///
 /// let client = AsyncClient::connect(&socket).await?;
 /// let id = ObjectId::from_name("numbers");
+/// let numbers = vec![1u32, 2, 3];
 /// let (put, view) = tokio::join!(
-///     client.put(id, &vec![1u32, 2, 3]),
+///     client.put(id, &numbers),
 ///     client.view::<Vec<u32>>(id, None), // waits for the put
 /// );
 /// put?;
