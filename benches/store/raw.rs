@@ -59,6 +59,7 @@ impl Echo {
             // SAFETY: as above; the page is mapped in the child too.
             unsafe { echo(&*page) }
         }
+        drop(Awake(child));
         Echo {
             page,
             socket: (how == Answers::Socket).then_some(ours),
@@ -70,6 +71,7 @@ impl Echo {
     /// Microseconds a round trip, both spinning.
     pub fn spinning(&mut self, n: usize) -> f64 {
         let _here = Pinned::to(0);
+        let _awake = Awake::make(self.child);
         self.pass();
         let took = time(|| (0..n).for_each(|_| self.pass()));
         took.as_secs_f64() * 1e6 / n as f64
@@ -79,6 +81,7 @@ impl Echo {
     /// across CPUs.
     pub fn sleeping(&mut self, n: usize, idle: Duration) -> Vec<f64> {
         let _here = Pinned::to(0);
+        let _awake = Awake::make(self.child);
         if let Some(socket) = &mut self.socket {
             return (0..n).map(|_| over(socket, idle)).collect();
         }
@@ -128,6 +131,25 @@ impl Echo {
     fn page(&self) -> &Page {
         // SAFETY: mapped in `start`, for as long as the process lives.
         unsafe { &*self.page }
+    }
+}
+
+/// The echo runs while this lives. In between it is stopped: one that looks for the next number would take a CPU from
+/// what is measured beside it.
+struct Awake(libc::pid_t);
+
+impl Awake {
+    fn make(child: libc::pid_t) -> Awake {
+        // SAFETY: a signal to a child of ours that was not waited for yet.
+        unsafe { libc::kill(child, libc::SIGCONT) };
+        Awake(child)
+    }
+}
+
+impl Drop for Awake {
+    fn drop(&mut self) {
+        // SAFETY: as above.
+        unsafe { libc::kill(self.0, libc::SIGSTOP) };
     }
 }
 

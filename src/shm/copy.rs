@@ -9,8 +9,8 @@
 use std::sync::OnceLock;
 
 use parking_lot::Mutex;
-use rustix::thread::CpuSet;
 
+use super::cpu::{current_cpu, keep_off};
 use super::extents::PAGE;
 
 /// From here on a copy is streamed past the caches.
@@ -95,7 +95,7 @@ where
     // leaves its share to the others.
     let pieces = Mutex::new(dst.chunks_mut(piece).zip(src.chunks(piece)));
     let pieces = &pieces;
-    let caller = here();
+    let caller = current_cpu();
     let copy_some = move || {
         loop {
             // A statement of its own, so that the lock is not held during the copy.
@@ -109,34 +109,12 @@ where
             let thread = std::thread::Builder::new().name("mobula-copy".to_owned());
             // A helper that cannot be started is done without: this thread copies what is left.
             let _ = thread.spawn_scoped(scope, move || {
-                keep_off(caller);
+                let _ = keep_off(caller);
                 copy_some();
             });
         }
         copy_some();
     });
-}
-
-/// The CPU that this thread runs on, if that can be told.
-fn here() -> Option<usize> {
-    (!cfg!(miri)).then(rustix::thread::sched_getcpu)
-}
-
-/// Keeps this thread off a CPU, unless it has no other. A helper beside the thread that it helps
-/// adds nothing; left to the scheduler, it stayed there for whole copies whenever the other CPUs had
-/// work of their own (measured with one busy: 14.3 GB/s instead of 17.5, the slowest of 60 at 8.5
-/// instead of 12.5). Best effort.
-fn keep_off(cpu: Option<usize>) {
-    let Some(cpu) = cpu.filter(|cpu| *cpu < CpuSet::MAX_CPU) else {
-        return;
-    };
-    if let Ok(mut mine) = rustix::thread::sched_getaffinity(None)
-        && mine.is_set(cpu)
-        && mine.count() > 1
-    {
-        mine.unset(cpu);
-        let _ = rustix::thread::sched_setaffinity(None, &mine);
-    }
 }
 
 /// Faults in the whole pages of `bytes` for writing, keeping what they hold.
@@ -248,6 +226,7 @@ unsafe fn stream_avx(dst: &mut [u8], src: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::thread::CpuSet;
 
     fn pattern(len: usize, seed: u8) -> Vec<u8> {
         (0..len)

@@ -6,6 +6,7 @@
 mod arena;
 mod attach;
 mod copy;
+mod cpu;
 mod extents;
 mod futex;
 mod groups;
@@ -28,6 +29,7 @@ mod tally;
 pub use arena::{Arena, ArenaOptions, ArenaStats, Extent, Found};
 pub use attach::{Attached, Lease};
 pub use copy::{copy_into, copy_into_cold};
+pub use cpu::{current_cpu, move_away_from};
 pub use groups::{group_files, limit as group_limit, lowest_limit};
 pub use machine::{MemoryLeft, meminfo_field, memory_left};
 pub use pages::{HugePages, PageKind, StorePages};

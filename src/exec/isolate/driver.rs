@@ -18,7 +18,7 @@ use super::process::{Lane, Process};
 use super::table::table;
 use super::watched::Job;
 use crate::base::{Error, Origin};
-use crate::shm::{Full, Lied, Waited};
+use crate::shm::{Full, Lied, Waited, current_cpu};
 use crate::store::Draft;
 
 /// How a call in a worker ended.
@@ -281,6 +281,7 @@ fn send(local: &Local, record: &RawRef, lane: &mut Lane) -> Result<(), Error> {
     out.u32(number);
     out.u32(u32::from(wanted));
     out.u32(record.id as u32);
+    out.u32(current_cpu().map_or(u32::MAX, |cpu| cpu as u32));
     let gpus = record.extra().and_then(|e| e.gpus.get());
     let gpus = gpus.map_or(&[][..], |g| &g[..g.len().min(frame::MAX_GPUS)]);
     out.u32(gpus.len() as u32);

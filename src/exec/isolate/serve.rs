@@ -23,6 +23,7 @@ use crate::base::Error;
 use crate::core::Patience;
 use crate::shm::{
     Aligned, Attached, HugePages, Lanes, Lease, Lied, Prefault, Receiver, Sender, Waited,
+    current_cpu, move_away_from,
 };
 use crate::store::{SpillTo, Store, StoreOptions};
 use crate::value::Cap;
@@ -84,7 +85,35 @@ struct Lane {
     patience: Patience,
     /// The call that runs, as the node names it to cancel it.
     call: u32,
+    /// Calls in a row that came from the CPU that this thread is on, and how many are too many.
+    together: (u32, u32),
 }
+
+/// Sees to it that the thread that sends the calls and the one that runs them do not keep to one CPU, where
+/// each message costs two switches of threads (5 us a call instead of 1), while the scheduler sees nothing
+/// to mend. Moves away after some calls in a row, and less and less often if that does not last.
+fn part(theirs: u32) {
+    let mine = current_cpu();
+    LANE.with_borrow_mut(|lane| {
+        let Some(lane) = lane.as_mut() else { return };
+        let (calls, most) = &mut lane.together;
+        if mine.is_none_or(|mine| mine != theirs as usize) {
+            *calls = 0;
+            return;
+        }
+        *calls += 1;
+        if *calls >= *most {
+            *calls = 0;
+            *most = most.saturating_mul(2).min(LEAST_OFTEN);
+            move_away_from(theirs as usize);
+        }
+    });
+}
+
+/// Calls in a row on one CPU after which the thread that runs them moves away, at first.
+const SOON: u32 = 16;
+/// The same after this has been done often.
+const LEAST_OFTEN: u32 = 4096;
 
 /// Whether the call that runs on this thread was told to end.
 pub fn told_to_cancel() -> bool {
@@ -189,6 +218,7 @@ fn serve_lane(worker: &'static Worker, lane: usize, local: &Local) {
         frame: Aligned::default(),
         patience: Patience::new(),
         call: 0,
+        together: (0, SOON),
     }));
     let mut frame = Aligned::default();
     let mut out = Writer::default();
@@ -316,6 +346,7 @@ fn call(
     let number = r.u32()? as usize;
     let wanted = r.u32()? != 0;
     let name = r.u32()?;
+    part(r.u32()?);
     let gpus = (0..r.u32()?.min(MAX_GPUS as u32)).map(|_| r.u32());
     let gpus = gpus.collect::<Result<Vec<_>, _>>()?;
     let extra = (!gpus.is_empty()).then(|| Box::new(Extra::there(gpus)));
