@@ -337,7 +337,9 @@ impl Driver {
             }
         }
         for client in sent {
-            if let Some(conn) = self.conns.get_mut(&client) {
+            // Of one whose requests wait until it has read, only the event that the socket takes more
+            // sends on: that one looks at the requests too.
+            if let Some(conn) = self.conns.get_mut(&client).filter(|c| c.may_answer()) {
                 // An error here is an event at the socket too, which ends the client in its turn.
                 let _ = conn.flush();
             }
