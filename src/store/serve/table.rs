@@ -131,13 +131,6 @@ impl Table {
         gone
     }
 
-    /// Everybody is gone, since the server ends.
-    pub fn end(&mut self) {
-        for client in self.clients.keys().copied().collect::<Vec<_>>() {
-            self.leave(client);
-        }
-    }
-
     /// The client is dead: all it held is given back.
     pub fn leave(&mut self, client: Client) {
         self.hang_up(client);
