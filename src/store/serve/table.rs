@@ -408,14 +408,25 @@ impl Table {
         out.tell(&self.subscribers, &Message::Sealed { id, len });
     }
 
-    /// Pins an object, which is in memory, for each who waits for it.
+    /// Pins an object for each who waits for it.
     fn hand_out(&mut self, id: ObjectId, out: &mut Effects) {
+        if !self.awaited.contains_key(&id) {
+            return;
+        }
+        // The first pin keeps it in memory until all have theirs.
+        let first = match self.objects.pin(id) {
+            Pin::Found(found) => found.serial,
+            // Moved to disk since it was sealed: they wait on, for its return.
+            Pin::Away(errand) => return out.errands.extend(errand),
+            Pin::None => return,
+        };
         for (client, seq) in self.take_waiters(id) {
             if let Pin::Found(found) = self.objects.pin(id) {
                 let answer = self.pinned(client, found);
                 out.answer(client, seq, answer);
             }
         }
+        self.objects.unpin(first, 1);
     }
 
     /// Takes all who wait for a name off the books.
