@@ -85,6 +85,17 @@ impl Shelf {
         draft.map(|draft| wanted.with(draft)).map_err(|e| full(&e))
     }
 
+    /// That there is no room, with the numbers of now.
+    pub fn full(&self) -> Denial {
+        let arena = &self.store.shared.arena;
+        let stats = arena.stats();
+        Denial::Full {
+            capacity: stats.capacity,
+            used: stats.used,
+            largest_free: arena.largest_free(),
+        }
+    }
+
     fn patience<'a>(&self, given_up: &'a dyn Fn() -> bool) -> Patience<'a> {
         Patience {
             hopeless: given_up,

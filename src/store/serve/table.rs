@@ -31,7 +31,8 @@ pub struct Effects {
 /// Gets that one client may have waiting.
 const WAITS_MAX: usize = 1 << 12;
 
-/// Objects of one client that may wait for room. Those that are sent whole wait here with their bytes.
+/// Objects of one client that may wait for room; for more the store is full. Those that are sent whole wait here with
+/// their bytes.
 const ROOMLESS_MAX: usize = 256;
 
 /// A client broke the protocol: it is heard no more.
@@ -288,16 +289,15 @@ impl Table {
         if seq == 0 && bytes.is_none() {
             return Err(Violation("it began an object without a number"));
         }
-        if self.held(client).roomless.len() >= ROOMLESS_MAX {
-            return Err(Violation(
-                "it waits for room for too many objects at a time",
-            ));
-        }
         let (serial, errand) = match self.objects.begin(id, len, bytes.is_none()) {
             Ok(begun) => begun,
             Err(denial) => return Ok(Some(Answer::Denied(denial))),
         };
         if let Some(errand) = errand {
+            if self.held(client).roomless.len() >= ROOMLESS_MAX {
+                self.objects.abort(serial);
+                return Ok(Some(Answer::Denied(self.objects.full())));
+            }
             let bytes = bytes.map(Box::from);
             let roomless = Roomless { seq, bytes };
             self.held(client).roomless.insert(serial, roomless);

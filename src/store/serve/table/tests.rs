@@ -405,3 +405,31 @@ fn what_is_moved_to_disk_as_soon_as_it_is_sealed_comes_back_for_those_who_wait()
     drop((table, shelf, store, out));
     let _ = std::fs::remove_dir_all(folder);
 }
+
+#[test]
+fn a_client_with_too_many_that_wait_for_room_is_told_that_there_is_none() {
+    let store = Store::open(StoreOptions {
+        capacity: Some(1 << 20),
+        prefault: Prefault::Off,
+        spill: SpillTo::Off,
+        patience: Duration::from_secs(60),
+        ..StoreOptions::default()
+    });
+    let mut table = Table::new(Shelf::new(store.unwrap()));
+    table.join(1);
+    let mut out = Effects::default();
+    for n in 0..ROOMLESS_MAX as u64 + 2 {
+        let mut id = ObjectId([0; 16]);
+        id.0[..8].copy_from_slice(&n.to_le_bytes());
+        let create = Request::Create { id, len: 1 << 20 };
+        table.handle(0, 1, n + 1, create, &mut out).unwrap();
+    }
+    assert_eq!(out.errands.len(), ROOMLESS_MAX, "they wait");
+    let [(1, Message::Answer(1, Answer::Lent { .. })), (1, last)] = &out.messages[..] else {
+        panic!("{:?}", out.messages)
+    };
+    let seq = ROOMLESS_MAX as u64 + 2;
+    assert!(matches!(last, Message::Answer(n, Answer::Denied(Denial::Full { .. })) if *n == seq));
+    table.leave(1);
+    assert_eq!((table.stats().drafts, table.stats().used), (0, 0));
+}
