@@ -9,7 +9,7 @@ mod common;
 use std::time::Duration;
 
 use common::{LONG, Scene, until};
-use mobula::store::{AsyncClient, Event, ObjectId, StoreError};
+use mobula::store::{AsyncClient, Event, ObjectId, ObjectState, Server, StoreError};
 
 fn id(n: usize) -> ObjectId {
     ObjectId::from_name(&format!("object {n}"))
@@ -68,6 +68,32 @@ async fn a_get_that_is_dropped_leaves_nothing_pinned() {
     until("all pins to be given back", || {
         (blocking.stats().unwrap().pinned == 0).then_some(())
     });
+}
+
+#[tokio::test]
+async fn a_creation_that_is_dropped_leaves_no_object() {
+    let folder = common::Folder::new();
+    let options = Server::options().capacity(1 << 20).patience(LONG);
+    let scene = Scene {
+        server: Some(options.start(folder.join("socket")).unwrap()),
+        folder,
+    };
+    let client = AsyncClient::connect(scene.socket()).await.unwrap();
+    let blocking = scene.client();
+    for len in [100_000, 1_000] {
+        let all = blocking.create(id(0), 1 << 20).unwrap();
+        let waiting = client.create(id(1), len);
+        let dropped = tokio::time::timeout(Duration::from_millis(20), waiting).await;
+        assert!(dropped.is_err(), "there is no room");
+        all.abort().unwrap();
+        let name = tokio::time::timeout(LONG, async {
+            while client.state(id(1)).await.unwrap() != ObjectState::Absent {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        });
+        name.await.expect("the name is free again");
+        assert_eq!(client.stats().await.unwrap().used, 0);
+    }
 }
 
 #[tokio::test]

@@ -191,3 +191,32 @@ fn damage(folder: &std::path::Path) {
         }
     }
 }
+
+#[test]
+fn what_is_held_at_the_servers_end_is_not_overwritten_by_what_comes_from_disk() {
+    let mut scene = scene(|options| options);
+    let client = scene.client();
+    client.put_bytes(id(0), &bytes(0)).unwrap();
+    // More than there is room for beside it, so that it goes to disk.
+    let held: Vec<_> = (1..=16)
+        .map(|n| {
+            client.put_bytes(id(n), &bytes(n)).unwrap();
+            client.get(id(n), None).unwrap()
+        })
+        .collect();
+    let other = scene.client();
+    let waiting = std::thread::spawn(move || other.get(id(0), None).map(drop));
+    until("the get to wait for room", || {
+        (client.stats().unwrap().waiting == 1).then_some(())
+    });
+    scene.server.take().unwrap().shutdown();
+    let gone = waiting.join().unwrap().unwrap_err();
+    assert!(matches!(gone, StoreError::Gone { .. }), "{gone}");
+    until("the last thread to end", || {
+        let mut left = std::fs::read_dir(scene.folder.join("disk")).unwrap();
+        left.next().is_none().then_some(())
+    });
+    for (object, n) in held.iter().zip(1..) {
+        assert!(object[..] == bytes(n), "object {n}");
+    }
+}

@@ -35,7 +35,7 @@ exported! {
     fn mobula_store_connect(path: *const c_char, store: *mut *mut Client) {
         let path = text(path)?;
         let client = Client::connect(OsStr::from_bytes(path))?;
-        give(store, Box::into_raw(Box::new(client)))
+        give_handle(store, client)
     }
 
     /// Frees a connection. What was got through it stays.
@@ -53,7 +53,7 @@ exported! {
     ) {
         let mut made = borrow(store)?.create(object_id(id)?, len)?;
         give(data, made.as_mut_ptr())?;
-        give(writing, Box::into_raw(Box::new(made)))
+        give_handle(writing, made)
     }
 
     /// Completes an object.
@@ -85,7 +85,7 @@ exported! {
         let found = borrow(store)?.get(object_id(id)?, timeout)?;
         give(data, found.as_ptr())?;
         give(len, found.len())?;
-        give(object, Box::into_raw(Box::new(found)))
+        give_handle(object, found)
     }
 
     /// Gives an object back.
@@ -168,4 +168,39 @@ fn give<T>(to: *mut T, value: T) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// Gives a handle; refused, what it stands for is given back.
+fn give_handle<T>(to: *mut *mut T, value: T) -> Result<(), Refusal> {
+    not_null(to)?;
+    give(to, Box::into_raw(Box::new(value)))
+}
+
 const _: () = assert!(Code::Ok as c_int == 0);
+
+#[cfg(all(test, not(miri)))]
+mod tests {
+    use super::*;
+    use crate::store::Server;
+
+    #[test]
+    fn a_refused_call_keeps_nothing() {
+        let socket = std::env::temp_dir().join(format!("mobula-capi-{}", std::process::id()));
+        let server = Server::options().capacity(1 << 20).start(&socket).unwrap();
+        let client = Client::connect(&socket).unwrap();
+        let id = [7; 16];
+        let (mut data, mut read, mut len) = (std::ptr::null_mut(), std::ptr::null(), 0);
+        let nowhere = std::ptr::null_mut();
+        // SAFETY: the pointers are null or live for the calls.
+        unsafe {
+            let made = mobula_store_create(&client, id.as_ptr(), 9, nowhere, &mut data);
+            assert_eq!(made, Code::Argument as c_int);
+            client
+                .put_bytes(ObjectId(id), b"nobody")
+                .expect("its name is free");
+            let nowhere = std::ptr::null_mut();
+            let got = mobula_store_get(&client, id.as_ptr(), 0, nowhere, &mut read, &mut len);
+            assert_eq!(got, Code::Argument as c_int);
+        }
+        assert_eq!(client.stats().unwrap().pinned, 0);
+        server.shutdown();
+    }
+}

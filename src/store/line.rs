@@ -75,7 +75,7 @@ impl Line {
         }
     }
 
-    /// It has waited in vain for long, or has reason to hope again.
+    /// It has waited in vain for long.
     pub fn set_stuck(&mut self, ticket: u64, stuck: bool) {
         if let Some(place) = self.place(ticket) {
             self.queue[place].stuck = stuck;

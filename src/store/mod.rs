@@ -365,6 +365,7 @@ impl Shared {
         if bytes <= self.arena.capacity() {
             let place = self.room.enter(patience.who, bytes);
             let (mut since, mut seen) = (began, place.look().2);
+            let mut stuck = false;
             loop {
                 let (first, epoch, moved) = place.look();
                 if first && let Some(draft) = self.place(len, origin, kind) {
@@ -380,7 +381,9 @@ impl Shared {
                     break;
                 }
                 refused = self.spill.ask(self, bytes.max(self.room.wanted())).err();
-                place.set_stuck(waited > patience.longest / 2);
+                // For good: what moves from here on moves for those behind it, which would be held up again.
+                stuck |= waited > patience.longest / 2;
+                place.set_stuck(stuck);
                 place.sleep(epoch, patience.longest - waited);
             }
         }

@@ -58,7 +58,7 @@ pub struct State {
 enum Slot {
     Waiting(Option<Waker>),
     Ready(Answer),
-    /// Nobody wants the answer; an object in it is to be released.
+    /// Nobody wants the answer; an object in it is to be given back.
     Abandoned,
 }
 
@@ -134,9 +134,11 @@ impl Link {
                 drop(state);
                 self.tell(Request::Cancel { get: seq });
             }
-            Some(Slot::Ready(Answer::Found { serial, .. })) => {
+            Some(Slot::Ready(answer)) => {
                 drop(state);
-                self.tell(Request::Release { serial });
+                if let Some(give_back) = give_back(&answer) {
+                    self.tell(give_back);
+                }
             }
             _ => {}
         }
@@ -218,7 +220,7 @@ impl Link {
 
     /// Hands out the messages of the inbox and gives the reading back.
     fn sort(&self, mut inbox: Frames, read: io::Result<()>) -> MutexGuard<'_, State> {
-        let mut release = Vec::new();
+        let mut unwanted = Vec::new();
         let mut state = self.state.lock();
         loop {
             let frame = match inbox.next() {
@@ -230,7 +232,7 @@ impl Link {
                 }
             };
             match Message::decode(frame) {
-                Ok(message) => self.dispatch(&mut state, message, &mut release),
+                Ok(message) => self.dispatch(&mut state, message, &mut unwanted),
                 Err(malformed) => self.break_off(&mut state, &malformed.0),
             }
         }
@@ -239,17 +241,17 @@ impl Link {
         }
         state.inbox = Some(inbox);
         self.turn.notify_all();
-        if release.is_empty() {
+        if unwanted.is_empty() {
             return state;
         }
         drop(state);
-        for serial in release {
-            self.tell(Request::Release { serial });
+        for give_back in unwanted {
+            self.tell(give_back);
         }
         self.state.lock()
     }
 
-    fn dispatch(&self, state: &mut State, message: Message, release: &mut Vec<u64>) {
+    fn dispatch(&self, state: &mut State, message: Message, unwanted: &mut Vec<Request<'static>>) {
         match message {
             Message::Answer(seq, answer) => match state.pending.remove(&seq) {
                 Some(Slot::Waiting(waker)) => {
@@ -258,11 +260,7 @@ impl Link {
                         waker.wake();
                     }
                 }
-                Some(Slot::Abandoned) => {
-                    if let Answer::Found { serial, .. } = answer {
-                        release.push(serial);
-                    }
-                }
+                Some(Slot::Abandoned) => unwanted.extend(give_back(&answer)),
                 _ => self.break_off(state, &"it answered what was not asked"),
             },
             Message::Closing { why } => self.break_off(state, &why),
@@ -372,6 +370,15 @@ impl Link {
             }
         }
         Ok(())
+    }
+}
+
+/// What gives back the object that came with an answer which nobody wants.
+fn give_back(answer: &Answer) -> Option<Request<'static>> {
+    match *answer {
+        Answer::Found { serial, .. } => Some(Request::Release { serial }),
+        Answer::Lent { serial, .. } | Answer::Begun { serial } => Some(Request::Abort { serial }),
+        _ => None,
     }
 }
 

@@ -138,7 +138,9 @@ impl Client {
     /// [`StoreError::NotFound`] or [`StoreError::NotSealed`].
     pub fn get(&self, id: ObjectId, timeout: Option<Duration>) -> Result<Object, StoreError> {
         let nanos = nanos(timeout);
-        let patience = timeout.and_then(|timeout| timeout.checked_add(GRACE));
+        // Without a time the server waits for nobody, but for the disk if the object is there: for as long as that takes.
+        let timed = timeout.filter(|timeout| !timeout.is_zero());
+        let patience = timed.and_then(|timeout| timeout.checked_add(GRACE));
         let answer = self.link.call(Request::Get { id, nanos }, patience)?;
         found(&self.link, id, timeout, answer)
     }

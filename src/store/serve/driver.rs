@@ -127,7 +127,10 @@ impl Driver {
                 let _ = conn.flush();
             }
         }
-        self.table.end();
+        // Clients read on in what they hold. Were it given back now, a helper that waits for room could
+        // bring another object there.
+        let empty = Table::new(Shelf::new(self.store.clone()));
+        self.helpers.end(std::mem::replace(&mut self.table, empty));
     }
 
     fn now(&self) -> u64 {
@@ -337,7 +340,9 @@ impl Driver {
             }
         }
         for client in sent {
-            if let Some(conn) = self.conns.get_mut(&client) {
+            // Of one whose requests wait until it has read, only the event that the socket takes more
+            // sends on: that one looks at the requests too.
+            if let Some(conn) = self.conns.get_mut(&client).filter(|c| c.may_answer()) {
                 // An error here is an event at the socket too, which ends the client in its turn.
                 let _ = conn.flush();
             }

@@ -2,12 +2,14 @@
 //!
 //! They start when there is something to wait for, and end when there is nothing. Invariants: each
 //! errand is done exactly once and its outcome is fetched by the serving thread; so many wait for the
-//! disk at most, and so many for room, that neither keeps the other. Left out: what outcomes lead to.
+//! disk at most, and so many for room, that neither keeps the other; after the end no memory that a
+//! client may still read is given to anything that a thread brings from disk. Left out: what outcomes
+//! lead to.
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 use rustix::event::{EventfdFlags, eventfd};
@@ -59,6 +61,10 @@ struct Shared {
     outcomes: Mutex<Vec<Outcome>>,
     /// Readable when there are outcomes.
     ready: OwnedFd,
+    /// Nobody waits for outcomes any more.
+    ended: AtomicBool,
+    /// What stays for as long as a thread does.
+    kept: Mutex<Option<Box<dyn Send>>>,
 }
 
 #[derive(Default)]
@@ -76,6 +82,8 @@ impl Helpers {
                 queues: Mutex::default(),
                 outcomes: Mutex::default(),
                 ready,
+                ended: AtomicBool::new(false),
+                kept: Mutex::default(),
             }),
         })
     }
@@ -105,6 +113,13 @@ impl Helpers {
         }
     }
 
+    /// Ends the waiting soon, and keeps `what` until it has ended: a thread that finds room until then finds none
+    /// that was in use.
+    pub fn end(&self, what: impl Send + 'static) {
+        *self.shared.kept.lock() = Some(Box::new(what));
+        self.shared.ended.store(true, Relaxed);
+    }
+
     /// What has come of errands since the last look.
     pub fn outcomes(&self) -> Vec<Outcome> {
         let _ = rustix::io::read(&self.shared.ready, &mut [0; 8]);
@@ -121,11 +136,12 @@ impl AsFd for Helpers {
 impl Shared {
     /// Does errands until there are none.
     fn work(&self, queue: usize) {
+        let ended = || self.ended.load(Relaxed);
         loop {
             let errand = {
                 let mut queues = self.queues.lock();
                 let queue = &mut queues[queue];
-                let errand = queue.errands.pop_front();
+                let errand = queue.errands.pop_front().filter(|_| !ended());
                 queue.threads -= usize::from(errand.is_none());
                 errand
             };
@@ -139,11 +155,13 @@ impl Shared {
                     given_up,
                 } => Outcome::Placed {
                     serial,
-                    place: self.shelf.place(wanted, &given_up),
+                    place: self
+                        .shelf
+                        .place(wanted, &|| given_up.load(Relaxed) || ended()),
                 },
                 Errand::Hold { serial, shelved } => Outcome::Held {
                     serial,
-                    offset: shelved.hold(&self.shelf),
+                    offset: shelved.hold(&self.shelf, &ended),
                     shelved,
                 },
             };

@@ -117,6 +117,11 @@ impl Objects {
         Ok((serial, errand))
     }
 
+    /// What is said to who cannot even wait for room.
+    pub fn full(&self) -> Denial {
+        self.shelf.full()
+    }
+
     /// The room that an object waited for is there. False if nobody waits any more.
     pub fn placed(&mut self, serial: Serial, place: Place) -> bool {
         match self.all.get_mut(&serial).map(|object| &mut object.state) {

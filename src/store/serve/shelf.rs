@@ -6,7 +6,6 @@
 
 use std::panic::Location;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use crate::base::{Error, Origin, StoreFull};
 use crate::store::proto::{Denial, ServedStats};
@@ -67,19 +66,15 @@ impl Shelf {
         let place = |draft| wanted.with(draft);
         match draft {
             None if self.store.patience().longest.is_zero() => {
-                self.place(wanted, &AtomicBool::new(false)).map(Some)
+                self.place(wanted, &|| false).map(Some)
             }
             draft => Ok(draft.map(place)),
         }
     }
 
     /// Waits for room, for as long as the store's patience says, or until it is given up.
-    pub fn place(&self, wanted: Wanted, given_up: &AtomicBool) -> Result<Place, Denial> {
-        let hopeless = || given_up.load(Relaxed);
-        let patience = Patience {
-            hopeless: &hopeless,
-            ..self.store.patience()
-        };
+    pub fn place(&self, wanted: Wanted, given_up: &dyn Fn() -> bool) -> Result<Place, Denial> {
+        let patience = self.patience(given_up);
         let len = wanted.len as usize;
         let draft = match wanted.lent {
             true => self
@@ -88,6 +83,24 @@ impl Shelf {
             false => self.store.create_patiently(len, origin(), &patience),
         };
         draft.map(|draft| wanted.with(draft)).map_err(|e| full(&e))
+    }
+
+    /// That there is no room, with the numbers of now.
+    pub fn full(&self) -> Denial {
+        let arena = &self.store.shared.arena;
+        let stats = arena.stats();
+        Denial::Full {
+            capacity: stats.capacity,
+            used: stats.used,
+            largest_free: arena.largest_free(),
+        }
+    }
+
+    fn patience<'a>(&self, given_up: &'a dyn Fn() -> bool) -> Patience<'a> {
+        Patience {
+            hopeless: given_up,
+            ..self.store.patience()
+        }
     }
 
     /// Fills in the counts of memory and disk.
@@ -165,10 +178,10 @@ impl Shelved {
         self.kept.try_hold()
     }
 
-    /// As [`try_hold`](Self::try_hold), reading it from disk, and waiting for room for it.
-    pub fn hold(&self, shelf: &Shelf) -> Result<u64, Denial> {
+    /// As [`try_hold`](Self::try_hold), reading it from disk, and waiting for room for it until that is given up.
+    pub fn hold(&self, shelf: &Shelf, given_up: &dyn Fn() -> bool) -> Result<u64, Denial> {
         self.kept
-            .hold(&shelf.store.patience())
+            .hold(&shelf.patience(given_up))
             .map_err(|e| match e {
                 Error::StoreFull(e) => full(&e),
                 e => Denial::Lost { why: e.to_string() },

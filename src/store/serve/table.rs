@@ -31,7 +31,8 @@ pub struct Effects {
 /// Gets that one client may have waiting.
 const WAITS_MAX: usize = 1 << 12;
 
-/// Objects of one client that may wait for room. Those that are sent whole wait here with their bytes.
+/// Objects of one client that may wait for room; for more the store is full. Those that are sent whole wait here with
+/// their bytes.
 const ROOMLESS_MAX: usize = 256;
 
 /// A client broke the protocol: it is heard no more.
@@ -129,13 +130,6 @@ impl Table {
             self.clients.remove(&client);
         }
         gone
-    }
-
-    /// Everybody is gone, since the server ends.
-    pub fn end(&mut self) {
-        for client in self.clients.keys().copied().collect::<Vec<_>>() {
-            self.leave(client);
-        }
     }
 
     /// The client is dead: all it held is given back.
@@ -295,16 +289,15 @@ impl Table {
         if seq == 0 && bytes.is_none() {
             return Err(Violation("it began an object without a number"));
         }
-        if self.held(client).roomless.len() >= ROOMLESS_MAX {
-            return Err(Violation(
-                "it waits for room for too many objects at a time",
-            ));
-        }
         let (serial, errand) = match self.objects.begin(id, len, bytes.is_none()) {
             Ok(begun) => begun,
             Err(denial) => return Ok(Some(Answer::Denied(denial))),
         };
         if let Some(errand) = errand {
+            if self.held(client).roomless.len() >= ROOMLESS_MAX {
+                self.objects.abort(serial);
+                return Ok(Some(Answer::Denied(self.objects.full())));
+            }
             let bytes = bytes.map(Box::from);
             let roomless = Roomless { seq, bytes };
             self.held(client).roomless.insert(serial, roomless);
@@ -415,14 +408,25 @@ impl Table {
         out.tell(&self.subscribers, &Message::Sealed { id, len });
     }
 
-    /// Pins an object, which is in memory, for each who waits for it.
+    /// Pins an object for each who waits for it.
     fn hand_out(&mut self, id: ObjectId, out: &mut Effects) {
+        if !self.awaited.contains_key(&id) {
+            return;
+        }
+        // The first pin keeps it in memory until all have theirs.
+        let first = match self.objects.pin(id) {
+            Pin::Found(found) => found.serial,
+            // Moved to disk since it was sealed: they wait on, for its return.
+            Pin::Away(errand) => return out.errands.extend(errand),
+            Pin::None => return,
+        };
         for (client, seq) in self.take_waiters(id) {
             if let Pin::Found(found) = self.objects.pin(id) {
                 let answer = self.pinned(client, found);
                 out.answer(client, seq, answer);
             }
         }
+        self.objects.unpin(first, 1);
     }
 
     /// Takes all who wait for a name off the books.

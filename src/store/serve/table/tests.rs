@@ -347,3 +347,89 @@ fn too_many_waits_break_the_protocol() {
     table.silence(1);
     assert_eq!(table.stats().waiting, 0);
 }
+
+/// The spiller needs no more than a moment between an object's seal and its handing out.
+#[cfg(feature = "object-store")]
+#[test]
+fn what_is_moved_to_disk_as_soon_as_it_is_sealed_comes_back_for_those_who_wait() {
+    const PATIENCE: Duration = Duration::from_secs(60);
+    let folder = std::env::temp_dir().join(format!("mobula-table-{}", std::process::id()));
+    let store = Store::open(StoreOptions {
+        capacity: Some(4 << 20),
+        prefault: Prefault::Off,
+        spill: SpillTo::To(folder.clone()),
+        patience: PATIENCE,
+        ..StoreOptions::default()
+    });
+    let store = store.unwrap();
+    let shelf = Shelf::new(store.clone());
+    let mut table = Table::new(shelf.clone());
+    let mut out = Effects::default();
+    let get = Request::Get {
+        id: id(1),
+        nanos: FOREVER,
+    };
+    for client in [1, 2] {
+        table.join(client);
+        table.handle(0, client, 5, get.clone(), &mut out).unwrap();
+    }
+    let (begun, errand) = table.objects.begin(id(1), 1 << 20, false).unwrap();
+    assert!(errand.is_none());
+    table.objects.seal(begun).unwrap();
+    let origin = crate::base::Origin::Result("f");
+    let full = store.create_patiently(7 << 19, origin, &store.patience());
+    drop(full.expect("the sealed one makes room"));
+    table.hand_out(id(1), &mut out);
+    assert!(out.messages.is_empty(), "they wait on");
+    let [Errand::Hold { serial, shelved }] = &out.errands[..] else {
+        panic!("it is brought back");
+    };
+    let back = Outcome::Held {
+        serial: *serial,
+        offset: shelved.hold(&shelf, &|| false),
+        shelved: shelved.clone(),
+    };
+    out.errands.clear();
+    table.outcome(back, &mut out);
+    let told: Vec<_> = out
+        .messages
+        .iter()
+        .filter(|(_, message)| matches!(message, Message::Answer(5, Answer::Found { .. })))
+        .map(|(client, _)| *client)
+        .collect();
+    assert_eq!(told, [1, 2]);
+    assert_eq!(table.stats().pinned, 1);
+    table.leave(1);
+    table.leave(2);
+    assert_eq!(table.stats().pinned, 0);
+    drop((table, shelf, store, out));
+    let _ = std::fs::remove_dir_all(folder);
+}
+
+#[test]
+fn a_client_with_too_many_that_wait_for_room_is_told_that_there_is_none() {
+    let store = Store::open(StoreOptions {
+        capacity: Some(1 << 20),
+        prefault: Prefault::Off,
+        spill: SpillTo::Off,
+        patience: Duration::from_secs(60),
+        ..StoreOptions::default()
+    });
+    let mut table = Table::new(Shelf::new(store.unwrap()));
+    table.join(1);
+    let mut out = Effects::default();
+    for n in 0..ROOMLESS_MAX as u64 + 2 {
+        let mut id = ObjectId([0; 16]);
+        id.0[..8].copy_from_slice(&n.to_le_bytes());
+        let create = Request::Create { id, len: 1 << 20 };
+        table.handle(0, 1, n + 1, create, &mut out).unwrap();
+    }
+    assert_eq!(out.errands.len(), ROOMLESS_MAX, "they wait");
+    let [(1, Message::Answer(1, Answer::Lent { .. })), (1, last)] = &out.messages[..] else {
+        panic!("{:?}", out.messages)
+    };
+    let seq = ROOMLESS_MAX as u64 + 2;
+    assert!(matches!(last, Message::Answer(n, Answer::Denied(Denial::Full { .. })) if *n == seq));
+    table.leave(1);
+    assert_eq!((table.stats().drafts, table.stats().used), (0, 0));
+}
