@@ -6,7 +6,7 @@
 use std::fmt;
 use std::panic::Location;
 
-/// Where the bytes of an object came from: shown by [`StoreFull`] and memory listings.
+/// Where the bytes of an object came from: shown by [`StoreFull`](crate::StoreFull) and memory listings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Origin {
     /// A `put` at this place of the program.

@@ -1,12 +1,12 @@
 //! The object store of one node: create, fill, seal, read, drop.
 //!
-//! Room map: [`object`] bytes while they are written and after; [`stored`] an object that makes room
-//! when nobody reads it, with its state in [`word`]; [`kept`] the same in a box, for whoever is no
-//! record; [`spill`] objects go to disk and come back; [`room`] waiting for room, in the order that
-//! [`line`] says; [`headroom`] and [`sizing`] what memory there is.
+//! Room map: `object` bytes while they are written and after; `stored` an object that makes room
+//! when nobody reads it, with its state in `word`; `kept` the same in a box, for whoever is no
+//! record; `spill` objects go to disk and come back; `room` waiting for room, in the order that
+//! `line` says; `headroom` and `sizing` what memory there is.
 //!
-//! Invariant: bytes are written only through the one [`Draft`] of an object and read only once it
-//! is [`Sealed`]; the arena gets them back exactly once. Left out: reference counts of the
+//! Invariant: bytes are written only through the one `Draft` of an object and read only once it
+//! is `Sealed`; the arena gets them back exactly once. Left out: reference counts of the
 //! cluster, other processes.
 
 mod client;

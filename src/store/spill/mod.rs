@@ -13,6 +13,11 @@
 //! Invariant: an object's bytes are in memory or whole on disk at every moment; a segment is deleted
 //! when its last ticket is gone. Left out: waiting for room.
 
+#![cfg_attr(
+    not(feature = "object-store"),
+    allow(dead_code, reason = "without it nothing is ever moved")
+)]
+
 mod choose;
 #[cfg(feature = "object-store")]
 mod disk;
