@@ -1,4 +1,5 @@
-//! The object store of one node: create, fill, seal, read, drop.
+//! The object store: create, fill, seal, read, drop. A node has one for itself; [`Server`] serves one to
+//! other processes, which use it through [`Client`] or [`AsyncClient`].
 //!
 //! Room map: `object` bytes while they are written and after; `stored` an object that makes room
 //! when nobody reads it, with its state in `word`; `kept` the same in a box, for whoever is no
