@@ -18,7 +18,7 @@ use super::process::{Lane, Process};
 use super::table::table;
 use super::watched::Job;
 use crate::base::{Error, Origin};
-use crate::shm::{Full, Lied, Waited};
+use crate::shm::{Full, Lied, MAX_FRAME, Waited};
 use crate::store::Draft;
 
 /// How a call in a worker ended.
@@ -164,9 +164,17 @@ fn converse(
         Ok(pins) => pins,
         Err(e) => return ended(Err(CallError::Runtime(e)), false),
     };
-    if let Err(e) = send(local, record, lane) {
-        return ended(Err(CallError::Runtime(e)), false);
-    }
+    let constructs = record.entry.kind == Kind::Constructor;
+    let wanted = !record.is_unique()
+        || std::ptr::eq(local.wanted.get(), std::ptr::from_ref(&**record))
+        || constructs;
+    let what = match spell(record, wanted, &mut lane.out) {
+        Ok(what) => what,
+        Err(e) => return ended(Err(CallError::Runtime(e)), false),
+    };
+    // The worker took all that was sent before, or it would not have answered.
+    let sent = lane.sender.send(what, &[&lane.out.0]);
+    sent.map_err(|Full| Lied)?;
     let mut refused: Option<Error> = None;
     loop {
         let what = match lane.receive(worker)? {
@@ -183,9 +191,13 @@ fn converse(
         drop(pins);
         let taken = answer.taken();
         return match answer {
+            // Somebody would read a value that is not there.
+            Answer::Nothing { .. } if wanted && !constructs => Err(Lied),
+            // It would take the place of the arguments.
+            Answer::Value { .. } | Answer::Stored { .. } if constructs => Err(Lied),
             Answer::Nothing { .. } => {
                 // A constructor's are kept for a restart.
-                if record.entry.kind != Kind::Constructor {
+                if !constructs {
                     // SAFETY: claimed; nobody borrows the arguments.
                     unsafe { record.drop_args() };
                 }
@@ -268,15 +280,11 @@ impl Lane {
     }
 }
 
-/// Sends the call, whose arguments are pinned.
-fn send(local: &Local, record: &RawRef, lane: &mut Lane) -> Result<(), Error> {
+/// Writes the call, whose arguments are pinned, as a message; what that is.
+fn spell(record: &RawRef, wanted: bool, out: &mut frame::Writer) -> Result<u32, Error> {
     let entry = record.entry;
     let number = table().number(entry);
     let number = number.ok_or_else(|| cannot(record, "it is not registered"))?;
-    let wanted = !record.is_unique()
-        || std::ptr::eq(local.wanted.get(), std::ptr::from_ref(&**record))
-        || entry.kind == Kind::Constructor;
-    let out = &mut lane.out;
     out.0.clear();
     out.u32(number);
     out.u32(u32::from(wanted));
@@ -324,13 +332,15 @@ fn send(local: &Local, record: &RawRef, lane: &mut Lane) -> Result<(), Error> {
             .extend_from_slice(&record.inline_arg(end)[count * SLOT..]);
         tails.iter().for_each(|t| out.0.extend_from_slice(t));
     }
-    let what = match entry.kind {
+    if out.0.len() > MAX_FRAME {
+        let long = "its arguments are too long for one message";
+        return Err(cannot(record, long));
+    }
+    Ok(match entry.kind {
         Kind::Constructor => frame::CONSTRUCT,
         Kind::Task | Kind::AsyncTask => frame::CALL,
         _ => frame::METHOD,
-    };
-    let full = |Full| cannot(record, "its arguments are too long for one message");
-    lane.sender.send(what, &[&out.0]).map_err(full)
+    })
 }
 
 fn cannot(record: &Record, why: &str) -> Error {
