@@ -6,8 +6,9 @@
 
 use std::sync::Arc;
 
+use super::super::INLINE_MAX;
 use super::super::actor::ActorRef;
-use super::super::call::{Argument, CallError, Outcome};
+use super::super::call::{Argument, CallError, Outcome, store_padded};
 use super::super::cell::{self, RawRef, Record, SLOT};
 use super::super::engine::Engine;
 use super::super::entry::Kind;
@@ -204,8 +205,8 @@ fn converse(
                 ended(Ok(()), taken)
             }
             Answer::Value { archive, .. } => {
-                keep(record, archive)?;
-                ended(Ok(()), taken)
+                let kept = keep(local, record, archive)?;
+                ended(kept.map_err(CallError::Runtime), taken)
             }
             Answer::Stored { offset, len, .. } => {
                 let lent = |d: &Draft| (d.offset(), d.len() as u64) == (offset, len);
@@ -352,19 +353,25 @@ fn cannot(record: &Record, why: &str) -> Error {
     }
 }
 
-/// Puts a small value into the record.
-fn keep(record: &RawRef, archive: &[u8]) -> Result<(), Lied> {
+/// Keeps a value that came in a frame where one from a thread would be: in the record, or in the store, which counts it.
+fn keep(local: &Local, record: &RawRef, archive: &[u8]) -> Result<Result<(), Error>, Lied> {
     (record.entry.check)(archive).map_err(|_| Lied)?;
     // SAFETY: claimed; nobody borrows the arguments.
     unsafe {
         record.drop_args();
         if archive.len() <= record.room() {
             record.set_inline(archive, None);
-        } else {
+        } else if archive.len() <= INLINE_MAX {
             record.set_boxed(archive, None);
+        } else {
+            let origin = Origin::Result(record.entry.name);
+            match store_padded(local, archive, origin) {
+                Ok(sealed) => record.set_stored(sealed, None),
+                Err(e) => return Ok(Err(e)),
+            }
         }
     }
-    Ok(())
+    Ok(Ok(()))
 }
 
 /// Has the worker drop an actor's state, and ends it. Blocks while the state's own `Drop` runs; what that had to say if it
