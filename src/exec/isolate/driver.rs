@@ -133,6 +133,10 @@ fn run(local: &Local, record: &RawRef, worker: &Process) -> Attempt {
     // SAFETY: claimed, and in no mailbox, so the link is ours: see `Local::each_current`.
     unsafe { record.set_outer(before) };
     let mut lane = worker.lane(record.id);
+    // Who cancelled before the lane was marked did not find the call here; who does so later will.
+    if record.state() & cell::CANCEL != 0 {
+        worker.tell_cancelled(record.id);
+    }
     let mut drafts = Vec::new();
     let ended = converse(local, record, worker, &mut lane, &mut drafts);
     worker.give_back(lane);
