@@ -71,6 +71,9 @@ impl Workers {
     /// A worker that is free; waits until one is.
     pub fn take(&self, engine: &Arc<Engine>) -> Result<Arc<Process>, Error> {
         let mut guard = self.state.lock();
+        if guard.pool.waiting() == 0 {
+            guard.failed = None; // whom it concerned is gone
+        }
         loop {
             let state = &mut *guard;
             if state.closed {
@@ -300,7 +303,11 @@ impl Workers {
                 }
             }
             Ok(Some(Err(why))) => {
-                self.state.lock().failed = Some(Arc::from(why));
+                let mut state = self.state.lock();
+                if state.starting.contains_key(&pid) {
+                    state.failed = Some(Arc::from(why));
+                }
+                drop(state);
                 process.kill();
             }
             Err(_) => {
@@ -325,5 +332,27 @@ fn cannot_start(why: &str) -> Error {
     Error::Os {
         what: "starting a worker process",
         source: Arc::new(std::io::Error::other(why.to_owned())),
+    }
+}
+
+#[cfg(all(test, not(miri), not(loom)))]
+mod tests {
+    use super::*;
+    use crate::base::Capacity;
+    use crate::store::{Store, StoreOptions};
+
+    #[test]
+    fn a_start_that_failed_for_nobody_is_nobodys_failure() {
+        let store = Store::open(StoreOptions {
+            capacity: Some(1 << 20),
+            ..StoreOptions::default()
+        });
+        let engine = Engine::new(Capacity::default(), store.unwrap());
+        let workers = &engine.workers;
+        workers.state.lock().failed = Some(Arc::from("long ago"));
+        let worker = workers.take(&engine);
+        let worker = worker.map(|w| workers.give_back(w));
+        workers.close();
+        worker.unwrap();
     }
 }
