@@ -180,6 +180,26 @@ fn failures_read_as_in_threads() {
 
 /// Where the first value lies in this process: in which mapping, with which rights.
 #[remote(isolate)]
+fn letters(n: usize) -> String {
+    "x".repeat(n)
+}
+
+#[remote(isolate)]
+fn letters_of(a: &str, b: &str, c: &str) -> usize {
+    a.len() + b.len() + c.len()
+}
+
+#[test]
+fn results_of_middling_size_are_in_the_store_and_arguments_together() {
+    alone(config(), |mobula| {
+        let parts: Vec<_> = (0..3).map(|_| letters::remote(60_000)).collect();
+        let sum = letters_of::remote(&parts[0], &parts[1], &parts[2]);
+        assert_eq!(mobula::get(&sum).unwrap(), 180_000);
+        assert!(mobula.store().used >= 180_000);
+    });
+}
+
+#[remote(isolate)]
 fn mapping_of(values: &[f64]) -> String {
     let address = values.as_ptr().addr();
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap();

@@ -396,3 +396,26 @@ fn the_end_of_the_runtime_ends_their_processes() {
     );
     assert!(pids.iter().all(|p| !is_there(*p)), "{pids:?}");
 }
+
+#[test]
+fn a_process_that_stands_still_does_not_hold_up_the_end() {
+    let mut pid = 0;
+    let began = alone(
+        config().shutdown_timeout(Duration::from_millis(200)),
+        |_| {
+            let a = Counter::options().detached(true).remote(1);
+            pid = mobula::get(&a.pid()).unwrap();
+            // The last handle of the other goes with its state still there.
+            let b = Counter::remote(2);
+            let other = mobula::get(&b.pid()).unwrap();
+            for pid in [pid, other] {
+                let mut stop = std::process::Command::new("kill");
+                stop.args(["-STOP", &pid.to_string()]);
+                assert!(stop.status().unwrap().success());
+            }
+            std::time::Instant::now()
+        },
+    );
+    assert!(began.elapsed() < Duration::from_secs(30));
+    assert!(!is_there(pid));
+}

@@ -295,7 +295,7 @@ pub fn put<T: Value>(local: &Local, value: &T, origin: Origin) -> Result<RawRef,
 }
 
 /// Bytes written at positions from [`BODY`] go to a place congruent to it.
-fn store_padded(
+pub(super) fn store_padded(
     local: &Local,
     archive: &[u8],
     origin: Origin,

@@ -35,6 +35,6 @@ pub use machine::{MemoryLeft, meminfo_field, memory_left};
 pub use pages::{HugePages, PageKind, StorePages};
 pub use peer::{Peer, peer, peer_process};
 pub use prefault::Prefault;
-pub use ring::{Aligned, Full, Lanes, Lied, Receiver, Sender, Waited};
+pub use ring::{Aligned, Full, Lanes, Lied, MAX_FRAME, Receiver, Sender, Waited};
 pub use tag::{Live, Tag};
 pub use tally::biggest;

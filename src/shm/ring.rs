@@ -43,9 +43,8 @@ const GRAIN: usize = 8;
 /// Looked for so long, a receiver lets others run in between.
 const SHARED: Duration = Duration::from_micros(2);
 
-/// The longest frame.
-#[cfg(test)]
-const MAX_FRAME: usize = SIZE - HEADER;
+/// The longest frame: what an empty ring takes.
+pub const MAX_FRAME: usize = SIZE - HEADER;
 
 /// The memory of some lanes, shared by two processes.
 pub struct Lanes {
@@ -235,10 +234,13 @@ impl Sender {
     #[inline]
     pub fn send(&mut self, what: u32, parts: &[&[u8]]) -> Result<(), Full> {
         let len: usize = parts.iter().map(|p| p.len()).sum();
+        if len > MAX_FRAME {
+            return Err(Full);
+        }
         let whole = HEADER + len.next_multiple_of(GRAIN);
-        if whole > SIZE - self.used() {
+        if whole > SIZE.saturating_sub(self.used()) {
+            // A position that lies leaves less room, none, or all of it: each only spoils frames to the liar.
             self.head = self.ring.word(HEAD).load(Ordering::Acquire);
-            // A position that lies leaves less room, or all of it: both only spoil frames to the liar.
             if whole > SIZE.saturating_sub(self.used()) {
                 return Err(Full);
             }
@@ -469,6 +471,11 @@ mod tests {
         from.ring.word(HEAD).store(77, Ordering::Release);
         while to.send(1, &[&[0; 1000]]).is_ok() && to.tail < 10 * SIZE as u32 {}
         assert!(to.tail <= SIZE as u32);
+        // Nor does one that claims to have taken what was never sent, however often it is asked.
+        from.ring.word(HEAD).store(to.tail + 8, Ordering::Release);
+        for _ in 0..3 {
+            assert_eq!(to.send(1, &[&[0; 1000]]), Err(Full));
+        }
     }
 
     #[test]

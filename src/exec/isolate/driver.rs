@@ -6,8 +6,9 @@
 
 use std::sync::Arc;
 
+use super::super::INLINE_MAX;
 use super::super::actor::ActorRef;
-use super::super::call::{Argument, CallError, Outcome};
+use super::super::call::{Argument, CallError, Outcome, store_padded};
 use super::super::cell::{self, RawRef, Record, SLOT};
 use super::super::engine::Engine;
 use super::super::entry::Kind;
@@ -18,7 +19,7 @@ use super::process::{Lane, Process};
 use super::table::table;
 use super::watched::Job;
 use crate::base::{Error, Origin};
-use crate::shm::{Full, Lied, Waited, current_cpu};
+use crate::shm::{Full, Lied, MAX_FRAME, Waited, current_cpu};
 use crate::store::Draft;
 
 /// How a call in a worker ended.
@@ -132,6 +133,10 @@ fn run(local: &Local, record: &RawRef, worker: &Process) -> Attempt {
     // SAFETY: claimed, and in no mailbox, so the link is ours: see `Local::each_current`.
     unsafe { record.set_outer(before) };
     let mut lane = worker.lane(record.id);
+    // Who cancelled before the lane was marked did not find the call here; who does so later will.
+    if record.state() & cell::CANCEL != 0 {
+        worker.tell_cancelled(record.id);
+    }
     let mut drafts = Vec::new();
     let ended = converse(local, record, worker, &mut lane, &mut drafts);
     worker.give_back(lane);
@@ -164,9 +169,17 @@ fn converse(
         Ok(pins) => pins,
         Err(e) => return ended(Err(CallError::Runtime(e)), false),
     };
-    if let Err(e) = send(local, record, lane) {
-        return ended(Err(CallError::Runtime(e)), false);
-    }
+    let constructs = record.entry.kind == Kind::Constructor;
+    let wanted = !record.is_unique()
+        || std::ptr::eq(local.wanted.get(), std::ptr::from_ref(&**record))
+        || constructs;
+    let what = match spell(record, wanted, &mut lane.out) {
+        Ok(what) => what,
+        Err(e) => return ended(Err(CallError::Runtime(e)), false),
+    };
+    // The worker took all that was sent before, or it would not have answered.
+    let sent = lane.sender.send(what, &[&lane.out.0]);
+    sent.map_err(|Full| Lied)?;
     let mut refused: Option<Error> = None;
     loop {
         let what = match lane.receive(worker)? {
@@ -183,17 +196,21 @@ fn converse(
         drop(pins);
         let taken = answer.taken();
         return match answer {
+            // Somebody would read a value that is not there.
+            Answer::Nothing { .. } if wanted && !constructs => Err(Lied),
+            // It would take the place of the arguments.
+            Answer::Value { .. } | Answer::Stored { .. } if constructs => Err(Lied),
             Answer::Nothing { .. } => {
                 // A constructor's are kept for a restart.
-                if record.entry.kind != Kind::Constructor {
+                if !constructs {
                     // SAFETY: claimed; nobody borrows the arguments.
                     unsafe { record.drop_args() };
                 }
                 ended(Ok(()), taken)
             }
             Answer::Value { archive, .. } => {
-                keep(record, archive)?;
-                ended(Ok(()), taken)
+                let kept = keep(local, record, archive)?;
+                ended(kept.map_err(CallError::Runtime), taken)
             }
             Answer::Stored { offset, len, .. } => {
                 let lent = |d: &Draft| (d.offset(), d.len() as u64) == (offset, len);
@@ -268,15 +285,11 @@ impl Lane {
     }
 }
 
-/// Sends the call, whose arguments are pinned.
-fn send(local: &Local, record: &RawRef, lane: &mut Lane) -> Result<(), Error> {
+/// Writes the call, whose arguments are pinned, as a message; what that is.
+fn spell(record: &RawRef, wanted: bool, out: &mut frame::Writer) -> Result<u32, Error> {
     let entry = record.entry;
     let number = table().number(entry);
     let number = number.ok_or_else(|| cannot(record, "it is not registered"))?;
-    let wanted = !record.is_unique()
-        || std::ptr::eq(local.wanted.get(), std::ptr::from_ref(&**record))
-        || entry.kind == Kind::Constructor;
-    let out = &mut lane.out;
     out.0.clear();
     out.u32(number);
     out.u32(u32::from(wanted));
@@ -325,13 +338,15 @@ fn send(local: &Local, record: &RawRef, lane: &mut Lane) -> Result<(), Error> {
             .extend_from_slice(&record.inline_arg(end)[count * SLOT..]);
         tails.iter().for_each(|t| out.0.extend_from_slice(t));
     }
-    let what = match entry.kind {
+    if out.0.len() > MAX_FRAME {
+        let long = "its arguments are too long for one message";
+        return Err(cannot(record, long));
+    }
+    Ok(match entry.kind {
         Kind::Constructor => frame::CONSTRUCT,
         Kind::Task | Kind::AsyncTask => frame::CALL,
         _ => frame::METHOD,
-    };
-    let full = |Full| cannot(record, "its arguments are too long for one message");
-    lane.sender.send(what, &[&out.0]).map_err(full)
+    })
 }
 
 fn cannot(record: &Record, why: &str) -> Error {
@@ -343,19 +358,25 @@ fn cannot(record: &Record, why: &str) -> Error {
     }
 }
 
-/// Puts a small value into the record.
-fn keep(record: &RawRef, archive: &[u8]) -> Result<(), Lied> {
+/// Keeps a value that came in a frame where one from a thread would be: in the record, or in the store, which counts it.
+fn keep(local: &Local, record: &RawRef, archive: &[u8]) -> Result<Result<(), Error>, Lied> {
     (record.entry.check)(archive).map_err(|_| Lied)?;
     // SAFETY: claimed; nobody borrows the arguments.
     unsafe {
         record.drop_args();
         if archive.len() <= record.room() {
             record.set_inline(archive, None);
-        } else {
+        } else if archive.len() <= INLINE_MAX {
             record.set_boxed(archive, None);
+        } else {
+            let origin = Origin::Result(record.entry.name);
+            match store_padded(local, archive, origin) {
+                Ok(sealed) => record.set_stored(sealed, None),
+                Err(e) => return Ok(Err(e)),
+            }
         }
     }
-    Ok(())
+    Ok(Ok(()))
 }
 
 /// Has the worker drop an actor's state, and ends it. Blocks while the state's own `Drop` runs; what that had to say if it

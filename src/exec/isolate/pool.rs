@@ -40,6 +40,8 @@ struct State {
     broken: Option<Arc<str>>,
     thread: Option<std::thread::JoinHandle<()>>,
     bell: Option<Arc<OwnedFd>>,
+    /// When all that still live are ended.
+    last: Option<Instant>,
     closed: bool,
 }
 
@@ -56,6 +58,7 @@ impl Workers {
                 broken: None,
                 thread: None,
                 bell: None,
+                last: None,
                 closed: false,
             }),
             care: Care::default(),
@@ -71,6 +74,9 @@ impl Workers {
     /// A worker that is free; waits until one is.
     pub fn take(&self, engine: &Arc<Engine>) -> Result<Arc<Process>, Error> {
         let mut guard = self.state.lock();
+        if guard.pool.waiting() == 0 {
+            guard.failed = None; // whom it concerned is gone
+        }
         loop {
             let state = &mut *guard;
             if state.closed {
@@ -145,6 +151,15 @@ impl Workers {
         Ok(())
     }
 
+    /// Has all workers ended at this time, so that nobody who winds the node up waits for one longer.
+    pub fn end_at(&self, deadline: Instant) {
+        let mut state = self.state.lock();
+        state.last = Some(deadline);
+        if let Some(bell) = &state.bell {
+            let _ = rustix::io::write(bell, &1u64.to_ne_bytes());
+        }
+    }
+
     /// Ends all workers, and waits until they have ended.
     pub fn close(&self) {
         let thread = {
@@ -179,15 +194,20 @@ impl Workers {
                 flags: epoll::EventFlags::empty(),
                 data: epoll::EventData::new_u64(0),
             }; 16];
-            let quiet = {
+            let look_up = {
                 let state = self.state.lock();
-                state.pool.is_quiet() && state.starting.is_empty()
+                let quiet = state.pool.is_quiet() && state.starting.is_empty();
+                let last = state.last.map(|at| {
+                    let left = at.saturating_duration_since(Instant::now());
+                    left.clamp(SOON, LOOK_UP)
+                });
+                last.or((!quiet).then_some(LOOK_UP))
             };
-            let limit = rustix::event::Timespec {
+            let limit = look_up.map(|limit| rustix::event::Timespec {
                 tv_sec: 0,
-                tv_nsec: LOOK_UP.subsec_nanos().into(),
-            };
-            let limit = (!quiet).then_some(&limit);
+                tv_nsec: limit.subsec_nanos().into(),
+            });
+            let limit = limit.as_ref();
             let n = match epoll::wait(&poll, &mut events, limit) {
                 Ok(n) => n,
                 Err(rustix::io::Errno::INTR) => 0,
@@ -217,6 +237,9 @@ impl Workers {
                 old.iter()
                     .filter_map(|pid| state.all.get(pid))
                     .for_each(|w| w.kill());
+                if state.last.is_some_and(|at| Instant::now() >= at) {
+                    state.all.values().for_each(|w| w.kill());
+                }
                 let wanted = std::mem::take(&mut state.wanted) + state.pool.start();
                 (if state.closed { 0 } else { wanted }, over)
             };
@@ -300,7 +323,11 @@ impl Workers {
                 }
             }
             Ok(Some(Err(why))) => {
-                self.state.lock().failed = Some(Arc::from(why));
+                let mut state = self.state.lock();
+                if state.starting.contains_key(&pid) {
+                    state.failed = Some(Arc::from(why));
+                }
+                drop(state);
                 process.kill();
             }
             Err(_) => {
@@ -320,10 +347,34 @@ impl Workers {
 const PATIENCE: Duration = Duration::from_secs(20);
 /// How often the age of idle workers is looked at, while there are any.
 const LOOK_UP: Duration = Duration::from_millis(500);
+/// At the end it is looked at no more often than this.
+const SOON: Duration = Duration::from_millis(10);
 
 fn cannot_start(why: &str) -> Error {
     Error::Os {
         what: "starting a worker process",
         source: Arc::new(std::io::Error::other(why.to_owned())),
+    }
+}
+
+#[cfg(all(test, not(miri), not(loom)))]
+mod tests {
+    use super::*;
+    use crate::base::Capacity;
+    use crate::store::{Store, StoreOptions};
+
+    #[test]
+    fn a_start_that_failed_for_nobody_is_nobodys_failure() {
+        let store = Store::open(StoreOptions {
+            capacity: Some(1 << 20),
+            ..StoreOptions::default()
+        });
+        let engine = Engine::new(Capacity::default(), store.unwrap());
+        let workers = &engine.workers;
+        workers.state.lock().failed = Some(Arc::from("long ago"));
+        let worker = workers.take(&engine);
+        let worker = worker.map(|w| workers.give_back(w));
+        workers.close();
+        worker.unwrap();
     }
 }

@@ -150,6 +150,10 @@ impl Watched {
         static RUNS: AtomicU64 = AtomicU64::new(1);
         let bound = job.memory.map(|bytes| {
             let mut limit = self.limit.lock();
+            let reaped = self.reaped.lock();
+            if *reaped {
+                return Ok(()); // the number may be another process's by now
+            }
             limit.set(care.limiter(), self.pid, bytes)
         });
         let mut doing = self.doing.lock();
@@ -184,7 +188,12 @@ impl Watched {
             let now = doing.now.take();
             now.is_some_and(|n| n.job.memory.is_some())
         };
-        !bounded || self.limit.lock().lift(care.limiter(), self.pid).is_ok()
+        if !bounded {
+            return true;
+        }
+        let mut limit = self.limit.lock();
+        let reaped = self.reaped.lock();
+        !*reaped && limit.lift(care.limiter(), self.pid).is_ok()
     }
 
     /// What it runs, for the memory monitor.
