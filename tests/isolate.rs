@@ -497,6 +497,7 @@ fn plays_a_driver_that_is_killed() {
 #[test]
 fn a_driver_that_is_killed_leaves_no_process() {
     let file = counter("driver");
+    counter("driver.held"); // a run before may have left it
     let mut driver = std::process::Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "plays_a_driver_that_is_killed"])
         .env(ROLE, &file)
@@ -509,12 +510,11 @@ fn a_driver_that_is_killed_leaves_no_process() {
         !pids.is_empty()
     });
     let pids: Vec<u32> = pids.split(' ').map(|p| p.parse().unwrap()).collect();
-    assert!(
-        pids.len() >= 2 && pids.iter().all(|p| is_there(*p)),
-        "{pids:?}"
-    );
+    // Those that are idle may have ended for that; the last has a call.
+    let held = pids.last().is_some_and(|p| is_there(*p));
     driver.kill().unwrap();
     driver.wait().unwrap();
+    assert!(pids.len() >= 2 && held, "{pids:?}");
     until(|| pids.iter().all(|p| !is_there(*p)));
 }
 

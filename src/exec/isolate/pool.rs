@@ -89,7 +89,10 @@ impl Workers {
                     return Err(cannot_start(why));
                 }
                 if let Some(why) = state.failed.take() {
-                    return Err(cannot_start(&why));
+                    return Err(match engine.is_closing() {
+                        true => Error::ShutDown, // it was ended for that
+                        false => cannot_start(&why),
+                    });
                 }
                 state.pool.wait();
             }
@@ -237,11 +240,13 @@ impl Workers {
                 old.iter()
                     .filter_map(|pid| state.all.get(pid))
                     .for_each(|w| w.kill());
-                if state.last.is_some_and(|at| Instant::now() >= at) {
+                let late = state.last.is_some_and(|at| Instant::now() >= at);
+                if late {
                     state.all.values().for_each(|w| w.kill());
                 }
                 let wanted = std::mem::take(&mut state.wanted) + state.pool.start();
-                (if state.closed { 0 } else { wanted }, over)
+                let none = late || state.closed;
+                (if none { 0 } else { wanted }, over)
             };
             if over {
                 return;
