@@ -113,7 +113,9 @@ impl Engine {
     /// The worker processes there are now.
     pub fn worker_processes(&self) -> Vec<super::isolate::Told> {
         let all = self.workers.all();
-        let mut told: Vec<_> = all.iter().map(|w| w.watched.told()).collect();
+        // One that has just died stays in the pool's books for a moment longer.
+        let alive = all.iter().filter(|w| !w.dead());
+        let mut told: Vec<_> = alive.map(|w| w.watched.told()).collect();
         told.sort_by_key(|t| t.pid);
         told
     }
