@@ -129,6 +129,7 @@ pub mod store;
 mod value;
 
 pub use api::*;
+pub use base::parse_bytes;
 pub use base::{
     BadBytes, Error, Exit, Failure, FailureKind, Holder, Infeasible, Loss, ObjectLost, Origin,
     Result, Stack, StoreFull, Units, WorkerDeath,
