@@ -122,6 +122,7 @@ mod exec;
 mod node;
 mod shm;
 pub mod store;
+mod trace;
 mod value;
 
 pub use api::*;

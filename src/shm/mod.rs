@@ -14,6 +14,7 @@ mod shards;
 mod slabs;
 mod space;
 mod tally;
+mod words;
 
 pub use arena::{Arena, ArenaOptions, ArenaStats, Extent};
 #[allow(
@@ -23,3 +24,4 @@ pub use arena::{Arena, ArenaOptions, ArenaStats, Extent};
 pub use attach::{Attached, Lease};
 pub use copy::{copy_into, copy_into_cold};
 pub use prefault::Prefault;
+pub use words::Words;
