@@ -72,6 +72,7 @@
 //! | stop things | [`cancel`], [`check_cancelled`], [`Handle::stop`], [`Handle::kill`] |
 //! | share work | [`ActorPool`], `Queue` |
 //! | see what went wrong | [`Error`], [`Failure`], [`StoreFull`], [`Infeasible`] |
+//! | see what happened | [`timeline`](timeline()), [`span!`], [`counter!`], [`Config::trace`] |
 //! | see what there is | [`registry`], [`Mobula::store`], [`Mobula::holders`] |
 //!
 //! # What may be passed
@@ -133,6 +134,7 @@ pub use base::{
 pub use exec::entry::Registered;
 pub use mobula_macros::{main, remote, value};
 pub use node::Config;
+pub use trace::{Mode as Trace, Written as Timeline};
 pub use rkyv;
 pub use value::{Archived, Native, Value};
 

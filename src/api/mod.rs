@@ -13,6 +13,7 @@ pub mod private;
 mod put;
 #[cfg(feature = "async")]
 mod queue;
+mod timeline;
 mod view;
 mod wait;
 
@@ -26,6 +27,7 @@ pub use options::{ActorOptions, TaskOptions, WhenFull};
 pub use put::{Writing, create, put, put_archived, put_slice};
 #[cfg(feature = "async")]
 pub use queue::Queue;
+pub use timeline::{Span, timeline};
 pub use view::{View, view};
 pub use wait::{Wait, secs, wait};
 

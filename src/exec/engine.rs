@@ -27,10 +27,12 @@ use super::waiter::{Waiter, WaiterKind};
 use crate::base::{Capacity, Error, Infeasible};
 use crate::core::Ledger;
 use crate::store::Store;
+use crate::trace::Recorder;
 
 /// One runtime's machinery.
 pub struct Engine {
     store: Store,
+    recorder: Option<Arc<Recorder>>,
     pub(super) admission: Mutex<Admission>,
     /// Executors should give their CPU back between two tasks.
     pub(super) pressed: AtomicBool,
@@ -61,11 +63,12 @@ impl std::fmt::Debug for Engine {
 
 impl Engine {
     /// An engine with nothing to do and no threads yet.
-    pub fn new(capacity: Capacity, store: Store) -> Arc<Engine> {
+    pub fn new(capacity: Capacity, store: Store, recorder: Option<Arc<Recorder>>) -> Arc<Engine> {
         let cpus = capacity.cpu.to_f64().ceil().max(1.0) as usize;
         let ledger = Ledger::new(capacity);
         Arc::new(Engine {
             store,
+            recorder,
             common_infeasible: ledger.common_task_infeasible().map(Arc::new),
             admission: Mutex::new(Admission {
                 ledger,
@@ -88,6 +91,11 @@ impl Engine {
     /// Where large values live.
     pub fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// Where what happens is recorded, if it is.
+    pub fn recorder(&self) -> Option<&Arc<Recorder>> {
+        self.recorder.as_ref()
     }
 
     /// Whether no more work is taken.
@@ -147,7 +155,10 @@ impl Engine {
         let special = extra.is_some();
         let waits = writer.refers || extra.as_ref().is_some_and(|e| e.demand.is_some());
         if let Some(why) = self.refusal(extra.as_deref()) {
-            return cell::failed(self.blank(local, entry, 1, Phase::Failed, None), why);
+            return cell::failed(
+                self.blank(local, &writer, entry, 1, Phase::Failed, None),
+                why,
+            );
         }
         let direct = !waits && !entry.is_async();
         let (refs, phase) = if direct {
@@ -157,6 +168,7 @@ impl Engine {
         };
         let blank = self.blank(
             local,
+            &writer,
             entry,
             refs,
             phase,
@@ -180,6 +192,7 @@ impl Engine {
     fn blank(
         &self,
         local: &Local,
+        writer: &CallWriter<'_>,
         entry: &'static FnEntry,
         refs: u32,
         phase: Phase,
@@ -190,7 +203,7 @@ impl Engine {
             refs,
             phase,
             caller: local.caller(),
-            id: local.next_id(),
+            id: local.next_id(writer.begun),
             target: None,
             extra,
             caps: None,
@@ -254,6 +267,7 @@ impl Engine {
 
     /// All references among the arguments are settled, well or not.
     fn inputs_ready(self: &Arc<Engine>, local: &Local, record: RawRef) {
+        super::events::ready(local, &record, false);
         if let Some(actor) = record.target() {
             let actor = actor.clone();
             if record.entry.kind == Kind::Constructor {
@@ -326,6 +340,7 @@ impl Engine {
             let before = local.current.replace(std::ptr::from_ref(&**record));
             // SAFETY: claimed, and in no mailbox, so the link is ours: see `Local::each_current`.
             unsafe { record.set_outer(before) };
+            super::events::enter(local, record);
             // SAFETY: claimed; tasks have no state.
             let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| unsafe {
                 run(local, record, StateRef(std::ptr::null_mut()))

@@ -17,10 +17,12 @@ use super::call::{CallError, Outcome, Params, StateRef, set_value};
 use super::cell::{CANCEL, RawRef};
 use super::engine::Engine;
 use super::entry::{FnEntry, Kind, Run};
+use super::events;
 use super::local::{self, Local};
 use super::tasks::{Method, Task};
 use crate::base::{Defaults, Error};
 use crate::core::gate::Kind as Access;
+use crate::trace::Outcome as End;
 use crate::value::Value;
 
 /// An `async fn`.
@@ -164,6 +166,7 @@ fn launch(engine: &Arc<Engine>, record: RawRef, state: StateRef, access: Option<
         record,
         access,
         future: Some(future),
+        polls: 0,
     };
     match engine.futures.handle() {
         Some(handle) => drop(handle.spawn(call)),
@@ -177,6 +180,8 @@ struct Running {
     record: RawRef,
     access: Option<Access>,
     future: Option<BoxFuture>,
+    /// How often it was polled.
+    polls: u16,
 }
 
 impl Running {
@@ -249,12 +254,24 @@ impl Future for Running {
             return Poll::Ready(());
         };
         let current = std::ptr::from_ref(&*this.record);
-        let before = local::with(|l| l.current.replace(current));
+        this.polls = this.polls.saturating_add(1);
+        let before = local::with(|l| {
+            if events::recorded(this.record.id) {
+                events::entered(l, &this.record, this.polls);
+            }
+            l.current.replace(current)
+        });
         super::panics::POLLING.set(true);
         let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx)));
         super::panics::POLLING.set(false);
         if let Ok(before) = before {
-            let _ = local::with(|l| l.current.set(before));
+            let pending = matches!(polled, Ok(Poll::Pending));
+            let _ = local::with(|l| {
+                if pending && events::recorded(this.record.id) {
+                    events::exited(l, &this.record, End::Pending, 0);
+                }
+                l.current.set(before);
+            });
         }
         match polled {
             Ok(Poll::Pending) => Poll::Pending,
@@ -282,15 +299,22 @@ impl Drop for Running {
 /// # Safety
 /// As for [`set_value`].
 unsafe fn keep<T: Value>(record: &RawRef, value: &T) -> Outcome {
-    // SAFETY: the caller's promise.
-    let kept = local::with(|local| unsafe { set_value(local, record, value) })?;
+    let kept = local::with(|local| {
+        events::mark(local, record);
+        // SAFETY: the caller's promise.
+        unsafe { set_value(local, record, value) }
+    })?;
     Ok(kept?)
 }
 
 fn read<'a, P: Params>(record: &'a RawRef) -> Result<P::Decoded<'a>, CallError> {
-    // SAFETY: called by the runners below, whose records are claimed calls with parameters `P`, and which keep the record
-    // and its arguments until the future is done.
-    let read = local::with(|local: &Local| unsafe { P::read(local, record) })?;
+    let read = local::with(|local: &Local| {
+        // SAFETY: called by the runners below, whose records are claimed calls with parameters `P`, and which keep the
+        // record and its arguments until the future is done.
+        let read = unsafe { P::read(local, record) };
+        events::mark(local, record);
+        read
+    })?;
     Ok(read?)
 }
 

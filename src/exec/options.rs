@@ -63,6 +63,11 @@ pub struct Extra {
 }
 
 impl Extra {
+    /// How many attempts were begun.
+    pub fn attempt(&self) -> u32 {
+        self.attempts.load(Ordering::Relaxed)
+    }
+
     /// One more attempt; its number, from 1.
     pub fn begin_attempt(&self) -> u32 {
         self.attempts.fetch_add(1, Ordering::Relaxed) + 1

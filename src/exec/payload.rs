@@ -284,6 +284,23 @@ impl Record {
         unsafe { *self.payload.out.get() = Arc::into_raw(error).cast_mut().cast() };
     }
 
+    /// Bytes of the result that was put, if one was.
+    ///
+    /// # Safety
+    /// The caller holds the claim.
+    pub(super) unsafe fn result_size(&self) -> usize {
+        // SAFETY: the claim; the tag says what the body holds.
+        unsafe {
+            let end = *self.payload.end.get() as usize;
+            match *self.payload.tag.get() {
+                Tag::Inline => end - BODY,
+                Tag::Boxed => end - PAD,
+                Tag::Stored => (&*self.base().add(BODY).cast::<Sealed>()).len(),
+                Tag::Args | Tag::Empty | Tag::Failed => 0,
+            }
+        }
+    }
+
     /// The archive of the value; call when the phase is `Done`.
     #[inline]
     pub fn bytes(&self) -> &[u8] {
@@ -380,6 +397,7 @@ pub(super) unsafe fn drop_payload(r: &Record) {
             }
             Tag::Stored => {
                 let sealed = r.base().add(BODY).cast::<Sealed>();
+                super::events::freed(r, (&*sealed).len());
                 sealed.drop_in_place();
             }
             Tag::Failed => {

@@ -9,6 +9,7 @@
 use super::call::{CallError, Outcome, Params, StateRef, set_value};
 use super::cell::RawRef;
 use super::entry::{ActorEntry, FnEntry, Kind, Run};
+use super::events::mark;
 use super::local::Local;
 use crate::base::Defaults;
 use crate::value::Value;
@@ -122,7 +123,10 @@ unsafe fn keep<T: Value>(local: &Local, record: &RawRef, value: &T) -> Outcome {
 unsafe fn run_task<F: SyncTask>(local: &Local, record: &RawRef, _: StateRef) -> Outcome {
     // SAFETY: the caller's promise: written for F's parameters, claimed; the borrows end before the value is kept.
     unsafe {
-        let value = F::call(F::Params::read(local, record)?)?;
+        let args = F::Params::read(local, record)?;
+        mark(local, record);
+        let value = F::call(args)?;
+        mark(local, record);
         keep(local, record, &value)
     }
 }
@@ -137,7 +141,10 @@ unsafe fn run_exclusive<M: ExclusiveMethod>(
     // SAFETY: the caller's promise.
     unsafe {
         let this = &mut *state.0.cast::<M::Actor>();
-        let value = M::call(this, M::Params::read(local, record)?)?;
+        let args = M::Params::read(local, record)?;
+        mark(local, record);
+        let value = M::call(this, args)?;
+        mark(local, record);
         keep(local, record, &value)
     }
 }
@@ -148,7 +155,10 @@ unsafe fn run_shared<M: SharedMethod>(local: &Local, record: &RawRef, state: Sta
     // SAFETY: the caller's promise.
     unsafe {
         let this = &*state.0.cast::<M::Actor>();
-        let value = M::call(this, M::Params::read(local, record)?)?;
+        let args = M::Params::read(local, record)?;
+        mark(local, record);
+        let value = M::call(this, args)?;
+        mark(local, record);
         keep(local, record, &value)
     }
 }
@@ -164,9 +174,11 @@ unsafe fn run_consuming<M: ConsumingMethod>(
     // SAFETY: the caller's promise; the state is a leaked box.
     unsafe {
         let args = M::Params::read(local, record)?;
+        mark(local, record);
         let place = &mut *place.0.cast::<*mut M::Actor>();
         let this = Box::from_raw(std::mem::replace(place, std::ptr::null_mut()));
         let value = M::call(*this, args)?;
+        mark(local, record);
         keep(local, record, &value)
     }
 }
@@ -176,7 +188,9 @@ unsafe fn run_consuming<M: ConsumingMethod>(
 unsafe fn run_constructor<A: Actor>(local: &Local, record: &RawRef, out: StateRef) -> Outcome {
     // SAFETY: the caller's promise.
     unsafe {
-        let state = A::construct(A::Params::read(local, record)?)?;
+        let args = A::Params::read(local, record)?;
+        mark(local, record);
+        let state = A::construct(args)?;
         out.0
             .cast::<*mut ()>()
             .write(Box::into_raw(Box::new(state)).cast());

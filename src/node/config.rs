@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::base::{Capacity, Error, Result, Units};
 use crate::exec::report::Reporter;
+use crate::trace::Mode;
 
 /// Settings of a node, for [`init`](Config::init).
 ///
@@ -24,6 +25,8 @@ pub struct Config {
     pub(super) prefault_bytes: Option<u64>,
     pub(super) patience: Duration,
     pub(super) reporter: Option<Reporter>,
+    pub(super) trace: Mode,
+    pub(super) trace_bytes: usize,
 }
 
 impl std::fmt::Debug for Config {
@@ -35,6 +38,8 @@ impl std::fmt::Debug for Config {
             .field("object_store_memory", &self.store_bytes)
             .field("prefault", &self.prefault_bytes)
             .field("shutdown_timeout", &self.patience)
+            .field("trace", &self.trace)
+            .field("trace_memory", &self.trace_bytes)
             .finish_non_exhaustive()
     }
 }
@@ -49,6 +54,8 @@ impl Default for Config {
             prefault_bytes: None,
             patience: Duration::from_secs(5),
             reporter: None,
+            trace: Mode::default(),
+            trace_bytes: super::timeline::BYTES,
         }
     }
 }
@@ -94,6 +101,20 @@ impl Config {
     /// How long shutdown waits for calls that run. Default: 5 s. Threads that are still busy then are left behind.
     pub fn shutdown_timeout(mut self, patience: Duration) -> Config {
         self.patience = patience;
+        self
+    }
+
+    /// What is recorded for the [`timeline`](crate::timeline()). Default: [`Trace::Adaptive`](crate::Trace::Adaptive), at most
+    /// about 2 % of a thread's time.
+    pub fn trace(mut self, what: Mode) -> Config {
+        self.trace = what;
+        self
+    }
+
+    /// Bytes of shared memory for the timeline; each holds the 64 bytes of an event, and a call takes two or three of them. The
+    /// oldest are overwritten. Taken as it is used. Default: 64 MiB; at least 1 MiB.
+    pub fn trace_memory(mut self, bytes: usize) -> Config {
+        self.trace_bytes = bytes;
         self
     }
 

@@ -4,6 +4,7 @@
 //! Left out: other machines, which join in a later room.
 
 mod config;
+pub mod timeline;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -40,7 +41,8 @@ impl Node {
             what: "creating the shared-memory arena",
             source: Arc::new(e),
         })?;
-        let engine = Engine::new(capacity, store);
+        let recorder = timeline::recorder(config.trace, config.trace_bytes)?;
+        let engine = Engine::new(capacity, store, recorder);
         let generation = local::start(&engine)?;
         exec::report::set_reporter(config.reporter.clone());
         exec::panics::install();
@@ -60,6 +62,7 @@ impl Node {
         let left = local::with(|local| self.engine.shut_down(local, deadline));
         local::stop();
         local::leave();
+        timeline::write_at_end(self.engine.recorder());
         if let Ok(left @ 1..) = left {
             eprintln!(
                 "mobula: {left} calls were still running {:?} after shutdown began; their threads are left behind",

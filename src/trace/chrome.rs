@@ -115,7 +115,9 @@ pub fn write(recorder: &Recorder, to: impl Write) -> io::Result<Written> {
     w.written.overwritten = overwritten;
     w.written.unreadable += dropped;
     let written = w.written;
-    w.out.raw("\n],\"otherData\":{\"clock\":\"nanoseconds since recording began\",\"began_unix_ns\":");
+    w.out.raw(
+        "\n],\"otherData\":{\"clock\":\"nanoseconds since recording began\",\"began_unix_ns\":",
+    );
     w.out.raw("\"").number(date).raw("\"");
     let facts = [
         ("events", written.events),
@@ -278,7 +280,10 @@ impl<W: Write> Writer<'_, W> {
             self.out.raw(",\"actor\":").id(s.actor);
         }
         self.out.raw(",\"bytes\":").number(s.bytes.into());
-        self.out.raw(",\"inputs\":").number(s.inputs.into()).raw("}}");
+        self.out
+            .raw(",\"inputs\":")
+            .number(s.inputs.into())
+            .raw("}}");
         self.submits.push((s.call, begin + 1, lane));
         let inputs = &s.first[..usize::from(s.inputs.min(2))];
         self.inputs.extend(inputs.iter().map(|i| (*i, s.call)));
@@ -423,7 +428,11 @@ impl<W: Write> Writer<'_, W> {
     fn arrow(&mut self, kind: &str, id: u64, from: (u32, u64), to: (u32, u64)) {
         for (phase, (lane, at)) in [("s\"", from), ("f\",\"bp\":\"e\"", to)] {
             self.open(phase, kind);
-            self.out.raw(",\"name\":\"").raw(kind).raw("\",\"id\":").id(id);
+            self.out
+                .raw(",\"name\":\"")
+                .raw(kind)
+                .raw("\",\"id\":")
+                .id(id);
             self.place(lane, at);
             self.out.raw("}");
         }
@@ -431,11 +440,15 @@ impl<W: Write> Writer<'_, W> {
 
     fn threads(&mut self) {
         self.open("M\"", "__metadata");
-        self.out.raw(",\"name\":\"process_name\",\"pid\":").number(self.process);
+        self.out
+            .raw(",\"name\":\"process_name\",\"pid\":")
+            .number(self.process);
         let program = std::env::current_exe().ok();
         let program = program.as_ref().and_then(|p| p.file_name());
         let program = program.map_or_else(|| "node".into(), |p| p.to_string_lossy());
-        self.out.raw(",\"args\":{\"name\":").string(&format!("node: {program}"));
+        self.out
+            .raw(",\"args\":{\"name\":")
+            .string(&format!("node: {program}"));
         self.out.raw("}}");
         for (lane, whose) in std::mem::take(&mut self.lanes) {
             let name = self.thread_name(whose);
@@ -447,7 +460,10 @@ impl<W: Write> Writer<'_, W> {
             self.out.raw(",\"name\":\"thread_sort_index\"");
             self.place(lane, 0);
             let index = u64::from(whose.part.min(99)) * 1_000_000 + u64::from(lane);
-            self.out.raw(",\"args\":{\"sort_index\":").number(index).raw("}}");
+            self.out
+                .raw(",\"args\":{\"sort_index\":")
+                .number(index)
+                .raw("}}");
         }
     }
 
@@ -492,7 +508,12 @@ impl<W: Write> Writer<'_, W> {
         if std::mem::replace(&mut self.any, true) {
             self.out.raw(",\n");
         }
-        self.out.raw("{\"ph\":\"").raw(phase).raw(",\"cat\":\"").raw(category).raw("\"");
+        self.out
+            .raw("{\"ph\":\"")
+            .raw(phase)
+            .raw(",\"cat\":\"")
+            .raw(category)
+            .raw("\"");
     }
 
     fn place(&mut self, lane: u32, at: u64) {

@@ -117,11 +117,7 @@ pub enum Event {
         inputs: [u64; INPUTS],
     },
     /// Something a call waited for came: its arguments, or its resources.
-    Ready {
-        call: u64,
-        at: u64,
-        resources: bool,
-    },
+    Ready { call: u64, at: u64, resources: bool },
     /// A call began or ended.
     Run(Ran),
     /// A thread slept until what it waits for was there.
@@ -298,9 +294,16 @@ impl Event {
                 end,
                 call,
             } => [head(SPAN, 0, 0, name), begin, call, end, 0, 0, 0, 0],
-            Event::Counter { name, at, value } => {
-                [head(COUNTER, 0, 0, name), at, value.to_bits(), 0, 0, 0, 0, 0]
-            }
+            Event::Counter { name, at, value } => [
+                head(COUNTER, 0, 0, name),
+                at,
+                value.to_bits(),
+                0,
+                0,
+                0,
+                0,
+                0,
+            ],
             Event::Text { about, len, bytes } => {
                 let mut words = [head(SAID, len, 0, 0), about, 0, 0, 0, 0, 0, 0];
                 for (word, piece) in words[2..].iter_mut().zip(bytes.chunks_exact(8)) {

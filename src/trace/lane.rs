@@ -334,7 +334,9 @@ impl Pen {
             ..frame.ran
         };
         let words = Event::Run(ran).words();
-        let here = frame.slot.filter(|(held, _)| self.held.get() == Some(*held));
+        let here = frame
+            .slot
+            .filter(|(held, _)| self.held.get() == Some(*held));
         match (here, why) {
             (Some((held, at)), None) => self.recorder.rewrite(held, at, words),
             (here, why) => {

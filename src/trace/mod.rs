@@ -18,6 +18,6 @@ mod text;
 mod ticks;
 
 pub use chrome::{Written, write};
-pub use event::{Event, Outcome, Submitted};
+pub use event::{Deed, Event, INPUTS, Outcome, Submitted, Turn};
 pub use lane::{Lane, NOT_RECORDED, Part, Pen};
-pub use pool::{Memory, Mode, Recorder};
+pub use pool::{Memory, Mode, Recorder, SMALLEST};

@@ -148,7 +148,11 @@ mod tests {
     fn numbers_and_strings_are_what_json_has() {
         assert_eq!(
             written(|o| {
-                o.number(0).raw(",").number(u64::MAX).raw(",").micros(1_002_003);
+                o.number(0)
+                    .raw(",")
+                    .number(u64::MAX)
+                    .raw(",")
+                    .micros(1_002_003);
             }),
             "0,18446744073709551615,1002.003"
         );
@@ -186,9 +190,6 @@ mod tests {
         for _ in 0..100_000 {
             out.raw("0123456789");
         }
-        assert_eq!(
-            out.finish().unwrap_err().kind(),
-            io::ErrorKind::StorageFull
-        );
+        assert_eq!(out.finish().unwrap_err().kind(), io::ErrorKind::StorageFull);
     }
 }

@@ -65,8 +65,7 @@ impl Scale {
     pub fn measure(clock: Clock, ticks: u64, nanos: u64) -> Scale {
         let (mut to, mut at) = (clock.now(), system());
         let deadline = Instant::now() + Scale::APART;
-        while at.saturating_sub(nanos) < Scale::APART.as_nanos() as u64
-            && Instant::now() < deadline
+        while at.saturating_sub(nanos) < Scale::APART.as_nanos() as u64 && Instant::now() < deadline
         {
             std::hint::spin_loop();
             (to, at) = (clock.now(), system());
@@ -109,8 +108,7 @@ mod counter {
         *EVEN.get_or_init(|| {
             // SAFETY: every x86-64 has the instruction; leaf 0x8000_0000 says which leaves there are.
             unsafe {
-                __cpuid(0x8000_0000).eax >= 0x8000_0007
-                    && __cpuid(0x8000_0007).edx & (1 << 8) != 0
+                __cpuid(0x8000_0000).eax >= 0x8000_0007 && __cpuid(0x8000_0007).edx & (1 << 8) != 0
             }
         })
     }

@@ -14,11 +14,16 @@ use super::super::call::{CallError, CallWriter, StateRef};
 use super::super::cell::{self, Blank, Phase, RawRef, Record};
 use super::super::engine::Engine;
 use super::super::entry::{ActorEntry, Kind, Run};
+use super::super::events;
 use super::super::local::{self, Local};
 use super::super::mail::{self, Mail, RunLock};
 use super::super::options::{self, Extra, Options};
 use super::{ActorCell, ActorRef, DIE, HandleRef, Inner, LIVE, Life, Line, More, RESTART};
 use crate::base::{Defaults, Demand, Error, FailureKind, Units};
+use crate::trace::Turn;
+
+/// The cause of a death that was asked for.
+pub(super) const STOPPED: &str = "it was stopped";
 
 fn new_cell(
     entry: &'static ActorEntry,
@@ -125,7 +130,7 @@ pub fn create(
             return Ok(handle);
         }
     }
-    let id = local.next_id();
+    let id = local.next_id(writer.begun);
     let waits = writer.refers || demand != Demand::NONE;
     let more = match (more, waits) {
         (Some(m), true) => Some(Box::new(More {
@@ -245,6 +250,7 @@ pub(super) fn construct(
             return false;
         };
         let before = local.current.replace(std::ptr::from_ref(&*init));
+        events::enter(local, &init);
         // SAFETY: in no mailbox, and run by this thread alone: see `Local::each_current`.
         unsafe { init.set_outer(before) };
         let out = StateRef((&raw mut state).cast());
@@ -254,6 +260,7 @@ pub(super) fn construct(
         local.current.set(before);
         let why = match outcome {
             Ok(Ok(())) => {
+                events::born(local, actor, &init);
                 actor.state.store(state, Ordering::Relaxed);
                 if actor.more.get().is_none_or(|m| m.max_restarts == 0) {
                     inner.init = None;
@@ -262,6 +269,7 @@ pub(super) fn construct(
                 return true;
             }
             Ok(Err(CallError::Runtime(e))) => {
+                events::failed(local, &init, &e);
                 // An argument failed, or it was cancelled: another try would end the same way.
                 end(
                     engine,
@@ -284,6 +292,7 @@ pub(super) fn construct(
                 f.to_string()
             }
         };
+        events::failed_to_be_born(local, &init, &why);
         if !may_restart(actor) {
             let cause = no_restart_left(actor, &format!("its constructor failed: {why}"));
             end(engine, local, actor, inner, &cause);
@@ -323,6 +332,7 @@ pub(super) fn fall(
         end(engine, local, actor, inner, &no_restart_left(actor, cause));
         return false;
     }
+    events::actor(local, Turn::Restarted, actor, Some(cause));
     drop_state(actor);
     actor.life.store(Life::Starting as u8, Ordering::Release);
     construct(engine, local, actor, inner)
@@ -410,6 +420,9 @@ pub(super) fn end(
     let more = actor.more();
     *more.cause.lock() = Some(Arc::from(cause));
     let death = actor.death();
+    if events::recorded(actor.id) || cause != STOPPED {
+        events::actor(local, Turn::Died, actor, Some(cause));
+    }
     finish(engine, local, actor, inner, &death, |_| false);
 }
 

@@ -325,13 +325,7 @@ impl Drain<'_> {
                 return Step::Wait(record);
             }
         }
-        life::end(
-            engine,
-            self.local,
-            self.actor,
-            self.inner(),
-            "it was stopped",
-        );
+        life::end(engine, self.local, self.actor, self.inner(), life::STOPPED);
         Step::Dead
     }
 
@@ -498,6 +492,7 @@ pub(super) fn perform(
     let before = local.current.replace(std::ptr::from_ref(&**record));
     // SAFETY: claimed, and out of the mailbox, so the link is ours: see `Local::each_current`.
     unsafe { record.set_outer(before) };
+    super::super::events::enter(local, record);
     // SAFETY: claimed; the state is this actor's, alive, and access to it was admitted.
     let outcome = catch_unwind(AssertUnwindSafe(|| unsafe { run(local, record, state) }));
     local.current.set(before);
