@@ -256,18 +256,20 @@ impl Engine {
                 }
             });
         }
-        self.input_done(local, record.clone());
+        if record.deps.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.inputs_ready(local, record.clone());
+        }
     }
 
     pub(super) fn input_done(self: &Arc<Engine>, local: &Local, record: RawRef) {
         if record.deps.fetch_sub(1, Ordering::AcqRel) == 1 {
+            super::events::ready(local, &record, false);
             self.inputs_ready(local, record);
         }
     }
 
     /// All references among the arguments are settled, well or not.
     fn inputs_ready(self: &Arc<Engine>, local: &Local, record: RawRef) {
-        super::events::ready(local, &record, false);
         if let Some(actor) = record.target() {
             let actor = actor.clone();
             if record.entry.kind == Kind::Constructor {

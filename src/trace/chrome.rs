@@ -1,8 +1,12 @@
 //! The recording as a Chrome trace, which Perfetto and chrome://tracing open: boxes on threads, arrows between them.
 //!
 //! One pass over the memory, newest chunk first, writes the boxes as they come and notes where each call ran; arrows are
-//! written afterwards, those whose both ends were. An arrow begins and ends inside its boxes, a nanosecond from the edge
-//! and never inside a box within them, so that it binds to the box that is meant.
+//! written afterwards, those whose both ends were.
+//!
+//! An arrow binds to the box that began last on its thread, as Perfetto reads it, whether or not that one has ended. So both
+//! ends of an arrow stand right behind the beginning of their boxes, before anything within them; Perfetto draws it
+//! from the end of the one to the beginning of the other. Readers turn microseconds into nanoseconds and may lose one: what
+//! must stay in order is two apart.
 //!
 //! Memory: 64 KiB of text, a chunk, and up to 32 bytes for each box, 24 for each submission and 16 for each input of a call;
 //! less than the recording itself unless calls take more inputs than anything else happens.
@@ -21,8 +25,12 @@ use super::read;
 use super::text::{Out, quoted};
 use super::ticks::Scale;
 
-/// The shortest box, in nanoseconds: its edges, and the places of arrows inside them.
-const SHORTEST: u64 = 4;
+/// Where arrows stand in a box, in nanoseconds from its beginning.
+const ARROW: u64 = 2;
+/// What a box keeps free of phases, at its beginning and at its end.
+const EDGE: u64 = 4;
+/// The shortest box.
+const SHORTEST: u64 = 2 * EDGE;
 /// The shortest phase that is drawn; numbers of shorter ones are in the box's arguments.
 const PHASE: u64 = 100;
 
@@ -284,7 +292,7 @@ impl<W: Write> Writer<'_, W> {
             .raw(",\"inputs\":")
             .number(s.inputs.into())
             .raw("}}");
-        self.submits.push((s.call, begin + 1, lane));
+        self.submits.push((s.call, begin + ARROW, lane));
         let inputs = &s.first[..usize::from(s.inputs.min(2))];
         self.inputs.extend(inputs.iter().map(|i| (*i, s.call)));
     }
@@ -334,13 +342,13 @@ impl<W: Write> Writer<'_, W> {
         let reading = reading.min(end - begin - SHORTEST);
         if reading >= PHASE {
             let to = begin + reading;
-            self.complete(whose.lane, "phase", "\"arguments\"", begin + 2, to);
+            self.complete(whose.lane, "phase", "\"arguments\"", begin + EDGE, to);
             self.out.raw("}");
         }
         let storing = storing.min(end - begin - SHORTEST - reading);
         if storing >= PHASE {
             let from = end - storing;
-            self.complete(whose.lane, "phase", "\"store\"", from, end - 2);
+            self.complete(whose.lane, "phase", "\"store\"", from, end - EDGE);
             self.out.raw("}");
         }
     }
@@ -408,7 +416,7 @@ impl<W: Write> Writer<'_, W> {
         for (call, at, lane) in std::mem::take(&mut self.submits) {
             if let Some(to) = of(call).first() {
                 self.written.submissions += 1;
-                self.arrow("submit", call, (lane, at), (to.lane, to.begin + 1));
+                self.arrow("submit", call, (lane, at), (to.lane, to.begin + ARROW));
             }
         }
         for (input, call) in std::mem::take(&mut self.inputs) {
@@ -418,8 +426,8 @@ impl<W: Write> Writer<'_, W> {
                 self.arrow(
                     "data",
                     id,
-                    (from.lane, from.end - 1),
-                    (to.lane, to.begin + 1),
+                    (from.lane, from.begin + ARROW),
+                    (to.lane, to.begin + ARROW),
                 );
             }
         }
