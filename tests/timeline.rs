@@ -487,7 +487,7 @@ fn perfetto_opens_it_and_finds_what_there_is() {
         assert_eq!(mobula::get(&demo()).unwrap(), 1);
         mobula::timeline(&file.0).unwrap();
     });
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/timeline/perfetto.py");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/timeline/open_trace.py");
     let done = Command::new(python)
         .arg(script)
         .arg(&file.0)

@@ -1,6 +1,6 @@
 """Opens a timeline in Perfetto's own trace processor and prints what it found, as JSON.
 
-usage: python perfetto.py TRACE. Needs the package `perfetto` from PyPI, which downloads the trace processor when it is first
+usage: python open_trace.py TRACE. Needs the package `perfetto` from PyPI, which downloads the trace processor when it is first
 used. Ends with 3 if that cannot be had, so that the caller can tell this from a trace that is wrong.
 """
 
