@@ -73,7 +73,7 @@
 //! | share work | [`ActorPool`], `Queue` |
 //! | see what went wrong | [`Error`], [`Failure`], [`StoreFull`], [`Infeasible`] |
 //! | see what happened | [`timeline`](timeline()), [`span!`], [`counter!`], [`Config::trace`] |
-//! | see what there is | [`registry`], [`Mobula::store`], [`Mobula::holders`] |
+//! | see what there is | [`registry`], [`Mobula::store`], [`Mobula::store_pages`], [`Mobula::holders`] |
 //!
 //! # What may be passed
 //!
@@ -112,12 +112,16 @@
 //!
 //! - `async`, on by default: `async fn` tasks and methods, on a tokio runtime that starts at the first of them; `Queue`;
 //!   `async fn main` under [`main`](macro@main).
+//! - `cli`: the command `mobula`.
+//! - `c-api`: functions for programs in other languages, declared in `include/mobula_store.h`.
 //! - `full`: all that builds without a system library.
 
 extern crate self as mobula;
 
 mod api;
 mod base;
+#[cfg(feature = "c-api")]
+mod capi;
 mod core;
 mod exec;
 mod node;
@@ -128,14 +132,16 @@ mod value;
 
 pub use api::*;
 pub use base::{
-    Error, Exit, Failure, FailureKind, Holder, Infeasible, Origin, Result, StoreFull, Units,
-    WorkerDeath,
+    BadBytes, Error, Exit, Failure, FailureKind, Holder, Infeasible, Origin, Result, Stack,
+    StoreFull, Units, WorkerDeath,
 };
 pub use exec::entry::Registered;
+pub use exec::options::Memory;
 pub use mobula_macros::{main, remote, value};
 pub use node::Config;
 pub use trace::{Mode as Trace, Written as Timeline};
 pub use rkyv;
+pub use shm::{HugePages, PageKind, StorePages};
 pub use value::{Archived, Native, Value};
 
 #[doc(hidden)]

@@ -242,7 +242,7 @@ fn failures_say_why_in_their_boxes() {
                 )
             })
             .collect();
-        let again = "panicked, tried again".to_owned();
+        let again = "tried again".to_owned();
         assert_eq!(
             attempts,
             [(1, again.clone()), (2, again), (3, "failed".into())]

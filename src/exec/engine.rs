@@ -21,10 +21,11 @@ use super::call::{CallWriter, StateRef, each_input};
 use super::cell::{self, Blank, Phase, RawRef, finished};
 use super::crew::Crew;
 use super::entry::{FnEntry, Kind, Run};
+use super::events::Recording;
 use super::local::{Local, Outbox};
 use super::options::Extra;
 use super::waiter::{Waiter, WaiterKind};
-use crate::base::{Capacity, Error, Infeasible};
+use crate::base::{Capacity, Error};
 use crate::core::Ledger;
 use crate::store::Store;
 use crate::trace::Recorder;
@@ -32,11 +33,12 @@ use crate::trace::Recorder;
 /// One runtime's machinery.
 pub struct Engine {
     store: Store,
-    recorder: Option<Arc<Recorder>>,
+    recording: Option<Recording>,
     pub(super) admission: Mutex<Admission>,
     /// Executors should give their CPU back between two tasks.
     pub(super) pressed: AtomicBool,
-    common_infeasible: Option<Arc<Infeasible>>,
+    /// Why no common call can be made.
+    refuses: Option<Error>,
     outboxes: RwLock<Vec<Arc<Outbox>>>,
     /// Counts changes of `outboxes`.
     pub(super) enlisted: AtomicU64,
@@ -46,6 +48,8 @@ pub struct Engine {
     pub(super) started: Injector<RawRef>,
     pub(super) crew: Crew,
     closing: AtomicBool,
+    /// Processes for isolated calls.
+    pub(super) workers: super::isolate::Workers,
     /// Living actors by name.
     pub(super) names: Mutex<HashMap<Arc<str>, ActorRef>>,
     /// Async calls under way.
@@ -63,13 +67,13 @@ impl std::fmt::Debug for Engine {
 
 impl Engine {
     /// An engine with nothing to do and no threads yet.
-    pub fn new(capacity: Capacity, store: Store, recorder: Option<Arc<Recorder>>) -> Arc<Engine> {
+    pub(crate) fn new(capacity: Capacity, store: Store, recording: Option<Recording>) -> Arc<Engine> {
         let cpus = capacity.cpu.to_f64().ceil().max(1.0) as usize;
         let ledger = Ledger::new(capacity);
         Arc::new(Engine {
             store,
-            recorder,
-            common_infeasible: ledger.common_task_infeasible().map(Arc::new),
+            recording,
+            refuses: ledger.common_task_infeasible().map(Error::from),
             admission: Mutex::new(Admission {
                 ledger,
                 parked: HashMap::new(),
@@ -82,20 +86,40 @@ impl Engine {
             started: Injector::new(),
             crew: Crew::new(cpus),
             closing: AtomicBool::new(false),
+            workers: super::isolate::Workers::new(cpus),
             names: Mutex::new(HashMap::new()),
             #[cfg(feature = "async")]
             futures: super::tasks::Futures::default(),
         })
     }
 
+    /// The engine of a worker process: it takes no calls, since the node's does.
+    pub(super) fn for_worker(store: Store, recording: Option<Recording>) -> Arc<Engine> {
+        let mut engine = Engine::new(Capacity::default(), store, recording);
+        if let Some(engine) = Arc::get_mut(&mut engine) {
+            engine.refuses = Some(super::isolate::not_here());
+        }
+        engine
+    }
+
+    /// Why no call can be made at all.
+    pub(super) fn refuses(&self) -> Option<&Error> {
+        self.refuses.as_ref().filter(|_| super::isolate::in_worker())
+    }
+
     /// Where large values live.
-    pub fn store(&self) -> &Store {
+    pub(crate) fn store(&self) -> &Store {
         &self.store
     }
 
     /// Where what happens is recorded, if it is.
     pub fn recorder(&self) -> Option<&Arc<Recorder>> {
-        self.recorder.as_ref()
+        self.recording.as_ref().map(|r| &r.recorder)
+    }
+
+    /// The recorder with its memory's file, for worker processes.
+    pub(super) fn recording(&self) -> Option<&Recording> {
+        self.recording.as_ref()
     }
 
     /// Whether no more work is taken.
@@ -213,10 +237,8 @@ impl Engine {
     #[inline]
     fn refusal(&self, extra: Option<&Extra>) -> Option<Error> {
         match extra.and_then(|e| e.demand.as_ref()) {
-            None => self
-                .common_infeasible
-                .as_ref()
-                .map(|why| Error::Infeasible(Arc::clone(why))),
+            None => self.refuses.clone(),
+            Some(_) if self.refuses().is_some() => self.refuses.clone(),
             Some(demand) => {
                 let lacks = self.admission.lock().ledger.capacity().lacks(demand);
                 lacks.map(Error::from)
@@ -304,7 +326,7 @@ impl Engine {
     #[inline]
     pub(super) fn push_task(self: &Arc<Engine>, local: &Local, record: RawRef) {
         // While closing, async calls go where the others do: to be failed one after the other, not one inside the other.
-        if record.entry.is_async() && !self.is_closing() {
+        if record.is_future() && !self.is_closing() {
             self.launch(local, record);
             return;
         }
@@ -330,6 +352,12 @@ impl Engine {
     /// Runs a call on this thread. The caller has claimed it.
     #[inline]
     pub(super) fn execute(self: &Arc<Engine>, local: &Local, record: &RawRef) {
+        if let Some(extra) = record.extra()
+            && extra.isolate
+        {
+            let outcome = super::isolate::driver::execute(self, local, record);
+            return self.settle(local, record, Ok(outcome));
+        }
         let Run::Sync(run) = record.entry.run else {
             // Queued while closing, and taken before it was failed.
             self.release(local, record);

@@ -67,6 +67,8 @@ pub struct FnEntry {
     pub result_size: usize,
     /// The type of its result.
     pub output: fn() -> &'static str,
+    /// Whether bytes are an archive of its result.
+    pub(super) check: fn(&[u8]) -> Result<(), crate::value::CodecError>,
     pub(super) run: Run,
 }
 
@@ -96,9 +98,12 @@ impl FnEntry {
                 && defaults.num_gpus.is_none()
                 && defaults.resources.is_empty()
                 && defaults.priority.is_none()
-                && defaults.retry_panics.is_none(),
+                && defaults.retry_panics.is_none()
+                && defaults.isolate.is_none()
+                && defaults.memory.is_none(),
             result_size: if size <= super::INLINE_MAX { size } else { 0 },
             output: std::any::type_name::<O>,
+            check: crate::value::check::<O>,
             run,
         }
     }

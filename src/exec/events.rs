@@ -6,11 +6,21 @@
 //! Invariant: a call's end is recorded before anybody can see its outcome, so that who has a result finds in the recording
 //! all that led to it. Left out: how events are kept (`trace`).
 
+use std::sync::Arc;
+
 use super::actor::ActorCell;
 use super::cell::Record;
 use super::local::{self, Local};
 use crate::base::{Error, Origin};
-use crate::trace::{Deed, Event, INPUTS, NOT_RECORDED, Outcome, Submitted, Turn};
+use crate::shm::Words;
+use crate::trace::{Deed, Event, INPUTS, NOT_RECORDED, Outcome, Recorder, Submitted, Turn};
+
+/// A recorder, and the memory that it writes to, which worker processes map too.
+#[derive(Clone)]
+pub struct Recording {
+    pub recorder: Arc<Recorder>,
+    pub words: Arc<Words>,
+}
 
 /// Whether the call or object with this id is recorded.
 #[inline(always)]
@@ -130,6 +140,14 @@ fn marked(local: &Local, call: u64) {
 pub fn exited(local: &Local, record: &Record, outcome: Outcome, bytes: usize) {
     if let Some(pen) = local.lane.pen() {
         pen.exit(record.id, outcome, bytes as u64, None);
+    }
+}
+
+/// The attempt at the call ended here, and another will be made.
+#[cold]
+pub fn again(local: &Local, record: &Record) {
+    if recorded(record.id) {
+        exited(local, record, Outcome::Again, 0);
     }
 }
 

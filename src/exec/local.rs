@@ -158,6 +158,7 @@ fn part(executor: bool) -> Part {
     let thread = std::thread::current();
     match thread.name() {
         _ if executor => Part::Executor,
+        _ if super::isolate::in_worker() => Part::Worker,
         Some("mobula-async") => Part::Async,
         _ => Part::Driver,
     }

@@ -22,6 +22,7 @@ pub mod events;
 mod executor;
 #[cfg(feature = "async")]
 mod futures;
+pub mod isolate;
 pub mod local;
 #[cfg(all(test, loom))]
 mod loom_tests;

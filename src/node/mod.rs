@@ -6,6 +6,7 @@
 mod config;
 pub mod timeline;
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -26,6 +27,7 @@ pub struct Node {
 impl Node {
     /// Starts a node.
     pub fn start(config: Config) -> Result<Node> {
+        exec::isolate::check_start()?;
         exec::entry::check_names(&exec::entry::registry())?;
         let capacity = config.capacity()?;
         let prefault = match config.prefault_bytes {
@@ -36,13 +38,23 @@ impl Node {
         let options = StoreOptions {
             capacity: config.store_bytes,
             prefault,
+            huge_pages: config.huge_pages,
         };
-        let store = Store::open(options).map_err(|e| Error::Os {
-            what: "creating the shared-memory arena",
-            source: Arc::new(e),
+        let store = Store::open(options).map_err(|e| {
+            let setting = match e.kind() {
+                ErrorKind::InvalidInput => "object_store_memory",
+                ErrorKind::Unsupported => "huge_pages",
+                _ => {
+                    let what = "creating the shared-memory arena";
+                    let source = Arc::new(e);
+                    return Error::Os { what, source };
+                }
+            };
+            let why = e.to_string();
+            Error::Config { setting, why }
         })?;
-        let recorder = timeline::recorder(config.trace, config.trace_bytes)?;
-        let engine = Engine::new(capacity, store, recorder);
+        let recording = timeline::recording(config.trace, config.trace_bytes)?;
+        let engine = Engine::new(capacity, store, recording);
         let generation = local::start(&engine)?;
         exec::report::set_reporter(config.reporter.clone());
         exec::panics::install();

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::base::{Error, Result};
+use crate::exec::events::Recording;
 use crate::shm::Words;
 use crate::trace::{self, Mode, Recorder, SMALLEST, Written};
 
@@ -19,7 +20,7 @@ pub const VARIABLE: &str = "MOBULA_TIMELINE";
 pub const BYTES: usize = 64 << 20;
 
 /// A recorder over fresh shared memory.
-pub(super) fn recorder(mode: Mode, bytes: usize) -> Result<Option<Arc<Recorder>>> {
+pub(super) fn recording(mode: Mode, bytes: usize) -> Result<Option<Recording>> {
     if mode == Mode::Off {
         return Ok(None);
     }
@@ -33,7 +34,11 @@ pub(super) fn recorder(mode: Mode, bytes: usize) -> Result<Option<Arc<Recorder>>
         what: "creating the memory of the timeline",
         source: Arc::new(e),
     })?;
-    Ok(Recorder::create(Arc::new(words), mode).map(Arc::new))
+    let words = Arc::new(words);
+    Ok(Recorder::create(words.clone(), mode).map(|recorder| Recording {
+        recorder: Arc::new(recorder),
+        words,
+    }))
 }
 
 /// Writes what was recorded to a file.

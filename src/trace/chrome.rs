@@ -83,6 +83,10 @@ struct Writer<'a, W> {
     places: Vec<Place>,
     submits: Vec<(u64, u64, u32)>,
     inputs: Vec<(u64, u64)>,
+    /// Boxes of worker processes, inside which the node's box of the same call waits.
+    there: Vec<Place>,
+    /// Until when something was recorded, by thread.
+    last: HashMap<u32, u64>,
     /// Calls that had not ended in the chunk where they began.
     begun: Vec<(Whose, Ran)>,
     /// The pieces of text before the event that they are about.
@@ -109,6 +113,8 @@ pub fn write(recorder: &Recorder, to: impl Write) -> io::Result<Written> {
         places: Vec::new(),
         submits: Vec::new(),
         inputs: Vec::new(),
+        there: Vec::new(),
+        last: HashMap::new(),
         begun: Vec::new(),
         said: (0, Vec::new()),
         any: false,
@@ -146,6 +152,12 @@ impl<W: Write> Writer<'_, W> {
     fn chunk(&mut self, whose: Whose, events: &[[u64; WORDS]]) {
         self.lanes.entry(whose.lane).or_insert(whose);
         self.said.0 = 0;
+        if u64::from(whose.process) != self.process && !self.last.contains_key(&whose.lane) {
+            let times = events.iter().rev().filter_map(Event::read);
+            if let Some(until) = times.filter_map(|e| e.until()).next() {
+                self.last.insert(whose.lane, self.scale.nanos(until));
+            }
+        }
         for words in events {
             self.written.events += 1;
             match Event::read(words) {
@@ -299,11 +311,13 @@ impl<W: Write> Writer<'_, W> {
 
     fn ran(&mut self, whose: Whose, r: &Ran) {
         let running = r.outcome == Outcome::Running;
+        let there = u64::from(whose.process) != self.process;
+        let lost = running && there && self.is_gone(whose.process);
         let begin = self.scale.nanos(r.begin);
-        let end = if running {
-            self.now
-        } else {
-            self.scale.nanos(r.end)
+        let end = match self.last.get(&whose.lane) {
+            Some(last) if lost => *last,
+            _ if running => self.now,
+            _ => self.scale.nanos(r.end),
         };
         let place = Place {
             id: r.call,
@@ -312,19 +326,28 @@ impl<W: Write> Writer<'_, W> {
             lane: whose.lane,
         };
         let end = place.end;
-        self.places.push(place);
-        self.written.boxes += 1;
+        if there {
+            self.there.push(place);
+        } else {
+            self.places.push(place);
+            self.written.boxes += 1;
+        }
         let name = self.name(r.name);
-        let category = if r.actor == 0 { "task" } else { "method" };
+        let category = match r.actor {
+            _ if there => "process",
+            0 => "task",
+            _ => "method",
+        };
         self.complete(whose.lane, category, &name.short, begin, end);
         self.out.raw(",\"args\":{\"call\":").id(r.call);
         self.out.raw(",\"function\":").raw(&name.whole);
         let outcome = match r.outcome {
+            Outcome::Running if lost => "lost with its process",
             Outcome::Running => "running",
             Outcome::Done => "done",
             Outcome::Failed => "failed",
             Outcome::Cancelled => "cancelled",
-            Outcome::Again => "panicked, tried again",
+            Outcome::Again => "tried again",
             Outcome::Pending => "pending",
         };
         self.out.raw(",\"outcome\":\"").raw(outcome).raw("\"");
@@ -391,14 +414,15 @@ impl<W: Write> Writer<'_, W> {
     /// Calls that had not ended when the chunk was left in which they began: most have, in a later one.
     fn unfinished(&mut self) {
         self.places.sort_unstable();
-        let ended = self.places.len();
+        self.there.sort_unstable();
+        let (here, there) = (self.places.len(), self.there.len());
         for (whose, r) in std::mem::take(&mut self.begun) {
             let begin = self.scale.nanos(r.begin);
             let key = |p: &Place| (p.id, p.begin);
-            if self.places[..ended]
-                .binary_search_by_key(&(r.call, begin), key)
-                .is_err()
-            {
+            let ended = [&self.places[..here], &self.there[..there]]
+                .iter()
+                .any(|p| p.binary_search_by_key(&(r.call, begin), key).is_ok());
+            if !ended {
                 self.ran(whose, &r);
             }
         }
@@ -419,6 +443,13 @@ impl<W: Write> Writer<'_, W> {
                 self.arrow("submit", call, (lane, at), (to.lane, to.begin + ARROW));
             }
         }
+        for (n, to) in std::mem::take(&mut self.there).into_iter().enumerate() {
+            let from = of(to.id).iter().rfind(|p| p.begin <= to.begin);
+            if let Some(from) = from {
+                let from = (from.lane, from.begin + ARROW);
+                self.arrow("process", n as u64, from, (to.lane, to.begin + ARROW));
+            }
+        }
         for (input, call) in std::mem::take(&mut self.inputs) {
             if let (Some(from), Some(to)) = (of(input).last(), of(call).first()) {
                 self.written.inputs += 1;
@@ -431,6 +462,11 @@ impl<W: Write> Writer<'_, W> {
                 );
             }
         }
+    }
+
+    /// Whether a process has ended.
+    fn is_gone(&self, process: u32) -> bool {
+        !std::path::Path::new(&format!("/proc/{process}")).exists()
     }
 
     fn arrow(&mut self, kind: &str, id: u64, from: (u32, u64), to: (u32, u64)) {

@@ -330,6 +330,23 @@ impl Event {
         }
     }
 
+    /// The latest time that the event tells, in ticks.
+    pub fn until(&self) -> Option<u64> {
+        match *self {
+            Event::Submit(s) => Some(s.end),
+            Event::Run(r) => Some(r.begin.max(r.end)),
+            Event::Block { end, .. }
+            | Event::Object { end, .. }
+            | Event::Span { end, .. }
+            | Event::Gap { end, .. } => Some(end),
+            Event::Ready { at, .. }
+            | Event::Actor { at, .. }
+            | Event::Counter { at, .. }
+            | Event::Fail { at, .. } => Some(at),
+            Event::Inputs { .. } | Event::Text { .. } => None,
+        }
+    }
+
     /// What the words say; `None` if they say nothing.
     pub fn read(words: &[u64; WORDS]) -> Option<Event> {
         let [w0, w1, w2, w3, w4, w5, w6, w7] = *words;

@@ -182,7 +182,7 @@ impl Pen {
             self.gap.set((since, now, calls + u64::from(passed)));
         }
         // About a millisecond's worth of records.
-        if calls > 0 && now.saturating_sub(since) > budget.price() * (RATE / 1000) {
+        if calls > 0 && now.saturating_sub(since) > budget.price().saturating_mul(RATE / 1000) {
             self.tell_gap();
         }
         (verdict.record, verdict.pass)

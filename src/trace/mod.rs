@@ -19,5 +19,5 @@ mod ticks;
 
 pub use chrome::{Written, write};
 pub use event::{Deed, Event, INPUTS, Outcome, Submitted, Turn};
-pub use lane::{Lane, NOT_RECORDED, Part, Pen};
-pub use pool::{Memory, Mode, Recorder, SMALLEST};
+pub use lane::{Lane, NOT_RECORDED, Part};
+pub use pool::{Mode, Recorder, SMALLEST};

@@ -36,6 +36,26 @@ pub enum Mode {
     Full,
 }
 
+impl Mode {
+    /// How the processes that share a memory tell each other.
+    pub fn code(self) -> u32 {
+        match self {
+            Mode::Off => 0,
+            Mode::Adaptive => 1,
+            Mode::Full => 2,
+        }
+    }
+
+    /// The mode that [`code`](Self::code) stands for; what stands for none records nothing.
+    pub fn from_code(code: u32) -> Mode {
+        match code {
+            1 => Mode::Adaptive,
+            2 => Mode::Full,
+            _ => Mode::Off,
+        }
+    }
+}
+
 const MAGIC: u64 = 0x6d6f_6275_6c61_0001;
 /// Words of the head.
 const HEAD: usize = 64;

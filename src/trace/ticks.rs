@@ -89,7 +89,8 @@ impl Scale {
 
     /// How long so many ticks are, in nanoseconds.
     pub fn length(&self, ticks: u64) -> u64 {
-        (ticks as f64 * self.nanos_per_tick) as u64
+        // Some days at most: what claims to be longer must not overflow when it is added to.
+        ((ticks as f64 * self.nanos_per_tick) as u64).min(1 << 52)
     }
 
     /// How many ticks so many nanoseconds are.

@@ -9,7 +9,7 @@ use super::super::call::StateRef;
 use super::super::cell::{RawRef, Record, finished};
 use super::super::engine::Engine;
 use super::super::local::Local;
-use super::run::{access, perform};
+use super::run::{access, panicked, perform};
 use super::{ActorCell, ActorRef, LIVE, Life, life};
 use crate::core::gate::Kind as Access;
 
@@ -20,7 +20,7 @@ pub(in super::super) fn run_apart(engine: &Arc<Engine>, local: &Local, record: &
         // The gate keeps exclusive calls and death away while shared calls run.
         let state = StateRef(actor.state.load(Ordering::Relaxed));
         let outcome = perform(local, record, state);
-        if outcome.is_err() {
+        if panicked(&outcome) {
             method_panicked(actor, record);
         }
         engine.settle(local, record, outcome);
@@ -64,7 +64,10 @@ pub(in super::super) fn leave(
     if idle && actor.life() == Life::Dead {
         // The runtime closed while it ran.
         life::drop_state(actor);
-    } else if resume || (idle && more.verdict.load(Ordering::SeqCst) != LIVE) {
+    } else if resume
+        || (idle && more.verdict.load(Ordering::SeqCst) != LIVE)
+        || (idle && more.isolate && life::dead_host(actor).is_some())
+    {
         engine.push_actor(local, actor.clone());
     }
 }
