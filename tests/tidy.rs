@@ -75,7 +75,7 @@ const THIRD_PARTY: &[ThirdParty] = &[
     },
     ThirdParty {
         name: "rustix",
-        rooms: &["shm", "store", "exec"],
+        rooms: &["shm", "store", "exec", "trace"],
     },
     ThirdParty {
         name: "signal_hook",
@@ -191,6 +191,10 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
     (
         "store/client/memory.rs",
         "reads what the server pinned, writes what it lent, and archives that were checked",
+    ),
+    (
+        "trace/ticks.rs",
+        "reads the processor's counter of time",
     ),
     (
         "store/object.rs",

@@ -349,6 +349,57 @@ fn async_calls_have_a_box_for_each_poll() {
     });
 }
 
+#[remote(isolate, max_retries = 0)]
+fn dies(x: u64) {
+    let mine = mobula::span!("before the end", x);
+    drop(mine);
+    let me = std::process::id().to_string();
+    let _ = Command::new("kill").args(["-KILL", &me]).status();
+    unreachable!("nothing survives that signal");
+}
+
+#[remote(isolate)]
+fn lives(x: u64) -> u64 {
+    let _span = mobula::span!("elsewhere");
+    x
+}
+
+#[test]
+fn what_a_killed_worker_did_last_is_there() {
+    alone(two().on_unobserved_failure(|_| {}), |_| {
+        assert_eq!(mobula::get(lives::remote(5)).unwrap(), 5);
+        assert!(mobula::get(dies::remote(7)).is_err());
+        let (_, trace) = timeline();
+        let there = |name: &str| {
+            let mut all = trace.of("process").filter(|(_, s)| s.name == name);
+            all.next()
+                .unwrap_or_else(|| panic!("{name} ran in no worker"))
+        };
+        let (lived, _) = there("lives");
+        let elsewhere = trace.named("elsewhere").next().unwrap().0;
+        assert!(trace.within(elsewhere, lived));
+        let (died, slice) = there("dies");
+        assert_eq!(slice.arg("outcome"), "lost with its process");
+        let last = trace.named("before the end").next().unwrap();
+        assert!(trace.within(last.0, died), "{last:?} in {slice:?}");
+        assert_eq!(last.1.arg("fields"), "x=7");
+        assert!(trace.threads[&slice.thread].starts_with("worker"));
+        // The node's own box waits for it, and says how it ended.
+        let (_, here) = trace.of("task").find(|(_, s)| s.name == "dies").unwrap();
+        assert_eq!(here.arg("outcome"), "failed");
+        assert!(
+            here.arg("error").contains("SIGKILL"),
+            "{}",
+            here.arg("error")
+        );
+        let arrow = |name: &str| {
+            let key = ("process".into(), name.into(), name.into());
+            arrows(&trace).remove(&key).unwrap_or(0)
+        };
+        assert_eq!((arrow("lives"), arrow("dies")), (1, 1));
+    });
+}
+
 #[test]
 fn little_memory_keeps_the_newest_and_counts_the_rest() {
     let config = two().trace(mobula::Trace::Full).trace_memory(1 << 20);

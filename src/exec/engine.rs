@@ -67,7 +67,11 @@ impl std::fmt::Debug for Engine {
 
 impl Engine {
     /// An engine with nothing to do and no threads yet.
-    pub(crate) fn new(capacity: Capacity, store: Store, recording: Option<Recording>) -> Arc<Engine> {
+    pub(crate) fn new(
+        capacity: Capacity,
+        store: Store,
+        recording: Option<Recording>,
+    ) -> Arc<Engine> {
         let cpus = capacity.cpu.to_f64().ceil().max(1.0) as usize;
         let ledger = Ledger::new(capacity);
         Arc::new(Engine {
@@ -104,7 +108,9 @@ impl Engine {
 
     /// Why no call can be made at all.
     pub(super) fn refuses(&self) -> Option<&Error> {
-        self.refuses.as_ref().filter(|_| super::isolate::in_worker())
+        self.refuses
+            .as_ref()
+            .filter(|_| super::isolate::in_worker())
     }
 
     /// Where large values live.

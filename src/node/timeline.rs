@@ -35,10 +35,12 @@ pub(super) fn recording(mode: Mode, bytes: usize) -> Result<Option<Recording>> {
         source: Arc::new(e),
     })?;
     let words = Arc::new(words);
-    Ok(Recorder::create(words.clone(), mode).map(|recorder| Recording {
-        recorder: Arc::new(recorder),
-        words,
-    }))
+    Ok(
+        Recorder::create(words.clone(), mode).map(|recorder| Recording {
+            recorder: Arc::new(recorder),
+            words,
+        }),
+    )
 }
 
 /// Writes what was recorded to a file.

@@ -1,12 +1,8 @@
 //! The recording as a Chrome trace, which Perfetto and chrome://tracing open: boxes on threads, arrows between them.
 //!
 //! One pass over the memory, newest chunk first, writes the boxes as they come and notes where each call ran; arrows are
-//! written afterwards, those whose both ends were.
-//!
-//! An arrow binds to the box that began last on its thread, as Perfetto reads it, whether or not that one has ended. So both
-//! ends of an arrow stand right behind the beginning of their boxes, before anything within them; Perfetto draws it
-//! from the end of the one to the beginning of the other. Readers turn microseconds into nanoseconds and may lose one: what
-//! must stay in order is two apart.
+//! written afterwards, those whose both ends were. Readers turn microseconds into nanoseconds and may lose one: what must
+//! stay in order is two apart.
 //!
 //! Memory: 64 KiB of text, a chunk, and up to 32 bytes for each box, 24 for each submission and 16 for each input of a call;
 //! less than the recording itself unless calls take more inputs than anything else happens.
@@ -18,6 +14,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Write};
 use std::rc::Rc;
 
+use super::arrows::ARROW;
 use super::event::{Deed, Event, Outcome, Ran, Submitted, Turn, VOID, WORDS};
 use super::lane::Part;
 use super::pool::{Recorder, Whose};
@@ -25,8 +22,6 @@ use super::read;
 use super::text::{Out, quoted};
 use super::ticks::Scale;
 
-/// Where arrows stand in a box, in nanoseconds from its beginning.
-const ARROW: u64 = 2;
 /// What a box keeps free of phases, at its beginning and at its end.
 const EDGE: u64 = 4;
 /// The shortest box.
@@ -57,11 +52,11 @@ pub struct Written {
 
 /// Where a call ran, or an object was made.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Place {
-    id: u64,
-    begin: u64,
-    end: u64,
-    lane: u32,
+pub(super) struct Place {
+    pub id: u64,
+    pub begin: u64,
+    pub end: u64,
+    pub lane: u32,
 }
 
 /// A name as it is shown, in JSON.
@@ -71,8 +66,8 @@ struct Name {
     last: String,
 }
 
-struct Writer<'a, W> {
-    out: Out<W>,
+pub(super) struct Writer<'a, W> {
+    pub(super) out: Out<W>,
     recorder: &'a Recorder,
     scale: Scale,
     /// When the trace is written, in nanoseconds.
@@ -80,11 +75,11 @@ struct Writer<'a, W> {
     process: u64,
     names: HashMap<u32, Rc<Name>>,
     lanes: BTreeMap<u32, Whose>,
-    places: Vec<Place>,
-    submits: Vec<(u64, u64, u32)>,
-    inputs: Vec<(u64, u64)>,
+    pub(super) places: Vec<Place>,
+    pub(super) submits: Vec<(u64, u64, u32)>,
+    pub(super) inputs: Vec<(u64, u64)>,
     /// Boxes of worker processes, inside which the node's box of the same call waits.
-    there: Vec<Place>,
+    pub(super) there: Vec<Place>,
     /// Until when something was recorded, by thread.
     last: HashMap<u32, u64>,
     /// Calls that had not ended in the chunk where they began.
@@ -92,7 +87,7 @@ struct Writer<'a, W> {
     /// The pieces of text before the event that they are about.
     said: (u64, Vec<u8>),
     any: bool,
-    written: Written,
+    pub(super) written: Written,
 }
 
 /// Writes everything that `recorder` holds to `to`. Others may go on recording.
@@ -428,58 +423,9 @@ impl<W: Write> Writer<'_, W> {
         }
     }
 
-    /// Arrows whose both ends were written.
-    fn arrows(&mut self) {
-        let mut places = std::mem::take(&mut self.places);
-        places.sort_unstable();
-        let of = |id: u64| {
-            let first = places.partition_point(|p| p.id < id);
-            let n = places[first..].partition_point(|p| p.id == id);
-            &places[first..first + n]
-        };
-        for (call, at, lane) in std::mem::take(&mut self.submits) {
-            if let Some(to) = of(call).first() {
-                self.written.submissions += 1;
-                self.arrow("submit", call, (lane, at), (to.lane, to.begin + ARROW));
-            }
-        }
-        for (n, to) in std::mem::take(&mut self.there).into_iter().enumerate() {
-            let from = of(to.id).iter().rfind(|p| p.begin <= to.begin);
-            if let Some(from) = from {
-                let from = (from.lane, from.begin + ARROW);
-                self.arrow("process", n as u64, from, (to.lane, to.begin + ARROW));
-            }
-        }
-        for (input, call) in std::mem::take(&mut self.inputs) {
-            if let (Some(from), Some(to)) = (of(input).last(), of(call).first()) {
-                self.written.inputs += 1;
-                let id = self.written.inputs;
-                self.arrow(
-                    "data",
-                    id,
-                    (from.lane, from.begin + ARROW),
-                    (to.lane, to.begin + ARROW),
-                );
-            }
-        }
-    }
-
     /// Whether a process has ended.
     fn is_gone(&self, process: u32) -> bool {
         !std::path::Path::new(&format!("/proc/{process}")).exists()
-    }
-
-    fn arrow(&mut self, kind: &str, id: u64, from: (u32, u64), to: (u32, u64)) {
-        for (phase, (lane, at)) in [("s\"", from), ("f\",\"bp\":\"e\"", to)] {
-            self.open(phase, kind);
-            self.out
-                .raw(",\"name\":\"")
-                .raw(kind)
-                .raw("\",\"id\":")
-                .id(id);
-            self.place(lane, at);
-            self.out.raw("}");
-        }
     }
 
     fn threads(&mut self) {
@@ -548,7 +494,7 @@ impl<W: Write> Writer<'_, W> {
         Rc::clone(name)
     }
 
-    fn open(&mut self, phase: &str, category: &str) {
+    pub(super) fn open(&mut self, phase: &str, category: &str) {
         if std::mem::replace(&mut self.any, true) {
             self.out.raw(",\n");
         }
@@ -560,7 +506,7 @@ impl<W: Write> Writer<'_, W> {
             .raw("\"");
     }
 
-    fn place(&mut self, lane: u32, at: u64) {
+    pub(super) fn place(&mut self, lane: u32, at: u64) {
         self.out.raw(",\"pid\":").number(self.process);
         self.out.raw(",\"tid\":").number(lane.into());
         self.out.raw(",\"ts\":").micros(at);

@@ -73,11 +73,7 @@ fn bad(why: &str) -> io::Error {
 
 impl Welcome {
     /// Sends it, with the files of the arena, of the lanes, and of the memory of events.
-    pub fn send(
-        &self,
-        to: BorrowedFd<'_>,
-        files: &[BorrowedFd<'_>],
-    ) -> io::Result<()> {
+    pub fn send(&self, to: BorrowedFd<'_>, files: &[BorrowedFd<'_>]) -> io::Result<()> {
         let mut w = Writer::default();
         w.u32(MAGIC);
         w.u32(VERSION);
@@ -95,9 +91,7 @@ impl Welcome {
     }
 
     /// Receives it.
-    pub fn receive(
-        from: BorrowedFd<'_>,
-    ) -> io::Result<(Welcome, [OwnedFd; 2], Option<OwnedFd>)> {
+    pub fn receive(from: BorrowedFd<'_>) -> io::Result<(Welcome, [OwnedFd; 2], Option<OwnedFd>)> {
         let mut bytes = [0; 64];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
