@@ -4,7 +4,7 @@
 //! that a slow moment of the machine meets all of them; overheads are medians of the ratios within samples. Left out: what
 //! is in a timeline (`tests/timeline.rs`).
 
-#[path = "../core/report.rs"]
+#[path = "../shared/report.rs"]
 #[allow(dead_code, reason = "shared with another benchmark")]
 mod report;
 
@@ -46,7 +46,11 @@ fn calls(mode: Trace) -> (f64, f64) {
 fn costs(report: &mut Report) {
     let names = [
         (Trace::Off, "trace_task_off", "trace_tasks_async_off"),
-        (Trace::Adaptive, "trace_task_adaptive", "trace_tasks_async_adaptive"),
+        (
+            Trace::Adaptive,
+            "trace_task_adaptive",
+            "trace_tasks_async_adaptive",
+        ),
         (Trace::Full, "trace_task_full", "trace_tasks_async_full"),
     ];
     let samples = report.samples(21);
@@ -70,16 +74,37 @@ fn costs(report: &mut Report) {
         });
     };
     let ratios = |of: &[f64], to: &[f64]| -> Vec<f64> {
-        of.iter().zip(to).map(|(a, b)| (a / b - 1.0) * 100.0).collect()
+        of.iter()
+            .zip(to)
+            .map(|(a, b)| (a / b - 1.0) * 100.0)
+            .collect()
     };
     for (i, (_, one, many)) in names.iter().enumerate() {
         row(report, one, "ns", all[i].0.clone(), None);
         row(report, many, "ns", all[i].1.clone(), None);
     }
     let off = all[0].clone();
-    row(report, "trace_overhead_adaptive", "%", ratios(&all[1].0, &off.0), Some(3.0));
-    row(report, "trace_overhead_adaptive_async", "%", ratios(&all[1].1, &off.1), None);
-    row(report, "trace_overhead_full", "%", ratios(&all[2].0, &off.0), None);
+    row(
+        report,
+        "trace_overhead_adaptive",
+        "%",
+        ratios(&all[1].0, &off.0),
+        Some(3.0),
+    );
+    row(
+        report,
+        "trace_overhead_adaptive_async",
+        "%",
+        ratios(&all[1].1, &off.1),
+        None,
+    );
+    row(
+        report,
+        "trace_overhead_full",
+        "%",
+        ratios(&all[2].0, &off.0),
+        None,
+    );
 }
 
 /// A million calls, recorded in full and written out.
