@@ -64,6 +64,7 @@ struct Name {
     whole: String,
     short: String,
     last: String,
+    submit: String,
 }
 
 pub(super) struct Writer<'a, W> {
@@ -286,8 +287,7 @@ impl<W: Write> Writer<'_, W> {
     fn submit(&mut self, lane: u32, s: &Submitted) {
         let (begin, end) = self.span(s.begin, s.end);
         let name = self.name(s.name);
-        let what = format!("\"submit {}", &name.short[1..]);
-        self.complete(lane, "submit", &what, begin, end);
+        self.complete(lane, "submit", &name.submit, begin, end);
         self.out.raw(",\"args\":{\"call\":").id(s.call);
         self.out.raw(",\"function\":").raw(&name.whole);
         self.out.raw(",\"caller\":").id(s.caller);
@@ -485,8 +485,10 @@ impl<W: Write> Writer<'_, W> {
             // A type's method, and a function of a module.
             let before = &name[ends.next().unwrap_or(0)..];
             let typed = last > 0 && before.starts_with(char::is_uppercase);
+            let short = if typed { before } else { &name[last..] };
             Rc::new(Name {
-                short: quoted(if typed { before } else { &name[last..] }),
+                submit: quoted(&format!("submit {short}")),
+                short: quoted(short),
                 last: quoted(&name[last..]),
                 whole: quoted(&name),
             })

@@ -221,6 +221,12 @@ impl Pen {
         self.put_words(event.words());
     }
 
+    /// Writes words that may mean anything.
+    #[cfg(test)]
+    pub(super) fn scribble(&self, words: [u64; WORDS]) {
+        self.put_words(words);
+    }
+
     #[inline]
     fn put_words(&self, words: [u64; WORDS]) -> Option<(Held, usize)> {
         let used = self.used.get();

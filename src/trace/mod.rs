@@ -15,6 +15,8 @@ mod event;
 mod lane;
 mod pool;
 mod read;
+#[cfg(test)]
+mod tests;
 mod text;
 mod ticks;
 
