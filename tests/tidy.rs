@@ -86,6 +86,14 @@ const THIRD_PARTY: &[ThirdParty] = &[
         rooms: &["base", "value", "api"],
     },
     ThirdParty {
+        name: "tracing_core",
+        rooms: &["api"],
+    },
+    ThirdParty {
+        name: "tracing_subscriber",
+        rooms: &["api"],
+    },
+    ThirdParty {
         name: "tokio",
         rooms: &["exec"],
     },

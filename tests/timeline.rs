@@ -173,6 +173,42 @@ fn inner(x: u64) -> u64 {
     x + 1
 }
 
+#[cfg(feature = "tracing")]
+#[remote]
+fn instrumented(x: u64) -> u64 {
+    let load = tracing::info_span!("load", batch = x, late = tracing::field::Empty);
+    load.record("late", true);
+    load.in_scope(|| {
+        let _inside = tracing::info_span!("parse").entered();
+    });
+    x
+}
+
+#[cfg(feature = "tracing")]
+#[test]
+fn spans_of_tracing_are_inside_their_call() {
+    use tracing_subscriber::layer::SubscriberExt as _;
+    let subscriber = tracing_subscriber::registry().with(mobula::TimelineLayer::new());
+    // Of this whole test program, since calls run on other threads.
+    let _ = tracing::subscriber::set_global_default(subscriber);
+    alone(two(), |_| {
+        let _outside = tracing::info_span!("outside").entered();
+        assert_eq!(mobula::get(instrumented::remote(9)).unwrap(), 9);
+        let (_, trace) = timeline();
+        let at = |name: &str| {
+            trace
+                .named(name)
+                .next()
+                .unwrap_or_else(|| panic!("{name}"))
+                .0
+        };
+        let (call, load) = (at("instrumented"), at("load"));
+        assert!(trace.within(load, call) && trace.within(at("parse"), load));
+        assert_eq!(trace.slices[load].arg("fields"), "batch=9 late=true");
+        assert_eq!(trace.named("outside").count(), 0, "it has not ended");
+    });
+}
+
 #[remote]
 fn outer(x: u64) -> u64 {
     let _span = mobula::span!("work");

@@ -79,8 +79,7 @@ impl Span {
     /// Begins a span; `fields` are asked for if it is recorded.
     #[doc(hidden)]
     pub fn begin(name: &'static str, fields: impl FnOnce() -> Option<String>) -> Span {
-        let begin = local::with(|local| local.lane.pen().map_or(NOT_RECORDED, |pen| pen.now()));
-        let begin = begin.unwrap_or(NOT_RECORDED);
+        let begin = events::now();
         Span {
             name,
             begin,

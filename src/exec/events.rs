@@ -253,6 +253,12 @@ fn gone(object: u64, bytes: usize) {
     });
 }
 
+/// Now, if anything is recorded; else [`NOT_RECORDED`].
+pub fn now() -> u64 {
+    let now = local::with(|local| local.lane.pen().map_or(NOT_RECORDED, |pen| pen.now()));
+    now.unwrap_or(NOT_RECORDED)
+}
+
 /// A span of the user's ended on this thread.
 pub fn span(name: &'static str, begin: u64, fields: Option<&str>) {
     local::if_entered(|local| {

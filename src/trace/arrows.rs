@@ -8,7 +8,7 @@
 
 use std::io::Write;
 
-use super::chrome::{Place, Writer};
+use super::chrome::Writer;
 
 /// Where arrows stand in a box, in nanoseconds from its beginning.
 pub(super) const ARROW: u64 = 2;
