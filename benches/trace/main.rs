@@ -1,7 +1,8 @@
 //! What the timeline costs: calls with recording off, adaptive and full, in one run; and writing it out.
 //!
 //! `cargo bench --bench trace [-- --json] [--quick] [--only substring]`. The modes take turns within a sample, each with a node of its own, so
-//! that a slow moment of the machine meets all of them; overheads are medians of the ratios within samples. Left out: what
+//! that a slow moment of the machine meets all of them; overheads are medians of the ratios within samples. Calls one after
+//! the other run on the calling thread, whose CPU time is what is measured: what else runs on the machine hardly counts. Left out: what
 //! is in a timeline (`tests/timeline.rs`).
 
 #[path = "../shared/report.rs"]
@@ -20,9 +21,15 @@ fn inc(x: u64) -> u64 {
     x + 1
 }
 
+/// Nanoseconds of CPU time of this thread.
+fn cpu_nanos() -> f64 {
+    let t = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    t.tv_sec as f64 * 1e9 + t.tv_nsec as f64
+}
+
 /// Nanoseconds per call, one after the other, and per call of many submitted at once.
 fn calls(mode: Trace) -> (f64, f64) {
-    const N: u64 = 200_000;
+    const N: u64 = 50_000;
     let _mobula = Config::new()
         .num_cpus(2.0)
         .trace(mode)
@@ -35,7 +42,9 @@ fn calls(mode: Trace) -> (f64, f64) {
     };
     // Past what a full purse records.
     round_trips();
-    let one = report::time(round_trips).as_secs_f64() * 1e9 / N as f64;
+    let before = cpu_nanos();
+    round_trips();
+    let one = (cpu_nanos() - before) / N as f64;
     let many = report::time(|| {
         let refs: Vec<_> = (0..N).map(inc::remote).collect();
         assert_eq!(mobula::get(&refs).unwrap()[0], 1);
@@ -53,7 +62,7 @@ fn costs(report: &mut Report) {
         ),
         (Trace::Full, "trace_task_full", "trace_tasks_async_full"),
     ];
-    let samples = report.samples(21);
+    let samples = report.samples(41);
     let mut all = [(); 3].map(|()| (Vec::new(), Vec::new()));
     for sample in 0..samples {
         for turn in 0..3 {

@@ -1,8 +1,11 @@
 //! How many calls a thread records while they come fast.
 //!
-//! A call that is recorded costs some 80 ns more than one that is not; a call that does nothing takes 120. So a thread has
+//! A call that is recorded costs some 200 ns more than one that is not; a call that does nothing takes 120. So a thread has
 //! a purse of records, filled at a steady rate: as long as calls come slower than that, all are recorded, and a
 //! burst empties the purse first. Beyond it every n-th call is looked at, and those between are counted.
+//!
+//! A pause in which the thread waited for something fills the purse. Another earns little: probably the system gave
+//! the processor to somebody else, and the calls after it would pay for what the thread did not have.
 //!
 //! Invariant: over any stretch of time a thread records no more than a full purse and the rate times the stretch.
 //! Left out: reading the clock, which the caller does for each [`look`](Budget::look).
@@ -10,7 +13,9 @@
 /// Records a purse holds.
 const PURSE: u32 = 8192;
 /// Records a second that fill it.
-pub const RATE: u64 = 200_000;
+pub const RATE: u64 = 100_000;
+/// The most that it earns between two looks without having waited.
+const PAUSE: u32 = 256;
 /// Calls passed between two looks at an empty purse: the fewest, and the most.
 const SKIP: (u32, u32) = (8, 64);
 
@@ -23,6 +28,8 @@ pub struct Budget {
     price: u64,
     /// Until when it has been filled.
     filled: u64,
+    /// It has waited since.
+    rested: bool,
 }
 
 /// What to do with the call that is looked at, and with those after it.
@@ -42,6 +49,7 @@ impl Budget {
             skip: SKIP.0,
             price: 0,
             filled: now,
+            rested: false,
         }
     }
 
@@ -54,6 +62,11 @@ impl Budget {
     /// A record costs so many ticks of time.
     pub fn set_price(&mut self, ticks: u64) {
         self.price = ticks.max(1);
+    }
+
+    /// The thread has waited for something.
+    pub fn rest(&mut self) {
+        self.rested = true;
     }
 
     /// Ticks per record; 0 while not known.
@@ -80,7 +93,9 @@ impl Budget {
         let since = now.saturating_sub(self.filled);
         let earned = since / price;
         self.filled += earned * price;
-        let earned = u32::try_from(earned).unwrap_or(PURSE);
+        let rested = std::mem::replace(&mut self.rested, false);
+        let most = if rested { PURSE } else { PAUSE };
+        let earned = u32::try_from(earned).unwrap_or(PURSE).min(most);
         self.purse = self.purse.saturating_add(earned).min(PURSE);
         // Calls that came slower than the purse fills are slow again: the next look comes soon.
         let slow = since > price.saturating_mul(u64::from(passed) + 1);
@@ -150,6 +165,22 @@ mod tests {
         let recorded = run(&mut budget, pauses);
         let missed = recorded[100_000..].iter().filter(|r| !**r).count();
         assert!(missed <= SKIP.1 as usize, "{missed} slow calls missed");
+    }
+
+    #[test]
+    fn a_pause_fills_the_purse_if_the_thread_waited() {
+        let after = |rest: bool| {
+            let mut budget = Budget::new(1000);
+            run(&mut budget, vec![1; 100_000]);
+            if rest {
+                budget.rest();
+            }
+            let mut pauses = vec![1; 100_000];
+            pauses[0] = 1_000_000_000;
+            run(&mut budget, pauses).iter().filter(|r| **r).count()
+        };
+        assert!(after(true) > PURSE as usize / 2);
+        assert!(after(false) < 2000);
     }
 
     proptest! {

@@ -146,6 +146,9 @@ impl Lane {
     pub fn look_up(&self) {
         if let Some(pen) = &self.pen {
             let left = self.left.replace(0);
+            let mut budget = pen.budget.get();
+            budget.rest();
+            pen.budget.set(budget);
             pen.passed.set(pen.passed.get().saturating_sub(left));
         }
     }
