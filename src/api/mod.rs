@@ -35,6 +35,10 @@ pub use tracing::TimelineLayer;
 pub use view::{View, view};
 pub use wait::{Wait, secs, wait};
 
+use std::sync::Arc;
+
+use std::time::Duration;
+
 use crate::base::{Error, Holder, Result};
 use crate::node::{Config, Node};
 use crate::shm::StorePages;
@@ -80,7 +84,7 @@ impl Config {
 }
 
 /// What the object store holds now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StoreStats {
     /// Bytes that objects may take together.
@@ -95,14 +99,65 @@ pub struct StoreStats {
     pub touched: u64,
     /// Offset up to which memory was faulted in ahead of that; 0 if none was.
     pub prefaulted: u64,
+    /// Bytes of objects that stay in memory because a view, a running call or a writer uses them.
+    pub pinned: u64,
+    /// Bytes of living objects that are on disk.
+    pub spilled: u64,
+    /// How many objects those are.
+    pub spilled_objects: u64,
+    /// Bytes moved to disk since the start.
+    pub moved_out: u64,
+    /// Bytes brought back from disk since the start.
+    pub moved_in: u64,
+    /// How many wait for room.
+    pub waiting: usize,
+    /// The folder or URL that objects are moved to.
+    pub spill_to: Option<String>,
+    /// Why objects are not moved to disk now, if they are not.
+    pub not_spilling: Option<Arc<str>>,
     /// Bytes of a page, as the kernel maps them; see [`Mobula::store_pages`].
     pub page_size: u64,
 }
 
+/// A worker process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct WorkerInfo {
+    /// Its process id.
+    pub pid: u32,
+    /// The function that it runs, or the type and name of the actor that it holds; `None` if it is kept ready.
+    pub runs: Option<Arc<str>>,
+    /// Whether it holds an actor.
+    pub actor: bool,
+    /// For how long it has.
+    pub running_for: Option<Duration>,
+    /// Attempts of the call, or lives of the actor, before this one.
+    pub restarts: u32,
+    /// Bytes of memory of its own, object store not counted; `None` if it is ending.
+    pub memory: Option<u64>,
+    /// Bytes of memory that what it runs may take.
+    pub memory_bound: Option<u64>,
+}
+
+impl From<crate::exec::isolate::Told> for WorkerInfo {
+    fn from(t: crate::exec::isolate::Told) -> WorkerInfo {
+        WorkerInfo {
+            pid: t.pid,
+            runs: t.runs,
+            actor: t.actor,
+            running_for: t.since,
+            restarts: t.before,
+            memory: t.memory,
+            memory_bound: t.bound,
+        }
+    }
+}
+
 impl Mobula {
-    /// What the object store holds now.
+    /// What the object store holds now. Looks at every object.
     pub fn store(&self) -> StoreStats {
-        let s = self.0.engine().store().stats();
+        let store = self.0.engine().store();
+        let (s, spill) = (store.stats(), store.spill_stats());
         StoreStats {
             capacity: s.capacity,
             used: s.used,
@@ -110,6 +165,14 @@ impl Mobula {
             reserved: s.reserved,
             touched: s.frontier,
             prefaulted: s.prefaulted,
+            pinned: store.pinned(),
+            spilled: spill.bytes,
+            spilled_objects: spill.objects,
+            moved_out: spill.moved,
+            moved_in: spill.restored,
+            waiting: spill.waiting,
+            spill_to: spill.place,
+            not_spilling: spill.off,
             page_size: self.store_pages().size,
         }
     }
@@ -122,6 +185,13 @@ impl Mobula {
     /// Who fills the object store: the `n` biggest groups of objects, by where they were made. Looks at every object.
     pub fn holders(&self, n: usize) -> Vec<Holder> {
         self.0.engine().store().holders(n)
+    }
+
+    /// The worker processes of this node, by process id: those that run an isolated call, those that hold an isolated
+    /// actor, and those kept ready.
+    pub fn workers(&self) -> Vec<WorkerInfo> {
+        let told = self.0.engine().worker_processes().into_iter();
+        told.map(WorkerInfo::from).collect()
     }
 
     /// How many executor threads there are now: one per CPU, and one for each that blocks in a `get`.

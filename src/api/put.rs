@@ -18,7 +18,8 @@ use crate::value::{self, Native, Value};
 /// Puts a value where every task and actor can read it.
 ///
 /// One copy: small values into the record of the reference, values above 512 bytes into shared memory, numeric vectors at
-/// the memory's speed (on several threads from 64 MiB on). Never waits.
+/// the memory's speed (on several threads from 64 MiB on). When the store is full it waits for room, at most as long as
+/// [`Config::store_patience`](crate::Config::store_patience) says.
 ///
 /// # Errors
 /// [`Error::StoreFull`] with the biggest holders, [`Error::Encode`] if the value cannot be archived.
@@ -48,7 +49,7 @@ fn slice_object<T: Native>(numbers: &[T], origin: Origin) -> Result<RawRef> {
     local::with(|local| {
         let begun = local.lane.begin();
         let (size, _) = value::vec_layout::<T>(numbers.len()).ok_or_else(too_many::<T>)?;
-        let mut draft = local.engine.store().create(size, origin)?;
+        let mut draft = local.engine.create(local, size, origin)?;
         draft.write_at(0, value::number_bytes(numbers));
         value::vec_root::<T>(&mut draft, numbers.len());
         let blank = call::object_blank(local, None, begun);
@@ -102,7 +103,7 @@ pub fn create<T: Native>(len: usize) -> Result<Writing<T>> {
     let (size, _) = value::vec_layout::<T>(len).ok_or_else(too_many::<T>)?;
     let draft = local::with(|local| {
         let begun = local.lane.begin();
-        let draft = local.engine.store().create(size, origin)?;
+        let draft = local.engine.create(local, size, origin)?;
         if begun != NOT_RECORDED {
             events::made(local, begun, Deed::Create, origin, 0, size);
         }
@@ -179,7 +180,7 @@ pub fn put_archived<T: Value>(bytes: &[u8]) -> Result<ObjectRef<T>> {
     let origin = Origin::Put(Location::caller());
     local::with(|local| {
         let begun = local.lane.begin();
-        let mut draft = local.engine.store().create(bytes.len(), origin)?;
+        let mut draft = local.engine.create(local, bytes.len(), origin)?;
         draft.write_at(0, bytes);
         let sealed = draft.seal();
         value::check::<T>(&sealed).map_err(|e| call::decode_error::<T>(&e))?;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{
-    BadAmount, BadBytes, Failure, Infeasible, StoreError, StoreFull, WorkerDeath,
+    BadAmount, BadBytes, Failure, Infeasible, ObjectLost, StoreError, StoreFull, WorkerDeath,
 };
 
 /// The result of a Mobula call.
@@ -71,6 +71,8 @@ pub enum Error {
     },
     /// The object store has no room.
     StoreFull(Arc<StoreFull>),
+    /// The object was moved to disk and cannot be read back; others are not concerned.
+    ObjectLost(Arc<ObjectLost>),
     /// The call asks for more than this node has.
     Infeasible(Arc<Infeasible>),
     /// An amount of a resource is not a number that can be asked for.
@@ -181,6 +183,10 @@ impl fmt::Display for Error {
                 if let Some(name) = name {
                     write!(f, " \"{name}\"")?;
                 }
+                if cause.contains('\n') {
+                    // What a worker printed stands at the end.
+                    return write!(f, " died after {restarts} restarts: {cause}");
+                }
                 write!(f, " died: {cause} (restarted {restarts} times)")
             }
             Error::NoSuchActor { name } => write!(
@@ -207,6 +213,7 @@ impl fmt::Display for Error {
             ),
             Error::WorkerDied(e) => e.fmt(f),
             Error::StoreFull(e) => e.fmt(f),
+            Error::ObjectLost(e) => e.fmt(f),
             Error::Infeasible(e) => e.fmt(f),
             Error::BadAmount { resource, why } => write!(f, "resource `{resource}`: {why}"),
             Error::BadBytes { option, text, why } => write!(f, "{option} \"{text}\": {why}"),

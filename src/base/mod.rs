@@ -11,14 +11,16 @@ mod failure;
 mod object_id;
 mod origin;
 mod resources;
+mod space;
 mod store_error;
 
-pub use bytes::{BadBytes, parse_bytes, show_bytes};
+pub use self::bytes::{BadBytes, parse_bytes, show_bytes};
 pub use death::{Exit, WorkerDeath};
 pub use defaults::Defaults;
 pub use error::{Error, Result};
 pub use failure::{Failure, FailureKind, Stack};
 pub use object_id::{BadObjectId, ObjectId};
-pub use origin::{Holder, Origin, StoreFull};
+pub use origin::Origin;
 pub use resources::{BadAmount, Capacity, Demand, Infeasible, Units};
+pub use space::{Holder, Loss, ObjectLost, StoreFull};
 pub use store_error::{ObjectState, StoreError};

@@ -2,7 +2,7 @@
 //!
 //! Room map: [`cell`] the record of a call, with [`phase`] where it stands and [`payload`] what it holds; [`memory`]
 //! where records live; [`mail`] an actor's mailbox; [`sync`] the primitives of all these; [`call`] arguments and results in and out of
-//! it; [`entry`] and [`tasks`] what the macro registers; [`engine`] from submission to outcome; [`crew`] the
+//! it, [`params`] how parameters read them; [`pin`] values kept in memory while they are read; [`entry`] and [`tasks`] what the macro registers; [`engine`] from submission to outcome; [`crew`] the
 //! executor threads; [`wait`] callers that need a value, [`deadlock`] those that never would; [`actor`] actors; [`local`] what a thread keeps;
 //! [`events`] what is recorded of all this.
 //!
@@ -30,8 +30,10 @@ mod mail;
 pub mod memory;
 pub mod options;
 pub mod panics;
+pub mod params;
 mod payload;
 mod phase;
+pub mod pin;
 pub mod report;
 mod settle;
 mod stack;

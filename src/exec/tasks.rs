@@ -6,11 +6,13 @@
 //! Invariant: the functions named in an entry are monomorphised for the very types the entry's calls are archived with.
 //! Left out: attribute parsing, which is the macro's.
 
-use super::call::{CallError, Outcome, Params, StateRef, set_value};
+use super::call::{CallError, Outcome, StateRef, set_value};
 use super::cell::RawRef;
 use super::entry::{ActorEntry, FnEntry, Kind, Run};
 use super::events::mark;
 use super::local::Local;
+use super::params::Params;
+use super::pin::Pins;
 use crate::base::Defaults;
 use crate::value::Value;
 
@@ -123,9 +125,12 @@ unsafe fn keep<T: Value>(local: &Local, record: &RawRef, value: &T) -> Outcome {
 unsafe fn run_task<F: SyncTask>(local: &Local, record: &RawRef, _: StateRef) -> Outcome {
     // SAFETY: the caller's promise: written for F's parameters, claimed; the borrows end before the value is kept.
     unsafe {
-        let args = F::Params::read(local, record)?;
-        mark(local, record);
-        let value = F::call(args)?;
+        let value = {
+            let pins = Pins::take(local, record)?;
+            let args = F::Params::read(record, &pins)?;
+            mark(local, record);
+            F::call(args)?
+        };
         mark(local, record);
         keep(local, record, &value)
     }
@@ -141,9 +146,12 @@ unsafe fn run_exclusive<M: ExclusiveMethod>(
     // SAFETY: the caller's promise.
     unsafe {
         let this = &mut *state.0.cast::<M::Actor>();
-        let args = M::Params::read(local, record)?;
-        mark(local, record);
-        let value = M::call(this, args)?;
+        let value = {
+            let pins = Pins::take(local, record)?;
+            let args = M::Params::read(record, &pins)?;
+            mark(local, record);
+            M::call(this, args)?
+        };
         mark(local, record);
         keep(local, record, &value)
     }
@@ -155,9 +163,12 @@ unsafe fn run_shared<M: SharedMethod>(local: &Local, record: &RawRef, state: Sta
     // SAFETY: the caller's promise.
     unsafe {
         let this = &*state.0.cast::<M::Actor>();
-        let args = M::Params::read(local, record)?;
-        mark(local, record);
-        let value = M::call(this, args)?;
+        let value = {
+            let pins = Pins::take(local, record)?;
+            let args = M::Params::read(record, &pins)?;
+            mark(local, record);
+            M::call(this, args)?
+        };
         mark(local, record);
         keep(local, record, &value)
     }
@@ -173,11 +184,14 @@ unsafe fn run_consuming<M: ConsumingMethod>(
 ) -> Outcome {
     // SAFETY: the caller's promise; the state is a leaked box.
     unsafe {
-        let args = M::Params::read(local, record)?;
-        mark(local, record);
-        let place = &mut *place.0.cast::<*mut M::Actor>();
-        let this = Box::from_raw(std::mem::replace(place, std::ptr::null_mut()));
-        let value = M::call(*this, args)?;
+        let value = {
+            let pins = Pins::take(local, record)?;
+            let args = M::Params::read(record, &pins)?;
+            mark(local, record);
+            let place = &mut *place.0.cast::<*mut M::Actor>();
+            let this = Box::from_raw(std::mem::replace(place, std::ptr::null_mut()));
+            M::call(*this, args)?
+        };
         mark(local, record);
         keep(local, record, &value)
     }
@@ -188,7 +202,8 @@ unsafe fn run_consuming<M: ConsumingMethod>(
 unsafe fn run_constructor<A: Actor>(local: &Local, record: &RawRef, out: StateRef) -> Outcome {
     // SAFETY: the caller's promise.
     unsafe {
-        let args = A::Params::read(local, record)?;
+        let pins = Pins::take(local, record)?;
+        let args = A::Params::read(record, &pins)?;
         mark(local, record);
         let state = A::construct(args)?;
         out.0

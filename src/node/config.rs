@@ -2,12 +2,15 @@
 //!
 //! Invariant: a setting that cannot be honoured is refused at `init`, by name. Left out: reading files or variables.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::{Capacity, Error, Result, Units};
+use crate::exec::isolate::{Settings, WorkerOutput};
 use crate::exec::report::Reporter;
 use crate::shm::HugePages;
+use crate::store::SpillTo;
 use crate::trace::Mode;
 
 /// Settings of a node, for [`init`](Config::init).
@@ -24,9 +27,12 @@ pub struct Config {
     resources: Vec<(String, f64)>,
     pub(super) store_bytes: Option<u64>,
     pub(super) prefault_bytes: Option<u64>,
+    pub(super) spill: SpillTo,
+    pub(super) store_patience: Duration,
     pub(super) huge_pages: HugePages,
     pub(super) patience: Duration,
     pub(super) reporter: Option<Reporter>,
+    pub(super) workers: Settings,
     pub(super) trace: Mode,
     pub(super) trace_bytes: usize,
 }
@@ -40,7 +46,11 @@ impl std::fmt::Debug for Config {
             .field("object_store_memory", &self.store_bytes)
             .field("prefault", &self.prefault_bytes)
             .field("huge_pages", &self.huge_pages)
+            .field("spill", &self.spill)
+            .field("store_patience", &self.store_patience)
             .field("shutdown_timeout", &self.patience)
+            .field("worker_output", &self.workers.output)
+            .field("memory_threshold", &self.workers.memory_threshold)
             .field("trace", &self.trace)
             .field("trace_memory", &self.trace_bytes)
             .finish_non_exhaustive()
@@ -55,9 +65,12 @@ impl Default for Config {
             resources: Vec::new(),
             store_bytes: None,
             prefault_bytes: None,
+            spill: SpillTo::default(),
+            store_patience: crate::store::PATIENCE,
             huge_pages: HugePages::default(),
             patience: Duration::from_secs(5),
             reporter: None,
+            workers: Settings::default(),
             trace: Mode::default(),
             trace_bytes: super::timeline::BYTES,
         }
@@ -102,6 +115,32 @@ impl Config {
         self
     }
 
+    /// Where objects go when the store is full: a folder on disk, or the URL of something that the crate `object_store`
+    /// reaches. Objects that nobody reads go there, those unused for longest first, and come back when they are read.
+    ///
+    /// In the folder each start makes one of its own, which is gone when it ends; after a crash the next start removes it.
+    /// For URLs such as `s3://bucket/path`, add `object_store` with its feature `aws`, `gcp` or `azure` to your own
+    /// dependencies; credentials come from the environment. Default: `/var/tmp`, else the folder for temporary files, if
+    /// that is not in memory.
+    pub fn spill(mut self, dir_or_url: impl AsRef<Path>) -> Config {
+        self.spill = SpillTo::To(dir_or_url.as_ref().to_owned());
+        self
+    }
+
+    /// Objects never leave memory: when the store is full, producers wait until some are dropped.
+    pub fn no_spill(mut self) -> Config {
+        self.spill = SpillTo::Off;
+        self
+    }
+
+    /// How long a producer waits for room in a full store while none comes about, before it gets
+    /// [`Error::StoreFull`]: as long as objects are moved to disk, it goes on waiting. 0 never waits, not even for the
+    /// disk. Default: 2 s.
+    pub fn store_patience(mut self, longest: Duration) -> Config {
+        self.store_patience = longest;
+        self
+    }
+
     /// Which pages the object store is made of; `true` asks for reserved ones of 2 MiB, else transparent ones, else
     /// 4 KiB. Default: [`HugePages::Auto`]. Which it got is said by [`Mobula::store_pages`](crate::Mobula::store_pages).
     pub fn huge_pages(mut self, wanted: impl Into<HugePages>) -> Config {
@@ -139,6 +178,32 @@ impl Config {
         self
     }
 
+    /// Where the output of worker processes goes. Default: to this process's standard output and standard error, line by
+    /// line, each behind what printed it: `(square pid=1234) text`. A worker's C code may hold lines back until its own
+    /// buffer is full; Rust's standard output does not. What is not printed as whole lines is shown when the line ends or
+    /// the worker does.
+    ///
+    /// ```
+    /// use mobula::{Config, WorkerOutput};
+    /// let _quiet = Config::new().worker_output(WorkerOutput::Silent);
+    /// let _own = Config::new().worker_output(WorkerOutput::sink(|line| {
+    ///     eprintln!("{} said: {}", line.pid, line.text);
+    /// }));
+    /// ```
+    pub fn worker_output(mut self, output: WorkerOutput) -> Config {
+        self.workers.output = output;
+        self
+    }
+
+    /// The share of memory, from 0 to 1, above which worker processes are ended, one at a time, before the kernel ends
+    /// whom it likes: of the machine's memory, or of what this process's control group may use. First goes the newest call
+    /// that will be tried again, then the newest of other calls, then an actor that may restart. Memory is looked at four
+    /// times a second, and only while isolated work runs. Default: 0.95; 1 never ends any.
+    pub fn memory_threshold(mut self, share: f64) -> Config {
+        self.workers.memory_threshold = share;
+        self
+    }
+
     pub(super) fn capacity(&self) -> Result<Capacity> {
         let bad = |setting, why: String| Error::Config { setting, why };
         let cpus = match self.num_cpus {
@@ -166,6 +231,13 @@ impl Config {
             return Err(bad(
                 "object_store_memory",
                 format!("is {bytes} bytes: give at least 1 MiB"),
+            ));
+        }
+        let threshold = self.workers.memory_threshold;
+        if !(0.0..=1.0).contains(&threshold) {
+            return Err(bad(
+                "memory_threshold",
+                format!("is {threshold}, but is a share of memory: give 0 to 1, as 0.95"),
             ));
         }
         let mut capacity = Capacity::new(cpus, self.num_gpus);

@@ -38,6 +38,8 @@ impl Node {
         let options = StoreOptions {
             capacity: config.store_bytes,
             prefault,
+            spill: config.spill.clone(),
+            patience: config.store_patience,
             huge_pages: config.huge_pages,
         };
         let store = Store::open(options).map_err(|e| {
@@ -55,6 +57,7 @@ impl Node {
         })?;
         let recording = timeline::recording(config.trace, config.trace_bytes)?;
         let engine = Engine::new(capacity, store, recording);
+        engine.set_workers(config.workers.clone());
         let generation = local::start(&engine)?;
         exec::report::set_reporter(config.reporter.clone());
         exec::panics::install();
@@ -72,6 +75,7 @@ impl Node {
         const LONG: Duration = Duration::from_secs(1 << 30);
         let deadline = Instant::now() + self.config.patience.min(LONG);
         let left = local::with(|local| self.engine.shut_down(local, deadline));
+        self.engine.store().stop_spilling();
         local::stop();
         local::leave();
         timeline::write_at_end(self.engine.recorder());

@@ -16,6 +16,10 @@ use parking_lot::Mutex;
 use rustix::fs::SealFlags;
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags};
 
+use super::copy::{copy_into, copy_into_cold};
+use super::pages::HUGE;
+use super::ranges::Ranges;
+
 /// Another process's segment.
 pub struct Attached {
     base: NonNull<u8>,
@@ -23,6 +27,8 @@ pub struct Attached {
     grain: usize,
     /// Leased ranges: begin to end.
     leases: Mutex<BTreeMap<usize, usize>>,
+    /// What this process has written to before: there its page table is filled.
+    written: Mutex<Ranges>,
 }
 
 // SAFETY: the mapping belongs to this value alone and `base` is only an address; access goes through
@@ -54,12 +60,22 @@ impl Attached {
             let flags = MapFlags::SHARED | MapFlags::NORESERVE;
             rustix::mm::mmap(std::ptr::null_mut(), len, ProtFlags::READ, flags, file, 0)
         }?;
-        Ok(Attached {
+        let attached = Attached {
             base: NonNull::new(base.cast()).ok_or(io::ErrorKind::OutOfMemory)?,
             len,
             grain,
             leases: Mutex::default(),
-        })
+            written: Mutex::default(),
+        };
+        if grain < HUGE as usize {
+            // What is first touched here is huge if it would be in the owner. Best effort.
+            // SAFETY: the whole mapping, which is ours; the advice changes no content.
+            let _ = unsafe {
+                let at = attached.base.as_ptr().cast();
+                rustix::mm::madvise(at, len, rustix::mm::Advice::LinuxHugepage)
+            };
+        }
+        Ok(attached)
     }
 
     /// Bytes mapped.
@@ -117,6 +133,9 @@ impl Attached {
             end,
             len: len as usize,
         };
+        // A child made by fork would share the pages, and could write there after this process is dead
+        // and the owner has given them to somebody else.
+        lease.advise(rustix::mm::Advice::LinuxDontFork)?;
         lease.protect(MprotectFlags::READ | MprotectFlags::WRITE)?;
         Ok(lease)
     }
@@ -148,15 +167,49 @@ impl Lease {
         self.begin as u64
     }
 
-    /// Faults the pages in for writing, all at once: cheaper than one by one when all will be
-    /// written. Best effort.
-    pub fn populate(&self) {
-        // SAFETY: the range is this lease's; populating changes no content.
-        let _ = unsafe {
-            let at = self.attached.base.as_ptr().add(self.begin);
-            let advice = rustix::mm::Advice::LinuxPopulateWrite;
-            rustix::mm::madvise(at.cast(), self.end - self.begin, advice)
+    /// Copies `bytes` to position `pos` at memory speed, on several threads if they are many; faults
+    /// in ahead what this process writes to for the first time.
+    ///
+    /// # Panics
+    /// If they do not fit there; nothing is written then.
+    pub fn write_at(&mut self, pos: usize, bytes: &[u8]) {
+        let end = pos.checked_add(bytes.len()).filter(|end| *end <= self.len);
+        let Some(end) = end else {
+            panic!(
+                "{} bytes at {pos} do not fit a lease of {}",
+                bytes.len(),
+                self.len
+            )
         };
+        let (from, to) = (self.begin + pos, self.begin + end);
+        if self.attached.written.lock().covers(from, to) {
+            return copy_into(&mut self[pos..end], bytes);
+        }
+        let page = self.attached.grain as u64;
+        copy_into_cold(&mut self[pos..end], bytes, page);
+        self.attached.written.lock().add(from, to);
+    }
+
+    /// Faults the pages in for writing, all at once: cheaper than one by one when all will be
+    /// written. Nothing is asked if this process has written to all of them before, since asking costs half
+    /// as much as the copy that follows. Best effort.
+    pub fn populate(&self) {
+        if self.attached.written.lock().covers(self.begin, self.end) {
+            return;
+        }
+        if self.advise(rustix::mm::Advice::LinuxPopulateWrite).is_ok() {
+            self.attached.written.lock().add(self.begin, self.end);
+        }
+    }
+
+    fn advise(&self, advice: rustix::mm::Advice) -> io::Result<()> {
+        // SAFETY: part of the mapping, of this lease alone; no advice given here changes what it holds
+        // in this process.
+        unsafe {
+            let at = self.attached.base.as_ptr().add(self.begin);
+            rustix::mm::madvise(at.cast(), self.end - self.begin, advice)?;
+        }
+        Ok(())
     }
 
     fn protect(&self, how: MprotectFlags) -> io::Result<()> {
@@ -197,6 +250,7 @@ impl Drop for Lease {
     fn drop(&mut self) {
         // If this fails the pages stay writable: less safe, not wrong.
         let _ = self.protect(MprotectFlags::READ);
+        let _ = self.advise(rustix::mm::Advice::LinuxDoFork);
         self.attached.leases.lock().remove(&self.begin);
     }
 }
@@ -234,8 +288,26 @@ mod tests {
     }
 
     #[test]
+    fn copies_into_a_lease_arrive_the_first_time_and_the_next() {
+        let segment = Segment::create(1 << 20).unwrap();
+        let attached = attach(&segment);
+        let bytes: Vec<u8> = (0..300_000).map(|i| (i % 253) as u8).collect();
+        for round in 0..2 {
+            // SAFETY: this test owns the segment and lends the pages.
+            let mut lease = unsafe { attached.lease(PAGE, 300_001) }.unwrap();
+            let known = attached.written.lock().covers(4097, 304_097);
+            assert_eq!(known, round > 0);
+            lease.write_at(1, &bytes);
+            assert!(lease[1..] == bytes);
+            assert_eq!(lease[0], 0);
+            let write = std::panic::AssertUnwindSafe(|| lease.write_at(2, &bytes));
+            assert!(std::panic::catch_unwind(write).is_err());
+        }
+    }
+
+    #[test]
     fn reserved_pages_are_leased_whole() {
-        use super::super::pages::{HUGE, HugePages, PageKind};
+        use super::super::pages::{HugePages, PageKind};
         let segment = Segment::create_with(8 << 20, HugePages::On).unwrap();
         if segment.pages().kind != PageKind::Reserved {
             eprintln!("skipped: got {}", segment.pages());
@@ -306,20 +378,81 @@ mod tests {
     }
 
     #[test]
-    fn writing_outside_a_lease_kills_only_the_writer() {
-        let segment = Segment::create(1 << 16).unwrap();
+    fn pages_are_populated_once() {
+        const LEN: usize = 1 << 20;
+        let segment = Segment::create(LEN).unwrap();
         let attached = attach(&segment);
-        // SAFETY: the child only writes one byte and ends, whatever the threads of the test did.
+        let resident = || {
+            let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+            let at = format!("{:x}-", attached.base.as_ptr().addr() + 4096);
+            let mapping = smaps.lines().skip_while(|line| !line.starts_with(&at));
+            let line = mapping
+                .skip(1)
+                .find(|line| line.starts_with("Rss:"))
+                .unwrap();
+            line.split_whitespace()
+                .nth(1)
+                .unwrap()
+                .parse::<usize>()
+                .unwrap()
+                << 10
+        };
+        // SAFETY: no allocator hands out this test's pages.
+        let lease = unsafe { attached.lease(PAGE, LEN as u64 - 2 * PAGE) }.unwrap();
+        assert_eq!(resident(), 0);
+        lease.populate();
+        assert_eq!(resident(), LEN - 2 * 4096);
+        // The first and the last block are not whole, so they are asked for again.
+        assert_eq!(attached.populated.lock()[..], [0x7ffe]);
+        lease.populate();
+        assert_eq!(resident(), LEN - 2 * 4096);
+    }
+
+    /// What a child made by fork comes to when it does this.
+    fn in_a_fork(act: impl FnOnce()) -> libc::c_int {
+        // SAFETY: the child only touches a byte and ends, whatever the threads of the test did.
         unsafe {
             let child = libc::fork();
             if child == 0 {
-                attached.base.as_ptr().write_volatile(1);
+                act();
                 libc::_exit(0);
             }
             let mut status = 0;
             assert_eq!(libc::waitpid(child, &raw mut status, 0), child);
-            assert!(libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGSEGV);
-            assert_eq!(segment.base().read(), 0);
+            status
         }
+    }
+
+    fn killed(status: libc::c_int) -> bool {
+        libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGSEGV
+    }
+
+    #[test]
+    fn a_fork_reads_the_segment_but_has_no_part_in_a_lease() {
+        let segment = Segment::create(1 << 16).unwrap();
+        let attached = attach(&segment);
+        // SAFETY: no allocator hands out this test's pages.
+        let mut lease = unsafe { attached.lease(PAGE, PAGE) }.unwrap();
+        lease[0] = 7;
+        let at = lease.as_mut_ptr();
+        // SAFETY: inside the mapping, if there is one.
+        let write = || unsafe { at.write_volatile(1) };
+        assert!(killed(in_a_fork(write)));
+        assert_eq!(lease[0], 7);
+        drop(lease);
+        // SAFETY: as above; nobody writes there any more.
+        let read = || unsafe { assert_eq!(at.read_volatile(), 7) };
+        assert!(!killed(in_a_fork(read)));
+    }
+
+    #[test]
+    fn writing_outside_a_lease_kills_only_the_writer() {
+        let segment = Segment::create(1 << 16).unwrap();
+        let attached = attach(&segment);
+        // SAFETY: inside the mapping.
+        let write = || unsafe { attached.base.as_ptr().write_volatile(1) };
+        assert!(killed(in_a_fork(write)));
+        // SAFETY: inside the mapping, which nobody writes to.
+        assert_eq!(unsafe { segment.base().read() }, 0);
     }
 }

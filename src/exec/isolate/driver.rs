@@ -6,16 +6,19 @@
 
 use std::sync::Arc;
 
+use super::super::actor::ActorRef;
 use super::super::call::{Argument, CallError, Outcome};
 use super::super::cell::{self, RawRef, Record, SLOT};
 use super::super::engine::Engine;
 use super::super::entry::Kind;
 use super::super::events;
 use super::super::local::Local;
+use super::super::pin::Pins;
 use super::frame::{self, Answer, Place, Reader};
 use super::process::{Lane, Process};
 use super::table::table;
-use crate::base::{Error, Origin, WorkerDeath};
+use super::watched::Job;
+use crate::base::{Error, Origin};
 use crate::shm::{Full, Lied, Waited};
 use crate::store::Draft;
 
@@ -54,6 +57,13 @@ pub fn execute(engine: &Arc<Engine>, local: &Local, record: &RawRef) -> Outcome 
             engine.workers.give_back(worker);
             return Err(why_cancelled());
         }
+        let (function, retries) = (record.entry.name, extra.crash_retries);
+        let job = Job::call(function, attempts, retries, extra.memory);
+        if let Err(e) = worker.watched.begin(&engine.workers.care, job) {
+            *extra.host.lock() = None;
+            worker.kill();
+            return Err(CallError::Runtime(e));
+        }
         let attempt = run(local, record, &worker);
         *extra.host.lock() = None;
         match attempt {
@@ -77,9 +87,14 @@ pub fn execute(engine: &Arc<Engine>, local: &Local, record: &RawRef) -> Outcome 
 pub fn construct(
     engine: &Arc<Engine>,
     local: &Local,
+    actor: &ActorRef,
     init: &RawRef,
 ) -> Result<Arc<Process>, CallError> {
     let worker = engine.workers.take(engine)?;
+    if let Err(e) = worker.watched.begin(&engine.workers.care, actor.job()) {
+        worker.kill();
+        return Err(CallError::Runtime(e));
+    }
     match run(local, init, &worker) {
         Attempt::Ended(Ended {
             outcome: Ok(()), ..
@@ -108,8 +123,7 @@ pub fn method(local: &Local, record: &RawRef, host: &Process) -> Ended {
 }
 
 fn death(record: &Record, worker: &Process, attempts: u32) -> CallError {
-    let mut death = WorkerDeath::new(record.entry.name, worker.pid, worker.exit());
-    death.attempts = attempts;
+    let death = worker.watched.report(record.entry.name, attempts);
     CallError::Runtime(Error::WorkerDied(Arc::new(death)))
 }
 
@@ -147,6 +161,11 @@ fn converse(
     drafts: &mut Vec<Draft>,
 ) -> Result<Option<Ended>, Lied> {
     let ended = |outcome, taken| Ok(Some(Ended { outcome, taken }));
+    // SAFETY: claimed; the arguments are dropped after the pins are.
+    let pins = match unsafe { Pins::take(local, record) } {
+        Ok(pins) => pins,
+        Err(e) => return ended(Err(CallError::Runtime(e)), false),
+    };
     if let Err(e) = send(local, record, lane) {
         return ended(Err(CallError::Runtime(e)), false);
     }
@@ -162,6 +181,8 @@ fn converse(
             continue;
         }
         let answer = Answer::read(what, &lane.frame)?;
+        // It has done with them.
+        drop(pins);
         let taken = answer.taken();
         return match answer {
             Answer::Nothing { .. } => {
@@ -214,7 +235,7 @@ fn lend(
     }
     let len = usize::try_from(len).map_err(|_| Lied)?;
     let origin = Origin::Result(record.entry.name);
-    let made = local.engine.store().create_on_pages(len, origin);
+    let made = local.engine.create_on_pages(local, len, origin);
     let out = &mut lane.out;
     out.0.clear();
     let (what, refused) = match made {
@@ -225,7 +246,7 @@ fn lend(
         }
         Err(e) => {
             out.text(&e.to_string());
-            (frame::REFUSED, Some(e.into()))
+            (frame::REFUSED, Some(e))
         }
     };
     lane.sender.send(what, &[&out.0]).map_err(|Full| Lied)?;
@@ -249,7 +270,7 @@ impl Lane {
     }
 }
 
-/// Sends the call.
+/// Sends the call, whose arguments are pinned.
 fn send(local: &Local, record: &RawRef, lane: &mut Lane) -> Result<(), Error> {
     let entry = record.entry;
     let number = table().number(entry);
@@ -275,7 +296,7 @@ fn send(local: &Local, record: &RawRef, lane: &mut Lane) -> Result<(), Error> {
         out.u32(end);
         let mut tails: [&[u8]; frame::MAX_ARGS] = [&[]; frame::MAX_ARGS];
         for (i, tail) in tails.iter_mut().enumerate().take(count) {
-            let object = match record.argument(local, i)? {
+            let object = match record.argument(i) {
                 Argument::Inline(end) => {
                     out.place(Place::Inline { end });
                     continue;
@@ -285,11 +306,10 @@ fn send(local: &Local, record: &RawRef, lane: &mut Lane) -> Result<(), Error> {
             if !object.caps().is_empty() {
                 return Err(cannot(record, caps));
             }
-            // What is in the store stays there while `record` has the reference: this is where it would be pinned.
             out.place(match object.stored() {
-                Some(sealed) => Place::Arena {
-                    offset: sealed.offset(),
-                    len: sealed.len() as u64,
+                Some(stored) => Place::Arena {
+                    offset: stored.offset(),
+                    len: stored.len() as u64,
                 },
                 None => {
                     *tail = object.archive();

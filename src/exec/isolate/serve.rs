@@ -17,13 +17,14 @@ use super::super::events::{self, Recording};
 use super::super::local::{self, Local};
 use super::frame::{self, HEAD, MAX_ARGS, Place, Reader, Writer};
 use super::hello::{self, Welcome};
+use super::orphan::{self, Node};
 use super::table::table;
 use crate::base::Error;
 use crate::core::Patience;
 use crate::shm::{
     Aligned, Attached, HugePages, Lanes, Lease, Lied, Prefault, Receiver, Sender, Waited, Words,
 };
-use crate::store::{Store, StoreOptions};
+use crate::store::{SpillTo, Store, StoreOptions};
 use crate::trace::{Mode, NOT_RECORDED, Outcome as End, Recorder};
 use crate::value::Cap;
 
@@ -58,6 +59,9 @@ impl Setup {
         })
     }
 }
+
+/// Bytes for objects that a call makes for itself; they cost memory when they are written.
+const PRIVATE: u64 = 256 << 20;
 
 /// What a worker process has.
 struct Worker {
@@ -134,9 +138,11 @@ pub fn serve(setup: Setup) {
         state: AtomicPtr::new(std::ptr::null_mut()),
     });
     let store = Store::open(StoreOptions {
-        capacity: Some(1 << 20),
+        capacity: Some(PRIVATE),
         prefault: Prefault::Off,
         huge_pages: HugePages::Off,
+        spill: SpillTo::Off,
+        ..StoreOptions::default()
     });
     let Ok(store) = store else {
         return refuse(worker.socket.as_fd(), "cannot make memory");
@@ -163,10 +169,12 @@ pub fn serve(setup: Setup) {
     let _ = local::with(|local| serve_lane(worker, 0, local));
 }
 
-/// Ends the process when the node closes its socket, as the kernel does for it when it dies.
+/// Opens lanes as the node tells, and ends the process when the node is gone.
 fn watch(worker: &'static Worker) {
     let mut byte = [0];
+    let node = Node::of(worker.socket.as_fd());
     loop {
+        node.await_news(worker.socket.as_fd());
         match rustix::net::recv(&worker.socket, &mut byte, rustix::net::RecvFlags::empty()) {
             Ok((1, _)) => {
                 let lane = usize::from(byte[0]);
@@ -175,7 +183,7 @@ fn watch(worker: &'static Worker) {
                     .spawn(move || local::with(|local| serve_lane(worker, lane, local)));
             }
             Err(rustix::io::Errno::INTR) => {}
-            _ => std::process::exit(0),
+            _ => orphan::end(),
         }
     }
 }
@@ -284,7 +292,7 @@ pub unsafe fn keep_large(
     }
     let mut lease = lend(PAD + archive.len())?;
     lease[..PAD].fill(0);
-    lease[PAD..].copy_from_slice(archive);
+    lease.write_at(PAD, archive);
     // SAFETY: as above.
     unsafe { record.set_foreign(written(lease), caps) };
     Ok(())

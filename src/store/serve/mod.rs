@@ -1,12 +1,13 @@
 //! A store served to other processes over a Unix socket.
 //!
 //! `door` makes the socket; `driver` is the thread that carries bytes; `table` decides; `objects` and
-//! `shelf` keep what is decided about. Invariant: the metadata has one owner, the serving thread;
+//! `shelf` keep what is decided about; `helpers` wait for room and for the disk. Invariant: the metadata has one owner, the serving thread;
 //! clients see the memory, never the books. Left out: the other side (`client`).
 
 mod conn;
 mod door;
 mod driver;
+mod helpers;
 mod objects;
 mod shelf;
 mod table;
@@ -16,10 +17,11 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use rustix::event::{EventfdFlags, eventfd};
 
-use super::{Store, StoreOptions};
+use super::{PATIENCE, SpillTo, Store, StoreOptions};
 use crate::base::StoreError;
 use crate::shm::{HugePages, Prefault};
 
@@ -28,6 +30,9 @@ use crate::shm::{HugePages, Prefault};
 #[must_use = "nothing is served before start"]
 pub struct ServerOptions {
     capacity: Option<u64>,
+    huge_pages: HugePages,
+    spill: Option<PathBuf>,
+    patience: Option<Duration>,
     users: Vec<u32>,
 }
 
@@ -35,6 +40,30 @@ impl ServerOptions {
     /// Bytes the store may hold; 30 % of the machine's (or the container's) memory if not given.
     pub fn capacity(mut self, bytes: u64) -> ServerOptions {
         self.capacity = Some(bytes);
+        self
+    }
+
+    /// Which pages to ask for; `true` asks for the best there are. [`ServedStats::pages`] says which
+    /// they became, and why. With reserved pages an object of more than 1 MiB takes whole ones.
+    ///
+    /// [`ServedStats::pages`]: super::ServedStats::pages
+    pub fn huge_pages(mut self, wanted: impl Into<HugePages>) -> ServerOptions {
+        self.huge_pages = wanted.into();
+        self
+    }
+
+    /// Moves the objects that nobody holds and that were used longest ago to this folder when memory
+    /// is full, or to the object store at this URL; they come back when somebody gets them. Takes the
+    /// feature `object-store`. Without this a full store is full.
+    pub fn spill(mut self, to: impl Into<PathBuf>) -> ServerOptions {
+        self.spill = Some(to.into());
+        self
+    }
+
+    /// How long a creation waits for room while none comes about: 2 s if objects can move to disk,
+    /// and else not at all. Those who wait get room in the order they came.
+    pub fn patience(mut self, longest: Duration) -> ServerOptions {
+        self.patience = Some(longest);
         self
     }
 
@@ -70,10 +99,20 @@ impl ServerOptions {
                 source: Arc::new(e),
             }
         };
+        let patience = match (self.patience, &self.spill) {
+            (Some(patience), _) => patience,
+            (None, Some(_)) => PATIENCE,
+            (None, None) => Duration::ZERO,
+        };
         let store = Store::open(StoreOptions {
             capacity: self.capacity,
+            huge_pages: self.huge_pages,
             prefault: Prefault::default(),
-            huge_pages: HugePages::default(),
+            spill: match self.spill {
+                Some(to) => SpillTo::To(to),
+                None => SpillTo::Off,
+            },
+            patience,
         })
         .map_err(os("mapping the store's memory"))?;
         let door = door::Door::open(path, !self.users.is_empty())?;
@@ -96,6 +135,7 @@ impl ServerOptions {
         Ok(Server {
             path: path.to_owned(),
             capacity: store.stats().capacity,
+            pages: store.pages().to_string(),
             stop,
             thread: Some(thread.map_err(os("starting the store's thread"))?),
         })
@@ -121,6 +161,7 @@ impl ServerOptions {
 pub struct Server {
     path: PathBuf,
     capacity: u64,
+    pages: String,
     stop: Arc<OwnedFd>,
     thread: Option<JoinHandle<std::io::Result<()>>>,
 }
@@ -130,6 +171,9 @@ impl Server {
     pub fn options() -> ServerOptions {
         ServerOptions {
             capacity: None,
+            huge_pages: HugePages::default(),
+            spill: None,
+            patience: None,
             users: Vec::new(),
         }
     }
@@ -142,6 +186,11 @@ impl Server {
     /// Bytes the store may hold.
     pub fn capacity(&self) -> u64 {
         self.capacity
+    }
+
+    /// What pages its memory lies on, and why.
+    pub fn pages(&self) -> &str {
+        &self.pages
     }
 
     /// Stops serving: every client's calls fail from here on, and the socket is removed. What clients
