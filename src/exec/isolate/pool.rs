@@ -231,7 +231,8 @@ impl Workers {
 
     fn start(&self, poll: &OwnedFd, engine: &Arc<Engine>) {
         let output = self.care.begin(engine);
-        let started = output.and_then(|o| Process::start(engine.store(), engine.recording(), o, table().hash));
+        let started = output
+            .and_then(|o| Process::start(engine.store(), engine.recording(), o, table().hash));
         let watched = started.and_then(|process| {
             let flags = epoll::EventFlags::IN;
             for (fd, kind) in [(process.pidfd.as_fd(), 0), (process.socket.as_fd(), 1)] {
