@@ -10,16 +10,15 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use super::super::call::{CallError, CallWriter, Outcome, StateRef};
+use super::super::call::{CallError, CallWriter};
 use super::super::cell::{self, Blank, Phase, RawRef, Record};
 use super::super::engine::Engine;
-use super::super::entry::{ActorEntry, Kind, Run};
+use super::super::entry::{ActorEntry, Kind};
 use super::super::events;
-use super::super::isolate;
 use super::super::local::{self, Local};
 use super::super::mail::{self, Mail, RunLock};
 use super::super::options::{self, Extra, Options};
-use super::{ActorCell, ActorRef, DIE, HOSTED, HandleRef, Inner, LIVE, Life, Line, More, RESTART};
+use super::{ActorCell, ActorRef, DIE, HandleRef, Inner, LIVE, Life, Line, More, RESTART, host};
 use crate::base::{Defaults, Demand, Error, FailureKind, Units};
 use crate::trace::Turn;
 
@@ -257,9 +256,11 @@ pub(super) fn construct(
         };
         let mut state: *mut () = std::ptr::null_mut();
         let outcome = if actor.more.get().is_some_and(|m| m.isolate) {
-            Ok(construct_there(engine, local, actor, &init, &mut state))
+            Ok(host::construct_there(
+                engine, local, actor, &init, &mut state,
+            ))
         } else {
-            construct_here(local, &init, &mut state)
+            super::run::construct_here(local, &init, &mut state)
         };
         let why = match outcome {
             Ok(Ok(())) => {
@@ -305,74 +306,6 @@ pub(super) fn construct(
             return false;
         }
     }
-}
-
-/// Runs the constructor on this thread.
-fn construct_here(
-    local: &Local,
-    init: &RawRef,
-    state: &mut *mut (),
-) -> std::thread::Result<Outcome> {
-    let Run::Sync(run) = init.entry.run else {
-        return Ok(Ok(()));
-    };
-    let before = local.current.replace(std::ptr::from_ref(&**init));
-    events::enter(local, init);
-    // SAFETY: in no mailbox, and run by this thread alone: see `Local::each_current`.
-    unsafe { init.set_outer(before) };
-    let out = StateRef(std::ptr::from_mut(state).cast());
-    // SAFETY: the record holds this constructor's arguments, which the actor alone reads, under the run lock; `out` is a
-    // place for one pointer.
-    let outcome = catch_unwind(AssertUnwindSafe(|| unsafe { run(local, init, out) }));
-    local.current.set(before);
-    outcome
-}
-
-/// Runs the constructor in a process of the actor's own.
-fn construct_there(
-    engine: &Arc<Engine>,
-    local: &Local,
-    actor: &ActorRef,
-    init: &RawRef,
-    state: &mut *mut (),
-) -> Outcome {
-    let host = isolate::driver::construct(engine, local, actor, init)?;
-    host.host(actor);
-    let more = actor.more();
-    *more.host.lock() = Some(Arc::clone(&host));
-    *state = HOSTED;
-    if more.verdict.load(Ordering::SeqCst) == DIE {
-        host.kill(); // passed while there was nothing to kill
-    }
-    Ok(())
-}
-
-/// The actor's process, if it is dead.
-pub(super) fn dead_host(actor: &ActorCell) -> Option<Arc<isolate::Process>> {
-    actor.hosted().filter(|host| host.dead())
-}
-
-/// What became of an actor's process, as a cause of death.
-pub(super) fn host_death(host: &isolate::Process) -> String {
-    host.watched.report("", 1).as_cause()
-}
-
-/// The actor's process has ended: the drainer sees to it.
-pub(in super::super) fn host_died(actor: &ActorRef) {
-    if actor.life() != Life::Dead {
-        poke(actor);
-    }
-}
-
-/// Has somebody look at the actor, also one that is parked.
-fn poke(actor: &ActorRef) {
-    let _ = local::with(|local| {
-        let engine = Arc::clone(&local.engine);
-        let poke = super::mailbox::control(local, actor, false);
-        engine.post(local, actor, poke);
-        // It may be parked, with nobody to come: one more entry does no harm.
-        engine.push_actor(local, actor.clone());
-    });
 }
 
 /// A cause of death, with why the actor is not made again.
@@ -478,7 +411,7 @@ pub(super) fn condemn(actor: &ActorRef, restart: bool, cause: &str) {
     if !restart && let Some(host) = actor.hosted() {
         host.kill(); // what runs there ends now
     }
-    poke(actor);
+    super::mailbox::poke(actor);
 }
 
 /// Ends the actor: its state, name and resources go, and all its calls fail.
@@ -567,7 +500,7 @@ pub(super) fn fail(engine: &Arc<Engine>, local: &Local, record: &RawRef, error: 
 pub(super) fn drop_state(actor: &ActorCell) {
     let state = actor.state.swap(std::ptr::null_mut(), Ordering::AcqRel);
     if actor.more.get().is_some_and(|m| m.isolate) {
-        return drop_there(actor); // its process ends, also if the state was consumed
+        return host::drop_there(actor); // its process ends, also if the state was consumed
     }
     if state.is_null() {
         return;
@@ -576,18 +509,6 @@ pub(super) fn drop_state(actor: &ActorCell) {
     let drop_it = || unsafe { (actor.entry.drop_state)(state) };
     if let Err(payload) = catch_unwind(AssertUnwindSafe(drop_it)) {
         let mut f = super::super::panics::failure(payload);
-        f.function = actor.entry.name;
-        super::super::report::unobserved(&Error::TaskFailed(Arc::new(f)));
-    }
-}
-
-/// Has the actor's process drop the state, and ends the process.
-fn drop_there(actor: &ActorCell) {
-    let Some(host) = actor.more.get().and_then(|m| m.host.lock().take()) else {
-        return;
-    };
-    drop(host.unhost());
-    if let Err(CallError::Function(mut f)) = isolate::driver::end_host(&host) {
         f.function = actor.entry.name;
         super::super::report::unobserved(&Error::TaskFailed(Arc::new(f)));
     }
