@@ -303,6 +303,14 @@ pub fn actor(local: &Local, turn: Turn, actor: &ActorCell, cause: Option<&str>) 
     });
 }
 
+/// An actor ends; of one that was told to, only if it is recorded.
+#[cold]
+pub fn died(local: &Local, ended: &ActorCell, cause: &str, stopped: bool) {
+    if recorded(ended.id) || !stopped {
+        actor(local, Turn::Died, ended, Some(cause));
+    }
+}
+
 /// An actor's constructor, the call `init`, has run.
 #[inline(always)]
 pub fn born(local: &Local, made: &ActorCell, init: &Record) {

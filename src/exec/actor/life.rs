@@ -18,12 +18,12 @@ use super::super::events;
 use super::super::local::{self, Local};
 use super::super::mail::{self, Mail, RunLock};
 use super::super::options::{self, Extra, Options};
-use super::{ActorCell, ActorRef, DIE, HandleRef, Inner, LIVE, Life, Line, More, RESTART, host};
+use super::{
+    ActorCell, ActorRef, DIE, HandleRef, Inner, LIVE, Life, Line, More, RESTART, STOPPED, host,
+    wrong_type,
+};
 use crate::base::{Defaults, Demand, Error, FailureKind, Units};
 use crate::trace::Turn;
-
-/// The cause of a death that was asked for.
-pub(super) const STOPPED: &str = "it was stopped";
 
 fn new_cell(
     entry: &'static ActorEntry,
@@ -194,15 +194,6 @@ pub fn create(
         engine.push_actor(local, actor.clone());
     }
     Ok(HandleRef(actor))
-}
-
-/// The error for a name that belongs to another type.
-pub fn wrong_type(name: &str, expected: &ActorEntry, found: &ActorCell) -> Error {
-    Error::WrongActorType {
-        name: name.to_owned(),
-        expected: expected.name,
-        found: found.entry.name,
-    }
 }
 
 impl ActorRef {
@@ -425,9 +416,7 @@ pub(super) fn end(
     let more = actor.more();
     *more.cause.lock() = Some(Arc::from(cause));
     let death = actor.death();
-    if events::recorded(actor.id) || cause != STOPPED {
-        events::actor(local, Turn::Died, actor, Some(cause));
-    }
+    events::died(local, actor, cause, cause == STOPPED);
     finish(engine, local, actor, inner, &death, |_| false);
 }
 

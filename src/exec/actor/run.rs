@@ -342,7 +342,7 @@ impl Drain<'_> {
                 return Step::Wait(record);
             }
         }
-        life::end(engine, self.local, self.actor, self.inner(), life::STOPPED);
+        life::end(engine, self.local, self.actor, self.inner(), super::STOPPED);
         Step::Dead
     }
 
