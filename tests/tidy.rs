@@ -83,7 +83,7 @@ const THIRD_PARTY: &[ThirdParty] = &[
     },
     ThirdParty {
         name: "rustix",
-        rooms: &["shm", "store", "exec"],
+        rooms: &["shm", "store", "exec", "trace"],
     },
     ThirdParty {
         name: "signal_hook",
@@ -92,6 +92,14 @@ const THIRD_PARTY: &[ThirdParty] = &[
     ThirdParty {
         name: "thiserror",
         rooms: &["base", "value", "api"],
+    },
+    ThirdParty {
+        name: "tracing_core",
+        rooms: &["api"],
+    },
+    ThirdParty {
+        name: "tracing_subscriber",
+        rooms: &["api"],
     },
     ThirdParty {
         name: "tokio",
@@ -223,6 +231,10 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
     (
         "store/client/memory.rs",
         "reads what the server pinned, writes what it lent, and archives that were checked",
+    ),
+    (
+        "trace/ticks.rs",
+        "reads the processor's counter of time",
     ),
     (
         "store/kept.rs",

@@ -21,16 +21,19 @@ use super::call::{CallWriter, StateRef, each_input};
 use super::cell::{self, Blank, Phase, RawRef, finished};
 use super::crew::Crew;
 use super::entry::{FnEntry, Kind, Run};
+use super::events::Recording;
 use super::local::{Local, Outbox};
 use super::options::Extra;
 use super::waiter::{Waiter, WaiterKind};
 use crate::base::{Capacity, Error};
 use crate::core::Ledger;
 use crate::store::Store;
+use crate::trace::Recorder;
 
 /// One runtime's machinery.
 pub struct Engine {
     store: Store,
+    recording: Option<Recording>,
     pub(super) admission: Mutex<Admission>,
     /// Executors should give their CPU back between two tasks.
     pub(super) pressed: AtomicBool,
@@ -64,11 +67,16 @@ impl std::fmt::Debug for Engine {
 
 impl Engine {
     /// An engine with nothing to do and no threads yet.
-    pub(crate) fn new(capacity: Capacity, store: Store) -> Arc<Engine> {
+    pub(crate) fn new(
+        capacity: Capacity,
+        store: Store,
+        recording: Option<Recording>,
+    ) -> Arc<Engine> {
         let cpus = capacity.cpu.to_f64().ceil().max(1.0) as usize;
         let ledger = Ledger::new(capacity);
         Arc::new(Engine {
             store,
+            recording,
             refuses: ledger.common_task_infeasible().map(Error::from),
             admission: Mutex::new(Admission {
                 ledger,
@@ -90,8 +98,8 @@ impl Engine {
     }
 
     /// The engine of a worker process: it takes no calls, since the node's does.
-    pub(super) fn for_worker(store: Store) -> Arc<Engine> {
-        let mut engine = Engine::new(Capacity::default(), store);
+    pub(super) fn for_worker(store: Store, recording: Option<Recording>) -> Arc<Engine> {
+        let mut engine = Engine::new(Capacity::default(), store, recording);
         if let Some(engine) = Arc::get_mut(&mut engine) {
             engine.refuses = Some(super::isolate::not_here());
         }
@@ -123,6 +131,16 @@ impl Engine {
     /// Where large values live.
     pub(crate) fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// Where what happens is recorded, if it is.
+    pub fn recorder(&self) -> Option<&Arc<Recorder>> {
+        self.recording.as_ref().map(|r| &r.recorder)
+    }
+
+    /// The recorder with its memory's file, for worker processes.
+    pub(super) fn recording(&self) -> Option<&Recording> {
+        self.recording.as_ref()
     }
 
     /// Whether no more work is taken.
@@ -182,7 +200,10 @@ impl Engine {
         let special = extra.is_some();
         let waits = writer.refers || extra.as_ref().is_some_and(|e| e.demand.is_some());
         if let Some(why) = self.refusal(extra.as_deref()) {
-            return cell::failed(self.blank(local, entry, 1, Phase::Failed, None), why);
+            return cell::failed(
+                self.blank(local, &writer, entry, 1, Phase::Failed, None),
+                why,
+            );
         }
         let direct = !waits && !entry.is_async();
         let (refs, phase) = if direct {
@@ -192,6 +213,7 @@ impl Engine {
         };
         let blank = self.blank(
             local,
+            &writer,
             entry,
             refs,
             phase,
@@ -215,6 +237,7 @@ impl Engine {
     fn blank(
         &self,
         local: &Local,
+        writer: &CallWriter<'_>,
         entry: &'static FnEntry,
         refs: u32,
         phase: Phase,
@@ -225,7 +248,7 @@ impl Engine {
             refs,
             phase,
             caller: local.caller(),
-            id: local.next_id(),
+            id: local.next_id(writer.begun),
             target: None,
             extra,
             caps: None,
@@ -276,11 +299,14 @@ impl Engine {
                 }
             });
         }
-        self.input_done(local, record.clone());
+        if record.deps.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.inputs_ready(local, record.clone());
+        }
     }
 
     pub(super) fn input_done(self: &Arc<Engine>, local: &Local, record: RawRef) {
         if record.deps.fetch_sub(1, Ordering::AcqRel) == 1 {
+            super::events::ready(local, &record, false);
             self.inputs_ready(local, record);
         }
     }
@@ -365,6 +391,7 @@ impl Engine {
             let before = local.current.replace(std::ptr::from_ref(&**record));
             // SAFETY: claimed, and in no mailbox, so the link is ours: see `Local::each_current`.
             unsafe { record.set_outer(before) };
+            super::events::enter(local, record);
             // SAFETY: claimed; tasks have no state.
             let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| unsafe {
                 run(local, record, StateRef(std::ptr::null_mut()))

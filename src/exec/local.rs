@@ -21,6 +21,7 @@ use super::actor::ActorRef;
 use super::cell::{RawRef, Record};
 use super::engine::Engine;
 use crate::base::Error;
+use crate::trace::{Lane, NOT_RECORDED, Part};
 use crate::value::Ser;
 
 /// Even: no runtime; odd: one is up. Each start and stop counts.
@@ -55,6 +56,8 @@ pub struct Local {
     pub actors: Worker<ActorRef>,
     /// The same, as others see it.
     pub outbox: Arc<Outbox>,
+    /// Where what happens on this thread is recorded.
+    pub lane: Lane,
     thread: u64,
     ids: Cell<u64>,
     ser: Cell<Option<Box<Ser>>>,
@@ -141,6 +144,26 @@ fn install(local: &Rc<Local>) {
     });
 }
 
+/// Runs `f` with this thread's part of the runtime that is up, if it has one already.
+pub fn if_entered(f: impl FnOnce(&Local)) {
+    let fast = FAST.try_with(Cell::get).unwrap_or(std::ptr::null());
+    // SAFETY: as in `with`.
+    if !fast.is_null() && unsafe { &*fast }.generation == GENERATION.load(Ordering::Relaxed) {
+        let _ = with(f);
+    }
+}
+
+/// What kind of thread this is.
+fn part(executor: bool) -> Part {
+    let thread = std::thread::current();
+    match thread.name() {
+        _ if executor => Part::Executor,
+        _ if super::isolate::in_worker() => Part::Worker,
+        Some("mobula-async") => Part::Async,
+        _ => Part::Driver,
+    }
+}
+
 /// Makes `engine` the runtime of this process.
 pub fn start(engine: &Arc<Engine>) -> Result<u64, Error> {
     let mut slot = ENGINE.write();
@@ -177,12 +200,16 @@ impl Local {
             pushes: AtomicU64::new(0),
         });
         engine.enlist(&outbox);
+        let lane = engine
+            .recorder()
+            .map_or_else(Lane::off, |recorder| Lane::new(recorder, part(executor)));
         Local {
             engine,
             generation,
             tasks,
             actors,
             outbox,
+            lane,
             thread: THREADS.fetch_add(1, Ordering::Relaxed),
             ids: Cell::new(0),
             ser: Cell::new(Some(Box::default())),
@@ -212,12 +239,12 @@ impl Local {
         self.generation
     }
 
-    /// A fresh id, never zero.
+    /// A fresh id, never zero, for what began at `begun`: its lowest bit says whether it is recorded.
     #[inline]
-    pub fn next_id(&self) -> u64 {
-        let n = self.ids.get() + 1;
+    pub fn next_id(&self, begun: u64) -> u64 {
+        let n = self.ids.get() + 2;
         self.ids.set(n);
-        (self.thread << ID_BITS) | n
+        (self.thread << ID_BITS) | n | u64::from(begun != NOT_RECORDED)
     }
 
     /// Who calls: the call that runs here, or this thread.

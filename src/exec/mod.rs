@@ -3,7 +3,8 @@
 //! Room map: [`cell`] the record of a call, with [`phase`] where it stands and [`payload`] what it holds; [`memory`]
 //! where records live; [`mail`] an actor's mailbox; [`sync`] the primitives of all these; [`call`] arguments and results in and out of
 //! it, [`params`] how parameters read them; [`pin`] values kept in memory while they are read; [`entry`] and [`tasks`] what the macro registers; [`engine`] from submission to outcome; [`crew`] the
-//! executor threads; [`wait`] callers that need a value, [`deadlock`] those that never would; [`actor`] actors; [`local`] what a thread keeps.
+//! executor threads; [`wait`] callers that need a value, [`deadlock`] those that never would; [`actor`] actors; [`local`] what a thread keeps;
+//! [`events`] what is recorded of all this.
 //!
 //! Invariant: user code runs only through an entry, inside a catch of its panics. Left out: one machine's names,
 //! settings and start, which are `node`'s.
@@ -17,6 +18,7 @@ mod crew;
 mod deadlock;
 pub mod engine;
 pub mod entry;
+pub mod events;
 mod executor;
 #[cfg(feature = "async")]
 mod futures;

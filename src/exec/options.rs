@@ -118,6 +118,11 @@ pub struct Extra {
 }
 
 impl Extra {
+    /// How many attempts were begun.
+    pub fn attempt(&self) -> u32 {
+        self.attempts.load(Ordering::Relaxed)
+    }
+
     /// What a call carries in a worker process: the GPUs that the node gave it.
     pub fn there(gpus: Vec<u32>) -> Extra {
         Extra {

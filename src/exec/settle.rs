@@ -9,9 +9,11 @@ use std::sync::atomic::Ordering;
 use super::call::{CallError, Outcome};
 use super::cell::{self, Phase, RawRef, finished};
 use super::engine::Engine;
+use super::events;
 use super::local::Local;
 use super::waiter::{Waiter, WaiterKind};
 use crate::base::{Error, Failure, FailureKind};
+use crate::trace::Outcome as End;
 
 impl Engine {
     /// Puts what came of a claimed call into its record and tells whoever waits.
@@ -23,6 +25,11 @@ impl Engine {
         outcome: Result<Outcome, Box<dyn Any + Send>>,
     ) {
         if let Ok(Ok(())) = outcome {
+            if events::recorded(record.id) {
+                // SAFETY: the caller holds the claim.
+                let bytes = unsafe { record.result_size() };
+                events::exited(local, record, End::Done, bytes);
+            }
             if record.extra().is_some() {
                 self.release(local, record);
             }
@@ -72,6 +79,7 @@ impl Engine {
                     && !self.is_closing()
                 {
                     // Its resources stay with it; another thread may take the next attempt.
+                    events::again(local, record);
                     record.unclaim();
                     self.push_again(local, record.clone());
                     return;
@@ -103,6 +111,7 @@ impl Engine {
 
     /// Ends a claimed call with an error.
     pub(super) fn end_with(self: &Arc<Engine>, local: &Local, record: &RawRef, error: Arc<Error>) {
+        events::failed(local, record, &error);
         // SAFETY: the caller holds the claim and has finished with the arguments.
         unsafe {
             record.drop_args();
@@ -214,6 +223,7 @@ impl Engine {
 
     /// As [`end_with`](Self::end_with), but leaves the arguments: others may be looking at which inputs there are.
     fn cancel_claimed(self: &Arc<Engine>, local: &Local, record: &RawRef, error: Error) {
+        events::failed(local, record, &error);
         // SAFETY: claimed. The error's place is apart from the arguments, which `set_error` leaves to be freed with the
         // record: see `Record::set_error`.
         unsafe { record.set_error_keeping_args(Arc::new(error)) };

@@ -14,11 +14,16 @@ use super::super::call::{CallError, CallWriter};
 use super::super::cell::{self, Blank, Phase, RawRef, Record};
 use super::super::engine::Engine;
 use super::super::entry::{ActorEntry, Kind};
+use super::super::events;
 use super::super::local::{self, Local};
 use super::super::mail::{self, Mail, RunLock};
 use super::super::options::{self, Extra, Options};
-use super::{ActorCell, ActorRef, DIE, HandleRef, Inner, LIVE, Life, Line, More, RESTART, host};
+use super::{
+    ActorCell, ActorRef, DIE, HandleRef, Inner, LIVE, Life, Line, More, RESTART, STOPPED, host,
+    wrong_type,
+};
 use crate::base::{Defaults, Demand, Error, FailureKind, Units};
+use crate::trace::Turn;
 
 fn new_cell(
     entry: &'static ActorEntry,
@@ -142,7 +147,7 @@ pub fn create(
             return Ok(handle);
         }
     }
-    let id = local.next_id();
+    let id = local.next_id(writer.begun);
     let waits = writer.refers || demand != Demand::NONE;
     let more = match (more, waits) {
         (Some(m), true) => Some(Box::new(More {
@@ -189,15 +194,6 @@ pub fn create(
         engine.push_actor(local, actor.clone());
     }
     Ok(HandleRef(actor))
-}
-
-/// The error for a name that belongs to another type.
-pub fn wrong_type(name: &str, expected: &ActorEntry, found: &ActorCell) -> Error {
-    Error::WrongActorType {
-        name: name.to_owned(),
-        expected: expected.name,
-        found: found.entry.name,
-    }
 }
 
 impl ActorRef {
@@ -259,6 +255,7 @@ pub(super) fn construct(
         };
         let why = match outcome {
             Ok(Ok(())) => {
+                events::born(local, actor, &init);
                 actor.state.store(state, Ordering::Relaxed);
                 if actor.more.get().is_none_or(|m| m.max_restarts == 0) {
                     inner.init = None;
@@ -268,6 +265,7 @@ pub(super) fn construct(
             }
             Ok(Err(CallError::Runtime(e @ Error::WorkerDied(_)))) => e.to_string(),
             Ok(Err(CallError::Runtime(e))) => {
+                events::failed(local, &init, &e);
                 // An argument failed, or it was cancelled: another try would end the same way.
                 end(
                     engine,
@@ -292,6 +290,7 @@ pub(super) fn construct(
                 f.to_string()
             }
         };
+        events::failed_to_be_born(local, &init, &why);
         if !may_restart(actor) {
             let cause = no_restart_left(actor, &format!("its constructor failed: {why}"));
             end(engine, local, actor, inner, &cause);
@@ -332,6 +331,7 @@ pub(super) fn fall(
         end(engine, local, actor, inner, &no_restart_left(actor, cause));
         return false;
     }
+    events::actor(local, Turn::Restarted, actor, Some(cause));
     drop_state(actor);
     actor.life.store(Life::Starting as u8, Ordering::Release);
     construct(engine, local, actor, inner)
@@ -416,6 +416,7 @@ pub(super) fn end(
     let more = actor.more();
     *more.cause.lock() = Some(Arc::from(cause));
     let death = actor.death();
+    events::died(local, actor, cause, cause == STOPPED);
     finish(engine, local, actor, inner, &death, |_| false);
 }
 

@@ -15,6 +15,7 @@ use super::super::local::Local;
 use super::super::mail::Pushed;
 use super::{ActorCell, ActorRef};
 use crate::base::Error;
+use crate::trace::NOT_RECORDED;
 
 /// Calls a method: the record of its result, which is queued or has failed already.
 #[inline]
@@ -27,7 +28,7 @@ pub fn call(
 ) -> RawRef {
     if actor.born != local.generation() && actor.life() != super::Life::Dead {
         return cell::failed(
-            blank(local, entry, 1, Phase::Failed, actor),
+            blank(local, writer.begun, entry, 1, Phase::Failed, actor),
             Error::ShutDown,
         );
     }
@@ -35,15 +36,18 @@ pub fn call(
         && more.max_pending > 0
         && let Err(e) = reserve(engine, local, actor)
     {
-        return cell::failed(blank(local, entry, 1, Phase::Failed, actor), e);
+        return cell::failed(
+            blank(local, writer.begun, entry, 1, Phase::Failed, actor),
+            e,
+        );
     }
     let (refs, phase) = if writer.refers {
         (2, Phase::Waiting)
     } else {
         (2, Phase::Queued)
     };
-    let (record, refers) =
-        writer.finish(blank(local, entry, refs, phase, actor), entry.result_size);
+    let blank = blank(local, writer.begun, entry, refs, phase, actor);
+    let (record, refers) = writer.finish(blank, entry.result_size);
     if cell::phase(record.state()) == Phase::Failed {
         unreserve(actor);
         return record;
@@ -61,6 +65,7 @@ pub fn call(
 #[inline]
 fn blank(
     local: &Local,
+    begun: u64,
     entry: &'static FnEntry,
     refs: u32,
     phase: Phase,
@@ -71,7 +76,7 @@ fn blank(
         refs,
         phase,
         caller: local.caller(),
-        id: local.next_id(),
+        id: local.next_id(begun),
         target: Some(actor.clone()),
         extra: None,
         caps: None,
@@ -88,7 +93,7 @@ pub(super) fn control(local: &Local, actor: &ActorRef, stop: bool) -> RawRef {
     // SAFETY: no slots.
     unsafe {
         cell::with_args(
-            blank(local, entry, 1, Phase::Queued, actor),
+            blank(local, NOT_RECORDED, entry, 1, Phase::Queued, actor),
             0,
             &[],
             cell::BODY,
@@ -170,7 +175,7 @@ fn reserve(engine: &Arc<Engine>, local: &Local, actor: &ActorRef) -> Result<(), 
         {
             continue;
         }
-        let block = engine.block(local);
+        let block = engine.block(local, (actor.entry.name, actor.id, 1));
         let mut guard = more.room.0.lock();
         if more.pending.load(Ordering::Acquire) >= more.max_pending {
             // The timeout only bounds how long a shutdown goes unnoticed.

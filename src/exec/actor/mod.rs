@@ -35,9 +35,21 @@ pub(super) use apart::{forsake_apart, run_apart};
 #[cfg(feature = "async")]
 pub(super) use apart::{interrupted, method_panicked};
 pub(super) use host::host_died;
-pub use life::{create, kill, restart, stillborn, stop, wrong_type};
+pub use life::{create, kill, restart, stillborn, stop};
 pub use mailbox::call;
 pub(super) use run::drain_here;
+
+/// The cause of a death that was asked for.
+const STOPPED: &str = "it was stopped";
+
+/// The error for a name that belongs to another type.
+pub fn wrong_type(name: &str, expected: &ActorEntry, found: &ActorCell) -> crate::base::Error {
+    crate::base::Error::WrongActorType {
+        name: name.to_owned(),
+        expected: expected.name,
+        found: found.entry.name,
+    }
+}
 
 /// Where an actor is in its life.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

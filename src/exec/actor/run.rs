@@ -342,13 +342,7 @@ impl Drain<'_> {
                 return Step::Wait(record);
             }
         }
-        life::end(
-            engine,
-            self.local,
-            self.actor,
-            self.inner(),
-            "it was stopped",
-        );
+        life::end(engine, self.local, self.actor, self.inner(), super::STOPPED);
         Step::Dead
     }
 
@@ -533,6 +527,7 @@ pub(super) fn perform(
     let before = local.current.replace(std::ptr::from_ref(&**record));
     // SAFETY: claimed, and out of the mailbox, so the link is ours: see `Local::each_current`.
     unsafe { record.set_outer(before) };
+    super::super::events::enter(local, record);
     // SAFETY: claimed; the state is this actor's, alive, and access to it was admitted.
     let outcome = catch_unwind(AssertUnwindSafe(|| unsafe { run(local, record, state) }));
     local.current.set(before);
@@ -549,6 +544,7 @@ pub(super) fn construct_here(
         return Ok(Ok(()));
     };
     let before = local.current.replace(std::ptr::from_ref(&**init));
+    super::super::events::enter(local, init);
     // SAFETY: in no mailbox, and run by this thread alone: see `Local::each_current`.
     unsafe { init.set_outer(before) };
     let out = StateRef(std::ptr::from_mut(state).cast());

@@ -12,6 +12,7 @@ use super::super::call::{Argument, CallError, Outcome, store_padded};
 use super::super::cell::{self, RawRef, Record, SLOT};
 use super::super::engine::Engine;
 use super::super::entry::Kind;
+use super::super::events;
 use super::super::local::Local;
 use super::super::pin::Pins;
 use super::frame::{self, Answer, Place, Reader};
@@ -78,7 +79,7 @@ pub fn execute(engine: &Arc<Engine>, local: &Local, record: &RawRef) -> Outcome 
             Attempt::Died if attempts > extra.crash_retries => {
                 return Err(death(record, &worker, attempts));
             }
-            Attempt::Died => {}
+            Attempt::Died => events::again(local, record),
         }
     }
 }
@@ -130,6 +131,7 @@ fn death(record: &Record, worker: &Process, attempts: u32) -> CallError {
 /// One attempt.
 fn run(local: &Local, record: &RawRef, worker: &Process) -> Attempt {
     let before = local.current.replace(std::ptr::from_ref(&**record));
+    events::enter(local, record);
     // SAFETY: claimed, and in no mailbox, so the link is ours: see `Local::each_current`.
     unsafe { record.set_outer(before) };
     let mut lane = worker.lane(record.id);
@@ -295,6 +297,7 @@ fn spell(record: &RawRef, wanted: bool, out: &mut frame::Writer) -> Result<u32, 
     out.u32(u32::from(wanted));
     out.u32(record.id as u32);
     out.u32(current_cpu().map_or(u32::MAX, |cpu| cpu as u32));
+    out.u64(record.id);
     let gpus = record.extra().and_then(|e| e.gpus.get());
     let gpus = gpus.map_or(&[][..], |g| &g[..g.len().min(frame::MAX_GPUS)]);
     out.u32(gpus.len() as u32);
