@@ -129,6 +129,11 @@ pub use base::{
     Error, Exit, Failure, FailureKind, Holder, Infeasible, Origin, Result, StoreFull, Units,
     WorkerDeath,
 };
+/// What a running program looks like, and how to ask.
+pub mod inspect {
+    pub use crate::base::query::{LIMIT_MAX, Part, Query};
+    pub use crate::base::snapshot::*;
+}
 pub use exec::entry::Registered;
 pub use mobula_macros::{main, remote, value};
 pub use node::Config;

@@ -73,6 +73,14 @@ const THIRD_PARTY: &[ThirdParty] = &[
         rooms: &["shm", "exec"],
     },
     ThirdParty {
+        name: "serde",
+        rooms: &["base", "node", "dashboard", "bin"],
+    },
+    ThirdParty {
+        name: "serde_json",
+        rooms: &["node", "dashboard", "bin"],
+    },
+    ThirdParty {
         name: "thiserror",
         rooms: &["value", "api"],
     },

@@ -8,7 +8,9 @@ mod defaults;
 mod error;
 mod failure;
 mod origin;
+pub mod query;
 mod resources;
+pub mod snapshot;
 
 pub use death::{Exit, WorkerDeath};
 pub use defaults::Defaults;
