@@ -256,7 +256,7 @@ pub fn object_blank(local: &Local, caps: Option<Box<[Cap]>>) -> Blank {
         refs: 1,
         phase: Phase::Done,
         caller: 0,
-        id: local.next_id(),
+        id: local.next_object(),
         target: None,
         extra: None,
         caps,

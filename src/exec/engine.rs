@@ -17,11 +17,14 @@ use parking_lot::{Mutex, RwLock};
 
 use super::actor::ActorRef;
 use super::admission::Admission;
+use super::books::Sums;
 use super::call::{CallWriter, StateRef, each_input};
 use super::cell::{self, Blank, Phase, RawRef, finished};
 use super::crew::Crew;
 use super::entry::{FnEntry, Kind, Run};
+use super::inspect::Looks;
 use super::local::{Local, Outbox};
+use super::mishaps::Mishaps;
 use super::options::Extra;
 use super::waiter::{Waiter, WaiterKind};
 use crate::base::{Capacity, Error, Infeasible};
@@ -35,7 +38,11 @@ pub struct Engine {
     /// Executors should give their CPU back between two tasks.
     pub(super) pressed: AtomicBool,
     common_infeasible: Option<Arc<Infeasible>>,
-    outboxes: RwLock<Vec<Arc<Outbox>>>,
+    pub(super) outboxes: RwLock<Vec<Arc<Outbox>>>,
+    /// What threads that ended had counted; changed under the lock of `outboxes`.
+    pub(super) past: Mutex<Sums>,
+    pub(super) mishaps: Mishaps,
+    pub(super) looks: Mutex<Looks>,
     /// Counts changes of `outboxes`.
     pub(super) enlisted: AtomicU64,
     pub(super) tasks: Injector<RawRef>,
@@ -73,6 +80,9 @@ impl Engine {
             }),
             pressed: AtomicBool::new(false),
             outboxes: RwLock::new(Vec::new()),
+            past: Mutex::new(Sums::new()),
+            mishaps: Mishaps::default(),
+            looks: Mutex::new(Looks::new()),
             enlisted: AtomicU64::new(0),
             tasks: Injector::new(),
             actors: Injector::new(),
@@ -106,7 +116,10 @@ impl Engine {
     }
 
     pub(super) fn delist(&self, outbox: &Arc<Outbox>) {
-        self.outboxes.write().retain(|o| !Arc::ptr_eq(o, outbox));
+        let mut outboxes = self.outboxes.write();
+        outboxes.retain(|o| !Arc::ptr_eq(o, outbox));
+        self.past.lock().add(&outbox.books);
+        drop(outboxes);
         self.enlisted.fetch_add(1, Ordering::Release);
     }
 
@@ -147,7 +160,9 @@ impl Engine {
         let special = extra.is_some();
         let waits = writer.refers || extra.as_ref().is_some_and(|e| e.demand.is_some());
         if let Some(why) = self.refusal(extra.as_deref()) {
-            return cell::failed(self.blank(local, entry, 1, Phase::Failed, None), why);
+            let record = cell::failed(self.blank(local, entry, 1, Phase::Failed, None), why);
+            self.note_failure(local, &record, &record.error());
+            return record;
         }
         let direct = !waits && !entry.is_async();
         let (refs, phase) = if direct {
@@ -165,6 +180,7 @@ impl Engine {
         let (record, refers) = writer.finish(blank, entry.result_size);
         if direct {
             if cell::phase(record.state()) == Phase::Failed {
+                self.note_failure(local, &record, &record.error());
                 return record;
             }
             // SAFETY: the record was made with a second count, which the queue takes.
@@ -214,7 +230,7 @@ impl Engine {
     #[inline(never)]
     fn submit_slowly(self: &Arc<Engine>, local: &Local, record: &RawRef, refers: bool) {
         if finished(record.state()) {
-            return;
+            return self.note_failure(local, record, &record.error());
         }
         if refers {
             self.await_inputs(local, record);
@@ -326,11 +342,13 @@ impl Engine {
             let before = local.current.replace(std::ptr::from_ref(&**record));
             // SAFETY: claimed, and in no mailbox, so the link is ours: see `Local::each_current`.
             unsafe { record.set_outer(before) };
+            let timed = local.begin(record);
             // SAFETY: claimed; tasks have no state.
             let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| unsafe {
                 run(local, record, StateRef(std::ptr::null_mut()))
             }));
             local.current.set(before);
+            local.end(record, before, timed);
             outcome
         };
         self.settle(local, record, outcome);

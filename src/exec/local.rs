@@ -18,6 +18,7 @@ use crossbeam_deque::{Stealer, Worker};
 use parking_lot::RwLock;
 
 use super::actor::ActorRef;
+use super::books::{Books, Pace, Timed};
 use super::cell::{RawRef, Record};
 use super::engine::Engine;
 use crate::base::Error;
@@ -42,6 +43,10 @@ pub struct Outbox {
     pub executor: bool,
     /// How many were ever pushed; written by the owner alone.
     pub pushes: AtomicU64,
+    /// What its owner counts.
+    pub books: Books,
+    /// The owner's name.
+    pub thread: Box<str>,
 }
 
 /// One thread's part of the runtime.
@@ -56,7 +61,7 @@ pub struct Local {
     /// The same, as others see it.
     pub outbox: Arc<Outbox>,
     thread: u64,
-    ids: Cell<u64>,
+    pace: Pace,
     ser: Cell<Option<Box<Ser>>>,
     /// What runs on this thread now, innermost; null if nothing.
     pub current: Cell<*const Record>,
@@ -175,6 +180,8 @@ impl Local {
             actors: actors.stealer(),
             executor,
             pushes: AtomicU64::new(0),
+            books: Books::new(),
+            thread: std::thread::current().name().unwrap_or("unnamed").into(),
         });
         engine.enlist(&outbox);
         Local {
@@ -184,7 +191,7 @@ impl Local {
             actors,
             outbox,
             thread: THREADS.fetch_add(1, Ordering::Relaxed),
-            ids: Cell::new(0),
+            pace: Pace::new(),
             ser: Cell::new(Some(Box::default())),
             current: Cell::new(std::ptr::null()),
             wanted: Cell::new(std::ptr::null()),
@@ -215,9 +222,36 @@ impl Local {
     /// A fresh id, never zero.
     #[inline]
     pub fn next_id(&self) -> u64 {
-        let n = self.ids.get() + 1;
-        self.ids.set(n);
-        (self.thread << ID_BITS) | n
+        (self.thread << ID_BITS) | self.outbox.books.next_id()
+    }
+
+    /// A fresh id for what is no call.
+    #[inline]
+    pub fn next_object(&self) -> u64 {
+        self.outbox.books.no_call();
+        self.next_id()
+    }
+
+    /// Notes that a call runs here now.
+    #[inline]
+    pub(super) fn begin(&self, record: &Record) -> Option<Timed> {
+        self.outbox.books.begin(record.entry, record.id, &self.pace)
+    }
+
+    /// Notes that a call has run here, and that `before`, what ran when it began, goes on.
+    #[inline]
+    pub(super) fn end(&self, record: &Record, before: *const Record, timed: Option<Timed>) {
+        // SAFETY: whoever had set it as current keeps the record until it is set back.
+        let outer = unsafe { before.as_ref() }.map(|r| (r.entry, r.id));
+        self.outbox
+            .books
+            .end(record.entry, timed, &self.pace, outer);
+    }
+
+    /// What this thread counts.
+    #[inline]
+    pub(super) fn books(&self) -> &Books {
+        &self.outbox.books
     }
 
     /// Who calls: the call that runs here, or this thread.

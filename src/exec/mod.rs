@@ -3,13 +3,15 @@
 //! Room map: [`cell`] the record of a call, with [`phase`] where it stands and [`payload`] what it holds; [`memory`]
 //! where records live; [`mail`] an actor's mailbox; [`sync`] the primitives of all these; [`call`] arguments and results in and out of
 //! it; [`entry`] and [`tasks`] what the macro registers; [`engine`] from submission to outcome; [`crew`] the
-//! executor threads; [`wait`] callers that need a value, [`deadlock`] those that never would; [`actor`] actors; [`local`] what a thread keeps.
+//! executor threads; [`books`] what threads count, [`mishaps`] what failed lately, [`inspect`] what a look from outside shows;
+//! [`wait`] callers that need a value, [`deadlock`] those that never would; [`actor`] actors; [`local`] what a thread keeps.
 //!
 //! Invariant: user code runs only through an entry, inside a catch of its panics. Left out: one machine's names,
 //! settings and start, which are `node`'s.
 
 pub mod actor;
 mod admission;
+mod books;
 pub mod call;
 pub mod cell;
 mod closing;
@@ -20,11 +22,13 @@ pub mod entry;
 mod executor;
 #[cfg(feature = "async")]
 mod futures;
+pub mod inspect;
 pub mod local;
 #[cfg(all(test, loom))]
 mod loom_tests;
 mod mail;
 pub mod memory;
+mod mishaps;
 pub mod options;
 pub mod panics;
 mod payload;

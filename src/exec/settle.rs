@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::call::{CallError, Outcome};
-use super::cell::{self, Phase, RawRef, finished};
+use super::cell::{self, Phase, RawRef, Record, finished};
 use super::engine::Engine;
 use super::local::Local;
 use super::waiter::{Waiter, WaiterKind};
@@ -23,6 +23,7 @@ impl Engine {
         outcome: Result<Outcome, Box<dyn Any + Send>>,
     ) {
         if let Ok(Ok(())) = outcome {
+            local.books().done(record.entry);
             if record.extra().is_some() {
                 self.release(local, record);
             }
@@ -66,6 +67,7 @@ impl Engine {
                     && !cancelled
                     && !self.is_closing()
                 {
+                    local.books().retried();
                     // Its resources stay with it; another thread may take the next attempt.
                     record.unclaim();
                     self.push_again(local, record.clone());
@@ -78,6 +80,15 @@ impl Engine {
         };
         self.release(local, record);
         self.end_with(local, record, Arc::new(error));
+    }
+
+    /// Counts a call that failed, and keeps why.
+    #[cold]
+    pub(super) fn note_failure(&self, local: &Local, record: &Record, error: &Error) {
+        local.books().failed(record.entry);
+        let now = super::inspect::now();
+        self.mishaps
+            .failed(record.entry.name, record.id, error, now);
     }
 
     fn push_again(self: &Arc<Engine>, local: &Local, record: RawRef) {
@@ -98,6 +109,7 @@ impl Engine {
 
     /// Ends a claimed call with an error.
     pub(super) fn end_with(self: &Arc<Engine>, local: &Local, record: &RawRef, error: Arc<Error>) {
+        self.note_failure(local, record, &error);
         // SAFETY: the caller holds the claim and has finished with the arguments.
         unsafe {
             record.drop_args();
@@ -195,6 +207,8 @@ impl Engine {
 
     /// As [`end_with`](Self::end_with), but leaves the arguments: others may be looking at which inputs there are.
     fn cancel_claimed(self: &Arc<Engine>, local: &Local, record: &RawRef, error: Error) {
+        local.books().cancelled();
+        self.note_failure(local, record, &error);
         // SAFETY: claimed. The error's place is apart from the arguments, which `set_error` leaves to be freed with the
         // record: see `Record::set_error`.
         unsafe { record.set_error_keeping_args(Arc::new(error)) };

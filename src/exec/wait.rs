@@ -205,6 +205,7 @@ impl Engine {
                 return Ok(());
             }
             let outcome = {
+                let _awaits = Awaits::new(local, record);
                 let _block = self.block(local);
                 self.sleep(deadline, || {
                     finished(record.state()) || (deadline.is_none() && self.may_help(local, record))
@@ -382,6 +383,7 @@ impl Engine {
             }
         }
         let outcome = {
+            let _awaits = pending.first().map(|first| Awaits::new(local, first));
             let _block = self.block(local);
             self.sleep(deadline, || latch.is_open())
         };
@@ -449,6 +451,27 @@ impl Engine {
                 format!("{name}, which waits for {missing} of its arguments")
             }
         }
+    }
+}
+
+/// Says to whoever looks at the program what this thread waits for.
+struct Awaits<'a> {
+    local: &'a Local,
+    before: u64,
+}
+
+impl<'a> Awaits<'a> {
+    fn new(local: &'a Local, record: &Record) -> Awaits<'a> {
+        Awaits {
+            local,
+            before: local.books().awaits(record.id),
+        }
+    }
+}
+
+impl Drop for Awaits<'_> {
+    fn drop(&mut self) {
+        self.local.books().awaits(self.before);
     }
 }
 

@@ -17,8 +17,13 @@ use super::super::entry::{ActorEntry, Kind, Run};
 use super::super::local::{self, Local};
 use super::super::mail::{self, Mail, RunLock};
 use super::super::options::{self, Extra, Options};
-use super::{ActorCell, ActorRef, DIE, HandleRef, Inner, LIVE, Life, Line, More, RESTART};
+use super::{ActorCell, ActorRef, DIE, HandleRef, Inner, LIVE, Life, Line, More, RESTART, roll};
 use crate::base::{Defaults, Demand, Error, FailureKind, Units};
+
+/// Causes of death that the program asked for.
+pub(super) const STOPPED: &str = "it was stopped";
+const KILLED: &str = "it was killed";
+pub(super) const CONSUMED: &str = " consumed it";
 
 fn new_cell(
     entry: &'static ActorEntry,
@@ -45,6 +50,7 @@ fn new_cell(
         more: more.map_or_else(OnceLock::new, OnceLock::from),
         id,
         born,
+        place: AtomicU32::new(roll::NOWHERE),
     });
     ActorRef(NonNull::from(Box::leak(cell)))
 }
@@ -173,6 +179,7 @@ pub fn create(
     // SAFETY: nobody else has the actor yet but the table of names, through which only mail can be sent; being
     // busy, it makes nobody drain, so this thread is alone with `inner`.
     unsafe { (*actor.inner.get()).init = Some(init.clone()) };
+    roll::enter(&actor);
     if waits {
         engine.await_inputs(local, &init);
     } else {
@@ -247,13 +254,16 @@ pub(super) fn construct(
         let before = local.current.replace(std::ptr::from_ref(&*init));
         // SAFETY: in no mailbox, and run by this thread alone: see `Local::each_current`.
         unsafe { init.set_outer(before) };
+        let timed = local.begin(&init);
         let out = StateRef((&raw mut state).cast());
         // SAFETY: the record holds this constructor's arguments, which the actor alone reads, under the run lock; `out` is
         // a place for one pointer.
         let outcome = catch_unwind(AssertUnwindSafe(|| unsafe { run(local, &init, out) }));
         local.current.set(before);
+        local.end(&init, before, timed);
         let why = match outcome {
             Ok(Ok(())) => {
+                local.books().done(init.entry);
                 actor.state.store(state, Ordering::Relaxed);
                 if actor.more.get().is_none_or(|m| m.max_restarts == 0) {
                     inner.init = None;
@@ -353,9 +363,7 @@ fn take_verdict(more: &More) -> (u8, Arc<str>) {
     let verdict = more.verdict.swap(LIVE, Ordering::SeqCst);
     (
         verdict,
-        sentence
-            .take()
-            .unwrap_or_else(|| Arc::from("it was killed")),
+        sentence.take().unwrap_or_else(|| Arc::from(KILLED)),
     )
 }
 
@@ -409,8 +417,17 @@ pub(super) fn end(
 ) {
     let more = actor.more();
     *more.cause.lock() = Some(Arc::from(cause));
+    // What the program asked for is no mishap.
+    if !asked_for(cause) {
+        let now = super::super::inspect::now();
+        engine.mishaps.died(actor.entry.name, cause, now);
+    }
     let death = actor.death();
     finish(engine, local, actor, inner, &death, |_| false);
+}
+
+fn asked_for(cause: &str) -> bool {
+    [STOPPED, KILLED].iter().any(|c| cause.starts_with(c)) || cause.ends_with(CONSUMED)
 }
 
 /// As [`end`], because the runtime closes.
@@ -580,7 +597,7 @@ fn bury(actor: &ActorRef) {
 
 /// Ends the actor as soon as the calls that run now have ended; the rest fail.
 pub fn kill(actor: &ActorRef) {
-    condemn(actor, false, "it was killed");
+    condemn(actor, false, KILLED);
 }
 
 /// As [`kill`], but the actor is made again by its constructor if a restart is left.

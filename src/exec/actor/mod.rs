@@ -12,7 +12,9 @@
 mod apart;
 mod life;
 mod mailbox;
+mod roll;
 mod run;
+mod show;
 
 use std::cell::UnsafeCell;
 use std::ptr::NonNull;
@@ -24,6 +26,7 @@ use parking_lot::{Condvar, Mutex};
 use super::cell::{RawRef, Record};
 use super::entry::ActorEntry;
 use super::mail::{Mail, RunLock};
+use crate::base::snapshot::ActorState;
 use crate::core::{Gate, Order};
 use crate::value::{Cap, CapKind};
 
@@ -35,6 +38,7 @@ pub(super) use apart::{interrupted, method_panicked};
 pub use life::{create, kill, restart, stillborn, stop, wrong_type};
 pub use mailbox::call;
 pub(super) use run::drain_here;
+pub(super) use show::{count, list};
 
 /// Where an actor is in its life.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -71,6 +75,8 @@ pub struct ActorCell {
     pub(super) id: u64,
     /// The start of the runtime that it belongs to.
     pub(super) born: u64,
+    /// Where it is on the roll.
+    place: AtomicU32,
 
     _drainer: Line,
     /// The right to touch `inner`.
@@ -216,6 +222,7 @@ impl Drop for ActorCell {
             inner.backlog.is_null(),
             "calls in the backlog keep their actor"
         );
+        roll::leave(self);
         life::drop_state(self);
         life::release_resources(self);
     }
@@ -274,6 +281,17 @@ impl ActorCell {
     /// Its number, unique in this process.
     pub fn id(&self) -> u64 {
         self.id
+    }
+
+    /// What its mailbox and its drainer are doing.
+    fn state_now(&self) -> ActorState {
+        match self.life() {
+            Life::Dead => ActorState::Dead,
+            Life::Starting => ActorState::Starting,
+            Life::Alive if self.run.is_held() => ActorState::Running,
+            Life::Alive if self.mail.is_idle() => ActorState::Idle,
+            Life::Alive => ActorState::Queued,
+        }
     }
 
     /// How often it was made again.

@@ -56,6 +56,8 @@ struct Drain<'a> {
     actor: &'a ActorRef,
     local: &'a Local,
     outer: (*const ActorCell, usize),
+    /// The actor drained further up on this thread.
+    within: u64,
 }
 
 impl<'a> Drain<'a> {
@@ -67,6 +69,7 @@ impl<'a> Drain<'a> {
                 actor,
                 local,
                 outer,
+                within: local.books().enters(actor.id),
             }
         })
     }
@@ -83,6 +86,7 @@ impl Drop for Drain<'_> {
     fn drop(&mut self) {
         let (_, n) = BATCH.replace(self.outer);
         self.local.on_stack.borrow_mut().pop();
+        self.local.books().enters(self.within);
         // SAFETY: locked by `Drain::lock`; `inner` borrows from this drain.
         unsafe { self.actor.run.unlock() };
         if n > 0 {
@@ -325,13 +329,7 @@ impl Drain<'_> {
                 return Step::Wait(record);
             }
         }
-        life::end(
-            engine,
-            self.local,
-            self.actor,
-            self.inner(),
-            "it was stopped",
-        );
+        life::end(engine, self.local, self.actor, self.inner(), life::STOPPED);
         Step::Dead
     }
 
@@ -440,7 +438,7 @@ impl Drain<'_> {
         let how = if outcome.is_err() {
             " panicked while it consumed it"
         } else {
-            " consumed it"
+            life::CONSUMED
         };
         // A call whose arguments could not be read has not taken it.
         let taken = state.is_null();
@@ -498,8 +496,10 @@ pub(super) fn perform(
     let before = local.current.replace(std::ptr::from_ref(&**record));
     // SAFETY: claimed, and out of the mailbox, so the link is ours: see `Local::each_current`.
     unsafe { record.set_outer(before) };
+    let timed = local.begin(record);
     // SAFETY: claimed; the state is this actor's, alive, and access to it was admitted.
     let outcome = catch_unwind(AssertUnwindSafe(|| unsafe { run(local, record, state) }));
     local.current.set(before);
+    local.end(record, before, timed);
     outcome
 }
