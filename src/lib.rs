@@ -111,6 +111,7 @@
 //!
 //! - `async`, on by default: `async fn` tasks and methods, on a tokio runtime that starts at the first of them; `Queue`;
 //!   `async fn main` under [`main`](macro@main).
+//! - `attach`, on by default: the `mobula` command finds the running program and looks at it ([`inspect`]).
 //! - `full`: all that builds without a system library.
 
 extern crate self as mobula;
@@ -129,11 +130,6 @@ pub use base::{
     Error, Exit, Failure, FailureKind, Holder, Infeasible, Origin, Result, StoreFull, Units,
     WorkerDeath,
 };
-/// What a running program looks like, and how to ask.
-pub mod inspect {
-    pub use crate::base::query::{LIMIT_MAX, Part, Query};
-    pub use crate::base::snapshot::*;
-}
 pub use exec::entry::Registered;
 pub use mobula_macros::{main, remote, value};
 pub use node::Config;

@@ -70,7 +70,7 @@ const THIRD_PARTY: &[ThirdParty] = &[
     },
     ThirdParty {
         name: "rustix",
-        rooms: &["shm", "exec"],
+        rooms: &["shm", "exec", "node"],
     },
     ThirdParty {
         name: "serde",
@@ -106,6 +106,10 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
     (
         "exec/actor/mod.rs",
         "the counted cell, and what its run lock guards",
+    ),
+    (
+        "exec/actor/roll.rs",
+        "follows the roll's pointers to living actors, under its lock",
     ),
     (
         "exec/actor/run.rs",

@@ -7,6 +7,7 @@ mod args;
 mod context;
 mod get;
 mod handle;
+pub mod inspect;
 mod object_ref;
 mod options;
 pub mod private;
@@ -107,6 +108,12 @@ impl Mobula {
     /// Who fills the object store: the `n` biggest groups of objects, by where they were made. Looks at every object.
     pub fn holders(&self, n: usize) -> Vec<Holder> {
         self.0.engine().store().holders(n)
+    }
+
+    /// Where the `mobula` command attaches to this program, or why it cannot: see [`Config::attach`].
+    #[cfg(feature = "attach")]
+    pub fn attached_at(&self) -> std::result::Result<&std::path::Path, &str> {
+        self.0.attached_at()
     }
 
     /// How many executor threads there are now: one per CPU, and one for each that blocks in a `get`.

@@ -7,6 +7,7 @@ mod death;
 mod defaults;
 mod error;
 mod failure;
+pub mod metrics;
 mod origin;
 pub mod query;
 mod resources;

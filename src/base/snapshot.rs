@@ -133,6 +133,7 @@ pub struct Snapshot {
 /// Which program this is.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[cfg_attr(feature = "attach", derive(Serialize, Deserialize))]
+#[cfg_attr(feature = "attach", serde(default))]
 #[non_exhaustive]
 pub struct Program {
     /// The name of its executable's file.
@@ -152,6 +153,7 @@ pub struct Program {
 /// An amount of something that calls hold while they run.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[cfg_attr(feature = "attach", derive(Serialize, Deserialize))]
+#[cfg_attr(feature = "attach", serde(default))]
 #[non_exhaustive]
 pub struct Resource {
     /// `cpu`, `gpu` or the name of a resource of the program's own.
@@ -165,6 +167,7 @@ pub struct Resource {
 /// One machine's node.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[cfg_attr(feature = "attach", derive(Serialize, Deserialize))]
+#[cfg_attr(feature = "attach", serde(default))]
 #[non_exhaustive]
 pub struct Node {
     /// Its name: the machine's.
@@ -186,6 +189,7 @@ pub struct Node {
 /// An object store's counts.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[cfg_attr(feature = "attach", derive(Serialize, Deserialize))]
+#[cfg_attr(feature = "attach", serde(default))]
 #[non_exhaustive]
 pub struct StoreNow {
     /// Bytes it may hold.
@@ -213,6 +217,7 @@ pub struct StoreNow {
 /// What happened since the start, and what is going on.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[cfg_attr(feature = "attach", derive(Serialize, Deserialize))]
+#[cfg_attr(feature = "attach", serde(default))]
 #[non_exhaustive]
 pub struct Counts {
     /// Calls that were submitted: tasks, constructors and methods.
@@ -242,6 +247,7 @@ pub struct Counts {
 /// One remote function or method, since the start.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[cfg_attr(feature = "attach", derive(Serialize, Deserialize))]
+#[cfg_attr(feature = "attach", serde(default))]
 #[non_exhaustive]
 pub struct Function {
     /// Its path.
@@ -264,6 +270,8 @@ pub struct Function {
     pub p99: Option<f64>,
     /// How many calls were timed.
     pub samples: u64,
+    /// How long its calls ran together, in microseconds, estimated in the same way.
+    pub busy_micros: f64,
 }
 
 /// Where a call is on its way.
@@ -320,6 +328,7 @@ impl fmt::Display for TaskState {
 /// A call that has not ended.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[cfg_attr(feature = "attach", derive(Serialize, Deserialize))]
+#[cfg_attr(feature = "attach", serde(default))]
 #[non_exhaustive]
 pub struct Task {
     /// Its id.
@@ -392,6 +401,7 @@ impl fmt::Display for ActorState {
 /// An actor.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[cfg_attr(feature = "attach", derive(Serialize, Deserialize))]
+#[cfg_attr(feature = "attach", serde(default))]
 #[non_exhaustive]
 pub struct Actor {
     /// Its id.
@@ -453,6 +463,7 @@ impl fmt::Display for Place {
 /// One object.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[cfg_attr(feature = "attach", derive(Serialize, Deserialize))]
+#[cfg_attr(feature = "attach", serde(default))]
 #[non_exhaustive]
 pub struct Object {
     /// Its id where it is known, else the place of its bytes in the store.
@@ -472,6 +483,7 @@ pub struct Object {
 /// The objects that were made at one place of the program.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[cfg_attr(feature = "attach", derive(Serialize, Deserialize))]
+#[cfg_attr(feature = "attach", serde(default))]
 #[non_exhaustive]
 pub struct OriginGroup {
     /// Where: `put at src/main.rs:10`, `result of app::load`.
@@ -485,6 +497,7 @@ pub struct OriginGroup {
 /// A worker process.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[cfg_attr(feature = "attach", derive(Serialize, Deserialize))]
+#[cfg_attr(feature = "attach", serde(default))]
 #[non_exhaustive]
 pub struct Worker {
     /// Its process id.
@@ -506,6 +519,7 @@ pub struct Worker {
 /// A failure, or several equal ones.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[cfg_attr(feature = "attach", derive(Serialize, Deserialize))]
+#[cfg_attr(feature = "attach", serde(default))]
 #[non_exhaustive]
 pub struct ErrorEntry {
     /// The function that failed, or the actor type that died; empty if neither.

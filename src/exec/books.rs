@@ -32,7 +32,10 @@ const EVERY: u64 = u64::MAX;
 /// Adds to a count that this thread alone writes.
 #[inline(always)]
 fn add(count: &AtomicU64, n: u64) {
-    count.store(count.load(Ordering::Relaxed) + n, Ordering::Relaxed);
+    count.store(
+        count.load(Ordering::Relaxed).wrapping_add(n),
+        Ordering::Relaxed,
+    );
 }
 
 /// A histogram of durations.
@@ -40,6 +43,7 @@ fn add(count: &AtomicU64, n: u64) {
 pub struct Times {
     slots: [AtomicU64; SLOTS],
     samples: AtomicU64,
+    nanos: AtomicU64,
 }
 
 /// One function's counts on one thread.
@@ -215,10 +219,16 @@ impl Books {
             Box::new(Times {
                 slots: [const { AtomicU64::new(0) }; SLOTS],
                 samples: AtomicU64::new(0),
+                nanos: AtomicU64::new(0),
             })
         });
         add(&times.slots[slot(took)], weight);
         add(&times.samples, 1);
+        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX >> 8);
+        add(
+            &times.nanos,
+            nanos.saturating_mul(weight).min(u64::MAX >> 8),
+        );
     }
 
     /// A call ended well.
@@ -339,6 +349,8 @@ pub struct FnSum {
     pub failed: u64,
     /// Timed calls.
     pub samples: u64,
+    /// Nanoseconds together, as estimated from them.
+    pub nanos: u64,
     /// The histogram.
     pub slots: [u64; SLOTS],
 }
@@ -363,6 +375,7 @@ impl Sums {
             calls: 0,
             failed: 0,
             samples: 0,
+            nanos: 0,
             slots: [0; SLOTS],
         };
         Sums {
@@ -384,6 +397,7 @@ impl Sums {
             sum.failed += get(&page.failed);
             if let Some(times) = page.times.get() {
                 sum.samples += get(&times.samples);
+                sum.nanos = sum.nanos.saturating_add(get(&times.nanos));
                 for (sum, slot) in sum.slots.iter_mut().zip(&times.slots) {
                     *sum += get(slot);
                 }

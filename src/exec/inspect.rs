@@ -465,6 +465,7 @@ fn functions(sums: &Sums, running: &[Running], query: &Query) -> List<Function> 
             p50: books::quantile(&sum.slots, 0.5),
             p99: books::quantile(&sum.slots, 0.99),
             samples: sum.samples,
+            busy_micros: sum.nanos as f64 / 1e3,
         });
     }
     list

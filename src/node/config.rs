@@ -24,6 +24,7 @@ pub struct Config {
     pub(super) prefault_bytes: Option<u64>,
     pub(super) patience: Duration,
     pub(super) reporter: Option<Reporter>,
+    pub(super) attach: bool,
 }
 
 impl std::fmt::Debug for Config {
@@ -35,6 +36,7 @@ impl std::fmt::Debug for Config {
             .field("object_store_memory", &self.store_bytes)
             .field("prefault", &self.prefault_bytes)
             .field("shutdown_timeout", &self.patience)
+            .field("attach", &self.attach)
             .finish_non_exhaustive()
     }
 }
@@ -49,6 +51,7 @@ impl Default for Config {
             prefault_bytes: None,
             patience: Duration::from_secs(5),
             reporter: None,
+            attach: true,
         }
     }
 }
@@ -104,6 +107,19 @@ impl Config {
         report: impl Fn(&Error) + Send + Sync + 'static,
     ) -> Config {
         self.reporter = Some(Arc::new(report));
+        self
+    }
+
+    /// Whether the `mobula` command may attach to this program, to show what it does. Default: it may, if the feature
+    /// `attach` is on.
+    ///
+    /// The program then listens on a Unix socket, `$XDG_RUNTIME_DIR/mobula/<pid>.sock` or else
+    /// `/tmp/mobula-<uid>/<pid>.sock`, in a folder that only its user can enter, and answers that user and root alone. It
+    /// costs a thread that sleeps, and nothing else until somebody asks. A folder that cannot be made, or that belongs
+    /// to somebody else, does not keep the program from running: [`Mobula::attached_at`](crate::Mobula::attached_at) says
+    /// what was wrong.
+    pub fn attach(mut self, attach: bool) -> Config {
+        self.attach = attach;
         self
     }
 
