@@ -41,6 +41,18 @@ const LEVELS: &[(&str, u32)] = &[
 /// Where each crate from outside enters. `ROOT` is lib.rs.
 const THIRD_PARTY: &[ThirdParty] = &[
     ThirdParty {
+        name: "clap",
+        rooms: &["bin"],
+    },
+    ThirdParty {
+        name: "clap_complete",
+        rooms: &["bin"],
+    },
+    ThirdParty {
+        name: "comfy_table",
+        rooms: &["bin"],
+    },
+    ThirdParty {
         name: "crossbeam_deque",
         rooms: &["exec"],
     },
@@ -70,7 +82,7 @@ const THIRD_PARTY: &[ThirdParty] = &[
     },
     ThirdParty {
         name: "rustix",
-        rooms: &["shm", "exec", "node"],
+        rooms: &["shm", "exec", "node", "bin"],
     },
     ThirdParty {
         name: "serde",
