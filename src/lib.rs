@@ -72,7 +72,7 @@
 //! | stop things | [`cancel`], [`check_cancelled`], [`Handle::stop`], [`Handle::kill`] |
 //! | share work | [`ActorPool`], `Queue` |
 //! | see what went wrong | [`Error`], [`Failure`], [`StoreFull`], [`Infeasible`] |
-//! | see what there is | [`registry`], [`Mobula::store`], [`Mobula::holders`] |
+//! | see what there is | [`registry`], [`Mobula::store`], [`Mobula::store_pages`], [`Mobula::holders`] |
 //!
 //! # What may be passed
 //!
@@ -112,12 +112,16 @@
 //! - `async`, on by default: `async fn` tasks and methods, on a tokio runtime that starts at the first of them; `Queue`;
 //!   `async fn main` under [`main`](macro@main).
 //! - `attach`, on by default: the `mobula` command finds the running program and looks at it ([`inspect`]).
+//! - `cli`: the command `mobula`.
+//! - `c-api`: functions for programs in other languages, declared in `include/mobula_store.h`.
 //! - `full`: all that builds without a system library.
 
 extern crate self as mobula;
 
 mod api;
 mod base;
+#[cfg(feature = "c-api")]
+mod capi;
 mod core;
 mod exec;
 mod node;
@@ -127,13 +131,15 @@ mod value;
 
 pub use api::*;
 pub use base::{
-    Error, Exit, Failure, FailureKind, Holder, Infeasible, Origin, Result, StoreFull, Units,
-    WorkerDeath,
+    BadBytes, Error, Exit, Failure, FailureKind, Holder, Infeasible, Origin, Result, Stack,
+    StoreFull, Units, WorkerDeath,
 };
 pub use exec::entry::Registered;
+pub use exec::options::Memory;
 pub use mobula_macros::{main, remote, value};
 pub use node::Config;
 pub use rkyv;
+pub use shm::{HugePages, PageKind, StorePages};
 pub use value::{Archived, Native, Value};
 
 #[doc(hidden)]

@@ -36,6 +36,7 @@ const LEVELS: &[(&str, u32)] = &[
     ("api", 6),
     ("rl", 7),
     ("bin", 7),
+    ("capi", 7),
 ];
 
 /// Where each crate from outside enters. `ROOT` is lib.rs.
@@ -74,15 +75,15 @@ const THIRD_PARTY: &[ThirdParty] = &[
     },
     ThirdParty {
         name: "parking_lot",
-        rooms: &["shm", "exec", "api"],
+        rooms: &["shm", "store", "exec", "api"],
     },
     ThirdParty {
         name: "rkyv",
-        rooms: &["value", "exec", "api", ROOT],
+        rooms: &["value", "store", "exec", "api", ROOT],
     },
     ThirdParty {
         name: "rustix",
-        rooms: &["shm", "exec", "node", "bin"],
+        rooms: &["shm", "store", "exec", "node", "bin"],
     },
     ThirdParty {
         name: "serde",
@@ -93,12 +94,20 @@ const THIRD_PARTY: &[ThirdParty] = &[
         rooms: &["node", "dashboard", "bin"],
     },
     ThirdParty {
+        name: "signal_hook",
+        rooms: &["bin"],
+    },
+    ThirdParty {
         name: "thiserror",
-        rooms: &["value", "api"],
+        rooms: &["base", "value", "api"],
     },
     ThirdParty {
         name: "tokio",
         rooms: &["exec"],
+    },
+    ThirdParty {
+        name: "xxhash_rust",
+        rooms: &["store"],
     },
 ];
 
@@ -107,6 +116,10 @@ const UNSAFE_ROOMS: &[&str] = &["shm", "value"];
 
 /// Other files under `src/` that may have `unsafe`, and why they need it.
 const UNSAFE_FILES: &[(&str, &str)] = &[
+    (
+        "capi/mod.rs",
+        "pointers from other languages, and names that they can find",
+    ),
     (
         "exec/actor/life.rs",
         "makes, hands over and drops states whose types only the entry knows",
@@ -195,6 +208,10 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
         "looks at the call that runs on this thread, which its frame keeps alive",
     ),
     ("exec/waiter.rs", "links of a record's list of waiters"),
+    (
+        "store/client/memory.rs",
+        "reads what the server pinned, writes what it lent, and archives that were checked",
+    ),
     (
         "store/object.rs",
         "turns an extent of the arena into slices",

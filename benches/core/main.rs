@@ -5,7 +5,12 @@
 //! (`benches/peers`).
 
 mod actors;
+#[allow(dead_code, reason = "each benchmark uses its part")]
+#[path = "../shared/memory.rs"]
+mod memory;
 mod objects;
+#[allow(dead_code, reason = "each benchmark uses its part")]
+#[path = "../shared/report.rs"]
 mod report;
 mod tasks;
 mod whole;

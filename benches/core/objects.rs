@@ -8,7 +8,8 @@ use std::time::Instant;
 
 use mobula::prelude::*;
 
-use crate::report::{Report, Row, time};
+use crate::memory::Plain;
+use crate::report::{Report, Row, median, time};
 
 const GB: usize = 1 << 30;
 
@@ -20,68 +21,6 @@ fn block(seed: u64) -> Vec<u8> {
 #[remote]
 fn merge(a: &[u8], b: &[u8]) -> Vec<u8> {
     a.iter().zip(b).map(|(a, b)| a.wrapping_add(*b)).collect()
-}
-
-/// Shared memory like the store's, for the limits.
-struct Plain {
-    at: *mut u8,
-    len: usize,
-}
-
-impl Plain {
-    fn new(len: usize) -> Plain {
-        use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
-        use rustix::mm::{MapFlags, ProtFlags, mmap};
-        let fd = memfd_create("limit", MemfdFlags::CLOEXEC).expect("shared memory");
-        ftruncate(&fd, len as u64).expect("its size");
-        // SAFETY: a fresh mapping of a file of that size, unmapped on drop.
-        let at = unsafe {
-            mmap(
-                std::ptr::null_mut(),
-                len,
-                ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::SHARED,
-                &fd,
-                0,
-            )
-        };
-        Plain {
-            at: at.expect("its mapping").cast(),
-            len,
-        }
-    }
-
-    /// GB/s of a plain copy of `from` over so many threads.
-    fn copy(&mut self, from: &[u8], threads: usize) -> f64 {
-        assert!(from.len() <= self.len);
-        // SAFETY: the mapping is ours and as long.
-        let to = unsafe { std::slice::from_raw_parts_mut(self.at, from.len()) };
-        let part = from.len().div_ceil(threads);
-        let took = time(|| {
-            std::thread::scope(|s| {
-                let mut pieces = to.chunks_mut(part).zip(from.chunks(part));
-                let (own_to, own_from) = pieces.next().expect("there is a first piece");
-                for (to, from) in pieces {
-                    s.spawn(|| to.copy_from_slice(from));
-                }
-                own_to.copy_from_slice(own_from);
-            });
-        });
-        from.len() as f64 / took.as_secs_f64() / 1e9
-    }
-}
-
-impl Drop for Plain {
-    fn drop(&mut self) {
-        // SAFETY: mapped in `new`, and no borrow is left.
-        let _ = unsafe { rustix::mm::munmap(self.at.cast(), self.len) };
-    }
-}
-
-fn median(values: &[f64]) -> f64 {
-    let mut v = values.to_vec();
-    v.sort_by(f64::total_cmp);
-    v[v.len() / 2]
 }
 
 pub fn rows(report: &mut Report, _: &mobula::Mobula) {
@@ -146,7 +85,7 @@ pub fn rows(report: &mut Report, _: &mobula::Mobula) {
 
 /// Puts of one size beside plain copies over one thread, in turn.
 fn sized(report: &mut Report, bench: &'static str, limit: &'static str, from: &[u8], n: usize) {
-    let mut plain = Plain::new(from.len());
+    let mut plain = Plain::small(from.len());
     let whole = from.to_vec();
     let (mut puts, mut limits) = (Vec::new(), Vec::new());
     for i in 0..=report.samples(n) {
@@ -180,7 +119,7 @@ fn large(report: &mut Report) {
     let from: Vec<f32> = vec![1.5; GB / 4];
     // SAFETY: numbers as bytes.
     let bytes = unsafe { std::slice::from_raw_parts(from.as_ptr().cast::<u8>(), GB) };
-    let mut plain = Plain::new(GB);
+    let mut plain = Plain::small(GB);
     plain.copy(bytes, 2);
     drop(mobula::put(&from).unwrap());
     let (mut puts, mut one, mut two, mut fill, mut plain_fill) =
@@ -200,10 +139,7 @@ fn large(report: &mut Report) {
                 black_box(place.seal());
             });
             fill.push(GB as f64 / took.as_secs_f64() / 1e9);
-            // SAFETY: the mapping is ours, aligned and a gigabyte long.
-            let to = unsafe { std::slice::from_raw_parts_mut(plain.at.cast::<f32>(), GB / 4) };
-            let took = time(|| to.fill(2.5));
-            plain_fill.push(GB as f64 / took.as_secs_f64() / 1e9);
+            plain_fill.push(plain.fill_numbers(GB));
         }
     }
     let limit = median(&two);
@@ -261,7 +197,7 @@ pub fn cold_rows(report: &mut Report) {
         GB as f64 / took.as_secs_f64() / 1e9
     };
     for _ in 0..report.samples(7) {
-        limits.push(Plain::new(GB).copy(bytes, 2));
+        limits.push(Plain::small(GB).copy(bytes, 2));
         cold.push(put(mobula::Config::new(), 0));
         if !report.quick() {
             after.push(put(

@@ -11,6 +11,7 @@ use crate::types::result_args;
 use proc_macro2::{Ident, Span, TokenStream};
 use quote::{ToTokens, quote, quote_spanned};
 use syn::ext::IdentExt;
+use syn::spanned::Spanned;
 use syn::{ImplItem, ImplItemFn, ItemImpl, Path, PathArguments, ReturnType, Type, Visibility};
 
 /// Names of associated functions that `#[remote]` adds to the actor's type.
@@ -301,7 +302,15 @@ impl<'a> Actor<'a> {
                 #outcome
             }
         };
+        let check = quote_spanned! {self.item.self_ty.span()=>
+            const _: () = ::core::assert!(
+                !(#defaults).over(<#path>::__MOBULA_DEFAULTS).memory_without_isolate(),
+                "`memory` bounds the worker process of an actor that lives in one: add `isolate`",
+            );
+        };
         quote_spanned! {at=>
+            #check
+
             #[allow(unused_imports)]
             use ::mobula::__private::DefaultsFallback as _;
 

@@ -24,13 +24,14 @@ use syn::Item;
 ///
 /// On a function it adds a type of the same name with `f::remote(..)` and `f::options()`; the
 /// function itself stays as it is. Options: `num_cpus`, `num_gpus`, `resources(name = 1.0)`,
-/// `max_retries`, `retry_panics`, `priority`, `name`.
+/// `max_retries`, `retry_panics`, `priority`, `isolate`, `memory = "2G"`, `name`.
 ///
 /// On a struct or enum it derives the rkyv archive of the state. Put `#[remote]` above any
 /// `#[derive(..)]`, so that an archive you derive yourself is seen. On its `impl` block it adds
 /// `T::remote(..)`, `T::options()` and `T::named(..)`; each `pub` method with a receiver can then
 /// be called through the handle. Options of both: `num_cpus`, `num_gpus`, `resources(..)`,
-/// `max_restarts`, `max_concurrency`, `max_pending`, `restart_on_panic`, `name`.
+/// `max_restarts`, `max_concurrency`, `max_pending`, `restart_on_panic`, `isolate`, `memory = "2G"`,
+/// `name`.
 #[proc_macro_attribute]
 pub fn remote(
     args: proc_macro::TokenStream,

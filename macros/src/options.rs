@@ -1,7 +1,7 @@
 //! The options of `#[remote(..)]`: what may be written where, and the `Defaults` it becomes.
 
 use crate::errors::{Errors, show};
-use crate::values::{amount, count, literal, signed, wrong};
+use crate::values::{Memory, amount, count, literal, memory, signed, wrong};
 use proc_macro2::{TokenStream, TokenTree};
 use quote::{ToTokens, format_ident, quote};
 use syn::{Expr, Lit, LitStr, Meta, spanned::Spanned};
@@ -42,6 +42,8 @@ enum Kind {
     Flag,
     /// A string that is not empty.
     Text,
+    /// Bytes, or a text with a unit.
+    Memory,
     /// `resources(name = amount, ..)`.
     Resources,
 }
@@ -54,6 +56,7 @@ impl Kind {
             Kind::Signed => format!("{name} = -5"),
             Kind::Flag => format!("{name}` or `{name} = true"),
             Kind::Text => format!("{name} = \"..\""),
+            Kind::Memory => format!("{name} = \"2G\""),
             Kind::Resources => format!("{name}(license = 1, \"big disk\" = 0.5)"),
         }
     }
@@ -68,6 +71,8 @@ const FUNCTION: &[(&str, Kind)] = &[
     ("max_retries", ANY),
     ("retry_panics", Kind::Flag),
     ("priority", Kind::Signed),
+    ("isolate", Kind::Flag),
+    ("memory", Kind::Memory),
     ("name", Kind::Text),
 ];
 
@@ -91,6 +96,8 @@ const ACTOR: &[(&str, Kind)] = &[
         },
     ),
     ("restart_on_panic", Kind::Flag),
+    ("isolate", Kind::Flag),
+    ("memory", Kind::Memory),
     ("name", Kind::Text),
 ];
 
@@ -114,6 +121,7 @@ enum Value {
     Signed(i32),
     Flag(bool),
     Text(LitStr),
+    Memory(Memory),
     Resources(Vec<(String, f64)>),
 }
 
@@ -125,6 +133,7 @@ impl ToTokens for Value {
             Value::Signed(v) => v.to_tokens(tokens),
             Value::Flag(v) => v.to_tokens(tokens),
             Value::Text(v) => v.to_tokens(tokens),
+            Value::Memory(v) => v.to_tokens(tokens),
             Value::Resources(all) => {
                 let all = all.iter().map(|(name, amount)| quote!((#name, #amount)));
                 tokens.extend(quote!(&[#(#all),*]));
@@ -156,7 +165,27 @@ impl Options {
                 ),
             }
         }
+        if target == Target::Function {
+            options.check_memory(errors);
+        }
         options
+    }
+
+    /// A function says all in one attribute; what an actor's two say together is checked with its entry.
+    fn check_memory(&self, errors: &mut Errors) {
+        let isolates = |(name, value): &(&str, Value)| {
+            *name == "isolate" && matches!(value, Value::Flag(true))
+        };
+        let bound = self.0.iter().find_map(|(_, value)| match value {
+            Value::Memory(memory) => Some(memory),
+            _ => None,
+        });
+        if let Some(memory) = bound.filter(|_| !self.0.iter().any(isolates)) {
+            errors.at(
+                memory.place(),
+                "`memory` bounds the worker process of a call that runs in one: add `isolate`",
+            );
+        }
     }
 
     fn read(
@@ -197,6 +226,7 @@ impl Options {
                 }
                 _ => return Err(wrong(&v.value, name, "a string literal")),
             },
+            (Kind::Memory, Meta::NameValue(v)) => Value::Memory(memory(&v.value, name)?),
             _ => {
                 let message = format!("write this option as `{}`", kind.form(name));
                 return Err(syn::Error::new_spanned(meta, message));

@@ -30,26 +30,27 @@ fn distances() {
     let names = || ["num_cpus", "num_gpus", "name"].into_iter();
     assert_eq!(closest("num_cpu", names()), Some("num_cpus"));
     assert_eq!(closest("numgpus", names()), Some("num_gpus"));
-    assert_eq!(closest("memory", names()), None);
+    assert_eq!(closest("colour", names()), None);
 }
 
 #[test]
 fn every_option_is_read() {
     let (text, errors) = function(quote! {
         num_cpus = 0.5, num_gpus = 1, resources(disk = 2, "odd name" = 0.25), max_retries = 3,
-        retry_panics, priority = -5, name = "norm",
+        retry_panics, priority = -5, isolate, memory = 4_096, name = "norm",
     });
     assert!(errors.is_empty(), "{errors:?}");
     assert_eq!(
         text,
         "num_cpus=0.5f64 num_gpus=1f64 resources=&[(\"disk\", 2f64), (\"odd name\", 0.25f64)] \
-         max_retries=3u32 retry_panics=true priority=-5i32 name=\"norm\""
+         max_retries=3u32 retry_panics=true priority=-5i32 isolate=true \
+         memory=4096u64 name=\"norm\""
             .replace("=-5", "= -5")
     );
     let (_, errors) = parse(
         quote! {
             num_cpus = 0, max_restarts = 4294967295, max_concurrency = 1, max_pending = 10,
-            restart_on_panic = false, name = "n"
+            restart_on_panic = false, isolate = false, memory = "2G", name = "n"
         },
         Target::Actor,
     );
@@ -107,6 +108,38 @@ fn resources_are_checked_one_by_one() {
     assert_eq!(errors[0], "resource `a` is given twice");
     assert_eq!(errors[2], "`b` cannot be negative");
     assert_eq!(function(quote!(resources())).1.len(), 1);
+}
+
+#[test]
+fn memory_is_bytes_or_a_text_and_needs_isolate() {
+    for tokens in [
+        quote!(isolate, memory = "2G"),
+        quote!(memory = 1, isolate = true),
+    ] {
+        assert!(function(tokens).1.is_empty());
+    }
+    let (_, errors) = function(quote!(isolate, memory = 0));
+    assert_eq!(errors, ["`memory` must be more than 0 bytes"]);
+    let (_, errors) = function(quote!(isolate, memory = -1));
+    assert_eq!(errors, ["`memory` cannot be negative"]);
+    let (_, errors) = function(quote!(isolate, memory = 9223372036854775808));
+    assert_eq!(errors, ["`memory` is less than 8 EiB"]);
+    let (_, errors) = function(quote!(isolate, memory = 1.5));
+    assert_eq!(
+        errors,
+        ["`memory` takes bytes or a text like `\"2G\"`, not `1.5`"]
+    );
+    for tokens in [
+        quote!(memory = 1),
+        quote!(memory = "2G", isolate = false),
+        quote!(isolate, isolate, memory = 1),
+    ] {
+        let (_, errors) = function(tokens);
+        assert_eq!(errors.len(), 1, "{errors:?}");
+    }
+    // The other attribute of an actor may say `isolate`.
+    let (_, errors) = parse(quote!(memory = 1), Target::Actor);
+    assert!(errors.is_empty(), "{errors:?}");
 }
 
 #[test]

@@ -1,7 +1,9 @@
 //! Reads the values of options, each error at its value.
 
 use crate::errors::show;
-use syn::{Expr, ExprUnary, Lit, UnOp};
+use proc_macro2::TokenStream;
+use quote::{ToTokens, quote_spanned};
+use syn::{Expr, ExprUnary, Lit, LitInt, LitStr, UnOp};
 
 /// The sign and the literal of `value`, if it is one.
 pub fn literal(value: &Expr) -> Option<(bool, &Lit)> {
@@ -85,4 +87,63 @@ pub fn signed(value: &Expr, name: &str) -> syn::Result<i32> {
         let message = format!("`{name}` lies between {} and {}", i32::MIN, i32::MAX);
         syn::Error::new_spanned(value, message)
     })
+}
+
+/// An amount of memory.
+pub enum Memory {
+    Bytes(LitInt, u64),
+    /// Read by the compiler through the library's one reader of such texts; what is wrong is an error at the text.
+    Text(LitStr),
+}
+
+impl Memory {
+    /// Where it is written.
+    pub fn place(&self) -> &dyn ToTokens {
+        match self {
+            Memory::Bytes(lit, _) => lit,
+            Memory::Text(lit) => lit,
+        }
+    }
+}
+
+impl ToTokens for Memory {
+    fn to_tokens(&self, tokens: &mut TokenStream) {
+        match self {
+            Memory::Bytes(_, bytes) => bytes.to_tokens(tokens),
+            Memory::Text(lit) => tokens.extend(quote_spanned! {lit.span()=>
+                match ::mobula::__private::parse_bytes(#lit) {
+                    ::core::result::Result::Ok(__bytes) => __bytes,
+                    ::core::result::Result::Err(__why) => {
+                        ::core::panic!("{}", __why.describe())
+                    }
+                }
+            }),
+        }
+    }
+}
+
+/// Bytes, more than none, or a text.
+pub fn memory(value: &Expr, name: &str) -> syn::Result<Memory> {
+    let lit = match literal(value) {
+        Some((false, Lit::Str(text))) => return Ok(Memory::Text(text.clone())),
+        Some((false, Lit::Int(lit))) => lit,
+        Some((true, Lit::Int(_) | Lit::Float(_))) => {
+            let message = format!("`{name}` cannot be negative");
+            return Err(syn::Error::new_spanned(value, message));
+        }
+        _ => return Err(wrong(value, name, "bytes or a text like `\"2G\"`")),
+    };
+    match lit.base10_parse::<u64>() {
+        Ok(bytes) if bytes > 0 && i64::try_from(bytes).is_ok() => {
+            Ok(Memory::Bytes(lit.clone(), bytes))
+        }
+        Ok(0) => Err(syn::Error::new_spanned(
+            value,
+            format!("`{name}` must be more than 0 bytes"),
+        )),
+        _ => Err(syn::Error::new_spanned(
+            value,
+            format!("`{name}` is less than 8 EiB"),
+        )),
+    }
 }

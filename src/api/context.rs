@@ -26,9 +26,13 @@ fn current<R>(f: impl FnOnce(&exec::cell::Record) -> R) -> Option<R> {
         .flatten()
 }
 
+fn told(call: &exec::cell::Record) -> bool {
+    call.state() & exec::cell::CANCEL != 0 || exec::isolate::told_to_cancel()
+}
+
 /// Whether the call that runs here was told to cancel.
 pub fn is_cancelled() -> bool {
-    current(|r| r.state() & exec::cell::CANCEL != 0).unwrap_or(false)
+    current(told).unwrap_or(false)
 }
 
 /// Returns from a call that was told to cancel: `mobula::check_cancelled()?`. A few nanoseconds.
@@ -36,7 +40,7 @@ pub fn is_cancelled() -> bool {
 /// # Errors
 /// [`Error::Cancelled`] if so; returned from the function, it becomes the call's outcome.
 pub fn check_cancelled() -> Result<()> {
-    match current(|r| (r.state() & exec::cell::CANCEL != 0).then_some(r.name())).flatten() {
+    match current(|r| told(r).then_some(r.name())).flatten() {
         Some(function) => Err(Error::Cancelled { function }),
         None => Ok(()),
     }

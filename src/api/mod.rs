@@ -32,6 +32,7 @@ pub use wait::{Wait, secs, wait};
 
 use crate::base::{Error, Holder, Result};
 use crate::node::{Config, Node};
+use crate::shm::StorePages;
 
 /// The running node: shuts down when dropped. See [`init`].
 ///
@@ -87,8 +88,10 @@ pub struct StoreStats {
     pub reserved: u64,
     /// Bytes ever written: they are backed by memory and reused first.
     pub touched: u64,
-    /// Bytes faulted in ahead of that.
+    /// Offset up to which memory was faulted in ahead of that; 0 if none was.
     pub prefaulted: u64,
+    /// Bytes of a page, as the kernel maps them; see [`Mobula::store_pages`].
+    pub page_size: u64,
 }
 
 impl Mobula {
@@ -102,7 +105,13 @@ impl Mobula {
             reserved: s.reserved,
             touched: s.frontier,
             prefaulted: s.prefaulted,
+            page_size: self.store_pages().size,
         }
+    }
+
+    /// What the object store's pages are, and why: it prints as a sentence.
+    pub fn store_pages(&self) -> &StorePages {
+        self.0.engine().store().pages()
     }
 
     /// Who fills the object store: the `n` biggest groups of objects, by where they were made. Looks at every object.

@@ -89,6 +89,18 @@ macro_rules! __mobula_task_options {
         retry_panics(yes: bool) |o: &mut Options, y| o.retry_panics = Some(y)
     }
     {
+        /// Whether the call runs in a worker process, which may abort, leak or run out of memory without hurting anyone
+        /// else. If the worker dies, the call is tried again `max_retries` times, then fails with
+        /// [`Error::WorkerDied`]($crate::Error::WorkerDied). Default: no.
+        isolate(yes: bool) |o: &mut Options, y| o.isolate = Some(y)
+    }
+    {
+        /// Memory that the worker process may take while it runs the call, beside the object store: bytes, or a text like
+        /// `"2G"`. Beyond it the worker ends, which counts as a crash: the call is tried again, then fails with
+        /// [`Error::WorkerDied`]($crate::Error::WorkerDied) that says so. Needs `isolate`. Default: no bound.
+        memory(most: impl Into<$crate::Memory>) |o: &mut Options, m| o.memory = Some(Into::<$crate::Memory>::into(m))
+    }
+    {
         /// Higher runs first; below 0 only when nothing else wants to. Default: 0.
         priority(p: i32) |o: &mut Options, p| o.priority = Some(p)
     }
@@ -133,6 +145,16 @@ macro_rules! __mobula_actor_options {
         restart_on_panic(yes: bool) |o: &mut Options, y| o.restart_on_panic = Some(y)
     }
     {
+        /// Whether the actor lives in a worker process of its own, which may abort, leak or run out of memory without
+        /// hurting anyone else. If the worker dies, the actor restarts if it may, else dies. Default: no.
+        isolate(yes: bool) |o: &mut Options, y| o.isolate = Some(y)
+    }
+    {
+        /// Memory that the actor's worker process may take, beside the object store: bytes, or a text like `"2G"`. Beyond
+        /// it the worker ends. Needs `isolate`. Default: no bound.
+        memory(most: impl Into<$crate::Memory>) |o: &mut Options, m| o.memory = Some(Into::<$crate::Memory>::into(m))
+    }
+    {
         /// The name under which `Actor::named` finds it. It must be free.
         name(name: &str) |o: &mut Options, n: &str| o.name = Some(n.to_owned())
     }
@@ -149,3 +171,16 @@ macro_rules! __mobula_actor_options {
 
 __mobula_task_options!(TaskOptions base);
 __mobula_actor_options!(ActorOptions base);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_a_number_or_a_text() {
+        let bytes = |o: TaskOptions| o.0.memory.expect("given").bytes().expect("an amount");
+        assert_eq!(bytes(TaskOptions::new().memory(2 << 30)), 2 << 30);
+        assert_eq!(bytes(TaskOptions::new().memory("2G")), 2 << 30);
+        assert_eq!(bytes(TaskOptions::new().memory(format!("{}K", 4))), 4096);
+    }
+}

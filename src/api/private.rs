@@ -4,7 +4,7 @@
 
 use super::args::Args;
 pub use super::{ActorOptions, Arg, Handle, ObjectRef, TaskOptions};
-pub use crate::base::{Defaults, Result};
+pub use crate::base::{Defaults, Result, parse_bytes};
 pub use crate::exec::RawHandle;
 pub use crate::exec::call::CallError as Failure;
 use crate::exec::call::CallWriter;

@@ -53,6 +53,11 @@ impl Defaults {
         name: None,
     };
 
+    /// Whether `memory` is given to something that does not run in a worker process of its own.
+    pub const fn memory_without_isolate(&self) -> bool {
+        self.memory.is_some() && !matches!(self.isolate, Some(true))
+    }
+
     /// `self` where it says something, else `other`.
     pub const fn over(self, other: Defaults) -> Defaults {
         macro_rules! pick {

@@ -7,7 +7,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{BadAmount, Failure, Infeasible, StoreFull, WorkerDeath};
+use super::{
+    BadAmount, BadBytes, Failure, Infeasible, StoreError, StoreFull, WorkerDeath,
+};
 
 /// The result of a Mobula call.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -78,6 +80,22 @@ pub enum Error {
         /// What is wrong with it.
         why: BadAmount,
     },
+    /// A text is no amount of memory.
+    BadBytes {
+        /// Where it was given.
+        option: &'static str,
+        /// The text.
+        text: String,
+        /// What is wrong with it.
+        why: BadBytes,
+    },
+    /// An option of a call or an actor cannot be honoured.
+    BadOption {
+        /// The option.
+        option: &'static str,
+        /// What is wrong with it and what to give instead.
+        why: &'static str,
+    },
     /// Time ran out.
     Timeout {
         /// How long was waited.
@@ -131,6 +149,8 @@ pub enum Error {
         /// What is wrong with it and what to give instead.
         why: String,
     },
+    /// A store that another process serves said no, or is gone.
+    Store(Arc<StoreError>),
     /// The operating system refused something.
     Os {
         /// What was tried.
@@ -189,6 +209,8 @@ impl fmt::Display for Error {
             Error::StoreFull(e) => e.fmt(f),
             Error::Infeasible(e) => e.fmt(f),
             Error::BadAmount { resource, why } => write!(f, "resource `{resource}`: {why}"),
+            Error::BadBytes { option, text, why } => write!(f, "{option} \"{text}\": {why}"),
+            Error::BadOption { option, why } => write!(f, "option `{option}`: {why}"),
             Error::Timeout { waited, awaited } => {
                 write!(f, "timed out after {waited:?} waiting for {awaited}")
             }
@@ -214,6 +236,7 @@ impl fmt::Display for Error {
             }
             Error::ShutDown => f.write_str("mobula was shut down before the call finished"),
             Error::Config { setting, why } => write!(f, "Config::{setting}: {why}"),
+            Error::Store(e) => e.fmt(f),
             Error::Os { what, source } => write!(f, "{what}: {source}"),
         }
     }
@@ -232,6 +255,8 @@ impl std::error::Error for Error {
             Error::StoreFull(e) => Some(&**e),
             Error::Infeasible(e) => Some(&**e),
             Error::BadAmount { why, .. } => Some(why),
+            Error::BadBytes { why, .. } => Some(why),
+            Error::Store(e) => Some(&**e),
             Error::Os { source, .. } => Some(&**source),
             _ => None,
         }
@@ -241,6 +266,12 @@ impl std::error::Error for Error {
 impl From<StoreFull> for Error {
     fn from(e: StoreFull) -> Error {
         Error::StoreFull(Arc::new(e))
+    }
+}
+
+impl From<StoreError> for Error {
+    fn from(e: StoreError) -> Error {
+        Error::Store(Arc::new(e))
     }
 }
 

@@ -26,6 +26,40 @@ impl fmt::Display for FailureKind {
     }
 }
 
+/// The stack of a panic: its `Display` form names the functions.
+#[derive(Debug)]
+pub struct Stack(Taken);
+
+#[derive(Debug)]
+enum Taken {
+    /// In this process; names are resolved when it is printed.
+    Here(Backtrace),
+    /// In another, which resolved them.
+    There(String),
+}
+
+impl Stack {
+    /// As another process printed it.
+    pub(crate) fn told(text: String) -> Stack {
+        Stack(Taken::There(text))
+    }
+}
+
+impl From<Backtrace> for Stack {
+    fn from(stack: Backtrace) -> Stack {
+        Stack(Taken::Here(stack))
+    }
+}
+
+impl fmt::Display for Stack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Taken::Here(stack) => stack.fmt(f),
+            Taken::There(text) => f.write_str(text),
+        }
+    }
+}
+
 /// A call's failure, with its cause.
 #[derive(Clone, Debug)]
 pub struct Failure {
@@ -44,7 +78,7 @@ pub struct Failure {
     /// How many times the call was tried.
     pub attempts: u32,
     /// The stack of the panic, taken where it happened; names are resolved when it is printed.
-    pub backtrace: Option<Arc<Backtrace>>,
+    pub backtrace: Option<Arc<Stack>>,
 }
 
 impl Failure {

@@ -3,19 +3,25 @@
 //! Invariant: nothing here holds a lock, a thread or a file; everything is `Send + Sync`.
 //! Left out: behaviour. Decisions are in `core`, drivers above.
 
+mod bytes;
 mod death;
 mod defaults;
 mod error;
 mod failure;
 pub mod metrics;
+mod object_id;
 mod origin;
 pub mod query;
 mod resources;
 pub mod snapshot;
+mod store_error;
 
+pub use bytes::{BadBytes, parse_bytes, show_bytes};
 pub use death::{Exit, WorkerDeath};
 pub use defaults::Defaults;
 pub use error::{Error, Result};
-pub use failure::{Failure, FailureKind};
+pub use failure::{Failure, FailureKind, Stack};
+pub use object_id::{BadObjectId, ObjectId};
 pub use origin::{Holder, Origin, StoreFull};
 pub use resources::{BadAmount, Capacity, Demand, Infeasible, Units};
+pub use store_error::{ObjectState, StoreError};

@@ -9,8 +9,12 @@ pub mod gate;
 pub mod ledger;
 pub mod order;
 pub mod park;
+mod patience;
+mod pool;
 
 pub use gate::Gate;
 pub use ledger::{Effect, Ledger};
 pub use order::Order;
 pub use park::Spin;
+pub use patience::Patience;
+pub use pool::Pool;

@@ -120,7 +120,7 @@ impl Engine {
                     } else if !record.make_ready() {
                         let id = record.id;
                         self.with_ledger(local, |a, out| a.ledger.finish(id, out));
-                    } else if record.entry.is_async() {
+                    } else if record.is_future() {
                         self.launch(local, record);
                     } else {
                         self.push_started(local, record);

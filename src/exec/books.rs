@@ -22,6 +22,8 @@ pub const ONE_IN: u64 = 64;
 const FIRST: u64 = 8;
 /// A call that runs longer does not mind the clock.
 const LONG: Duration = Duration::from_micros(20);
+/// How many calls that run on one thread, one called by the other, can be seen.
+const LEVELS: usize = 8;
 /// Slots of a histogram: powers of two of 1/1024 microsecond, up to half an hour.
 pub const SLOTS: usize = 42;
 
@@ -56,15 +58,24 @@ pub struct Page {
     times: OnceLock<Box<Times>>,
 }
 
-/// One thread's counts.
-#[derive(Debug)]
-pub struct Books {
-    /// The id of the call that runs here, innermost; 0 if none does.
+/// A call that runs.
+#[derive(Debug, Default)]
+struct Level {
+    /// Its id.
     call: AtomicU64,
     /// Its function.
     entry: AtomicPtr<FnEntry>,
     /// When it began, if it is timed, in nanoseconds of [`clock`]; else 0.
     began: AtomicU64,
+}
+
+/// One thread's counts.
+#[derive(Debug)]
+pub struct Books {
+    /// How many calls run here, one called by the other.
+    depth: AtomicU64,
+    /// The outermost of them.
+    stack: [Level; LEVELS],
     /// The call that the thread waits for; 0 if it does not.
     awaits: AtomicU64,
     /// The actor that is drained here, innermost; 0 if none is.
@@ -97,18 +108,33 @@ pub struct Timed {
 }
 
 /// What runs on a thread, as last seen.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Glimpse {
+    /// The calls that run there, one called by the other, outermost first.
+    pub calls: Vec<Seen>,
+    /// How many more run there, called by these.
+    pub deeper: u64,
+    /// The call that the innermost waits for.
+    pub awaits: Option<u64>,
+    /// The actor whose methods run there, perhaps further up.
+    pub actor: Option<u64>,
+}
+
+/// A call that was seen running.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen {
     /// The call's id.
     pub call: u64,
     /// Its function.
     pub entry: &'static FnEntry,
     /// When it began, in nanoseconds of [`clock`], if that was noted.
     pub began: Option<u64>,
-    /// The call that it waits for.
-    pub awaits: Option<u64>,
-    /// The actor whose methods run there, perhaps further up.
-    pub actor: Option<u64>,
+}
+
+impl PartialEq for Seen {
+    fn eq(&self, other: &Seen) -> bool {
+        self.call == other.call && std::ptr::eq(self.entry, other.entry)
+    }
 }
 
 /// Nanoseconds since the first use of it in this process; never 0.
@@ -122,9 +148,8 @@ impl Books {
     /// Empty books.
     pub fn new() -> Books {
         Books {
-            call: AtomicU64::new(0),
-            entry: AtomicPtr::new(std::ptr::null_mut()),
-            began: AtomicU64::new(0),
+            depth: AtomicU64::new(0),
+            stack: std::array::from_fn(|_| Level::default()),
             awaits: AtomicU64::new(0),
             actor: AtomicU64::new(0),
             ids: AtomicU64::new(0),
@@ -160,9 +185,13 @@ impl Books {
     /// A call begins to run here.
     #[inline]
     pub fn begin(&self, entry: &'static FnEntry, id: u64, pace: &Pace) -> Option<Timed> {
-        self.entry
-            .store(std::ptr::from_ref(entry).cast_mut(), Ordering::Relaxed);
-        self.call.store(id, Ordering::Relaxed);
+        let depth = self.depth.load(Ordering::Relaxed);
+        if let Some(level) = self.stack.get(depth as usize) {
+            let entry = std::ptr::from_ref(entry).cast_mut();
+            level.entry.store(entry, Ordering::Relaxed);
+            level.call.store(id, Ordering::Relaxed);
+        }
+        self.depth.store(depth + 1, Ordering::Relaxed);
         let chosen = id.wrapping_mul(0x9e37_79b9_7f4a_7c15) <= pace.0.get();
         if chosen || self.page(entry).calls.load(Ordering::Relaxed) < FIRST {
             return Some(self.time(entry, pace));
@@ -179,27 +208,18 @@ impl Books {
             ONE_IN
         };
         let began = Instant::now();
-        self.began.store(clock(began), Ordering::Relaxed);
+        let depth = self.depth.load(Ordering::Relaxed) as usize;
+        if let Some(level) = self.stack.get(depth - 1) {
+            level.began.store(clock(began), Ordering::Relaxed);
+        }
         Timed { began, weight }
     }
 
     /// It has run; what it was called from, if anything, goes on.
     #[inline]
-    pub fn end(
-        &self,
-        entry: &'static FnEntry,
-        timed: Option<Timed>,
-        pace: &Pace,
-        outer: Option<(&'static FnEntry, u64)>,
-    ) {
-        match outer {
-            None => self.call.store(0, Ordering::Relaxed),
-            Some((entry, id)) => {
-                self.entry
-                    .store(std::ptr::from_ref(entry).cast_mut(), Ordering::Relaxed);
-                self.call.store(id, Ordering::Relaxed);
-            }
-        }
+    pub fn end(&self, entry: &'static FnEntry, timed: Option<Timed>, pace: &Pace) {
+        let depth = self.depth.load(Ordering::Relaxed);
+        self.depth.store(depth - 1, Ordering::Relaxed);
         if let Some(timed) = timed {
             self.note(entry, timed, pace);
         }
@@ -207,7 +227,10 @@ impl Books {
 
     #[inline(never)]
     fn note(&self, entry: &'static FnEntry, timed: Timed, pace: &Pace) {
-        self.began.store(0, Ordering::Relaxed);
+        let depth = self.depth.load(Ordering::Relaxed) as usize;
+        if let Some(level) = self.stack.get(depth) {
+            level.began.store(0, Ordering::Relaxed);
+        }
         let took = timed.began.elapsed();
         pace.0.set(if took >= LONG { EVERY } else { SOME });
         self.took(entry, took, timed.weight);
@@ -270,35 +293,39 @@ impl Books {
     }
 
     /// What runs here.
-    pub fn glimpse(&self) -> Option<Glimpse> {
-        // The function and the id are two stores: what does not look the same twice is in between.
+    pub fn glimpse(&self) -> Glimpse {
+        let mut seen = self.look();
+        // The function and the id are two stores: what does not look the same twice was looked at in between.
         for _ in 0..8 {
-            let look = || {
-                let call = self.call.load(Ordering::Acquire);
-                let entry = self.entry.load(Ordering::Acquire);
-                let began = self.began.load(Ordering::Acquire);
-                let actor = self.actor.load(Ordering::Acquire);
-                let awaits = self.awaits.load(Ordering::Acquire);
-                (call, entry, began, awaits, actor)
-            };
-            let (seen, again) = (look(), look());
-            let (call, entry, began, awaits, actor) = seen;
-            if call == 0 || entry.is_null() {
-                return None;
+            let again = self.look();
+            if again == seen {
+                return seen;
             }
-            if seen == again {
-                return Some(Glimpse {
-                    call,
-                    entry: entry::numbered()
-                        .iter()
-                        .find(|e| std::ptr::eq(**e, entry))?,
-                    began: (began != 0).then_some(began),
-                    awaits: (awaits != 0).then_some(awaits),
-                    actor: (actor != 0).then_some(actor),
-                });
-            }
+            seen = again;
         }
-        None
+        // It changes faster than one can look; what was seen last may name the function of the call before.
+        seen
+    }
+
+    fn look(&self) -> Glimpse {
+        let some = |count: &AtomicU64| Some(count.load(Ordering::Acquire)).filter(|n| *n != 0);
+        let depth = self.depth.load(Ordering::Acquire) as usize;
+        let calls = self.stack.iter().take(depth).filter_map(|level| {
+            let entry = level.entry.load(Ordering::Acquire).cast_const();
+            Some(Seen {
+                call: some(&level.call)?,
+                entry: entry::numbered()
+                    .iter()
+                    .find(|e| std::ptr::eq(**e, entry))?,
+                began: some(&level.began),
+            })
+        });
+        Glimpse {
+            calls: calls.collect(),
+            deeper: depth.saturating_sub(LEVELS) as u64,
+            awaits: some(&self.awaits),
+            actor: some(&self.actor),
+        }
     }
 }
 
@@ -426,7 +453,7 @@ mod tests {
         let calls = 20_000;
         for id in 1..=calls {
             let timed = books.begin(&F, id, &pace);
-            books.end(&F, timed, &pace, None);
+            books.end(&F, timed, &pace);
             books.done(&F);
         }
         let mut sums = Sums::new();
@@ -437,7 +464,7 @@ mod tests {
         let counted: u64 = f.slots.iter().sum();
         // Now and then the machine makes a call long, and those after it are all timed: then they count one each.
         assert!(counted > calls / 2 && counted < calls * 2, "{counted}");
-        assert!(books.glimpse().is_none());
+        assert!(books.glimpse().calls.is_empty());
     }
 
     #[test]
@@ -446,7 +473,7 @@ mod tests {
         for id in [2, 3, 5, 7] {
             let timed = books.begin(&F, id, &pace);
             assert!(timed.is_some());
-            books.end(&F, timed, &pace, None);
+            books.end(&F, timed, &pace);
             books.failed(&F);
         }
         let mut sums = Sums::new();

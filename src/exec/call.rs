@@ -306,6 +306,15 @@ impl Place for Draft {
     }
 }
 
+impl Place for crate::shm::Lease {
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        self
+    }
+    fn write_at(&mut self, pos: usize, piece: &[u8]) {
+        self[pos..pos + piece.len()].copy_from_slice(piece);
+    }
+}
+
 fn store_measured<T: Value>(
     local: &Local,
     ser: &mut Ser,
@@ -338,10 +347,18 @@ pub unsafe fn set_value<T: Value>(local: &Local, record: &RawRef, value: &T) -> 
                     record.set_inline(archive, caps);
                 } else if archive.len() <= INLINE_MAX {
                     record.set_boxed(archive, caps);
+                } else if super::isolate::in_worker() {
+                    super::isolate::keep_large(record, archive, caps)?;
                 } else {
                     let origin = Origin::Result(record.entry.name);
                     record.set_stored(store_padded(local, archive, origin)?, caps);
                 }
+            }
+            Placed::Measured(size) if super::isolate::in_worker() => {
+                let mut lease = super::isolate::lend(size)?;
+                ser.write_into(value, &mut lease)
+                    .map_err(|e| encode_error::<T>(&e))?;
+                record.set_foreign(super::isolate::written(lease), ser.take_caps());
             }
             Placed::Measured(size) => {
                 let origin = Origin::Result(record.entry.name);
@@ -397,16 +414,8 @@ impl<'a> ArgView<'a, '_> {
                 SlotTag::Ref => input(&*slot.ptr.cast::<Record>(), self.record),
                 SlotTag::Many => {
                     let many = &*slot.ptr.cast::<Many>();
-                    for part in &many.parts {
-                        input(part, self.record)?;
-                    }
-                    let joined = many
-                        .joined
-                        .get_or_init(|| (many.join)(self.local, &many.parts));
-                    match joined {
-                        Ok(object) => Ok((object.bytes(), object.caps())),
-                        Err(e) => Err(e.clone()),
-                    }
+                    let object = many.joined(self.local, self.record)?;
+                    Ok((object.bytes(), object.caps()))
                 }
             }
         }
@@ -429,6 +438,54 @@ fn input<'a>(object: &'a Record, of: &Record) -> Result<(&'a [u8], &'a [Cap]), E
             through: vec![of.entry.name],
         },
     })
+}
+
+/// One argument, for whoever sends it elsewhere.
+pub(super) enum Argument<'a> {
+    /// In the record itself, ending there.
+    Inline(u32),
+    /// An object, which is there.
+    Object(&'a Record),
+}
+
+impl Record {
+    /// The argument of this index; the error of a call that cannot run without it.
+    ///
+    /// # Safety
+    /// The caller holds the claim and does not drop the arguments while it uses what this gives.
+    pub(super) unsafe fn argument(
+        &self,
+        local: &Local,
+        index: usize,
+    ) -> Result<Argument<'_>, Error> {
+        // SAFETY: the caller's promise; slots own what they point to.
+        unsafe {
+            let slot = self.slots()[index];
+            match slot.tag {
+                SlotTag::Inline => Ok(Argument::Inline(slot.end)),
+                SlotTag::Ref => {
+                    let object = &*slot.ptr.cast::<Record>();
+                    input(object, self)?;
+                    Ok(Argument::Object(object))
+                }
+                SlotTag::Many => {
+                    let many = &*slot.ptr.cast::<Many>();
+                    many.joined(local, self).map(|o| Argument::Object(o))
+                }
+            }
+        }
+    }
+}
+
+impl Many {
+    /// The one object that the many together are.
+    fn joined(&self, local: &Local, of: &Record) -> Result<&RawRef, Error> {
+        for part in &self.parts {
+            input(part, of)?;
+        }
+        let joined = self.joined.get_or_init(|| (self.join)(local, &self.parts));
+        joined.as_ref().map_err(Error::clone)
+    }
 }
 
 /// How a parameter reads its argument.

@@ -287,6 +287,23 @@ pub fn with_stored_value(mut blank: Blank, sealed: Sealed) -> RawRef {
     RawRef(block.cast())
 }
 
+/// A record whose value is in another process's store, which keeps it for as long as the record lives.
+pub fn with_foreign_value(mut blank: Blank, bytes: &'static [u8]) -> RawRef {
+    let cap = memory::rounded(BODY + size_of::<&[u8]>());
+    let payload = Payload::new(Tag::Foreign, 0, 0, cap, blank.caps.take());
+    let block = memory::take(cap);
+    // SAFETY: as in `with_args`; the body has room and alignment for a slice.
+    unsafe {
+        write_header(block, blank, payload);
+        block
+            .as_ptr()
+            .add(BODY)
+            .cast::<&'static [u8]>()
+            .write(bytes);
+    }
+    RawRef(block.cast())
+}
+
 /// A record that failed before it began.
 pub fn failed(mut blank: Blank, error: Error) -> RawRef {
     blank.phase = Phase::Failed;
@@ -348,6 +365,12 @@ impl Record {
     pub fn extra(&self) -> Option<&Extra> {
         // SAFETY: written before the record was shared; afterwards only its own atomics change.
         unsafe { (*self.extra.get()).as_deref() }
+    }
+
+    /// Whether it runs as a future here: an `async fn` that no worker process runs.
+    #[inline]
+    pub(super) fn is_future(&self) -> bool {
+        self.entry.is_async() && !self.extra().is_some_and(|e| e.isolate)
     }
 
     /// What it takes while it runs, if that is not the common one CPU.

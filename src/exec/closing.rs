@@ -11,6 +11,9 @@ use super::engine::Engine;
 use super::local::Local;
 use crate::base::Error;
 
+/// How long threads may take to notice that the worker process they wait for has ended.
+const LAST: std::time::Duration = std::time::Duration::from_millis(200);
+
 /// Ends a sweep, also when something dropped in it panics.
 struct Sweep<'a>(&'a Local);
 
@@ -50,7 +53,10 @@ impl Engine {
         self.drain_all(local);
         #[cfg(feature = "async")]
         self.futures.shut_down(deadline);
-        let left = self.crew.join(deadline);
+        self.crew.join(deadline);
+        // What still runs in worker processes ends with them.
+        self.workers.close();
+        let left = self.crew.join(deadline.max(std::time::Instant::now() + LAST));
         self.drain_all(local);
         left
     }

@@ -27,7 +27,7 @@ use super::local::{Local, Outbox};
 use super::mishaps::Mishaps;
 use super::options::Extra;
 use super::waiter::{Waiter, WaiterKind};
-use crate::base::{Capacity, Error, Infeasible};
+use crate::base::{Capacity, Error};
 use crate::core::Ledger;
 use crate::store::Store;
 
@@ -37,12 +37,13 @@ pub struct Engine {
     pub(super) admission: Mutex<Admission>,
     /// Executors should give their CPU back between two tasks.
     pub(super) pressed: AtomicBool,
-    common_infeasible: Option<Arc<Infeasible>>,
     pub(super) outboxes: RwLock<Vec<Arc<Outbox>>>,
     /// What threads that ended had counted; changed under the lock of `outboxes`.
     pub(super) past: Mutex<Sums>,
     pub(super) mishaps: Mishaps,
     pub(super) looks: Mutex<Looks>,
+    /// Why no common call can be made.
+    refuses: Option<Error>,
     /// Counts changes of `outboxes`.
     pub(super) enlisted: AtomicU64,
     pub(super) tasks: Injector<RawRef>,
@@ -51,6 +52,8 @@ pub struct Engine {
     pub(super) started: Injector<RawRef>,
     pub(super) crew: Crew,
     closing: AtomicBool,
+    /// Processes for isolated calls.
+    pub(super) workers: super::isolate::Workers,
     /// Living actors by name.
     pub(super) names: Mutex<HashMap<Arc<str>, ActorRef>>,
     /// Async calls under way.
@@ -68,12 +71,12 @@ impl std::fmt::Debug for Engine {
 
 impl Engine {
     /// An engine with nothing to do and no threads yet.
-    pub fn new(capacity: Capacity, store: Store) -> Arc<Engine> {
+    pub(crate) fn new(capacity: Capacity, store: Store) -> Arc<Engine> {
         let cpus = capacity.cpu.to_f64().ceil().max(1.0) as usize;
         let ledger = Ledger::new(capacity);
         Arc::new(Engine {
             store,
-            common_infeasible: ledger.common_task_infeasible().map(Arc::new),
+            refuses: ledger.common_task_infeasible().map(Error::from),
             admission: Mutex::new(Admission {
                 ledger,
                 parked: HashMap::new(),
@@ -89,14 +92,29 @@ impl Engine {
             started: Injector::new(),
             crew: Crew::new(cpus),
             closing: AtomicBool::new(false),
+            workers: super::isolate::Workers::new(cpus),
             names: Mutex::new(HashMap::new()),
             #[cfg(feature = "async")]
             futures: super::tasks::Futures::default(),
         })
     }
 
+    /// The engine of a worker process: it takes no calls, since the node's does.
+    pub(super) fn for_worker(store: Store) -> Arc<Engine> {
+        let mut engine = Engine::new(Capacity::default(), store);
+        if let Some(engine) = Arc::get_mut(&mut engine) {
+            engine.refuses = Some(super::isolate::not_here());
+        }
+        engine
+    }
+
+    /// Why no call can be made at all.
+    pub(super) fn refuses(&self) -> Option<&Error> {
+        self.refuses.as_ref().filter(|_| super::isolate::in_worker())
+    }
+
     /// Where large values live.
-    pub fn store(&self) -> &Store {
+    pub(crate) fn store(&self) -> &Store {
         &self.store
     }
 
@@ -216,10 +234,8 @@ impl Engine {
     #[inline]
     fn refusal(&self, extra: Option<&Extra>) -> Option<Error> {
         match extra.and_then(|e| e.demand.as_ref()) {
-            None => self
-                .common_infeasible
-                .as_ref()
-                .map(|why| Error::Infeasible(Arc::clone(why))),
+            None => self.refuses.clone(),
+            Some(_) if self.refuses().is_some() => self.refuses.clone(),
             Some(demand) => {
                 let lacks = self.admission.lock().ledger.capacity().lacks(demand);
                 lacks.map(Error::from)
@@ -304,7 +320,7 @@ impl Engine {
     #[inline]
     pub(super) fn push_task(self: &Arc<Engine>, local: &Local, record: RawRef) {
         // While closing, async calls go where the others do: to be failed one after the other, not one inside the other.
-        if record.entry.is_async() && !self.is_closing() {
+        if record.is_future() && !self.is_closing() {
             self.launch(local, record);
             return;
         }
@@ -330,6 +346,12 @@ impl Engine {
     /// Runs a call on this thread. The caller has claimed it.
     #[inline]
     pub(super) fn execute(self: &Arc<Engine>, local: &Local, record: &RawRef) {
+        if let Some(extra) = record.extra()
+            && extra.isolate
+        {
+            let outcome = super::isolate::driver::execute(self, local, record);
+            return self.settle(local, record, Ok(outcome));
+        }
         let Run::Sync(run) = record.entry.run else {
             // Queued while closing, and taken before it was failed.
             self.release(local, record);
@@ -348,7 +370,7 @@ impl Engine {
                 run(local, record, StateRef(std::ptr::null_mut()))
             }));
             local.current.set(before);
-            local.end(record, before, timed);
+            local.end(record, timed);
             outcome
         };
         self.settle(local, record, outcome);

@@ -70,6 +70,8 @@ pub struct FnEntry {
     pub result_size: usize,
     /// The type of its result.
     pub output: fn() -> &'static str,
+    /// Whether bytes are an archive of its result.
+    pub(super) check: fn(&[u8]) -> Result<(), crate::value::CodecError>,
     pub(super) run: Run,
     /// Its number in this program, from 1, for tables by function; 0 if it is not registered.
     pub(super) number: AtomicU32,
@@ -101,9 +103,12 @@ impl FnEntry {
                 && defaults.num_gpus.is_none()
                 && defaults.resources.is_empty()
                 && defaults.priority.is_none()
-                && defaults.retry_panics.is_none(),
+                && defaults.retry_panics.is_none()
+                && defaults.isolate.is_none()
+                && defaults.memory.is_none(),
             result_size: if size <= super::INLINE_MAX { size } else { 0 },
             output: std::any::type_name::<O>,
+            check: crate::value::check::<O>,
             run,
             number: AtomicU32::new(0),
         }

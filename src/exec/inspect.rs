@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::actor;
-use super::books::{self, Glimpse, Sums};
+use super::books::{self, Sums};
 use super::cell::{self, Phase, RawRef, Record};
 use super::engine::Engine;
 use super::entry::{self, FnEntry, Kind};
@@ -164,26 +164,29 @@ impl Engine {
         let clock = books::clock(Instant::now());
         let since = |began: u64| taken.saturating_sub(clock.saturating_sub(began) / 1000);
         let outboxes = self.outboxes.read();
-        let all = outboxes.iter().filter_map(|o| {
-            let Glimpse {
-                call,
-                entry,
-                began,
-                awaits,
-                actor,
-            } = o.books.glimpse()?;
-            let method = !matches!(entry.kind, Kind::Task | Kind::AsyncTask | Kind::Object);
-            Some(Running {
-                id: Id(call),
-                entry,
-                since: began.map(since),
-                awaits: awaits.map(Id),
-                actor: actor.filter(|_| method).map(Id),
-                thread: o.thread.to_string(),
-                executor: o.executor,
-            })
-        });
-        all.collect()
+        let mut all = Vec::new();
+        for o in outboxes.iter() {
+            let glimpse = o.books.glimpse();
+            let calls = &glimpse.calls;
+            for (i, seen) in calls.iter().enumerate() {
+                let kind = seen.entry.kind;
+                let method = !matches!(kind, Kind::Task | Kind::AsyncTask | Kind::Object);
+                let runs = calls.get(i + 1).map(|inner| Id(inner.call));
+                let innermost = runs.is_none() && glimpse.deeper == 0;
+                all.push(Running {
+                    id: Id(seen.call),
+                    entry: seen.entry,
+                    since: seen.began.map(since),
+                    runs,
+                    blocks: glimpse.deeper > 0 || runs.is_some(),
+                    awaits: glimpse.awaits.filter(|_| innermost).map(Id),
+                    actor: glimpse.actor.filter(|_| method).map(Id),
+                    thread: o.thread.to_string(),
+                    executor: o.executor && innermost,
+                });
+            }
+        }
+        all
     }
 
     fn queued_tasks(&self) -> u64 {
@@ -365,18 +368,33 @@ struct Running {
     id: Id,
     entry: &'static FnEntry,
     since: Option<Micros>,
+    /// The call that it waits for, and which runs on its own thread meanwhile.
+    runs: Option<Id>,
+    /// It waits for some call on its own thread.
+    blocks: bool,
+    /// The call that it sleeps for.
     awaits: Option<Id>,
     actor: Option<Id>,
     thread: String,
+    /// It is what an executor does now.
     executor: bool,
 }
 
 impl Running {
     fn into_task(self) -> Task {
+        let why = match (self.runs, self.awaits) {
+            (Some(id), _) => Some(format!(
+                "waits for the result of {id}, which its thread runs"
+            )),
+            (None, Some(id)) => Some(format!("waits for the result of {id}")),
+            (None, None) => self
+                .blocks
+                .then(|| "waits for a call that its thread runs".into()),
+        };
         Task {
             id: self.id,
             function: self.entry.name.to_owned(),
-            state: match self.awaits {
+            state: match why {
                 Some(_) => TaskState::Blocked,
                 None => TaskState::Running,
             },
@@ -384,10 +402,8 @@ impl Running {
             attempt: 1,
             runs_on: Some(self.thread),
             actor: self.actor,
-            why: self
-                .awaits
-                .map(|id| format!("waits for the result of {id}")),
-            waits_for: self.awaits.into_iter().collect(),
+            waits_for: self.runs.or(self.awaits).into_iter().collect(),
+            why,
         }
     }
 }

@@ -238,14 +238,10 @@ impl Local {
         self.outbox.books.begin(record.entry, record.id, &self.pace)
     }
 
-    /// Notes that a call has run here, and that `before`, what ran when it began, goes on.
+    /// Notes that a call has run here.
     #[inline]
-    pub(super) fn end(&self, record: &Record, before: *const Record, timed: Option<Timed>) {
-        // SAFETY: whoever had set it as current keeps the record until it is set back.
-        let outer = unsafe { before.as_ref() }.map(|r| (r.entry, r.id));
-        self.outbox
-            .books
-            .end(record.entry, timed, &self.pace, outer);
+    pub(super) fn end(&self, record: &Record, timed: Option<Timed>) {
+        self.outbox.books.end(record.entry, timed, &self.pace);
     }
 
     /// What this thread counts.

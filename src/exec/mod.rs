@@ -23,6 +23,7 @@ mod executor;
 #[cfg(feature = "async")]
 mod futures;
 pub mod inspect;
+pub mod isolate;
 pub mod local;
 #[cfg(all(test, loom))]
 mod loom_tests;

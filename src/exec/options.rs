@@ -5,7 +5,7 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::base::{Defaults, Demand, Error, Units};
+use crate::base::{BadBytes, Defaults, Demand, Error, Units, parse_bytes};
 
 /// Options of one call or of one actor's creation, each overriding its attribute's.
 #[derive(Clone, Debug, Default)]
@@ -34,14 +34,61 @@ pub struct Options {
     pub restart_on_panic: Option<bool>,
     /// Whether it runs in a worker process.
     pub isolate: Option<bool>,
-    /// Bytes that its worker process may take.
-    pub memory: Option<u64>,
+    /// What its worker process may take.
+    pub memory: Option<Memory>,
     /// The actor's name.
     pub name: Option<String>,
     /// Whether the actor outlives its handles.
     pub detached: bool,
     /// Whether a living actor of that name is taken instead of a new one.
     pub get_or_create: bool,
+}
+
+/// An amount of memory: a number of bytes, or a text like `"512M"`, `"1.5GiB"` or `"2G"`.
+///
+/// `K`, `M`, `G`, `T` and `KiB` .. `TiB` are steps of 1024; `KB` .. `TB` are steps of 1000. A text that is none fails
+/// the call it is given to with [`Error::BadBytes`](crate::base::Error::BadBytes).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Memory(Given);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Given {
+    Bytes(u64),
+    Text(String),
+}
+
+impl Memory {
+    /// The bytes.
+    pub fn bytes(&self) -> Result<u64, Error> {
+        let bad = |text: &str, why| Error::BadBytes {
+            option: "memory",
+            text: text.to_owned(),
+            why,
+        };
+        match &self.0 {
+            Given::Bytes(0) => Err(bad("0", BadBytes::Zero)),
+            Given::Bytes(n) => Ok(*n),
+            Given::Text(text) => parse_bytes(text).map_err(|why| bad(text, why)),
+        }
+    }
+}
+
+impl From<u64> for Memory {
+    fn from(bytes: u64) -> Memory {
+        Memory(Given::Bytes(bytes))
+    }
+}
+
+impl From<&str> for Memory {
+    fn from(text: &str) -> Memory {
+        Memory(Given::Text(text.to_owned()))
+    }
+}
+
+impl From<String> for Memory {
+    fn from(text: String) -> Memory {
+        Memory(Given::Text(text))
+    }
 }
 
 /// How often a crashed call is tried again unless told otherwise.
@@ -56,6 +103,14 @@ pub struct Extra {
     pub priority: i32,
     /// Further attempts after a panic.
     pub panic_retries: u32,
+    /// Further attempts after the death of its worker process.
+    pub crash_retries: u32,
+    /// Whether it runs in a worker process.
+    pub isolate: bool,
+    /// Bytes that its worker process may take.
+    pub memory: Option<u64>,
+    /// The worker process that runs it now.
+    pub host: parking_lot::Mutex<Option<std::sync::Arc<super::isolate::Process>>>,
     /// Attempts begun so far.
     pub attempts: AtomicU32,
     /// The GPUs it was given.
@@ -63,6 +118,21 @@ pub struct Extra {
 }
 
 impl Extra {
+    /// What an actor's constructor carries that needs resources.
+    pub fn of_actor(demand: Demand) -> Extra {
+        Extra {
+            demand: Some(demand),
+            priority: 0,
+            panic_retries: 0,
+            crash_retries: 0,
+            isolate: false,
+            memory: None,
+            host: parking_lot::Mutex::new(None),
+            attempts: AtomicU32::new(0),
+            gpus: std::sync::OnceLock::new(),
+        }
+    }
+
     /// One more attempt; its number, from 1.
     pub fn begin_attempt(&self) -> u32 {
         self.attempts.fetch_add(1, Ordering::Relaxed) + 1
@@ -96,6 +166,24 @@ pub fn demand(options: &Options, defaults: &Defaults, base_cpu: Units) -> Result
     Ok(demand)
 }
 
+/// Whether it runs in a worker process, and how many bytes that may take.
+pub fn isolation(options: &Options, defaults: &Defaults) -> Result<(bool, Option<u64>), Error> {
+    let isolate = options.isolate.or(defaults.isolate).unwrap_or(false);
+    let memory = match &options.memory {
+        Some(given) => Some(given.bytes()?),
+        // The attribute's bound is that of the worker process which this call declines.
+        None if !isolate => None,
+        None => defaults.memory,
+    };
+    if memory.is_some() && !isolate {
+        return Err(Error::BadOption {
+            option: "memory",
+            why: "it bounds a worker process, and this does not run in one: add isolate(true)",
+        });
+    }
+    Ok((isolate, memory))
+}
+
 /// What a task's record must carry; nothing for the common task.
 pub fn task_extra(options: &Options, defaults: &Defaults) -> Result<Option<Box<Extra>>, Error> {
     let demand = demand(options, defaults, Units::ONE)?;
@@ -109,14 +197,19 @@ pub fn task_extra(options: &Options, defaults: &Defaults) -> Result<Option<Box<E
         .or(defaults.max_retries)
         .unwrap_or(DEFAULT_RETRIES);
     let panic_retries = if retry_panics { retries } else { 0 };
+    let (isolate, memory) = isolation(options, defaults)?;
     let common = demand == Demand::ONE_CPU && priority == 0;
-    if common && panic_retries == 0 {
+    if common && panic_retries == 0 && !isolate {
         return Ok(None);
     }
     Ok(Some(Box::new(Extra {
         demand: (!common).then_some(demand),
         priority,
         panic_retries,
+        crash_retries: if isolate { retries } else { 0 },
+        isolate,
+        memory,
+        host: parking_lot::Mutex::new(None),
         attempts: AtomicU32::new(0),
         gpus: std::sync::OnceLock::new(),
     })))
@@ -156,6 +249,53 @@ mod tests {
             .with_custom("disk", Units::ONE)
             .with_custom("net", Units::whole(5));
         assert_eq!(d, expected);
+    }
+
+    #[test]
+    fn an_isolated_task_carries_its_bound_and_its_retries() {
+        let attribute = Defaults {
+            isolate: Some(true),
+            memory: Some(1 << 30),
+            ..Defaults::NONE
+        };
+        let of = |o: &Options| task_extra(o, &attribute).unwrap();
+        let e = of(&Options::default()).unwrap();
+        assert!(e.isolate && e.demand.is_none());
+        assert_eq!(
+            (e.memory, e.crash_retries, e.panic_retries),
+            (Some(1 << 30), DEFAULT_RETRIES, 0)
+        );
+        let call = Options {
+            memory: Some("512M".into()),
+            max_retries: Some(0),
+            ..Options::default()
+        };
+        let e = of(&call).unwrap();
+        assert_eq!((e.memory, e.crash_retries), (Some(512 << 20), 0));
+        let declines = Options {
+            isolate: Some(false),
+            ..Options::default()
+        };
+        assert!(of(&declines).is_none(), "nor is the bound kept");
+    }
+
+    #[test]
+    fn a_bound_that_cannot_be_kept_is_refused() {
+        let with = |memory: Memory, isolate| Options {
+            memory: Some(memory),
+            isolate,
+            ..Options::default()
+        };
+        let refused = |o: &Options| {
+            let e = task_extra(o, &Defaults::NONE).unwrap_err();
+            e.to_string()
+        };
+        let e = refused(&with("2X".into(), Some(true)));
+        assert!(e.contains("memory \"2X\": units of memory are"), "{e}");
+        let e = refused(&with(0.into(), Some(true)));
+        assert!(e.contains("more than nothing"), "{e}");
+        let e = refused(&with("2G".into(), None));
+        assert!(e.contains("isolate(true)"), "{e}");
     }
 
     #[test]

@@ -11,11 +11,11 @@ use std::backtrace::Backtrace;
 use std::cell::{Cell, RefCell};
 use std::sync::{Arc, Once};
 
-use crate::base::{Failure, FailureKind};
+use crate::base::{Failure, FailureKind, Stack};
 
 struct Note {
     location: String,
-    backtrace: Arc<Backtrace>,
+    backtrace: Arc<Stack>,
 }
 
 thread_local! {
@@ -39,7 +39,7 @@ pub fn install() {
             let location = info
                 .location()
                 .map_or_else(String::new, ToString::to_string);
-            let backtrace = Arc::new(Backtrace::force_capture());
+            let backtrace = Arc::new(Stack::from(Backtrace::force_capture()));
             let _ = NOTE.try_with(|n| {
                 *n.borrow_mut() = Some(Note {
                     location,

@@ -81,6 +81,8 @@ pub(super) enum Tag {
     Boxed,
     /// A [`Sealed`].
     Stored,
+    /// A `&'static [u8]`: in another process's store, which keeps it.
+    Foreign,
     /// Nothing: there is an error.
     Failed,
 }
@@ -263,6 +265,45 @@ impl Record {
         }
     }
 
+    /// Puts a value that is in another process's store.
+    ///
+    /// # Safety
+    /// As for [`set_inline`](Self::set_inline).
+    pub unsafe fn set_foreign(&self, bytes: &'static [u8], caps: Option<Box<[Cap]>>) {
+        // SAFETY: the claim; every record has at least 32 bytes of payload.
+        unsafe {
+            self.base().add(BODY).cast::<&'static [u8]>().write(bytes);
+            *self.payload.tag.get() = Tag::Foreign;
+            *self.payload.caps.get() = caps.map(Box::new);
+        }
+    }
+
+    /// Where the value is in another process's store, if it is there; call when the phase is `Done`.
+    pub fn foreign(&self) -> Option<&'static [u8]> {
+        debug_assert_eq!(phase(self.state()), Phase::Done);
+        // SAFETY: as in `bytes`.
+        unsafe {
+            (*self.payload.tag.get() == Tag::Foreign)
+                .then(|| *self.base().add(BODY).cast::<&'static [u8]>().cast_const())
+        }
+    }
+
+    /// A value that is not in a store, as an archive whose positions count from [`BODY`]; call when the phase is `Done`.
+    pub fn archive(&self) -> &[u8] {
+        // SAFETY: as in `bytes`.
+        let boxed = unsafe { *self.payload.tag.get() == Tag::Boxed };
+        &self.bytes()[if boxed { PAD } else { 0 }..]
+    }
+
+    /// Where the last inline argument ends.
+    ///
+    /// # Safety
+    /// As for [`slots`](Self::slots).
+    pub unsafe fn args_end(&self) -> u32 {
+        // SAFETY: by the caller's promise nobody writes it now.
+        unsafe { *self.payload.end.get() }
+    }
+
     /// Puts an error.
     ///
     /// # Safety
@@ -301,6 +342,7 @@ impl Record {
                     *self.payload.end.get() as usize,
                 ),
                 Tag::Stored => &*base.add(BODY).cast::<Sealed>(),
+                Tag::Foreign => *base.add(BODY).cast::<&'static [u8]>(),
                 Tag::Args | Tag::Empty | Tag::Failed => &[],
             }
         }
@@ -348,7 +390,7 @@ impl Record {
         unsafe {
             (*self.payload.caps.get()).is_some()
                 || match *self.payload.tag.get() {
-                    Tag::Inline | Tag::Empty => false,
+                    Tag::Inline | Tag::Empty | Tag::Foreign => false,
                     Tag::Args => {
                         !(*self.payload.out.get()).is_null()
                             || self.slots().iter().any(|s| s.tag != SlotTag::Inline)
@@ -388,7 +430,7 @@ pub(super) unsafe fn drop_payload(r: &Record) {
                     super::report::unobserved(&error);
                 }
             }
-            Tag::Empty | Tag::Inline => {}
+            Tag::Empty | Tag::Inline | Tag::Foreign => {}
         }
         drop((*r.payload.caps.get()).take());
     }

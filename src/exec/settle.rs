@@ -49,14 +49,19 @@ impl Engine {
         let error = match outcome {
             Ok(Ok(())) => return,
             Ok(Err(CallError::Runtime(e))) => e,
-            Ok(Err(CallError::Function(mut failure))) => {
+            Ok(Err(CallError::Function(mut failure))) if failure.kind != FailureKind::Panicked => {
                 failure.function = record.entry.name;
                 failure.location = format!("{}:{}", record.entry.file, record.entry.line);
                 failure.attempts = attempts;
                 Error::TaskFailed(Arc::new(failure))
             }
-            Err(payload) => {
-                let mut failure = super::panics::failure(payload);
+            panicked => {
+                let mut failure = match panicked {
+                    // In a worker process, which told of it.
+                    Ok(Err(CallError::Function(failure))) => failure,
+                    Err(payload) => super::panics::failure(payload),
+                    Ok(_) => return,
+                };
                 let retries = record.extra().map_or(0, |e| e.panic_retries);
                 let cancelled = record.state() & cell::CANCEL != 0;
                 // SAFETY: claimed. They are gone if it was the result that panicked while it was archived.
@@ -92,7 +97,7 @@ impl Engine {
     }
 
     fn push_again(self: &Arc<Engine>, local: &Local, record: RawRef) {
-        if record.demand().is_some() && !record.entry.is_async() {
+        if record.demand().is_some() && !record.is_future() {
             self.push_started(local, record);
         } else {
             self.push_task(local, record);
@@ -200,9 +205,23 @@ impl Engine {
         if finished(record.state()) || finished(record.set_flag(cell::CANCEL)) {
             return Cancel::TooLate;
         }
+        self.tell_worker(record);
         #[cfg(feature = "async")]
         self.futures.wake(record);
         Cancel::Requested
+    }
+
+    /// Ends the process of a call that was cancelled; a method's process holds the actor and is only told.
+    fn tell_worker(&self, record: &RawRef) {
+        if let Some(actor) = record.target() {
+            if let Some(host) = actor.hosted() {
+                host.tell_cancelled(record.id);
+            }
+        } else if let Some(extra) = record.extra()
+            && let Some(host) = &*extra.host.lock()
+        {
+            host.kill();
+        }
     }
 
     /// As [`end_with`](Self::end_with), but leaves the arguments: others may be looking at which inputs there are.

@@ -110,7 +110,7 @@ impl Engine {
             self.forget_actor(local, actor);
             return Ok(super::actor::drain_here(self, local, actor, Some(record)));
         }
-        if record.entry.is_async() || deadline.is_some() {
+        if record.is_future() || deadline.is_some() {
             return Ok(false);
         }
         // A call with its own resources has them already; the common one needs a CPU, which an executor has.
@@ -232,7 +232,7 @@ impl Engine {
     fn may_help(&self, local: &Local, record: &RawRef) -> bool {
         cell::phase(record.state()) == Phase::Queued
             && record.target().is_none()
-            && !record.entry.is_async()
+            && !record.is_future()
             && self.has_stack(local)
             && local.leased.get()
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::base::{Capacity, Error, Result, Units};
 use crate::exec::report::Reporter;
+use crate::shm::HugePages;
 
 /// Settings of a node, for [`init`](Config::init).
 ///
@@ -22,6 +23,7 @@ pub struct Config {
     resources: Vec<(String, f64)>,
     pub(super) store_bytes: Option<u64>,
     pub(super) prefault_bytes: Option<u64>,
+    pub(super) huge_pages: HugePages,
     pub(super) patience: Duration,
     pub(super) reporter: Option<Reporter>,
     pub(super) attach: bool,
@@ -35,6 +37,7 @@ impl std::fmt::Debug for Config {
             .field("resources", &self.resources)
             .field("object_store_memory", &self.store_bytes)
             .field("prefault", &self.prefault_bytes)
+            .field("huge_pages", &self.huge_pages)
             .field("shutdown_timeout", &self.patience)
             .field("attach", &self.attach)
             .finish_non_exhaustive()
@@ -49,6 +52,7 @@ impl Default for Config {
             resources: Vec::new(),
             store_bytes: None,
             prefault_bytes: None,
+            huge_pages: HugePages::default(),
             patience: Duration::from_secs(5),
             reporter: None,
             attach: true,
@@ -91,6 +95,13 @@ impl Config {
     /// much as is in use, up to 1 GiB.
     pub fn prefault(mut self, bytes: u64) -> Config {
         self.prefault_bytes = Some(bytes);
+        self
+    }
+
+    /// Which pages the object store is made of; `true` asks for reserved ones of 2 MiB, else transparent ones, else
+    /// 4 KiB. Default: [`HugePages::Auto`]. Which it got is said by [`Mobula::store_pages`](crate::Mobula::store_pages).
+    pub fn huge_pages(mut self, wanted: impl Into<HugePages>) -> Config {
+        self.huge_pages = wanted.into();
         self
     }
 

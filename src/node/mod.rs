@@ -7,6 +7,7 @@
 pub mod attach;
 mod config;
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -29,6 +30,7 @@ pub struct Node {
 impl Node {
     /// Starts a node.
     pub fn start(config: Config) -> Result<Node> {
+        exec::isolate::check_start()?;
         exec::entry::check_names(&exec::entry::registry())?;
         let capacity = config.capacity()?;
         let prefault = match config.prefault_bytes {
@@ -39,10 +41,20 @@ impl Node {
         let options = StoreOptions {
             capacity: config.store_bytes,
             prefault,
+            huge_pages: config.huge_pages,
         };
-        let store = Store::open(options).map_err(|e| Error::Os {
-            what: "creating the shared-memory arena",
-            source: Arc::new(e),
+        let store = Store::open(options).map_err(|e| {
+            let setting = match e.kind() {
+                ErrorKind::InvalidInput => "object_store_memory",
+                ErrorKind::Unsupported => "huge_pages",
+                _ => {
+                    let what = "creating the shared-memory arena";
+                    let source = Arc::new(e);
+                    return Error::Os { what, source };
+                }
+            };
+            let why = e.to_string();
+            Error::Config { setting, why }
         })?;
         let engine = Engine::new(capacity, store);
         let generation = local::start(&engine)?;

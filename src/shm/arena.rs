@@ -17,6 +17,7 @@ use parking_lot::{Mutex, MutexGuard};
 use super::extents::PAGE;
 use super::memfd::Segment;
 use super::owners::{Owner, Owners, SHARDS_MAX};
+use super::pages::{HugePages, StorePages};
 use super::prefault::{Prefault, Prefaulter};
 use super::shards::thread_number;
 use super::slabs::{CHUNK, CLASSES, SMALL_MAX, Slabs, bogus, class_of};
@@ -32,6 +33,8 @@ const HOLDERS_IN_ERROR: usize = 5;
 pub struct ArenaOptions {
     /// Bytes, rounded up to whole pages.
     pub capacity: u64,
+    /// Which pages to ask for.
+    pub huge_pages: HugePages,
     /// How much to fault in ahead of use.
     pub prefault: Prefault,
 }
@@ -86,7 +89,8 @@ impl Arena {
             .filter(|c| *c > 0);
         let capacity = capacity.ok_or(io::ErrorKind::InvalidInput)?;
         let len = usize::try_from(capacity).map_err(|_| io::ErrorKind::InvalidInput)?;
-        let segment = Arc::new(Segment::create(len)?);
+        let segment = Arc::new(Segment::create_with(len, options.huge_pages)?);
+        let capacity = segment.len() as u64; // reserved pages may have rounded it up
         let cpus = std::thread::available_parallelism().map_or(1, |n| n.get());
         let shards = (2 * cpus).next_power_of_two().min(SHARDS_MAX);
         Ok(Arena {
@@ -134,13 +138,13 @@ impl Arena {
         self.alloc_slowly(len, origin)
     }
 
-    /// As [`alloc_hinted`](Self::alloc_hinted), on pages of its own, beginning at a page: what can be
-    /// leased to another process.
+    /// As [`alloc_hinted`](Self::alloc_hinted), on whole grains of its own: what can be leased to
+    /// another process.
     pub fn alloc_pages(&self, len: usize, origin: Origin) -> Result<(Extent, usize), StoreFull> {
-        let touched = self.space.lock().frontier().max(self.prefaulter.done());
-        let found = self.take_long(len, origin).or_else(|| {
+        let touched = self.touched();
+        let found = self.take_grains(len, origin).or_else(|| {
             self.reclaim();
-            self.take_long(len, origin)
+            self.take_grains(len, origin)
         });
         let Some(offset) = found else {
             return Err(self.full(len, origin));
@@ -157,7 +161,12 @@ impl Arena {
 
     /// The unit in which pages can be leased: the size of a page, as the kernel maps them.
     pub fn grain(&self) -> u64 {
-        PAGE
+        self.segment.pages().grain()
+    }
+
+    /// What its pages are, and why.
+    pub fn pages(&self) -> &StorePages {
+        self.segment.pages()
     }
 
     /// Lets the background thread look ahead of what was allocated so far. Apart from
@@ -260,7 +269,7 @@ impl Arena {
     #[cold]
     fn alloc_slowly(&self, len: usize, origin: Origin) -> Result<(Extent, usize), StoreFull> {
         // Before the allocation: what it takes beyond this is untouched.
-        let touched = self.space.lock().frontier().max(self.prefaulter.done());
+        let touched = self.touched();
         let mut found = self.take_anew(len, origin);
         if found.is_none() {
             // Room may be tied up in empty chunks that shards keep for the next small object.
@@ -312,6 +321,19 @@ impl Arena {
         let offset = space.take_long(len as u64, origin)?;
         self.owners.set(offset, PAGE, Owner::Long);
         Some(offset)
+    }
+
+    fn take_grains(&self, len: usize, origin: Origin) -> Option<u64> {
+        let mut space = self.space.lock();
+        let offset = space.take_grains(len as u64, self.grain(), origin)?;
+        self.owners.set(offset, PAGE, Owner::Long);
+        Some(offset)
+    }
+
+    /// Offset of the first byte on a page that nobody touched, as far as is known.
+    fn touched(&self) -> u64 {
+        let touched = self.space.lock().frontier().max(self.prefaulter.done());
+        touched.next_multiple_of(self.pages().size)
     }
 
     /// The last resort of a small object: a free block of any shard, then a larger one than it

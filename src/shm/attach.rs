@@ -84,6 +84,11 @@ impl Attached {
         Some(unsafe { std::slice::from_raw_parts(self.base.as_ptr().add(begin), end - begin) })
     }
 
+    /// Where bytes that [`bytes`](Self::bytes) gave begin.
+    pub fn offset_of(&self, bytes: &[u8]) -> u64 {
+        (bytes.as_ptr().addr() - self.base.as_ptr().addr()) as u64
+    }
+
     /// Makes the pages from `offset` on writable, for the first `len` of their bytes, until the lease
     /// is dropped. Two system calls. Fails if the range is not inside, does not begin at a grain, or
     /// is leased already.
@@ -226,6 +231,40 @@ mod tests {
         // SAFETY: inside the owner's mapping.
         let owners = unsafe { segment.base().add(2 * PAGE as usize).read() };
         assert_eq!(owners, b'h');
+    }
+
+    #[test]
+    fn reserved_pages_are_leased_whole() {
+        use super::super::pages::{HUGE, HugePages, PageKind};
+        let segment = Segment::create_with(8 << 20, HugePages::On).unwrap();
+        if segment.pages().kind != PageKind::Reserved {
+            eprintln!("skipped: got {}", segment.pages());
+            return;
+        }
+        let grain = segment.pages().grain();
+        assert_eq!(grain, HUGE);
+        let attached = Arc::new(Attached::map(segment.fd(), 8 << 20, grain).unwrap());
+        // SAFETY: this test owns the segment and lends the pages.
+        let mut lease = unsafe { attached.lease(HUGE, HUGE + 5) }.unwrap();
+        lease.populate();
+        lease.fill(7);
+        // SAFETY: as above; these are refused.
+        unsafe {
+            assert!(attached.lease(HUGE / 2, 1).is_err(), "within a page");
+            assert!(
+                attached.lease(2 * HUGE, 1).is_err(),
+                "the rest of the lease's page"
+            );
+        }
+        drop(lease);
+        // SAFETY: nobody writes any more.
+        let seen = unsafe { attached.bytes(HUGE, HUGE + 6) }.unwrap();
+        assert_eq!(
+            seen.iter().map(|b| u64::from(*b)).sum::<u64>(),
+            7 * (HUGE + 5)
+        );
+        // SAFETY: inside the owner's mapping.
+        assert_eq!(unsafe { segment.base().add(HUGE as usize).read() }, 7);
     }
 
     #[test]

@@ -65,6 +65,36 @@ impl Extents {
         Some(start)
     }
 
+    /// As [`take`](Self::take), a run that begins at a multiple of `align` pages. Among the free runs
+    /// that are longer than `pages` by less than `align` it tries one after the other.
+    pub fn take_aligned(&mut self, pages: u64, align: u64) -> Option<u64> {
+        if align == 1 {
+            return self.take(pages);
+        }
+        assert!(pages > 0, "a run has at least one page");
+        let fits = |&(size, start): &(u64, u64)| {
+            let at = start.next_multiple_of(align);
+            (at + pages <= start + size).then_some((size, start, at))
+        };
+        if let Some((size, start, at)) = self.by_size.range((pages, 0)..).find_map(fits) {
+            self.remove(start, size);
+            self.insert_some(start, at - start);
+            self.insert_some(at + pages, start + size - at - pages);
+            return Some(at);
+        }
+        let (start, warm) = self.tail();
+        let at = start.next_multiple_of(align);
+        if at.checked_add(pages)? > self.total {
+            return None;
+        }
+        if warm > 0 {
+            self.remove(start, warm);
+        }
+        self.insert_some(start, at - start);
+        self.frontier = at + pages;
+        Some(at)
+    }
+
     /// Gives a run back and merges it with its free neighbours. Logarithmic.
     ///
     /// # Panics
@@ -100,6 +130,12 @@ impl Extents {
         match self.by_start.last_key_value() {
             Some((&s, &n)) if s + n == self.frontier => (s, n),
             _ => (self.frontier, 0),
+        }
+    }
+
+    fn insert_some(&mut self, start: u64, pages: u64) {
+        if pages > 0 {
+            self.insert(start, pages);
         }
     }
 
@@ -152,6 +188,24 @@ mod tests {
     }
 
     #[test]
+    fn aligned_runs_leave_what_is_around_them() {
+        let mut e = Extents::new(32);
+        assert_eq!(e.take(3), Some(0));
+        assert_eq!(e.take_aligned(8, 8), Some(8));
+        assert_eq!(e.take(5), Some(3), "what was skipped is free");
+        assert_eq!(e.take_aligned(8, 8), Some(16));
+        e.give(8, 8);
+        e.give(3, 5);
+        assert_eq!(e.take_aligned(4, 4), Some(4), "a warm run, in its middle");
+        assert_eq!(e.take(1), Some(3));
+        assert_eq!(e.take_aligned(8, 8), Some(8));
+        assert_eq!(e.take_aligned(9, 8), None);
+        assert_eq!(e.take_aligned(8, 8), Some(24), "the last grain");
+        assert_eq!((e.take(1), e.largest_free()), (None, 0));
+        assert_eq!(e.take_aligned(u64::MAX, 8), None);
+    }
+
+    #[test]
     #[should_panic(expected = "double free")]
     fn giving_twice_panics() {
         let mut e = Extents::new(10);
@@ -170,6 +224,40 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig { failure_persistence: None,
             cases: if cfg!(miri) { 4 } else { 200 }, ..ProptestConfig::default() })]
+
+        /// An aligned run is taken wherever one is free, and overlaps nothing.
+        #[test]
+        fn aligned_runs_agree_with_a_bitmap(
+            steps in prop::collection::vec((0u8..3, 1u64..40, 0u32..4), 1..80)
+        ) {
+            const TOTAL: u64 = 128;
+            let mut e = Extents::new(TOTAL);
+            let mut taken = [false; TOTAL as usize];
+            let mut live: Vec<(u64, u64)> = Vec::new();
+            for (step, n, align) in steps {
+                let align = 1 << align;
+                if step == 0 && !live.is_empty() {
+                    let (start, pages) = live.swap_remove(n as usize % live.len());
+                    e.give(start, pages);
+                    taken[start as usize..(start + pages) as usize].fill(false);
+                    continue;
+                }
+                let free = |start: u64| (start..start + n).all(|i| !taken[i as usize]);
+                let mut starts = (0..=TOTAL - n).step_by(align as usize);
+                match e.take_aligned(n, align) {
+                    Some(start) => {
+                        prop_assert!(start % align == 0 && free(start));
+                        taken[start as usize..(start + n) as usize].fill(true);
+                        live.push((start, n));
+                    }
+                    None => prop_assert!(!starts.any(free)),
+                }
+            }
+            for (start, pages) in live {
+                e.give(start, pages);
+            }
+            prop_assert_eq!(e.take(TOTAL), Some(0));
+        }
 
         /// Against a bitmap: no overlap, nothing refused that would fit, all of it comes back.
         #[test]

@@ -7,19 +7,26 @@ mod arena;
 mod attach;
 mod copy;
 mod extents;
+mod futex;
+mod groups;
 mod memfd;
+mod numa;
 mod owners;
+mod pages;
+mod peer;
 mod prefault;
+mod ring;
 mod shards;
 mod slabs;
 mod space;
+mod sync;
 mod tally;
 
 pub use arena::{Arena, ArenaOptions, ArenaStats, Extent};
-#[allow(
-    unused_imports,
-    reason = "the served store and worker processes come next"
-)]
 pub use attach::{Attached, Lease};
 pub use copy::{copy_into, copy_into_cold};
+pub use groups::lowest_limit;
+pub use pages::{HugePages, PageKind, StorePages};
+pub use peer::{Peer, peer, peer_process};
 pub use prefault::Prefault;
+pub use ring::{Aligned, Full, Lanes, Lied, MAX_FRAME, Receiver, Sender, Waited};

@@ -4,16 +4,19 @@
 //! should not pay that. The thread starts when there is first something to do, runs at the lowest
 //! priority, sleeps on a condition variable, and ends when the arena goes. It holds the segment
 //! itself, so nobody has to wait for it, and it gives up for good when the machine runs short of
-//! memory or the kernel refuses. Invariant: it only asks the kernel to populate pages, which
-//! changes no content. Left out: which pages are free (only the frontier matters).
+//! memory or the kernel refuses. Where memory has nodes, the pages are those of the node whose thread
+//! wanted more last. Invariant: it only asks the kernel to populate pages, which changes no content.
+//! Left out: which pages are free (only the frontier matters).
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use parking_lot::{Condvar, Mutex};
 
 use super::memfd::Segment;
+use super::numa::{self, Nodes};
+use super::pages::PageKind;
 
 /// How much memory to fault in ahead of use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,7 +32,7 @@ pub enum Prefault {
 
 /// Populated in one system call. Small, because each call holds the process's map lock for reading
 /// and the thread may lose its CPU in the middle of one: half a megabyte is about a
-/// third of a millisecond.
+/// third of a millisecond. A huge page is one step, and takes as long.
 const STEP: u64 = 512 << 10;
 /// Below this the adaptive mode does nothing: an idle node stays small.
 const QUIET: u64 = 8 << 20;
@@ -72,6 +75,13 @@ fn target(mode: Prefault, frontier: u64, capacity: u64) -> u64 {
     }
 }
 
+/// The next piece to populate on the way to `goal`: whole pages, so that a huge one is one step.
+fn step(from: u64, goal: u64, page: u64, len: u64) -> (u64, u64) {
+    let begin = from / page * page;
+    let end = goal.min(begin + STEP.max(page));
+    (begin, end.next_multiple_of(page).min(len))
+}
+
 /// Handle of the thread; dropping it ends the thread.
 pub struct Prefaulter {
     mode: Prefault,
@@ -85,9 +95,13 @@ struct Shared {
     /// Pages from the frontier to here are populated.
     done: AtomicU64,
     error: AtomicI32,
+    /// The memory node of whoever moved the frontier last, or `NOWHERE`.
+    node: AtomicU32,
     state: Mutex<State>,
     wake: Condvar,
 }
+
+const NOWHERE: u32 = u32::MAX;
 
 #[derive(Default)]
 struct State {
@@ -104,6 +118,7 @@ impl Prefaulter {
             goal: AtomicU64::new(0),
             done: AtomicU64::new(0),
             error: AtomicI32::new(0),
+            node: AtomicU32::new(NOWHERE),
             state: Mutex::default(),
             wake: Condvar::new(),
         };
@@ -125,6 +140,11 @@ impl Prefaulter {
         let end = old == 0 || goal == capacity;
         if goal <= old || (goal < old.saturating_add(WORTH) && !end) {
             return;
+        }
+        if frontier > 0
+            && let Some(node) = Nodes::of_machine().here()
+        {
+            shared.node.store(node, Relaxed);
         }
         let mut state = shared.state.lock();
         shared.goal.fetch_max(goal, Relaxed);
@@ -165,10 +185,19 @@ impl Shared {
     fn run(&self) {
         // Best effort: at normal priority the thread is only less polite.
         let _ = rustix::process::setpriority_process(None, 19);
+        let pages = self.segment.pages();
         let mut looked = u64::MAX;
+        let mut near = Vec::new();
         while let Some((from, to)) = self.next() {
-            // Pages nobody has asked for yet must not be what brings the machine down.
-            if from.abs_diff(looked) >= LOOK {
+            let node = Some(self.node.load(Relaxed)).filter(|n| *n != NOWHERE);
+            let nearer = Nodes::of_machine().near(node);
+            if nearer != near {
+                numa::prefer(&nearer);
+                near = nearer;
+            }
+            // Pages nobody has asked for yet must not be what brings the machine down. Reserved ones
+            // are taken already.
+            if pages.kind != PageKind::Reserved && from.abs_diff(looked) >= LOOK {
                 looked = from;
                 if std::fs::read_to_string("/proc/meminfo").is_ok_and(|text| is_short(&text)) {
                     return self.fail(&io::Error::from_raw_os_error(libc::ENOMEM));
@@ -192,7 +221,8 @@ impl Shared {
             let from = self.done.load(Relaxed).max(self.frontier.load(Relaxed));
             let goal = self.goal.load(Relaxed);
             if from < goal {
-                return Some((from, goal.min(from + STEP)));
+                let len = self.segment.len() as u64;
+                return Some(step(from, goal, self.segment.pages().size, len));
             }
             self.wake.wait(&mut state);
         }
@@ -228,6 +258,21 @@ mod tests {
         assert_eq!(target(Prefault::Bytes(2 * GIB), 3 * GIB, 9 * GIB), 5 * GIB);
         assert_eq!(target(Prefault::Bytes(u64::MAX), 7, GIB), GIB);
         assert_eq!(target(Prefault::Bytes(0), 0, GIB), 0);
+    }
+
+    #[test]
+    fn steps_are_whole_pages() {
+        const SMALL: u64 = 4096;
+        const HUGE: u64 = 2 << 20;
+        assert_eq!(step(0, GIB, SMALL, GIB), (0, STEP));
+        assert_eq!(step(SMALL, 3 * SMALL, SMALL, GIB), (SMALL, 3 * SMALL));
+        assert_eq!(step(0, 5, SMALL, GIB), (0, SMALL));
+        assert_eq!(step(HUGE + SMALL, GIB, HUGE, GIB), (HUGE, 2 * HUGE));
+        assert_eq!(step(HUGE, HUGE + 1, HUGE, GIB), (HUGE, 2 * HUGE));
+        assert_eq!(
+            step(HUGE, HUGE + 1, HUGE, HUGE + SMALL),
+            (HUGE, HUGE + SMALL)
+        );
     }
 
     #[test]

@@ -12,6 +12,7 @@ use crate::base::Origin;
 
 struct Long {
     len: u64,
+    pages: u64,
     origin: u32,
 }
 
@@ -36,10 +37,23 @@ impl Space {
 
     /// Takes whole pages for an object of `len` bytes; returns its offset.
     pub fn take_long(&mut self, len: u64, origin: Origin) -> Option<u64> {
-        let offset = self.take_pages(pages(len))?;
+        let offset = self.take_pages(pages(len), 1)?;
+        Some(self.add_long(offset, len, pages(len), origin))
+    }
+
+    /// As [`take_long`](Self::take_long), whole grains of so many bytes, a multiple of a page: nobody
+    /// else's object begins or ends in them.
+    pub fn take_grains(&mut self, len: u64, grain: u64, origin: Origin) -> Option<u64> {
+        let pages = pages(len).checked_next_multiple_of(grain / PAGE)?;
+        let offset = self.take_pages(pages, grain / PAGE)?;
+        Some(self.add_long(offset, len, pages, origin))
+    }
+
+    fn add_long(&mut self, offset: u64, len: u64, pages: u64, origin: Origin) -> u64 {
         let origin = self.tally.add(origin, len);
-        self.long.insert(offset, Long { len, origin });
-        Some(offset)
+        let long = Long { len, pages, origin };
+        self.long.insert(offset, long);
+        offset
     }
 
     /// Gives a long object back; returns the bytes of its pages.
@@ -53,13 +67,13 @@ impl Space {
         }
         let long = self.long.remove(&offset).expect("looked up above");
         self.tally.remove(long.origin, len);
-        self.give_pages(offset, pages(len));
-        pages(len) * PAGE
+        self.give_pages(offset, long.pages);
+        long.pages * PAGE
     }
 
     /// Takes the pages of a chunk.
     pub fn take_chunk(&mut self) -> Option<u64> {
-        self.take_pages(CHUNK / PAGE)
+        self.take_pages(CHUNK / PAGE, 1)
     }
 
     /// Gives the pages of a chunk back.
@@ -87,8 +101,8 @@ impl Space {
         &self.tally
     }
 
-    fn take_pages(&mut self, pages: u64) -> Option<u64> {
-        let start = self.extents.take(pages)?;
+    fn take_pages(&mut self, pages: u64, align: u64) -> Option<u64> {
+        let start = self.extents.take_aligned(pages, align)?;
         self.reserved += pages * PAGE;
         Some(start * PAGE)
     }
@@ -121,6 +135,33 @@ mod tests {
         space.give_chunk(chunk);
         assert_eq!((space.reserved(), space.largest_free()), (0, 2 * CHUNK));
         assert_eq!((space.tally().bytes(), space.frontier()), (0, 2 * CHUNK));
+    }
+
+    #[test]
+    fn grains_are_whole_and_nobody_elses() {
+        const GRAIN: u64 = 4 * PAGE;
+        let o = Origin::Result("f");
+        let mut space = Space::new(4 * GRAIN);
+        let small = space.take_long(1, o).unwrap();
+        let lent = space.take_grains(GRAIN + 1, GRAIN, o).unwrap();
+        assert_eq!(
+            (small, lent, space.reserved()),
+            (0, GRAIN, PAGE + 2 * GRAIN)
+        );
+        assert_eq!(
+            space.take_long(3 * PAGE, o),
+            Some(PAGE),
+            "beside, not in it"
+        );
+        assert_eq!(
+            space.take_long(1, o),
+            Some(3 * GRAIN),
+            "not in its last grain"
+        );
+        assert_eq!(space.take_grains(1, GRAIN, o), None);
+        assert_eq!(space.give_long(lent, GRAIN + 1), 2 * GRAIN);
+        assert_eq!(space.take_grains(2 * GRAIN, GRAIN, o), Some(GRAIN));
+        assert_eq!(space.take_grains(u64::MAX, GRAIN, o), None);
     }
 
     #[test]

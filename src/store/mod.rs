@@ -4,17 +4,28 @@
 //! is [`Sealed`]; the arena gets them back exactly once. Left out: reference counts of the
 //! cluster, spilling, other processes.
 
+mod client;
 mod object;
+mod proto;
+mod serve;
 mod sizing;
+mod socket;
 
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use crate::base::{Holder, Origin, StoreFull};
-use crate::shm::{Arena, ArenaOptions, ArenaStats, Prefault};
+use crate::shm::{Arena, ArenaOptions, ArenaStats, HugePages, PageKind, Prefault, StorePages};
 
+pub use crate::base::{BadObjectId, ObjectId, ObjectState, StoreError};
+pub use client::{
+    Client, Event, Object, ObjectInfo, StoreView, Subscription, Writing, content_hash,
+};
 pub(crate) use object::{Draft, Sealed};
+pub use proto::ServedStats;
+pub use serve::{Server, ServerOptions};
+pub use sizing::default_capacity;
 
 /// What a store is opened with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,6 +34,8 @@ pub(crate) struct StoreOptions {
     pub capacity: Option<u64>,
     /// How much to fault in ahead of use.
     pub prefault: Prefault,
+    /// Which pages to ask for.
+    pub huge_pages: HugePages,
 }
 
 /// A handle of the store; clones are the same store. The memory is unmapped when the last handle
@@ -33,17 +46,29 @@ pub(crate) struct Store {
 }
 
 impl Store {
-    /// Maps the store's memory without touching it: well under a millisecond. Fails if the capacity
-    /// is 0 or the kernel refuses the mapping.
+    /// Maps the store's memory without touching it: well under a millisecond. Fails with
+    /// `InvalidInput` if the capacity is 0 or more than there could ever be, with `Unsupported` if
+    /// pages are required that are not to be had, or as the kernel does.
     pub fn open(options: StoreOptions) -> io::Result<Store> {
         let capacity = match options.capacity {
             Some(capacity) => capacity,
-            None => sizing::default_capacity()?,
+            None => sizing::default_capacity(sizing::DEFAULT_PERCENT)?,
         };
+        let too_much = |why| io::Error::new(io::ErrorKind::InvalidInput, why);
+        if let Some(why) = sizing::more_than_the_machine_has(capacity) {
+            return Err(too_much(why));
+        }
         let arena = Arena::create(ArenaOptions {
             capacity,
+            huge_pages: options.huge_pages,
             prefault: options.prefault,
         })?;
+        // Reserved pages are there. Others come as they are written, if there are any left.
+        if arena.pages().kind != PageKind::Reserved
+            && let Some(why) = sizing::more_than_is_allowed(arena.capacity())
+        {
+            return Err(too_much(why));
+        }
         Ok(Store {
             arena: Arc::new(arena),
         })
@@ -69,6 +94,11 @@ impl Store {
     /// The unit in which its pages can be lent: what begins at a multiple of it may be.
     pub fn grain(&self) -> u64 {
         self.arena.grain()
+    }
+
+    /// What its pages are, and why.
+    pub fn pages(&self) -> &StorePages {
+        self.arena.pages()
     }
 
     /// Counts of the store's memory. Microseconds.

@@ -128,9 +128,10 @@ impl Draft {
             return copy_into(&mut self.memory.bytes_mut()[pos..end], bytes);
         }
         let warm = bytes.len() - cold;
+        let page = self.memory.arena.pages().size;
         let (warm_to, cold_to) = self.memory.bytes_mut()[pos..end].split_at_mut(warm);
         copy_into(warm_to, &bytes[..warm]);
-        copy_into_cold(cold_to, &bytes[warm..]);
+        copy_into_cold(cold_to, &bytes[warm..], page);
         // A write further on leaves untouched pages behind it, which then only cost their faults.
         self.cold_from = end;
     }

@@ -1,24 +1,68 @@
 //! How much memory a store takes when nobody says: 30 % of what this process may have.
 //!
 //! That is the machine's memory, or the control group's limit where that is lower: in a container
-//! the machine's figure would promise memory that the kernel answers with a kill. The readers are
-//! pure functions of the files' text. Left out: changes of the limit later on.
+//! the machine's figure would promise memory that the kernel answers with a kill. Who asks for more
+//! than there is gets a refusal, for the same reason. The readers are pure functions of the files'
+//! text. Left out: changes of the limit later on, and what others use meanwhile.
 
 use std::io;
 
-/// The share of memory, in percent.
-const PERCENT: u64 = 30;
+use crate::shm::lowest_limit;
 
-/// 30 % of this process's memory, in bytes. Reads a few small files; fails only if the machine's
-/// memory cannot be told.
-pub fn default_capacity() -> io::Result<u64> {
+/// The share of memory that a store takes when nobody says, in percent.
+pub(super) const DEFAULT_PERCENT: u64 = 30;
+
+/// A share of this process's memory, in bytes: of the machine's, or of the container's limit where that
+/// is lower. A store takes 30 percent when nobody says. Reads a few small files.
+///
+/// # Errors
+/// Only if the machine's memory cannot be told.
+pub fn default_capacity(percent: u64) -> io::Result<u64> {
     let total = mem_total(&std::fs::read_to_string("/proc/meminfo")?);
     let total = total.ok_or_else(|| io::Error::other("no MemTotal in /proc/meminfo"))?;
-    Ok(total.min(group_limit().unwrap_or(u64::MAX)) / 100 * PERCENT)
+    Ok(total.min(group_limit().unwrap_or(u64::MAX)) / 100 * percent.min(100))
+}
+
+/// Why a store of this many bytes could never be filled: it is more than the memory and swap space
+/// of the machine, so writing it would end in a kill. `None` if it could, as far as is known.
+pub fn more_than_the_machine_has(capacity: u64) -> Option<String> {
+    let meminfo = std::fs::read_to_string("/proc/meminfo").ok()?;
+    too_much(capacity, &meminfo, None)
+}
+
+/// As [`more_than_the_machine_has`], and what this process's control groups allow; reserved pages do
+/// not count there.
+pub fn more_than_is_allowed(capacity: u64) -> Option<String> {
+    let meminfo = std::fs::read_to_string("/proc/meminfo").ok()?;
+    too_much(capacity, &meminfo, group_limit())
+}
+
+fn too_much(capacity: u64, meminfo: &str, limit: Option<u64>) -> Option<String> {
+    let swap = field(meminfo, "SwapTotal:").unwrap_or(0);
+    let total = mem_total(meminfo)?;
+    let (memory, whose) = match limit {
+        Some(limit) if limit < total => (limit, "this process's control group may use"),
+        _ => (total, "the machine has"),
+    };
+    if capacity <= memory.saturating_add(swap) {
+        return None;
+    }
+    let mib = |bytes: u64| bytes >> 20;
+    Some(format!(
+        "is {} MiB, but {whose} {} MiB of memory and {} MiB of swap space: give less (the default is {DEFAULT_PERCENT} % of memory)",
+        mib(capacity),
+        mib(memory),
+        mib(swap)
+    ))
 }
 
 fn mem_total(meminfo: &str) -> Option<u64> {
-    let line = meminfo.lines().find_map(|l| l.strip_prefix("MemTotal:"))?;
+    field(meminfo, "MemTotal:")
+}
+
+/// A field of /proc/meminfo, in bytes.
+fn field(meminfo: &str, name: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|l| l.strip_prefix(name))?;
     line.trim()
         .strip_suffix("kB")?
         .trim()
@@ -27,46 +71,9 @@ fn mem_total(meminfo: &str) -> Option<u64> {
         .checked_mul(1024)
 }
 
-/// The lowest limit of this process's control group and those around it.
+/// The lowest memory limit of this process's control groups.
 fn group_limit() -> Option<u64> {
-    let groups = std::fs::read_to_string("/proc/self/cgroup").ok()?;
-    let limits = limit_files(&groups).into_iter().filter_map(|path| {
-        // "max" (no limit) does not parse, and neither counts.
-        std::fs::read_to_string(path)
-            .ok()?
-            .trim()
-            .parse::<u64>()
-            .ok()
-    });
-    limits.min()
-}
-
-/// Where the limits of these groups (the text of /proc/self/cgroup) would stand: version 2 and the
-/// memory controller of version 1, each with all its ancestors.
-fn limit_files(groups: &str) -> Vec<String> {
-    let mut files = Vec::new();
-    for line in groups.lines() {
-        let mut fields = line.splitn(3, ':').skip(1);
-        let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else {
-            continue;
-        };
-        let (root, file) = match controllers {
-            "" => ("/sys/fs/cgroup", "memory.max"),
-            c if c.split(',').any(|c| c == "memory") => {
-                ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")
-            }
-            _ => continue,
-        };
-        let mut path = path.trim_end_matches('/');
-        loop {
-            files.push(format!("{root}{path}/{file}"));
-            let Some((parent, _)) = path.rsplit_once('/') else {
-                break;
-            };
-            path = parent;
-        }
-    }
-    files
+    lowest_limit("memory", "memory.max", "memory.limit_in_bytes")
 }
 
 #[cfg(test)]
@@ -84,28 +91,23 @@ mod tests {
     }
 
     #[test]
-    fn finds_limits_of_both_versions() {
-        assert_eq!(
-            limit_files("0::/a/b\n"),
-            [
-                "/sys/fs/cgroup/a/b/memory.max",
-                "/sys/fs/cgroup/a/memory.max",
-                "/sys/fs/cgroup/memory.max"
-            ]
-        );
-        assert_eq!(
-            limit_files("3:cpuset:/\n8:memory,x:/j\n"),
-            [
-                "/sys/fs/cgroup/memory/j/memory.limit_in_bytes",
-                "/sys/fs/cgroup/memory/memory.limit_in_bytes"
-            ]
-        );
-        assert!(limit_files("nonsense\n").is_empty());
+    fn more_than_there_is_is_refused_with_the_numbers() {
+        const MIB: u64 = 1 << 20;
+        let meminfo = "MemTotal: 8192 kB\nMemFree: 1 kB\nSwapTotal: 2048 kB\n";
+        assert_eq!(too_much(10 * MIB, meminfo, None), None);
+        let why = too_much(11 * MIB, meminfo, None).unwrap();
+        let start = "is 11 MiB, but the machine has 8 MiB of memory and 2 MiB of swap";
+        assert!(why.starts_with(start), "{why}");
+        assert_eq!(too_much(3 * MIB, meminfo, Some(MIB)), None);
+        let why = too_much(4 * MIB, meminfo, Some(MIB)).unwrap();
+        assert!(why.contains("control group may use 1 MiB"), "{why}");
+        assert_eq!(too_much(10 * MIB, meminfo, Some(u64::MAX)), None);
+        assert_eq!(too_much(u64::MAX, "nothing known", None), None);
     }
 
     #[cfg(not(miri))]
     #[test]
     fn this_machine_has_some_memory() {
-        assert!(default_capacity().unwrap() > 1 << 20);
+        assert!(default_capacity(30).unwrap() > 1 << 20);
     }
 }

@@ -12,6 +12,7 @@ fn open(capacity: usize) -> Store {
     Store::open(StoreOptions {
         capacity,
         prefault: Prefault::Off,
+        huge_pages: HugePages::Off,
     })
     .unwrap()
 }
@@ -157,6 +158,7 @@ fn prefault_by_request_is_visible() {
     let store = Store::open(StoreOptions {
         capacity: Some(4 << 20),
         prefault,
+        huge_pages: HugePages::Off,
     })
     .unwrap();
     let start = std::time::Instant::now();

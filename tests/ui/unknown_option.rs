@@ -5,7 +5,7 @@ use mobula::remote;
 #[remote(num_cpu = 2)]
 fn close() {}
 
-#[remote(memory = 1024)]
+#[remote(colour = 1024)]
 fn far() {}
 
 #[remote(max_restarts = 3)]

@@ -11,7 +11,9 @@ mod logs;
 mod memory;
 mod metrics;
 mod show;
+mod size;
 mod status;
+mod store;
 
 use std::process::ExitCode;
 
@@ -37,6 +39,7 @@ enum Command {
     Memory(memory::Args),
     Logs(logs::Args),
     Metrics(metrics::Args),
+    Store(store::Args),
     Completions(completions::Args),
 }
 
@@ -64,6 +67,7 @@ fn main() -> ExitCode {
         Command::Memory(args) => memory::run(&args),
         Command::Logs(args) => logs::run(&args),
         Command::Metrics(args) => metrics::run(&args),
+        Command::Store(args) => store::run(args).map_err(Failure::Error),
         Command::Completions(args) => completions::run(&args),
     };
     let (why, code) = match done {

@@ -9,7 +9,7 @@ use super::super::call::StateRef;
 use super::super::cell::{RawRef, Record, finished};
 use super::super::engine::Engine;
 use super::super::local::Local;
-use super::run::{access, perform};
+use super::run::{access, panicked, perform};
 use super::{ActorCell, ActorRef, LIVE, Life, life};
 use crate::core::gate::Kind as Access;
 
@@ -22,7 +22,7 @@ pub(in super::super) fn run_apart(engine: &Arc<Engine>, local: &Local, record: &
         let within = local.books().enters(actor.id);
         let outcome = perform(local, record, state);
         local.books().enters(within);
-        if outcome.is_err() {
+        if panicked(&outcome) {
             method_panicked(actor, record);
         }
         engine.settle(local, record, outcome);
@@ -66,7 +66,10 @@ pub(in super::super) fn leave(
     if idle && actor.life() == Life::Dead {
         // The runtime closed while it ran.
         life::drop_state(actor);
-    } else if resume || (idle && more.verdict.load(Ordering::SeqCst) != LIVE) {
+    } else if resume
+        || (idle && more.verdict.load(Ordering::SeqCst) != LIVE)
+        || (idle && more.isolate && life::dead_host(actor).is_some())
+    {
         engine.push_actor(local, actor.clone());
     }
 }

@@ -10,14 +10,17 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use super::super::call::{CallError, CallWriter, StateRef};
+use super::super::call::{CallError, CallWriter, Outcome, StateRef};
 use super::super::cell::{self, Blank, Phase, RawRef, Record};
 use super::super::engine::Engine;
 use super::super::entry::{ActorEntry, Kind, Run};
+use super::super::isolate;
 use super::super::local::{self, Local};
 use super::super::mail::{self, Mail, RunLock};
 use super::super::options::{self, Extra, Options};
-use super::{ActorCell, ActorRef, DIE, HandleRef, Inner, LIVE, Life, Line, More, RESTART, roll};
+use super::{
+    ActorCell, ActorRef, DIE, HOSTED, HandleRef, Inner, LIVE, Life, Line, More, RESTART, roll,
+};
 use crate::base::{Defaults, Demand, Error, FailureKind, Units};
 
 /// Causes of death that the program asked for.
@@ -64,7 +67,12 @@ pub fn stillborn(entry: &'static ActorEntry, why: &Error) -> HandleRef {
     HandleRef(actor)
 }
 
-fn more(options: &Options, d: &Defaults, demand: &Demand) -> Option<Box<More>> {
+fn more(
+    options: &Options,
+    d: &Defaults,
+    demand: &Demand,
+    (isolate, memory): (bool, Option<u64>),
+) -> Option<Box<More>> {
     let more = More {
         name: options.name.as_deref().or(d.name).map(Arc::from),
         max_concurrency: options
@@ -79,6 +87,8 @@ fn more(options: &Options, d: &Defaults, demand: &Demand) -> Option<Box<More>> {
             .unwrap_or(false),
         max_pending: options.max_pending.or(d.max_pending).unwrap_or(0),
         fail_when_full: options.fail_when_full,
+        isolate,
+        memory,
         ..More::new()
     };
     let plain = more.name.is_none()
@@ -86,6 +96,7 @@ fn more(options: &Options, d: &Defaults, demand: &Demand) -> Option<Box<More>> {
         && more.max_restarts == 0
         && !more.restart_on_panic
         && more.max_pending == 0
+        && !isolate
         && *demand == Demand::NONE;
     (!plain).then(|| Box::new(more))
 }
@@ -100,6 +111,9 @@ pub fn create(
     writer: CallWriter<'_>,
     given: Option<&Options>,
 ) -> Result<HandleRef, Error> {
+    if let Some(why) = engine.refuses() {
+        return Err(why.clone());
+    }
     let d = &entry.defaults;
     let (more, demand, detached, adopt) = match given {
         None if *d == Defaults::NONE => (None, Demand::NONE, false, false),
@@ -110,7 +124,13 @@ pub fn create(
             if let Some(why) = engine.admission.lock().ledger.capacity().lacks(&demand) {
                 return Err(why.into());
             }
-            (more(o, d, &demand), demand, o.detached, o.get_or_create)
+            let isolation = options::isolation(o, d)?;
+            (
+                more(o, d, &demand, isolation),
+                demand,
+                o.detached,
+                o.get_or_create,
+            )
         }
     };
     let name = more.as_ref().and_then(|m| m.name.clone());
@@ -154,15 +174,7 @@ pub fn create(
         caller: local.caller(),
         id,
         target: waits.then(|| actor.clone()),
-        extra: (demand != Demand::NONE).then(|| {
-            Box::new(Extra {
-                demand: Some(demand),
-                priority: 0,
-                panic_retries: 0,
-                attempts: AtomicU32::new(0),
-                gpus: OnceLock::new(),
-            })
-        }),
+        extra: (demand != Demand::NONE).then(|| Box::new(Extra::of_actor(demand))),
         caps: None,
     };
     let (init, _) = writer.finish(blank, 0);
@@ -248,19 +260,11 @@ pub(super) fn construct(
             return false;
         };
         let mut state: *mut () = std::ptr::null_mut();
-        let Run::Sync(run) = init.entry.run else {
-            return false;
+        let outcome = if actor.more.get().is_some_and(|m| m.isolate) {
+            Ok(construct_there(engine, local, actor, &init, &mut state))
+        } else {
+            construct_here(local, &init, &mut state)
         };
-        let before = local.current.replace(std::ptr::from_ref(&*init));
-        // SAFETY: in no mailbox, and run by this thread alone: see `Local::each_current`.
-        unsafe { init.set_outer(before) };
-        let timed = local.begin(&init);
-        let out = StateRef((&raw mut state).cast());
-        // SAFETY: the record holds this constructor's arguments, which the actor alone reads, under the run lock; `out` is
-        // a place for one pointer.
-        let outcome = catch_unwind(AssertUnwindSafe(|| unsafe { run(local, &init, out) }));
-        local.current.set(before);
-        local.end(&init, before, timed);
         let why = match outcome {
             Ok(Ok(())) => {
                 local.books().done(init.entry);
@@ -271,6 +275,7 @@ pub(super) fn construct(
                 actor.life.store(Life::Alive as u8, Ordering::Release);
                 return true;
             }
+            Ok(Err(CallError::Runtime(e @ Error::WorkerDied(_)))) => e.to_string(),
             Ok(Err(CallError::Runtime(e))) => {
                 // An argument failed, or it was cancelled: another try would end the same way.
                 end(
@@ -284,7 +289,9 @@ pub(super) fn construct(
             }
             Ok(Err(CallError::Function(mut f))) => {
                 f.function = init.entry.name;
-                f.location = format!("{}:{}", init.entry.file, init.entry.line);
+                if f.kind != FailureKind::Panicked {
+                    f.location = format!("{}:{}", init.entry.file, init.entry.line);
+                }
                 f.to_string()
             }
             Err(payload) => {
@@ -300,6 +307,75 @@ pub(super) fn construct(
             return false;
         }
     }
+}
+
+/// Runs the constructor on this thread.
+fn construct_here(
+    local: &Local,
+    init: &RawRef,
+    state: &mut *mut (),
+) -> std::thread::Result<Outcome> {
+    let Run::Sync(run) = init.entry.run else {
+        return Ok(Ok(()));
+    };
+    let before = local.current.replace(std::ptr::from_ref(&**init));
+    // SAFETY: in no mailbox, and run by this thread alone: see `Local::each_current`.
+    unsafe { init.set_outer(before) };
+    let timed = local.begin(init);
+    let out = StateRef(std::ptr::from_mut(state).cast());
+    // SAFETY: the record holds this constructor's arguments, which the actor alone reads, under the run lock; `out` is a
+    // place for one pointer.
+    let outcome = catch_unwind(AssertUnwindSafe(|| unsafe { run(local, init, out) }));
+    local.current.set(before);
+    local.end(init, timed);
+    outcome
+}
+
+/// Runs the constructor in a process of the actor's own.
+fn construct_there(
+    engine: &Arc<Engine>,
+    local: &Local,
+    actor: &ActorRef,
+    init: &RawRef,
+    state: &mut *mut (),
+) -> Outcome {
+    let host = isolate::driver::construct(engine, local, init)?;
+    host.host(actor);
+    let more = actor.more();
+    *more.host.lock() = Some(Arc::clone(&host));
+    *state = HOSTED;
+    if more.verdict.load(Ordering::SeqCst) == DIE {
+        host.kill(); // passed while there was nothing to kill
+    }
+    Ok(())
+}
+
+/// The actor's process, if it is dead.
+pub(super) fn dead_host(actor: &ActorCell) -> Option<Arc<isolate::Process>> {
+    actor.hosted().filter(|host| host.dead())
+}
+
+/// What became of an actor's process, as a cause of death.
+pub(super) fn host_death(host: &isolate::Process) -> String {
+    format!("its worker process {} died: {}", host.pid, host.exit())
+}
+
+/// The actor's process has ended: the drainer sees to it.
+pub(in super::super) fn host_died(actor: &ActorRef) {
+    if actor.life() != Life::Dead {
+        poke(actor);
+    }
+}
+
+/// Has somebody look at the actor, also one that is parked.
+fn poke(actor: &ActorRef) {
+    let _ = local::with(|local| {
+        let engine = Arc::clone(&local.engine);
+        let poke = super::mailbox::control(local, actor, false);
+        engine.post(local, actor, poke);
+        // It may be parked, with nobody to come: one more entry does no harm.
+        engine.push_actor(local, actor.clone());
+    });
 }
 
 /// A cause of death, with why the actor is not made again.
@@ -398,13 +474,10 @@ pub(super) fn condemn(actor: &ActorRef, restart: bool, cause: &str) {
         let wakers: Vec<_> = more.wakers.lock().values().cloned().collect();
         wakers.into_iter().for_each(std::task::Waker::wake);
     }
-    let _ = local::with(|local| {
-        let engine = Arc::clone(&local.engine);
-        let poke = super::mailbox::control(local, actor, false);
-        engine.post(local, actor, poke);
-        // It may be parked, with nobody to come: one more entry does no harm.
-        engine.push_actor(local, actor.clone());
-    });
+    if !restart && let Some(host) = actor.hosted() {
+        host.kill(); // what runs there ends now
+    }
+    poke(actor);
 }
 
 /// Ends the actor: its state, name and resources go, and all its calls fail.
@@ -498,6 +571,9 @@ pub(super) fn fail(engine: &Arc<Engine>, local: &Local, record: &RawRef, error: 
 /// The caller knows that no call runs: it holds the run lock and the gate lets nobody in, or the actor is dead.
 pub(super) fn drop_state(actor: &ActorCell) {
     let state = actor.state.swap(std::ptr::null_mut(), Ordering::AcqRel);
+    if actor.more.get().is_some_and(|m| m.isolate) {
+        return drop_there(actor); // its process ends, also if the state was consumed
+    }
     if state.is_null() {
         return;
     }
@@ -505,6 +581,18 @@ pub(super) fn drop_state(actor: &ActorCell) {
     let drop_it = || unsafe { (actor.entry.drop_state)(state) };
     if let Err(payload) = catch_unwind(AssertUnwindSafe(drop_it)) {
         let mut f = super::super::panics::failure(payload);
+        f.function = actor.entry.name;
+        super::super::report::unobserved(&Error::TaskFailed(Arc::new(f)));
+    }
+}
+
+/// Has the actor's process drop the state, and ends the process.
+fn drop_there(actor: &ActorCell) {
+    let Some(host) = actor.more.get().and_then(|m| m.host.lock().take()) else {
+        return;
+    };
+    drop(host.unhost());
+    if let Err(CallError::Function(mut f)) = isolate::driver::end_host(&host) {
         f.function = actor.entry.name;
         super::super::report::unobserved(&Error::TaskFailed(Arc::new(f)));
     }

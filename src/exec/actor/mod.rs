@@ -25,6 +25,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::cell::{RawRef, Record};
 use super::entry::ActorEntry;
+use super::isolate::Process;
 use super::mail::{Mail, RunLock};
 use crate::base::snapshot::ActorState;
 use crate::core::{Gate, Order};
@@ -35,6 +36,7 @@ pub(super) use apart::leave;
 pub(super) use apart::{forsake_apart, run_apart};
 #[cfg(feature = "async")]
 pub(super) use apart::{interrupted, method_panicked};
+pub(super) use life::host_died;
 pub use life::{create, kill, restart, stillborn, stop, wrong_type};
 pub use mailbox::call;
 pub(super) use run::drain_here;
@@ -55,6 +57,9 @@ pub enum Life {
 /// Begins a line of the cache: what stands before it and what stands behind it do not disturb each other.
 #[repr(align(64))]
 struct Line;
+
+/// What `state` is while a worker process has it.
+const HOSTED: *mut () = std::ptr::without_provenance_mut(64);
 
 /// One actor. What callers write with every call, what both sides only read, and what the drainer writes with every call
 /// lie in lines of their own: else each side would take the line from the other for every call.
@@ -110,6 +115,12 @@ pub(super) struct More {
     pub(super) restart_on_panic: bool,
     pub(super) max_pending: u32,
     pub(super) fail_when_full: bool,
+    /// Whether its state is in a worker process of its own.
+    pub(super) isolate: bool,
+    /// The worker process that has the state.
+    pub(super) host: Mutex<Option<Arc<Process>>>,
+    /// Bytes that the worker process may take.
+    pub(super) memory: Option<u64>,
     /// Calls in the mailbox, counted when it is bounded.
     pub(super) pending: AtomicU32,
     pub(super) room: (Mutex<()>, Condvar),
@@ -143,6 +154,9 @@ impl More {
             restart_on_panic: false,
             max_pending: 0,
             fail_when_full: false,
+            isolate: false,
+            host: Mutex::new(None),
+            memory: None,
             pending: AtomicU32::new(0),
             room: (Mutex::new(()), Condvar::new()),
             unborn: AtomicBool::new(false),
@@ -301,8 +315,20 @@ impl ActorCell {
             .map_or(0, |m| m.restarts.load(Ordering::Relaxed))
     }
 
+    /// The worker process that has the state, if one has.
+    pub(super) fn hosted(&self) -> Option<Arc<Process>> {
+        self.more.get().and_then(|m| m.host.lock().clone())
+    }
+
     fn more(&self) -> &More {
         self.more.get_or_init(|| Box::new(More::new()))
+    }
+
+    /// Whether a verdict was passed that has not been carried out.
+    fn is_condemned(&self) -> bool {
+        self.more
+            .get()
+            .is_some_and(|m| m.verdict.load(Ordering::SeqCst) != LIVE)
     }
 
     /// Calls waiting in a bounded mailbox; 0 where it is not bounded.

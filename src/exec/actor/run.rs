@@ -15,13 +15,14 @@ use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
 
-use super::super::call::{Outcome, StateRef};
+use super::super::call::{CallError, Outcome, StateRef};
 use super::super::cell::{self, Phase, RawRef, Record, finished};
 use super::super::engine::Engine;
 use super::super::entry::{Kind, Run};
 use super::super::local::Local;
 use super::super::mail;
-use super::{ActorCell, ActorRef, Inner, LIVE, Life, More, life};
+use super::{ActorCell, ActorRef, HOSTED, Inner, LIVE, Life, More, life};
+use crate::base::{Error, FailureKind};
 use crate::core::gate::{Admit, Gate, Kind as Access};
 
 /// In a record's count of missing arguments: it was held for them, and its turn has come.
@@ -154,7 +155,8 @@ fn still_parked(actor: &ActorRef) -> bool {
         return false;
     };
     // Written before a queue entry that may have come to nothing because the lock was held here: look after unlocking.
-    let condemned = more.verdict.load(Ordering::SeqCst) != LIVE;
+    let condemned = more.verdict.load(Ordering::SeqCst) != LIVE
+        || more.isolate && life::dead_host(actor).is_some();
     if more.unborn.load(Ordering::SeqCst) {
         return !condemned;
     }
@@ -206,6 +208,21 @@ impl Drain<'_> {
                     return Stopped::Parked;
                 }
                 if !life::condemned(engine, local, actor, self.inner()) {
+                    return Stopped::Empty;
+                }
+            }
+            if let Some(more) = actor.more.get()
+                && more.isolate
+                && let Some(dead) = life::dead_host(actor)
+            {
+                if self.gate().is_some_and(|g| g.lock().busy()) {
+                    return Stopped::Parked;
+                }
+                if let Some(gate) = more.gate.get() {
+                    // The head of the backlog asks anew, or fails.
+                    let _ = gate.lock().unpark();
+                }
+                if !life::fall(engine, local, actor, self.inner(), &life::host_death(&dead)) {
                     return Stopped::Empty;
                 }
             }
@@ -363,7 +380,7 @@ impl Drain<'_> {
     /// Asks the gate, where there is one or must be one.
     fn admit(&self, engine: &Arc<Engine>, record: RawRef) -> Step {
         let more = self.actor.more();
-        let is_async = record.entry.is_async();
+        let is_async = record.entry.is_async() && !more.isolate;
         if !is_async && more.max_concurrency <= 1 && more.gate.get().is_none() {
             return self.run_here(engine, record);
         }
@@ -423,7 +440,7 @@ impl Drain<'_> {
             return self.consume(engine, &record, state);
         }
         let outcome = perform(self.local, &record, StateRef(state));
-        let panicked = outcome.is_err();
+        let panicked = panicked(&outcome);
         engine.settle(self.local, &record, outcome);
         if panicked {
             return self.after_panic(engine, &record);
@@ -434,8 +451,12 @@ impl Drain<'_> {
     /// Runs a method that takes the state.
     #[cold]
     fn consume(&self, engine: &Arc<Engine>, record: &RawRef, mut state: *mut ()) -> Step {
-        let outcome = perform(self.local, record, StateRef((&raw mut state).cast()));
-        let how = if outcome.is_err() {
+        let outcome = if state == HOSTED {
+            perform_there(self.local, record, &mut state)
+        } else {
+            perform(self.local, record, StateRef((&raw mut state).cast()))
+        };
+        let how = if panicked(&outcome) {
             " panicked while it consumed it"
         } else {
             life::CONSUMED
@@ -483,6 +504,46 @@ pub(super) fn access(kind: Kind) -> Access {
     }
 }
 
+/// Whether the call panicked, here or in the actor's process.
+pub(super) fn panicked(outcome: &std::thread::Result<Outcome>) -> bool {
+    match outcome {
+        Ok(Ok(())) => false,
+        Ok(Err(CallError::Function(f))) => f.kind == FailureKind::Panicked,
+        Ok(Err(CallError::Runtime(_))) => false,
+        Err(_) => true,
+    }
+}
+
+/// Runs a claimed call in the process that has the actor's state. `state` is null afterwards if the call consumed it.
+#[inline(never)]
+fn perform_there(
+    local: &Local,
+    record: &RawRef,
+    state: &mut *mut (),
+) -> std::thread::Result<Outcome> {
+    let Some(actor) = record.target() else {
+        return Ok(Ok(()));
+    };
+    let Some(host) = actor.hosted() else {
+        return Ok(Err(CallError::Runtime(actor.death())));
+    };
+    let ended = super::super::isolate::driver::method(local, record, &host);
+    if ended.taken {
+        *state = std::ptr::null_mut();
+    }
+    Ok(match ended.outcome {
+        Err(CallError::Runtime(Error::WorkerDied(_))) if local.engine.is_closing() => {
+            Err(CallError::Runtime(Error::ShutDown))
+        }
+        // It was killed on purpose.
+        Err(CallError::Runtime(Error::WorkerDied(_))) if actor.is_condemned() => {
+            let sentence = actor.more().sentence.lock().clone();
+            Err(CallError::Runtime(actor.died_of(sentence)))
+        }
+        outcome => outcome,
+    })
+}
+
 /// Runs a claimed call with the actor's state.
 #[inline]
 pub(super) fn perform(
@@ -490,6 +551,10 @@ pub(super) fn perform(
     record: &RawRef,
     state: StateRef,
 ) -> std::thread::Result<Outcome> {
+    if state.0 == HOSTED {
+        let mut state = HOSTED;
+        return perform_there(local, record, &mut state);
+    }
     let Run::Sync(run) = record.entry.run else {
         return Ok(Ok(()));
     };
@@ -500,6 +565,6 @@ pub(super) fn perform(
     // SAFETY: claimed; the state is this actor's, alive, and access to it was admitted.
     let outcome = catch_unwind(AssertUnwindSafe(|| unsafe { run(local, record, state) }));
     local.current.set(before);
-    local.end(record, before, timed);
+    local.end(record, timed);
     outcome
 }

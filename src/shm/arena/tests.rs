@@ -8,6 +8,7 @@ const MIB: u64 = 1 << 20;
 fn arena(capacity: u64) -> Arena {
     Arena::create(ArenaOptions {
         capacity,
+        huge_pages: HugePages::Off,
         prefault: Prefault::Off,
     })
     .unwrap()
@@ -100,6 +101,7 @@ fn capacity_is_checked_and_rounded() {
     assert!(
         Arena::create(ArenaOptions {
             capacity: 0,
+            huge_pages: HugePages::Off,
             prefault
         })
         .is_err()
@@ -107,6 +109,7 @@ fn capacity_is_checked_and_rounded() {
     assert!(
         Arena::create(ArenaOptions {
             capacity: u64::MAX,
+            huge_pages: HugePages::Off,
             prefault
         })
         .is_err()
@@ -142,4 +145,33 @@ fn threads_free_what_others_allocated() {
         arena.alloc(8 * MIB as usize, F).is_ok(),
         "everything coalesced"
     );
+}
+
+#[test]
+fn what_is_lent_owns_whole_pages() {
+    for wanted in [HugePages::Off, HugePages::On] {
+        let options = ArenaOptions {
+            capacity: 7 * MIB,
+            huge_pages: wanted,
+            prefault: Prefault::Off,
+        };
+        let arena = Arena::create(options).unwrap();
+        eprintln!("{wanted:?} gave {}", arena.pages());
+        let grain = arena.grain();
+        assert_eq!(arena.capacity(), (7 * MIB).next_multiple_of(grain));
+        let small = arena.alloc(10, F).unwrap();
+        let (lent, _) = arena.alloc_pages(100, F).unwrap();
+        let beside = arena.alloc(100_000, F).unwrap();
+        assert!(lent.offset.is_multiple_of(grain));
+        for other in [small, beside] {
+            let end = other.offset + other.len;
+            assert!(end <= lent.offset || other.offset >= lent.offset + grain);
+        }
+        for extent in [small, lent, beside] {
+            // SAFETY: each extent is freed once and never read.
+            unsafe { arena.free(extent) };
+        }
+        assert_eq!(arena.stats().objects, 0);
+        assert!(arena.alloc_pages(arena.capacity() as usize, F).is_ok());
+    }
 }

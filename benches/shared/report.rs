@@ -1,4 +1,4 @@
-//! Samples, medians, and how rows are printed.
+//! Samples, medians, and how rows are printed: for people as a table, with `--json` one object a line.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -21,6 +21,48 @@ pub struct Row {
     pub values: Vec<f64>,
     pub limit: Option<f64>,
     pub every: bool,
+}
+
+/// What else stands beside a row.
+#[derive(Default)]
+pub struct Beside {
+    /// Further limits, by name, with their samples.
+    pub limits: Vec<(&'static str, Vec<f64>)>,
+    /// What the design asks for.
+    pub bound: Option<Bound>,
+}
+
+/// What the design asks of a row.
+#[derive(Clone, Copy)]
+pub enum Bound {
+    /// A median of at least this.
+    AtLeast(f64),
+    /// A median of at most this.
+    AtMost(f64),
+    /// A median of at least this part of the limit.
+    OfLimit(f64),
+    /// As `OfLimit`, and no sample below that part of the median.
+    Steady(f64, f64),
+    /// A median of at most so many times the limit.
+    TimesLimit(f64),
+}
+
+impl Bound {
+    /// What is asked for, and whether it is met by these samples (ascending).
+    fn judge(self, sorted: &[f64], limit: Option<f64>) -> (String, bool) {
+        let (slowest, value) = (sorted[0], sorted[sorted.len() / 2]);
+        let limit = limit.unwrap_or(f64::NAN); // no limit, no way to meet a part of it
+        match self {
+            Bound::AtLeast(n) => (format!(">= {}", number(n).trim()), value >= n),
+            Bound::AtMost(n) => (format!("<= {}", number(n).trim()), value <= n),
+            Bound::OfLimit(part) => (format!(">= {part} of the limit"), value >= part * limit),
+            Bound::TimesLimit(n) => (format!("<= {n} x the limit"), value <= n * limit),
+            Bound::Steady(part, slow) => (
+                format!(">= {part} of the limit, slowest >= {slow} of the median"),
+                value >= part * limit && slowest >= slow * value,
+            ),
+        }
+    }
 }
 
 impl Report {
@@ -93,24 +135,36 @@ impl Report {
     }
 
     pub fn row(&mut self, row: Row) {
+        self.row_beside(row, Beside::default());
+    }
+
+    /// A row with more beside it than one limit.
+    pub fn row_beside(&mut self, row: Row, beside: Beside) {
         let mut sorted = row.values.clone();
         sorted.sort_by(f64::total_cmp);
         let (min, max) = (sorted[0], sorted[sorted.len() - 1]);
         let value = sorted[sorted.len() / 2];
         let Row { bench, unit, .. } = row;
+        let bound = beside.bound.map(|b| b.judge(&sorted, row.limit));
         self.rows += 1;
         if self.json {
-            let limit = row
-                .limit
-                .map_or(String::new(), |l| format!(", \"limit\": {l:.4}"));
-            let every = if row.every {
+            let mut more = String::new();
+            if let Some(limit) = row.limit {
+                more += &format!(", \"limit\": {limit:.4}");
+            }
+            for (name, values) in beside.limits {
+                let (least, middle) = (least(&values), median(&values));
+                more += &format!(", \"{name}\": {middle:.4}, \"{name}_min\": {least:.4}");
+            }
+            if let Some((text, met)) = bound {
+                more += &format!(", \"bound\": \"{text}\", \"met\": {met}");
+            }
+            if row.every {
                 let all: Vec<String> = row.values.iter().map(|v| format!("{v:.3}")).collect();
-                format!(", \"samples\": [{}]", all.join(", "))
-            } else {
-                String::new()
-            };
+                more += &format!(", \"samples\": [{}]", all.join(", "));
+            }
             println!(
-                "{{\"bench\": \"{bench}\", \"value\": {value:.4}, \"unit\": \"{unit}\", \"min\": {min:.4}, \"max\": {max:.4}, \"n\": {}{limit}{every}}}",
+                "{{\"bench\": \"{bench}\", \"value\": {value:.4}, \"unit\": \"{unit}\", \"min\": {min:.4}, \"max\": {max:.4}, \"n\": {}{more}}}",
                 sorted.len()
             );
             return;
@@ -121,11 +175,20 @@ impl Report {
                 "bench", "median", "unit", "min", "max", "n"
             );
         }
-        let ratio = row
-            .limit
-            .map_or(String::new(), |l| format!("  {:.2}", value / l));
+        let mut more = String::new();
+        if let Some(limit) = row.limit {
+            more += &format!("  {:.2}", value / limit);
+        }
+        for (name, values) in beside.limits {
+            let (least, middle) = (least(&values), median(&values));
+            let (least, middle) = (number(least), number(middle));
+            more += &format!("  {name} {} (min {})", middle.trim(), least.trim());
+        }
+        if let Some((text, met)) = bound {
+            more += &format!("  {}: {text}", if met { "met" } else { "MISSED" });
+        }
         println!(
-            "{bench:<28} {} {unit:<5} {} {} {:>4}{ratio}",
+            "{bench:<28} {} {unit:<5} {} {} {:>4}{more}",
             number(value),
             number(min),
             number(max),
@@ -134,6 +197,15 @@ impl Report {
         if row.every {
             let all: Vec<String> = row.values.iter().map(|v| format!("{v:.1}")).collect();
             println!("{:<28} every one: {}", "", all.join(" "));
+        }
+    }
+
+    /// Something to know about the rows that follow; not part of the JSON's rows.
+    pub fn note(&self, text: &str) {
+        if self.json {
+            eprintln!("{text}");
+        } else {
+            println!("-- {text}");
         }
     }
 
@@ -155,6 +227,17 @@ fn number(v: f64) -> String {
     } else {
         format!("{v:>12.4}")
     }
+}
+
+/// The middle one; of an even number, the upper of the two.
+pub fn median(values: &[f64]) -> f64 {
+    let mut v = values.to_vec();
+    v.sort_by(f64::total_cmp);
+    v[v.len() / 2]
+}
+
+fn least(values: &[f64]) -> f64 {
+    values.iter().copied().fold(f64::INFINITY, f64::min)
 }
 
 /// How long `f` takes.

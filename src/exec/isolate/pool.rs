@@ -1,0 +1,303 @@
+//! The worker processes of a node: started when they are first needed, kept for a while, seen when they die.
+//!
+//! One thread starts all of them and watches them. Invariant: a worker is idle, or with one call, or ended; whoever waits
+//! for one hears of every worker that becomes free. Left out: what they run.
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+use rustix::event::epoll;
+
+use super::super::engine::Engine;
+use super::process::Process;
+use super::table::table;
+use crate::base::Error;
+use crate::core::Pool;
+use crate::store::Store;
+
+/// See the file.
+pub struct Workers {
+    state: Mutex<State>,
+    changed: Condvar,
+    began: Instant,
+}
+
+struct State {
+    pool: Pool<u32>,
+    all: HashMap<u32, Arc<Process>>,
+    /// Started and not ready, since when.
+    starting: HashMap<u32, Instant>,
+    /// To be started.
+    wanted: usize,
+    /// Why the last one could not be started.
+    failed: Option<Arc<str>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+    bell: Option<Arc<OwnedFd>>,
+    closed: bool,
+}
+
+impl Workers {
+    /// None yet, for a node with so many CPUs.
+    pub fn new(cpus: usize) -> Workers {
+        Workers {
+            state: Mutex::new(State {
+                pool: Pool::new(cpus),
+                all: HashMap::new(),
+                starting: HashMap::new(),
+                wanted: 0,
+                failed: None,
+                thread: None,
+                bell: None,
+                closed: false,
+            }),
+            changed: Condvar::new(),
+            began: Instant::now(),
+        }
+    }
+
+    fn now(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    /// A worker that is free; waits until one is.
+    pub fn take(&self, engine: &Arc<Engine>) -> Result<Arc<Process>, Error> {
+        let mut guard = self.state.lock();
+        loop {
+            let state = &mut *guard;
+            if state.closed {
+                return Err(Error::ShutDown);
+            }
+            let taken = state.pool.take(self.now());
+            let worker = taken.and_then(|pid| state.all.get(&pid).cloned());
+            if worker.is_none()
+                && taken.is_none()
+                && let Some(why) = state.failed.take()
+            {
+                return Err(cannot_start(&why));
+            }
+            if worker.is_none() {
+                state.pool.wait();
+            }
+            let missing = state.pool.start();
+            if missing > 0 {
+                state.wanted += missing;
+                if let Err(e) = self.call_thread(engine, state) {
+                    state.pool.waited();
+                    return Err(e);
+                }
+            }
+            if let Some(worker) = worker.filter(|w| !w.is_spent()) {
+                return Ok(worker);
+            }
+            if taken.is_none() {
+                self.changed.wait(&mut guard);
+                guard.pool.waited();
+            }
+        }
+    }
+
+    /// Gives it back after a call.
+    pub fn give_back(&self, worker: Arc<Process>) {
+        let mut state = self.state.lock();
+        if !worker.is_spent() && !state.closed {
+            state.pool.give_back(worker.pid, self.now());
+            if state.pool.waiting() > 0 {
+                self.changed.notify_one();
+            }
+        }
+    }
+
+    fn call_thread(&self, engine: &Arc<Engine>, state: &mut State) -> Result<(), Error> {
+        if state.bell.is_none() {
+            super::takeover::keep();
+            let bell = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC)
+                .map_err(|e| cannot_start(&e.to_string()))?;
+            state.bell = Some(Arc::new(bell));
+            let engine = Arc::clone(engine);
+            let thread = std::thread::Builder::new()
+                .name("mobula-workers".into())
+                .spawn(move || engine.workers.watch(engine.store()));
+            state.thread = Some(thread.map_err(|e| cannot_start(&e.to_string()))?);
+        }
+        if let Some(bell) = &state.bell {
+            let _ = rustix::io::write(bell, &1u64.to_ne_bytes());
+        }
+        Ok(())
+    }
+
+    /// Ends all workers, and waits until they have ended.
+    pub fn close(&self) {
+        let thread = {
+            let mut state = self.state.lock();
+            state.closed = true;
+            state.all.values().for_each(|w| w.kill());
+            if let Some(bell) = &state.bell {
+                let _ = rustix::io::write(bell, &1u64.to_ne_bytes());
+            }
+            self.changed.notify_all();
+            state.thread.take()
+        };
+        if let Some(thread) = thread {
+            let _ = thread.join();
+        }
+    }
+
+    /// The thread that starts workers and sees them die.
+    fn watch(&self, store: &Store) {
+        const BELL: u64 = u64::MAX;
+        let Ok(poll) = epoll::create(epoll::CreateFlags::CLOEXEC) else {
+            return self.give_up("epoll is refused");
+        };
+        let Some(bell) = self.state.lock().bell.clone() else {
+            return;
+        };
+        let flags = epoll::EventFlags::IN;
+        let _ = epoll::add(&poll, &bell, epoll::EventData::new_u64(BELL), flags);
+        loop {
+            let mut events = [epoll::Event {
+                flags: epoll::EventFlags::empty(),
+                data: epoll::EventData::new_u64(0),
+            }; 16];
+            let quiet = {
+                let state = self.state.lock();
+                state.pool.is_quiet() && state.starting.is_empty()
+            };
+            let limit = rustix::event::Timespec {
+                tv_sec: 0,
+                tv_nsec: LOOK_UP.subsec_nanos().into(),
+            };
+            let limit = (!quiet).then_some(&limit);
+            let n = match epoll::wait(&poll, &mut events, limit) {
+                Ok(n) => n,
+                Err(rustix::io::Errno::INTR) => 0,
+                Err(_) => return self.give_up("epoll fails"),
+            };
+            for event in &events[..n] {
+                match event.data.u64() {
+                    BELL => {
+                        let mut count = [0; 8];
+                        let _ = rustix::io::read(&bell, &mut count);
+                    }
+                    token => self.event(&poll, token),
+                }
+            }
+            let (start, over) = {
+                let mut state = self.state.lock();
+                let over = state.closed && state.all.is_empty();
+                let now = self.now();
+                let mut old: Vec<u32> = state.pool.tick(now);
+                // A process that does not say that it is ready is no worker.
+                let stuck = state.starting.iter();
+                old.extend(
+                    stuck
+                        .filter(|(_, s)| s.elapsed() > PATIENCE)
+                        .map(|(p, _)| *p),
+                );
+                old.iter()
+                    .filter_map(|pid| state.all.get(pid))
+                    .for_each(|w| w.kill());
+                let wanted = std::mem::take(&mut state.wanted) + state.pool.start();
+                (if state.closed { 0 } else { wanted }, over)
+            };
+            if over {
+                return;
+            }
+            for _ in 0..start {
+                self.start(&poll, store);
+            }
+        }
+    }
+
+    fn start(&self, poll: &OwnedFd, store: &Store) {
+        let started = Process::start(store, table().hash);
+        let mut state = self.state.lock();
+        match started {
+            Ok(process) => {
+                let process = Arc::new(process);
+                let pid = process.pid;
+                let flags = epoll::EventFlags::IN;
+                for (fd, kind) in [(process.pidfd.as_fd(), 0), (process.socket.as_fd(), 1)] {
+                    let data = epoll::EventData::new_u64(u64::from(pid) << 1 | kind);
+                    let _ = epoll::add(poll, fd, data, flags);
+                }
+                if state.closed {
+                    process.kill();
+                }
+                state.starting.insert(pid, Instant::now());
+                state.all.insert(pid, process);
+            }
+            Err(e) => {
+                state.failed = Some(Arc::from(e.to_string()));
+                state.pool.failed();
+                self.changed.notify_all();
+            }
+        }
+    }
+
+    fn event(&self, poll: &OwnedFd, token: u64) {
+        let pid = (token >> 1) as u32;
+        let Some(process) = self.state.lock().all.get(&pid).cloned() else {
+            return;
+        };
+        if token & 1 == 0 {
+            let _ = epoll::delete(poll, &process.pidfd);
+            let _ = epoll::delete(poll, &process.socket);
+            process.bury();
+            let mut state = self.state.lock();
+            state.all.remove(&pid);
+            state.pool.died(&pid);
+            if state.starting.remove(&pid).is_some() {
+                state.pool.failed();
+                let why = format!("the new process {pid} ended with {}", process.exit());
+                state.failed.get_or_insert(Arc::from(why));
+            }
+            self.changed.notify_all();
+            drop(state);
+            if let Some(actor) = process.unhost() {
+                super::super::actor::host_died(&actor);
+            }
+            return;
+        }
+        match super::hello::answered(&process.socket) {
+            Ok(None) => {}
+            Ok(Some(Ok(()))) => {
+                let mut state = self.state.lock();
+                if state.starting.remove(&pid).is_some() {
+                    let now = self.now();
+                    state.pool.started();
+                    state.pool.give_back(pid, now);
+                    self.changed.notify_one();
+                }
+            }
+            Ok(Some(Err(why))) => {
+                self.state.lock().failed = Some(Arc::from(why));
+                process.kill();
+            }
+            Err(_) => {
+                let _ = epoll::delete(poll, &process.socket);
+                process.kill();
+            }
+        }
+    }
+
+    fn give_up(&self, why: &str) {
+        let mut state = self.state.lock();
+        state.failed = Some(Arc::from(why));
+        self.changed.notify_all();
+    }
+}
+
+/// How long a new process may take until it says that it is ready.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// How often the age of idle workers is looked at, while there are any.
+const LOOK_UP: Duration = Duration::from_millis(500);
+
+fn cannot_start(why: &str) -> Error {
+    Error::Os {
+        what: "starting a worker process",
+        source: Arc::new(std::io::Error::other(why.to_owned())),
+    }
+}

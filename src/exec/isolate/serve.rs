@@ -1,0 +1,481 @@
+//! A worker process: takes calls from its lanes, runs them, and answers.
+//!
+//! Invariant: arguments in the arena are read only while their call runs; pages are written only while they are leased.
+//! A node that goes, or says what no node says, ends the process. Left out: how the process came to be (`takeover`).
+
+use std::cell::RefCell;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use super::super::INLINE_MAX;
+use super::super::call::{CallError, Outcome, StateRef, object_blank};
+use super::super::cell::{self, BODY, Blank, PAD, Phase, RawRef, SLOT, Slot, SlotTag};
+use super::super::engine::Engine;
+use super::super::entry::{ActorEntry, FnEntry, Kind, Run};
+use super::super::local::{self, Local};
+use super::frame::{self, HEAD, MAX_ARGS, Place, Reader, Writer};
+use super::hello::{self, Welcome};
+use super::table::table;
+use crate::base::Error;
+use crate::core::Patience;
+use crate::shm::{
+    Aligned, Attached, HugePages, Lanes, Lease, Lied, Prefault, Receiver, Sender, Waited,
+};
+use crate::store::{Store, StoreOptions};
+use crate::value::Cap;
+
+/// What a process was given to be a worker.
+pub struct Setup {
+    welcome: Welcome,
+    arena: OwnedFd,
+    lanes: OwnedFd,
+    socket: OwnedFd,
+}
+
+impl Setup {
+    /// Takes it from standard input, which is closed; `None` if that is no node's socket.
+    pub fn receive() -> Option<Setup> {
+        let input = rustix::stdio::stdin();
+        let (welcome, arena, lanes) = Welcome::receive(input).ok()?;
+        let socket = rustix::io::fcntl_dupfd_cloexec(input, 3).ok()?;
+        let null = rustix::fs::open(
+            "/dev/null",
+            rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC,
+            rustix::fs::Mode::empty(),
+        )
+        .ok()?;
+        rustix::stdio::dup2_stdin(null).ok()?;
+        Some(Setup {
+            welcome,
+            arena,
+            lanes,
+            socket,
+        })
+    }
+}
+
+/// What a worker process has.
+struct Worker {
+    arena: Arc<Attached>,
+    lanes: Arc<Lanes>,
+    socket: OwnedFd,
+    /// The actor that lives here, and its state: a leaked box of its type.
+    actor: OnceLock<&'static ActorEntry>,
+    state: AtomicPtr<()>,
+}
+
+static WORKER: OnceLock<Worker> = OnceLock::new();
+
+thread_local! {
+    /// The lane that this thread serves, while a call of it runs.
+    static LANE: RefCell<Option<Lane>> = const { RefCell::new(None) };
+}
+
+struct Lane {
+    sender: Sender,
+    receiver: Receiver,
+    frame: Aligned,
+    patience: Patience,
+    /// The call that runs, as the node names it to cancel it.
+    call: u32,
+}
+
+/// Whether the call that runs on this thread was told to end.
+pub fn told_to_cancel() -> bool {
+    in_worker()
+        && LANE.with_borrow(|lane| {
+            let lane = lane.as_ref();
+            lane.is_some_and(|lane| lane.call != 0 && lane.receiver.note() == lane.call)
+        })
+}
+
+/// Whether this process is a worker.
+pub fn in_worker() -> bool {
+    WORKER.get().is_some()
+}
+
+/// Serves until the node goes.
+pub fn serve(setup: Setup) {
+    let Setup {
+        welcome,
+        arena,
+        lanes,
+        socket,
+    } = setup;
+    let refuse = |socket: BorrowedFd<'_>, why: &str| drop(hello::answer(socket, Err(why)));
+    if welcome.registry != table().hash {
+        return refuse(
+            socket.as_fd(),
+            "its remote functions are not the node's: was the executable replaced?",
+        );
+    }
+    let mapped = Attached::map(arena.as_fd(), welcome.arena, welcome.grain)
+        .and_then(|arena| Ok((arena, Lanes::attach(lanes, welcome.lanes as usize)?)));
+    let (arena, lanes) = match mapped {
+        Ok(both) => both,
+        Err(e) => {
+            return refuse(
+                socket.as_fd(),
+                &format!("cannot map the node's memory: {e}"),
+            );
+        }
+    };
+    let worker = WORKER.get_or_init(|| Worker {
+        arena: Arc::new(arena),
+        lanes,
+        socket,
+        actor: OnceLock::new(),
+        state: AtomicPtr::new(std::ptr::null_mut()),
+    });
+    let store = Store::open(StoreOptions {
+        capacity: Some(1 << 20),
+        prefault: Prefault::Off,
+        huge_pages: HugePages::Off,
+    });
+    let Ok(store) = store else {
+        return refuse(worker.socket.as_fd(), "cannot make memory");
+    };
+    let engine = Engine::for_worker(store);
+    let Ok(_) = local::start(&engine) else { return };
+    super::super::panics::install();
+    let watch = std::thread::Builder::new()
+        .name("mobula-watch".into())
+        .stack_size(128 << 10)
+        .spawn(|| watch(worker));
+    if watch.is_err() || hello::answer(worker.socket.as_fd(), Ok(())).is_err() {
+        return;
+    }
+    let _ = local::with(|local| serve_lane(worker, 0, local));
+}
+
+/// Ends the process when the node closes its socket, as the kernel does for it when it dies.
+fn watch(worker: &'static Worker) {
+    let mut byte = [0];
+    loop {
+        match rustix::net::recv(&worker.socket, &mut byte, rustix::net::RecvFlags::empty()) {
+            Ok((1, _)) => {
+                let lane = usize::from(byte[0]);
+                let _ = std::thread::Builder::new()
+                    .name(format!("mobula-lane-{lane}"))
+                    .spawn(move || local::with(|local| serve_lane(worker, lane, local)));
+            }
+            Err(rustix::io::Errno::INTR) => {}
+            _ => std::process::exit(0),
+        }
+    }
+}
+
+/// Serves the calls of one lane.
+fn serve_lane(worker: &'static Worker, lane: usize, local: &Local) {
+    let Some((sender, receiver)) = worker.lanes.ends(lane) else {
+        return;
+    };
+    LANE.set(Some(Lane {
+        sender,
+        receiver,
+        frame: Aligned::default(),
+        patience: Patience::new(),
+        call: 0,
+    }));
+    let mut frame = Aligned::default();
+    let mut out = Writer::default();
+    loop {
+        let done = next(&mut frame).and_then(|what| match what {
+            frame::CALL | frame::CONSTRUCT | frame::METHOD => {
+                call(worker, local, what, &frame, &mut out)
+            }
+            frame::DROP => drop_state(worker, &mut out),
+            _ => Err(Lied),
+        });
+        if done.is_err() {
+            // The node is of the same program: it would not.
+            std::process::abort();
+        }
+    }
+}
+
+/// The next frame for this thread.
+fn next(frame: &mut Aligned) -> Result<u32, Lied> {
+    LANE.with_borrow_mut(|lane| {
+        let lane = lane.as_mut().ok_or(Lied)?;
+        loop {
+            if let Some(what) = lane.receiver.take(&mut lane.frame)? {
+                std::mem::swap(frame, &mut lane.frame);
+                return Ok(what);
+            }
+            match lane.receiver.wait(lane.patience.spin(), || false) {
+                Waited::Ready => lane.patience.found(),
+                Waited::Slept | Waited::Gone => lane.patience.missed(),
+            }
+        }
+    })
+}
+
+fn say(what: u32, parts: &[&[u8]]) -> Result<(), Lied> {
+    LANE.with_borrow_mut(|lane| {
+        let lane = lane.as_mut().ok_or(Lied)?;
+        lane.sender.send(what, parts).map_err(|_| Lied)
+    })
+}
+
+/// Pages of the arena for a value of `len` bytes, lent by the node.
+pub fn lend(len: usize) -> Result<Lease, Error> {
+    let lost = |why: &str| Error::Os {
+        what: "writing a large value in a worker process",
+        source: Arc::new(std::io::Error::other(why.to_owned())),
+    };
+    let worker = WORKER.get().ok_or_else(|| lost("this is none"))?;
+    let mut out = Writer::default();
+    out.u64(len as u64);
+    say(frame::LEND, &[&out.0]).map_err(|_| lost("only the thread that runs a call can"))?;
+    let mut frame = Aligned::default();
+    let what = next(&mut frame).map_err(|_| lost("the node went"))?;
+    let mut r = Reader(&frame);
+    match what {
+        frame::LENT => {
+            let offset = r.u64().map_err(|_| lost("a short answer"))?;
+            // SAFETY: the node lends these pages to the call that runs here, until its answer.
+            unsafe { worker.arena.lease(offset, len as u64) }.map_err(|e| Error::Os {
+                what: "leasing pages of the store",
+                source: Arc::new(e),
+            })
+        }
+        _ => Err(lost(&r.text().unwrap_or_default())),
+    }
+}
+
+/// What was written to a lease, which ends, to be read in place.
+pub fn written(lease: Lease) -> &'static [u8] {
+    let (offset, len) = (lease.offset(), lease.len() as u64);
+    drop(lease);
+    let worker = WORKER.get().expect("only workers have leases");
+    // SAFETY: written by this process, whose lease of it has ended; the node keeps it for the call that runs.
+    unsafe { worker.arena.bytes(offset, len) }.expect("it was inside when it was leased")
+}
+
+/// Puts a value into a record that has no room for it: written at positions from [`BODY`].
+///
+/// # Safety
+/// As for `Record::set_inline`.
+pub unsafe fn keep_large(
+    record: &RawRef,
+    archive: &[u8],
+    caps: Option<Box<[Cap]>>,
+) -> Result<(), Error> {
+    if archive.len() <= MAX_INLINE {
+        // SAFETY: the caller's promise.
+        unsafe { record.set_boxed(archive, caps) };
+        return Ok(());
+    }
+    let mut lease = lend(PAD + archive.len())?;
+    lease[..PAD].fill(0);
+    lease[PAD..].copy_from_slice(archive);
+    // SAFETY: as above.
+    unsafe { record.set_foreign(written(lease), caps) };
+    Ok(())
+}
+
+const _: () = assert!(
+    HEAD == PAD,
+    "an archive in an answer is aligned as in a record"
+);
+
+/// The largest value that an answer holds itself.
+const MAX_INLINE: usize = 64 << 10;
+
+/// Runs one call and answers.
+fn call(
+    worker: &'static Worker,
+    local: &Local,
+    what: u32,
+    bytes: &[u8],
+    out: &mut Writer,
+) -> Result<(), Lied> {
+    let mut r = Reader(bytes);
+    let number = r.u32()? as usize;
+    let wanted = r.u32()? != 0;
+    let name = r.u32()?;
+    let entry = if what == frame::CONSTRUCT {
+        let actor = *table().actors.get(number).ok_or(Lied)?;
+        worker.actor.set(actor).map_err(|_| Lied)?;
+        &actor.constructor
+    } else {
+        *table().functions.get(number).ok_or(Lied)?
+    };
+    let mut state = worker.state.load(Ordering::Acquire);
+    if (what == frame::METHOD) == state.is_null() {
+        return Err(Lied);
+    }
+    let record = read_record(worker, local, entry, &mut r)?;
+    // The node knows whether anybody wants the value.
+    let wants = if wanted {
+        std::ptr::from_ref(&*record)
+    } else {
+        std::ptr::null()
+    };
+    local.wanted.set(wants);
+    let before = local.current.replace(std::ptr::from_ref(&*record));
+    LANE.with_borrow_mut(|lane| lane.as_mut().map(|lane| lane.call = name));
+    let place = match entry.kind {
+        Kind::Constructor | Kind::Consuming => (&raw mut state).cast(),
+        _ => state,
+    };
+    let outcome = run(local, &record, StateRef(place));
+    LANE.with_borrow_mut(|lane| lane.as_mut().map(|lane| lane.call = 0));
+    local.current.set(before);
+    local.wanted.set(std::ptr::null());
+    let mut flags = 0;
+    match entry.kind {
+        Kind::Constructor => worker.state.store(state, Ordering::Release),
+        Kind::Consuming if state.is_null() => {
+            worker.state.store(state, Ordering::Release);
+            flags = frame::TAKEN;
+        }
+        _ => {}
+    }
+    answer(worker, &record, (wanted, flags), outcome, out)
+}
+
+/// Runs a claimed call.
+fn run(local: &Local, record: &RawRef, state: StateRef) -> std::thread::Result<Outcome> {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    match record.entry.run {
+        Run::Never => Ok(Ok(())),
+        // SAFETY: made by this thread, claimed; the state is null, a place for one, or the actor's that lives here, and the
+        // node lets calls in by the actor's gate.
+        Run::Sync(run) => catch_unwind(AssertUnwindSafe(|| unsafe { run(local, record, state) })),
+        #[cfg(feature = "async")]
+        Run::Async(run) => catch_unwind(AssertUnwindSafe(|| {
+            // SAFETY: as above; the future ends before this returns.
+            let future = unsafe { run(record.clone(), state) };
+            local.engine.block_on(future)?
+        })),
+    }
+}
+
+/// Drops the state of the actor that lived here. The node ends the process then.
+fn drop_state(worker: &Worker, out: &mut Writer) -> Result<(), Lied> {
+    let state = worker.state.swap(std::ptr::null_mut(), Ordering::AcqRel);
+    let dropped = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        if let Some(actor) = worker.actor.get()
+            && !state.is_null()
+        {
+            // SAFETY: a leaked box of this actor's type, taken out of its place once.
+            unsafe { (actor.drop_state)(state) };
+        }
+    }));
+    // The process ends by a signal: what it printed must be out.
+    let _ = std::io::Write::flush(&mut std::io::stdout());
+    out.0.clear();
+    out.0.resize(HEAD, 0);
+    match dropped {
+        Ok(()) => say(frame::NOTHING, &[&out.0]),
+        Err(payload) => {
+            let failure = super::super::panics::failure(payload);
+            super::failure::write(&CallError::Function(failure), out);
+            say(frame::FAILED, &[&out.0])
+        }
+    }
+}
+
+fn answer(
+    worker: &Worker,
+    record: &RawRef,
+    (wanted, flags): (bool, u32),
+    outcome: std::thread::Result<Outcome>,
+    out: &mut Writer,
+) -> Result<(), Lied> {
+    out.0.clear();
+    out.u32(flags);
+    out.0.resize(HEAD, 0);
+    let failure = match outcome {
+        Ok(Ok(())) if !wanted || record.entry.kind == Kind::Constructor => {
+            return say(frame::NOTHING, &[&out.0]);
+        }
+        Ok(Ok(())) => {
+            drop(record.finish(Phase::Done));
+            // SAFETY: `Done`.
+            if unsafe { !record.caps().is_empty() } {
+                CallError::Runtime(Error::Encode {
+                    value: (record.entry.output)(),
+                    why: Arc::from("references cannot leave a worker process inside a value yet"),
+                })
+            } else if let Some(bytes) = record.foreign() {
+                out.u64(worker.arena.offset_of(bytes));
+                out.u64(bytes.len() as u64);
+                return say(frame::STORED, &[&out.0]);
+            } else {
+                return say(frame::VALUE, &[&out.0, record.archive()]);
+            }
+        }
+        Ok(Err(e)) => e,
+        Err(payload) => CallError::Function(super::super::panics::failure(payload)),
+    };
+    super::failure::write(&failure, out);
+    say(frame::FAILED, &[&out.0])
+}
+
+/// The record of a call, made anew from what the node sent.
+fn read_record(
+    worker: &'static Worker,
+    local: &Local,
+    entry: &'static FnEntry,
+    r: &mut Reader<'_>,
+) -> Result<RawRef, Lied> {
+    let (count, end) = (r.u32()? as usize, r.u32()? as usize);
+    let mut places = [Place::Inline { end: 0 }; MAX_ARGS];
+    let places = places.get_mut(..count).ok_or(Lied)?;
+    for place in places.iter_mut() {
+        *place = r.place()?;
+    }
+    let first = BODY + count * SLOT;
+    let inline = r.bytes(end.checked_sub(first).ok_or(Lied)?)?;
+    let mut payload = vec![0; (end - BODY).next_multiple_of(32)];
+    payload[first - BODY..end - BODY].copy_from_slice(inline);
+    for (i, place) in places.iter().enumerate() {
+        let object = |record: RawRef| Slot {
+            tag: SlotTag::Ref,
+            end: 0,
+            ptr: record.into_raw().cast(),
+        };
+        let slot = match *place {
+            Place::Inline { end: e } if (first..=end).contains(&(e as usize)) => Slot {
+                tag: SlotTag::Inline,
+                end: e,
+                ptr: std::ptr::null_mut(),
+            },
+            Place::Inline { .. } => return Err(Lied),
+            Place::Tail { len } => {
+                let archive = r.bytes(len as usize)?;
+                object(cell::with_inline_value(object_blank(local, None), archive))
+            }
+            Place::Arena { offset, len } => {
+                // SAFETY: the node keeps the object in place while the call runs.
+                let bytes = unsafe { worker.arena.bytes(offset, len) }.ok_or(Lied)?;
+                object(cell::with_foreign_value(object_blank(local, None), bytes))
+            }
+        };
+        slot.write_to(&mut payload[i * SLOT..(i + 1) * SLOT]);
+    }
+    let blank = Blank {
+        entry,
+        refs: 1,
+        phase: Phase::Running,
+        caller: 0,
+        id: local.next_id(),
+        target: None,
+        extra: None,
+        caps: None,
+    };
+    // SAFETY: `count` slots were written at the beginning, and what they own goes to the record.
+    Ok(unsafe {
+        cell::with_args(
+            blank,
+            count,
+            &payload,
+            end,
+            entry.result_size.max(INLINE_MAX),
+        )
+    })
+}
