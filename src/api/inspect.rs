@@ -18,8 +18,8 @@
 //!
 //! What is exact and what is not: counts of calls are exact. Running calls are what each thread publishes, the innermost
 //! of its stack. Queued calls, actors and waiting calls are looked at up to a bound, and the lists say when there are
-//! more ([`List::incomplete`]). Times are those of the first calls of each function on each thread, of all calls as long
-//! as they take more than 20 us, and of one in 64 otherwise.
+//! more ([`List::incomplete`]). Times are those of all calls as long as they take more than
+//! 20 us, of one in 256 otherwise, and of some of the first.
 
 pub use crate::base::metrics;
 pub use crate::base::query::{LIMIT_MAX, Part, Query};

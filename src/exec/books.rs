@@ -3,8 +3,8 @@
 //! Each thread has books of its own, which it alone writes: a count is a load and a store, never a locked operation.
 //! Readers add the books of all threads up; what ended threads had counted is kept in [`Past`].
 //!
-//! Durations need a clock, which costs more than a short call. So the first calls of a function on a thread are timed,
-//! and after that one in [`ONE_IN`], which counts for as many; while calls are long, every one is timed.
+//! Durations need a clock, which costs more than a short call. So one call in [`ONE_IN`] is timed and counts for as many;
+//! but every one is while calls are long, and after one of the first calls of a function on a thread.
 //!
 //! Invariant: counts only grow; nothing here is waited for. What a reader sees is a glimpse: the counts of one thread may
 //! be of slightly different moments. Left out: adding up (`inspect`).
@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 use super::entry::{self, FnEntry};
 
 /// How many short calls one timed call stands for.
-pub const ONE_IN: u64 = 64;
-/// Calls of a function on a thread that are timed in any case.
+const ONE_IN: u64 = 256;
+/// So many calls of a function on a thread are its first.
 const FIRST: u64 = 8;
 /// A call that runs longer does not mind the clock.
 const LONG: Duration = Duration::from_micros(20);
@@ -80,6 +80,8 @@ pub struct Books {
     awaits: AtomicU64,
     /// The actor that is drained here, innermost; 0 if none is.
     actor: AtomicU64,
+    /// The worker process in which the innermost call runs; 0 if it is this one.
+    process: AtomicU64,
     /// Ids given out.
     ids: AtomicU64,
     /// Ids that were no calls: objects and messages of the runtime's own.
@@ -94,18 +96,15 @@ pub struct Books {
 pub struct Pace(Cell<u64>);
 
 impl Pace {
-    /// Some are.
+    /// The first is.
     pub fn new() -> Pace {
-        Pace(Cell::new(SOME))
+        Pace(Cell::new(EVERY))
     }
 }
 
-/// A call that is timed.
-#[derive(Debug)]
-pub struct Timed {
-    began: Instant,
-    weight: u64,
-}
+/// When a call began, by [`clock`], if it is timed; else 0. The lowest bit says that it stands for itself alone.
+#[derive(Clone, Copy, Debug)]
+pub struct Timed(u64);
 
 /// What runs on a thread, as last seen.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -118,6 +117,8 @@ pub struct Glimpse {
     pub awaits: Option<u64>,
     /// The actor whose methods run there, perhaps further up.
     pub actor: Option<u64>,
+    /// The worker process in which the innermost runs.
+    pub process: Option<u64>,
 }
 
 /// A call that was seen running.
@@ -137,11 +138,10 @@ impl PartialEq for Seen {
     }
 }
 
-/// Nanoseconds since the first use of it in this process; never 0.
-pub fn clock(at: Instant) -> u64 {
+/// Nanoseconds since somewhat before the first use of it in this process; never 0 nor 1.
+pub fn clock() -> u64 {
     static START: OnceLock<Instant> = OnceLock::new();
-    let start = START.get_or_init(Instant::now);
-    at.saturating_duration_since(*start).as_nanos() as u64 + 1
+    START.get_or_init(Instant::now).elapsed().as_nanos() as u64 + 2
 }
 
 impl Books {
@@ -152,6 +152,7 @@ impl Books {
             stack: std::array::from_fn(|_| Level::default()),
             awaits: AtomicU64::new(0),
             actor: AtomicU64::new(0),
+            process: AtomicU64::new(0),
             ids: AtomicU64::new(0),
             no_calls: AtomicU64::new(0),
             cancelled: AtomicU64::new(0),
@@ -176,15 +177,15 @@ impl Books {
         add(&self.no_calls, 1);
     }
 
-    #[inline]
+    #[inline(always)]
     fn page(&self, entry: &FnEntry) -> &Page {
         let number = entry.number.load(Ordering::Relaxed) as usize;
         self.pages.get(number).unwrap_or(&self.pages[0])
     }
 
     /// A call begins to run here.
-    #[inline]
-    pub fn begin(&self, entry: &'static FnEntry, id: u64, pace: &Pace) -> Option<Timed> {
+    #[inline(always)]
+    pub fn begin(&self, entry: &'static FnEntry, id: u64, pace: &Pace) -> Timed {
         let depth = self.depth.load(Ordering::Relaxed);
         if let Some(level) = self.stack.get(depth as usize) {
             let entry = std::ptr::from_ref(entry).cast_mut();
@@ -192,35 +193,29 @@ impl Books {
             level.call.store(id, Ordering::Relaxed);
         }
         self.depth.store(depth + 1, Ordering::Relaxed);
-        let chosen = id.wrapping_mul(0x9e37_79b9_7f4a_7c15) <= pace.0.get();
-        if chosen || self.page(entry).calls.load(Ordering::Relaxed) < FIRST {
-            return Some(self.time(entry, pace));
+        if id.wrapping_mul(0x9e37_79b9_7f4a_7c15) <= pace.0.get() {
+            return self.time(pace);
         }
-        None
+        Timed(0)
     }
 
     #[inline(never)]
-    fn time(&self, entry: &'static FnEntry, pace: &Pace) -> Timed {
-        let few = self.page(entry).calls.load(Ordering::Relaxed) < FIRST;
-        let weight = if few || pace.0.get() == EVERY {
-            1
-        } else {
-            ONE_IN
-        };
-        let began = Instant::now();
+    fn time(&self, pace: &Pace) -> Timed {
+        let alone = u64::from(pace.0.get() == EVERY);
+        let began = clock();
         let depth = self.depth.load(Ordering::Relaxed) as usize;
         if let Some(level) = self.stack.get(depth - 1) {
-            level.began.store(clock(began), Ordering::Relaxed);
+            level.began.store(began, Ordering::Relaxed);
         }
-        Timed { began, weight }
+        Timed(began & !1 | alone)
     }
 
     /// It has run; what it was called from, if anything, goes on.
-    #[inline]
-    pub fn end(&self, entry: &'static FnEntry, timed: Option<Timed>, pace: &Pace) {
+    #[inline(always)]
+    pub fn end(&self, entry: &'static FnEntry, timed: Timed, pace: &Pace) {
         let depth = self.depth.load(Ordering::Relaxed);
         self.depth.store(depth - 1, Ordering::Relaxed);
-        if let Some(timed) = timed {
+        if timed.0 != 0 {
             self.note(entry, timed, pace);
         }
     }
@@ -231,9 +226,11 @@ impl Books {
         if let Some(level) = self.stack.get(depth) {
             level.began.store(0, Ordering::Relaxed);
         }
-        let took = timed.began.elapsed();
-        pace.0.set(if took >= LONG { EVERY } else { SOME });
-        self.took(entry, took, timed.weight);
+        let took = Duration::from_nanos(clock().saturating_sub(timed.0 & !1));
+        let few = self.page(entry).calls.load(Ordering::Relaxed) < FIRST;
+        pace.0.set(if few || took >= LONG { EVERY } else { SOME });
+        let weight = if timed.0 & 1 == 1 { 1 } else { ONE_IN };
+        self.took(entry, took, weight);
     }
 
     /// A call ran for so long, and stands for `weight` calls.
@@ -255,7 +252,7 @@ impl Books {
     }
 
     /// A call ended well.
-    #[inline]
+    #[inline(always)]
     pub fn done(&self, entry: &FnEntry) {
         add(&self.page(entry).calls, 1);
     }
@@ -292,6 +289,13 @@ impl Books {
         before
     }
 
+    /// The innermost call runs in this process, or in this one (0); what was said before.
+    pub fn process(&self, pid: u32) -> u32 {
+        let before = self.process.load(Ordering::Relaxed);
+        self.process.store(pid.into(), Ordering::Relaxed);
+        before as u32
+    }
+
     /// What runs here.
     pub fn glimpse(&self) -> Glimpse {
         let mut seen = self.look();
@@ -325,6 +329,7 @@ impl Books {
             deeper: depth.saturating_sub(LEVELS) as u64,
             awaits: some(&self.awaits),
             actor: some(&self.actor),
+            process: some(&self.process),
         }
     }
 }
@@ -463,16 +468,16 @@ mod tests {
         assert!(f.samples >= FIRST && f.samples < calls / 4, "{}", f.samples);
         let counted: u64 = f.slots.iter().sum();
         // Now and then the machine makes a call long, and those after it are all timed: then they count one each.
-        assert!(counted > calls / 2 && counted < calls * 2, "{counted}");
+        assert!(counted > calls / 4 && counted < calls * 4, "{counted}");
         assert!(books.glimpse().calls.is_empty());
     }
 
     #[test]
-    fn the_first_calls_are_timed_whatever_their_ids() {
+    fn the_first_calls_of_a_thread_are_timed_whatever_their_ids() {
         let (books, pace) = (Books::new(), Pace::new());
         for id in [2, 3, 5, 7] {
             let timed = books.begin(&F, id, &pace);
-            assert!(timed.is_some());
+            assert_ne!(timed.0, 0);
             books.end(&F, timed, &pace);
             books.failed(&F);
         }

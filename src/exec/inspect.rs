@@ -161,7 +161,7 @@ impl Engine {
 
     /// What runs on each thread now.
     fn glimpses(&self, taken: Micros) -> Vec<Running> {
-        let clock = books::clock(Instant::now());
+        let clock = books::clock();
         let since = |began: u64| taken.saturating_sub(clock.saturating_sub(began) / 1000);
         let outboxes = self.outboxes.read();
         let mut all = Vec::new();
@@ -181,7 +181,10 @@ impl Engine {
                     blocks: glimpse.deeper > 0 || runs.is_some(),
                     awaits: glimpse.awaits.filter(|_| innermost).map(Id),
                     actor: glimpse.actor.filter(|_| method).map(Id),
-                    thread: o.thread.to_string(),
+                    place: match glimpse.process.filter(|_| innermost) {
+                        Some(pid) => format!("process {pid}"),
+                        None => o.thread.to_string(),
+                    },
                     executor: o.executor && innermost,
                 });
             }
@@ -375,7 +378,8 @@ struct Running {
     /// The call that it sleeps for.
     awaits: Option<Id>,
     actor: Option<Id>,
-    thread: String,
+    /// The thread or the process that runs it.
+    place: String,
     /// It is what an executor does now.
     executor: bool,
 }
@@ -400,7 +404,7 @@ impl Running {
             },
             since: self.since,
             attempt: 1,
-            runs_on: Some(self.thread),
+            runs_on: Some(self.place),
             actor: self.actor,
             waits_for: self.runs.or(self.awaits).into_iter().collect(),
             why,

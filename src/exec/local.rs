@@ -233,14 +233,14 @@ impl Local {
     }
 
     /// Notes that a call runs here now.
-    #[inline]
-    pub(super) fn begin(&self, record: &Record) -> Option<Timed> {
+    #[inline(always)]
+    pub(super) fn begin(&self, record: &Record) -> Timed {
         self.outbox.books.begin(record.entry, record.id, &self.pace)
     }
 
     /// Notes that a call has run here.
-    #[inline]
-    pub(super) fn end(&self, record: &Record, timed: Option<Timed>) {
+    #[inline(always)]
+    pub(super) fn end(&self, record: &Record, timed: Timed) {
         self.outbox.books.end(record.entry, timed, &self.pace);
     }
 

@@ -117,6 +117,8 @@ fn run(local: &Local, record: &RawRef, worker: &Process) -> Attempt {
     let before = local.current.replace(std::ptr::from_ref(&**record));
     // SAFETY: claimed, and in no mailbox, so the link is ours: see `Local::each_current`.
     unsafe { record.set_outer(before) };
+    let timed = local.begin(record);
+    let outer = local.books().process(worker.pid);
     let mut lane = worker.lane(record.id);
     let mut drafts = Vec::new();
     let ended = converse(local, record, worker, &mut lane, &mut drafts);
@@ -133,6 +135,8 @@ fn run(local: &Local, record: &RawRef, worker: &Process) -> Attempt {
     };
     drop(drafts); // not before it is dead: it may have been writing
     local.current.set(before);
+    local.books().process(outer);
+    local.end(record, timed);
     attempt
 }
 
