@@ -131,8 +131,8 @@ mod value;
 
 pub use api::*;
 pub use base::{
-    BadBytes, Error, Exit, Failure, FailureKind, Holder, Infeasible, Origin, Result, Stack,
-    StoreFull, Units, WorkerDeath,
+    BadBytes, Error, Exit, Failure, FailureKind, Holder, Infeasible, Loss, ObjectLost, Origin,
+    Result, Stack, StoreFull, Units, WorkerDeath,
 };
 pub use exec::entry::Registered;
 pub use exec::options::Memory;

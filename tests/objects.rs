@@ -9,7 +9,11 @@ use mobula::{Config, Error, Origin, StoreFull};
 const MIB: usize = 1 << 20;
 
 fn small() -> Config {
-    Config::new().num_cpus(2.0).object_store_memory(16 << 20)
+    Config::new()
+        .num_cpus(2.0)
+        .object_store_memory(16 << 20)
+        .no_spill()
+        .store_patience(std::time::Duration::ZERO)
 }
 
 #[remote]

@@ -7,20 +7,14 @@
 #[path = "store_common/mod.rs"]
 mod common;
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use common::{LONG, Scene};
+use common::{LONG, Scene, skipped};
 use mobula::store::ObjectId;
 
 fn source(file: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(file)
-}
-
-fn skipped(why: &str) {
-    // Past the harness, which hides what a passing test prints.
-    writeln!(std::io::stderr(), "skipped: {why}").expect("standard error takes a line");
 }
 
 fn good(what: &str, output: &Output) -> String {

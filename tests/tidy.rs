@@ -54,6 +54,10 @@ const THIRD_PARTY: &[ThirdParty] = &[
         rooms: &["bin"],
     },
     ThirdParty {
+        name: "bytes",
+        rooms: &["store"],
+    },
+    ThirdParty {
         name: "crossbeam_deque",
         rooms: &["exec"],
     },
@@ -67,11 +71,15 @@ const THIRD_PARTY: &[ThirdParty] = &[
     },
     ThirdParty {
         name: "loom",
-        rooms: &["exec"],
+        rooms: &["store", "exec"],
     },
     ThirdParty {
         name: "mobula_macros",
         rooms: &["api", ROOT],
+    },
+    ThirdParty {
+        name: "object_store",
+        rooms: &["store"],
     },
     ThirdParty {
         name: "parking_lot",
@@ -103,7 +111,11 @@ const THIRD_PARTY: &[ThirdParty] = &[
     },
     ThirdParty {
         name: "tokio",
-        rooms: &["exec"],
+        rooms: &["store", "exec"],
+    },
+    ThirdParty {
+        name: "url",
+        rooms: &["store"],
     },
     ThirdParty {
         name: "xxhash_rust",
@@ -187,6 +199,10 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
         "a record's body: arguments, then an outcome, as its tag says",
     ),
     (
+        "exec/pin.rs",
+        "reads what it has pinned; walks a claimed call's arguments",
+    ),
+    (
         "exec/phase.rs",
         "a list of waiters under a lock of one byte",
     ),
@@ -213,9 +229,26 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
         "reads what the server pinned, writes what it lent, and archives that were checked",
     ),
     (
+        "store/kept.rs",
+        "an object in a box that the arena's books point to",
+    ),
+    (
+        "store/mod.rs",
+        "frees extents for the objects that own them",
+    ),
+    (
         "store/object.rs",
         "turns an extent of the arena into slices",
     ),
+    (
+        "store/spill/mod.rs",
+        "takes memory over from objects that it has moved to disk",
+    ),
+    (
+        "store/stored.rs",
+        "an object that is found through the arena's books, in memory or on disk",
+    ),
+    ("store/word.rs", "the cells of its loom models"),
 ];
 
 /// No file of the library or of the macros is longer.

@@ -5,7 +5,8 @@
 
 use super::ObjectRef;
 use crate::exec::RawRef;
-use crate::exec::call::{CallWriter, Param, Params};
+use crate::exec::call::CallWriter;
+use crate::exec::params::{Param, Params};
 use crate::value::{Native, Value};
 
 /// An argument for a parameter of type `T`: a `T`, a `&T`, an [`ObjectRef<T>`] or a reference to one; for a `Vec<T>` also a

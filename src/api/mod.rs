@@ -30,6 +30,8 @@ pub use queue::Queue;
 pub use view::{View, view};
 pub use wait::{Wait, secs, wait};
 
+use std::sync::Arc;
+
 use crate::base::{Error, Holder, Result};
 use crate::node::{Config, Node};
 use crate::shm::StorePages;
@@ -75,7 +77,7 @@ impl Config {
 }
 
 /// What the object store holds now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StoreStats {
     /// Bytes that objects may take together.
@@ -90,14 +92,31 @@ pub struct StoreStats {
     pub touched: u64,
     /// Offset up to which memory was faulted in ahead of that; 0 if none was.
     pub prefaulted: u64,
+    /// Bytes of objects that stay in memory because a view, a running call or a writer uses them.
+    pub pinned: u64,
+    /// Bytes of living objects that are on disk.
+    pub spilled: u64,
+    /// How many objects those are.
+    pub spilled_objects: u64,
+    /// Bytes moved to disk since the start.
+    pub moved_out: u64,
+    /// Bytes brought back from disk since the start.
+    pub moved_in: u64,
+    /// How many wait for room.
+    pub waiting: usize,
+    /// The folder or URL that objects are moved to.
+    pub spill_to: Option<String>,
+    /// Why objects are not moved to disk now, if they are not.
+    pub not_spilling: Option<Arc<str>>,
     /// Bytes of a page, as the kernel maps them; see [`Mobula::store_pages`].
     pub page_size: u64,
 }
 
 impl Mobula {
-    /// What the object store holds now.
+    /// What the object store holds now. Looks at every object.
     pub fn store(&self) -> StoreStats {
-        let s = self.0.engine().store().stats();
+        let store = self.0.engine().store();
+        let (s, spill) = (store.stats(), store.spill_stats());
         StoreStats {
             capacity: s.capacity,
             used: s.used,
@@ -105,6 +124,14 @@ impl Mobula {
             reserved: s.reserved,
             touched: s.frontier,
             prefaulted: s.prefaulted,
+            pinned: store.pinned(),
+            spilled: spill.bytes,
+            spilled_objects: spill.objects,
+            moved_out: spill.moved,
+            moved_in: spill.restored,
+            waiting: spill.waiting,
+            spill_to: spill.place,
+            not_spilling: spill.off,
             page_size: self.store_pages().size,
         }
     }

@@ -8,7 +8,7 @@ pub use crate::base::{Defaults, Result, parse_bytes};
 pub use crate::exec::RawHandle;
 pub use crate::exec::call::CallError as Failure;
 use crate::exec::call::CallWriter;
-pub use crate::exec::call::{InPlace, Owned, Params, Slice, Text};
+pub use crate::exec::params::{InPlace, Owned, Params, Slice, Text};
 pub use crate::exec::entry::{ActorEntry, ActorRegistration, FnEntry, Registration};
 pub use crate::exec::failure;
 use crate::exec::options::{Options, task_extra};

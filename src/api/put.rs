@@ -17,7 +17,8 @@ use crate::value::{self, Native, Value};
 /// Puts a value where every task and actor can read it.
 ///
 /// One copy: small values into the record of the reference, values above 512 bytes into shared memory, numeric vectors at
-/// the memory's speed (on several threads from 64 MiB on). Never waits.
+/// the memory's speed (on several threads from 64 MiB on). When the store is full it waits for room, at most as long as
+/// [`Config::store_patience`](crate::Config::store_patience) says.
 ///
 /// # Errors
 /// [`Error::StoreFull`] with the biggest holders, [`Error::Encode`] if the value cannot be archived.
@@ -46,7 +47,7 @@ pub fn put_slice<T: Native>(numbers: &[T]) -> Result<ObjectRef<Vec<T>>> {
 fn slice_object<T: Native>(numbers: &[T], origin: Origin) -> Result<RawRef> {
     local::with(|local| {
         let (size, _) = value::vec_layout::<T>(numbers.len()).ok_or_else(too_many::<T>)?;
-        let mut draft = local.engine.store().create(size, origin)?;
+        let mut draft = local.engine.create(local, size, origin)?;
         draft.write_at(0, value::number_bytes(numbers));
         value::vec_root::<T>(&mut draft, numbers.len());
         Ok(cell::with_stored_value(
@@ -98,7 +99,7 @@ fn too_many<T>() -> Error {
 pub fn create<T: Native>(len: usize) -> Result<Writing<T>> {
     let origin = Origin::Create(Location::caller());
     let (size, _) = value::vec_layout::<T>(len).ok_or_else(too_many::<T>)?;
-    let draft = local::with(|local| local.engine.store().create(size, origin))??;
+    let draft = local::with(|local| local.engine.create(local, size, origin))??;
     Ok(Writing {
         draft,
         len,
@@ -160,7 +161,7 @@ impl<T: Native> Writing<T> {
 pub fn put_archived<T: Value>(bytes: &[u8]) -> Result<ObjectRef<T>> {
     let origin = Origin::Put(Location::caller());
     local::with(|local| {
-        let mut draft = local.engine.store().create(bytes.len(), origin)?;
+        let mut draft = local.engine.create(local, bytes.len(), origin)?;
         draft.write_at(0, bytes);
         let sealed = draft.seal();
         value::check::<T>(&sealed).map_err(|e| call::decode_error::<T>(&e))?;

@@ -10,10 +10,13 @@ use rkyv::vec::ArchivedVec;
 use super::ObjectRef;
 use crate::base::Result;
 use crate::exec::cell::{self, Phase};
-use crate::exec::{RawRef, call, local};
+use crate::exec::pin::PinnedRef;
+use crate::exec::{call, local};
 use crate::value::{Archived, Native, Value};
 
 /// Waits for the value like [`get`](crate::get()) and returns it to be read in place: no copy, some 20 ns once it is there.
+///
+/// A value that was moved to disk is brought back first. While the view lives the value stays in memory.
 ///
 /// # Errors
 /// As for [`get`](crate::get()).
@@ -26,7 +29,7 @@ pub fn view<T: Value>(object: &ObjectRef<T>) -> Result<View<T>> {
         return Err(object.raw.error());
     }
     Ok(View {
-        raw: object.raw.clone(),
+        raw: PinnedRef::new(object.raw.clone())?,
         kind: PhantomData,
     })
 }
@@ -35,7 +38,7 @@ pub fn view<T: Value>(object: &ObjectRef<T>) -> Result<View<T>> {
 ///
 /// Holds the object in place until it is dropped.
 pub struct View<T> {
-    raw: RawRef,
+    raw: PinnedRef,
     kind: PhantomData<fn() -> T>,
 }
 
@@ -50,12 +53,12 @@ impl<T: Value> View<T> {
     /// # Errors
     /// [`Error::Decode`](crate::Error::Decode) if the value holds references that did not travel with it.
     pub fn to_owned(&self) -> Result<T> {
-        call::read(&self.raw)
+        call::read(self.raw.raw())
     }
 
     /// Whether it lies in the shared-memory store; small values lie in the reference's own record.
     pub fn is_shared(&self) -> bool {
-        self.raw.stored().is_some()
+        self.raw.raw().stored().is_some()
     }
 }
 

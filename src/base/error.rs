@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{
-    BadAmount, BadBytes, Failure, Infeasible, StoreError, StoreFull, WorkerDeath,
+    BadAmount, BadBytes, Failure, Infeasible, ObjectLost, StoreError, StoreFull, WorkerDeath,
 };
 
 /// The result of a Mobula call.
@@ -71,6 +71,8 @@ pub enum Error {
     },
     /// The object store has no room.
     StoreFull(Arc<StoreFull>),
+    /// The object was moved to disk and cannot be read back; others are not concerned.
+    ObjectLost(Arc<ObjectLost>),
     /// The call asks for more than this node has.
     Infeasible(Arc<Infeasible>),
     /// An amount of a resource is not a number that can be asked for.
@@ -207,6 +209,7 @@ impl fmt::Display for Error {
             ),
             Error::WorkerDied(e) => e.fmt(f),
             Error::StoreFull(e) => e.fmt(f),
+            Error::ObjectLost(e) => e.fmt(f),
             Error::Infeasible(e) => e.fmt(f),
             Error::BadAmount { resource, why } => write!(f, "resource `{resource}`: {why}"),
             Error::BadBytes { option, text, why } => write!(f, "{option} \"{text}\": {why}"),

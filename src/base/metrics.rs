@@ -23,8 +23,9 @@
 //! | `mobula_store_objects` | gauge | objects in the store |
 //! | `mobula_store_spilled_bytes` | gauge | bytes of objects that are on disk now |
 //! | `mobula_store_spilled_objects` | gauge | objects that are on disk now |
-//! | `mobula_store_spills_total` | counter | objects that were spilled |
-//! | `mobula_store_restores_total` | counter | objects that were read back |
+//! | `mobula_store_spilled_bytes_total` | counter | bytes that moved to disk |
+//! | `mobula_store_restored_bytes_total` | counter | bytes that were read back |
+//! | `mobula_store_waiting` | gauge | producers that wait for room |
 //! | `mobula_workers` | gauge | worker processes |
 //! | `mobula_worker_resident_bytes` | gauge | memory that worker processes have resident together |
 //! | `mobula_function_calls_total` | counter | calls that ended, by `function` |
@@ -51,7 +52,7 @@ const OTHER: &str = "other";
 const BOUNDS: [usize; 14] = [0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26];
 
 /// Every metric: its name, its type and what it says.
-pub const METRICS: [(&str, &str, &str); 29] = [
+pub const METRICS: [(&str, &str, &str); 30] = [
     (
         "mobula_info",
         "gauge",
@@ -146,14 +147,19 @@ pub const METRICS: [(&str, &str, &str); 29] = [
         "objects that are on disk now",
     ),
     (
-        "mobula_store_spills_total",
+        "mobula_store_spilled_bytes_total",
         "counter",
-        "objects that were spilled",
+        "bytes that moved to disk",
     ),
     (
-        "mobula_store_restores_total",
+        "mobula_store_restored_bytes_total",
         "counter",
-        "objects that were read back",
+        "bytes that were read back",
+    ),
+    (
+        "mobula_store_waiting",
+        "gauge",
+        "producers that wait for room",
     ),
     ("mobula_workers", "gauge", "worker processes"),
     (
@@ -282,8 +288,9 @@ impl Exposition {
                 "mobula_store_objects" => one(sum(|s| s.objects))?,
                 "mobula_store_spilled_bytes" => one(sum(|s| s.spilled_bytes))?,
                 "mobula_store_spilled_objects" => one(sum(|s| s.spilled_objects))?,
-                "mobula_store_spills_total" => one(sum(|s| s.spills))?,
-                "mobula_store_restores_total" => one(sum(|s| s.restores))?,
+                "mobula_store_spilled_bytes_total" => one(sum(|s| s.moved_bytes))?,
+                "mobula_store_restored_bytes_total" => one(sum(|s| s.restored_bytes))?,
+                "mobula_store_waiting" => one(sum(|s| s.waiting))?,
                 "mobula_workers" => one(workers as f64)?,
                 "mobula_worker_resident_bytes" => {
                     let resident = s.workers.items.iter().filter_map(|w| w.resident_bytes);

@@ -14,14 +14,16 @@ mod origin;
 pub mod query;
 mod resources;
 pub mod snapshot;
+mod space;
 mod store_error;
 
-pub use bytes::{BadBytes, parse_bytes, show_bytes};
+pub use self::bytes::{BadBytes, parse_bytes, show_bytes};
 pub use death::{Exit, WorkerDeath};
 pub use defaults::Defaults;
 pub use error::{Error, Result};
 pub use failure::{Failure, FailureKind, Stack};
 pub use object_id::{BadObjectId, ObjectId};
-pub use origin::{Holder, Origin, StoreFull};
+pub use origin::Origin;
 pub use resources::{BadAmount, Capacity, Demand, Infeasible, Units};
+pub use space::{Holder, Loss, ObjectLost, StoreFull};
 pub use store_error::{ObjectState, StoreError};

@@ -1,4 +1,4 @@
-//! Where the bytes of an object came from, and what is said when the store has no room.
+//! Where the bytes of an object came from.
 //!
 //! Invariant: an [`Origin`] is `Copy` and borrows only statics, so that recording one costs a few stores.
 //! Left out: which object it was; the store groups by origin because that is what a user can act on.
@@ -29,55 +29,3 @@ impl fmt::Display for Origin {
         }
     }
 }
-
-/// One group of objects that fill the store.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Holder {
-    /// Where the objects were made.
-    pub origin: Origin,
-    /// Their bytes together.
-    pub bytes: u64,
-    /// How many there are.
-    pub objects: u64,
-}
-
-/// The store could not place an object.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StoreFull {
-    /// Bytes asked for.
-    pub requested: u64,
-    /// Bytes the store may hold in all.
-    pub capacity: u64,
-    /// Bytes of live objects.
-    pub used: u64,
-    /// The largest piece that could have been placed.
-    pub largest_free: u64,
-    /// Who asked.
-    pub origin: Origin,
-    /// The biggest holders, largest first.
-    pub holders: Vec<Holder>,
-}
-
-impl fmt::Display for StoreFull {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "object store full: {} bytes requested ({}), {} of {} bytes used, largest free piece {} bytes",
-            self.requested, self.origin, self.used, self.capacity, self.largest_free
-        )?;
-        for (i, h) in self.holders.iter().take(5).enumerate() {
-            let lead = if i == 0 { "; biggest holders: " } else { ", " };
-            write!(
-                f,
-                "{lead}{} bytes in {} objects {}",
-                h.bytes, h.objects, h.origin
-            )?;
-        }
-        write!(
-            f,
-            "; drop references to free objects, or raise Config::object_store_memory"
-        )
-    }
-}
-
-impl std::error::Error for StoreFull {}

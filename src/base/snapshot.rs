@@ -208,10 +208,12 @@ pub struct StoreNow {
     pub spilled_objects: u64,
     /// Bytes of objects that are pinned in memory by views or running calls.
     pub pinned_bytes: u64,
-    /// Objects that were spilled since the start.
-    pub spills: u64,
-    /// Objects that were read back since the start.
-    pub restores: u64,
+    /// Bytes that moved to disk since the start.
+    pub moved_bytes: u64,
+    /// Bytes that were read back since the start.
+    pub restored_bytes: u64,
+    /// Producers that wait for room.
+    pub waiting: u64,
 }
 
 /// What happened since the start, and what is going on.
@@ -466,7 +468,7 @@ impl fmt::Display for Place {
 #[cfg_attr(feature = "attach", serde(default))]
 #[non_exhaustive]
 pub struct Object {
-    /// Its id where it is known, else the place of its bytes in the store.
+    /// The place of its bytes in the store, which is not a call's id.
     pub id: Id,
     /// Its bytes.
     pub bytes: u64,
@@ -474,7 +476,7 @@ pub struct Object {
     pub origin: String,
     /// References to it; `None` where that is not known.
     pub references: Option<u64>,
-    /// Views and running calls that keep its bytes in place; `None` where that is not known.
+    /// 0 if nothing keeps its bytes in memory; `None` if views, running calls or a writer do.
     pub pins: Option<u64>,
     /// Where its bytes are.
     pub place: Place,
@@ -492,6 +494,8 @@ pub struct OriginGroup {
     pub bytes: u64,
     /// How many there are.
     pub objects: u64,
+    /// Those of their bytes that are on disk.
+    pub spilled_bytes: u64,
 }
 
 /// A worker process.

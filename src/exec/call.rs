@@ -1,7 +1,8 @@
 //! Calls as bytes: arguments into a record, out of it again, and results back into it.
 //!
-//! Invariant: [`CallWriter`] and [`Params`] agree because both are driven by the function's parameter types; what is
-//! read is what this process wrote. Left out: what a user may pass where (`api`'s `Arg`).
+//! Invariant: [`CallWriter`] and [`Params`](super::params::Params) agree because both are driven by the function's
+//! parameter types; what is read is what this process wrote. Left out: what a user may pass where (`api`'s `Arg`), and how
+//! parameters read their arguments (`params`).
 
 use std::sync::{Arc, OnceLock};
 
@@ -9,6 +10,7 @@ use super::INLINE_MAX;
 use super::cell::{self, BODY, Blank, PAD, Phase, RawRef, Record, SLOT, Slot, SlotTag};
 use super::entry::{FnEntry, Kind};
 use super::local::Local;
+use super::pin::{Pin, PinnedRef, Pins};
 use crate::base::{Error, Failure, Origin};
 use crate::store::Draft;
 use crate::value::{Archived, Cap, Native, Place, Placed, Ser, Value, decode, root};
@@ -45,6 +47,13 @@ pub struct Many {
     pub(super) parts: Vec<RawRef>,
     joined: OnceLock<Result<RawRef, Error>>,
     join: fn(&Local, &[RawRef]) -> Result<RawRef, Error>,
+}
+
+impl Many {
+    /// The one that they were joined to, if they were.
+    pub(super) fn joined(&self) -> Option<&Record> {
+        self.joined.get()?.as_ref().ok().map(|object| &**object)
+    }
 }
 
 /// Writes one call's arguments.
@@ -291,7 +300,7 @@ fn store_padded(
     archive: &[u8],
     origin: Origin,
 ) -> Result<crate::store::Sealed, Error> {
-    let mut draft = local.engine.store().create(PAD + archive.len(), origin)?;
+    let mut draft = local.engine.create(local, PAD + archive.len(), origin)?;
     draft[..PAD].fill(0);
     draft.write_at(PAD, archive);
     Ok(draft.seal())
@@ -322,7 +331,7 @@ fn store_measured<T: Value>(
     size: usize,
     origin: Origin,
 ) -> Result<(crate::store::Sealed, Option<Box<[Cap]>>), Error> {
-    let mut draft = local.engine.store().create(size, origin)?;
+    let mut draft = local.engine.create(local, size, origin)?;
     ser.write_into(value, &mut draft)
         .map_err(|e| encode_error::<T>(&e))?;
     Ok((draft.seal(), ser.take_caps()))
@@ -376,59 +385,44 @@ pub fn read<T: Value>(record: &RawRef) -> Result<T, Error> {
     if cell::phase(record.state()) != Phase::Done {
         return Err(record.error());
     }
-    // SAFETY: `Done`, so the bytes are an archive that this process wrote or checked, and immutable; the record was made
-    // for a `T` (typed references keep the type).
-    unsafe { decode::<T>(record.bytes(), record.caps()) }.map_err(|e| decode_error::<T>(&e))
+    let pin = Pin::new(record)?;
+    read_pinned(pin.bytes(), pin.caps())
 }
 
-/// The value of a call that succeeded, in place. The caller knows that the record's type is `T` and its phase `Done`.
 #[inline]
-pub fn archived<T: Value>(record: &RawRef) -> &Archived<T> {
-    assert!(
-        cell::phase(record.state()) == Phase::Done,
-        "only values are viewed"
-    );
-    // SAFETY: as in `read`.
+fn read_pinned<T: Value>(bytes: &[u8], caps: &[Cap]) -> Result<T, Error> {
+    // SAFETY: the bytes of a `Done` record: an archive that this process wrote or checked, and immutable; the record was
+    // made for a `T` (typed references keep the type).
+    unsafe { decode::<T>(bytes, caps) }.map_err(|e| decode_error::<T>(&e))
+}
+
+/// The value of a call that succeeded, in place. The caller knows that the record's type is `T`.
+#[inline]
+pub fn archived<T: Value>(record: &PinnedRef) -> &Archived<T> {
+    // SAFETY: as in `read_pinned`.
     unsafe { root::<T>(record.bytes()) }
 }
 
-/// One argument, about to be read.
-pub struct ArgView<'a, 'l> {
-    local: &'l Local,
-    record: &'a RawRef,
-    index: usize,
-}
-
-impl<'a> ArgView<'a, '_> {
-    /// The argument's archive and references, wherever they are.
-    ///
-    /// # Safety
-    /// The caller holds the record's claim for `'a` and does not drop its arguments meanwhile.
-    #[inline]
-    unsafe fn bytes(&self) -> Result<(&'a [u8], &'a [Cap]), Error> {
-        // SAFETY: the caller's promise.
-        unsafe {
-            let slot = self.record.slots()[self.index];
-            match slot.tag {
-                SlotTag::Inline => Ok((self.record.inline_arg(slot.end), self.record.caps())),
-                SlotTag::Ref => input(&*slot.ptr.cast::<Record>(), self.record),
-                SlotTag::Many => {
-                    let many = &*slot.ptr.cast::<Many>();
-                    let object = many.joined(self.local, self.record)?;
-                    Ok((object.bytes(), object.caps()))
-                }
-            }
-        }
+/// Joins arguments that together are one `Vec`, once; fails if one of them has no value.
+pub(super) fn join_parts(local: &Local, many: &Many, of: &Record) -> Result<(), Error> {
+    for part in &many.parts {
+        dependency(part, of)?;
     }
+    let joined = many.joined.get_or_init(|| (many.join)(local, &many.parts));
+    joined.as_ref().map_or_else(|e| Err(e.clone()), |_| Ok(()))
 }
 
-/// The archive of an argument that is an object, or the error of a call that cannot run without it.
-fn input<'a>(object: &'a Record, of: &Record) -> Result<(&'a [u8], &'a [Cap]), Error> {
+/// An argument that is an object, or the error of a call that cannot run without it.
+pub(super) fn dependency<'a>(object: &'a Record, of: &Record) -> Result<&'a Record, Error> {
     if cell::phase(object.state()) == Phase::Done {
-        // SAFETY: `Done`.
-        return Ok((object.bytes(), unsafe { object.caps() }));
+        return Ok(object);
     }
-    Err(match object.error() {
+    Err(failed_input(object.error(), of))
+}
+
+/// The error of a call one of whose arguments has this one.
+pub(super) fn failed_input(error: Error, of: &Record) -> Error {
+    match error {
         Error::DependencyFailed { cause, mut through } => {
             through.push(of.entry.name);
             Error::DependencyFailed { cause, through }
@@ -437,7 +431,7 @@ fn input<'a>(object: &'a Record, of: &Record) -> Result<(&'a [u8], &'a [Cap]), E
             cause: Arc::new(cause),
             through: vec![of.entry.name],
         },
-    })
+    }
 }
 
 /// One argument, for whoever sends it elsewhere.
@@ -449,160 +443,22 @@ pub(super) enum Argument<'a> {
 }
 
 impl Record {
-    /// The argument of this index; the error of a call that cannot run without it.
+    /// The argument of this index.
     ///
     /// # Safety
-    /// The caller holds the claim and does not drop the arguments while it uses what this gives.
-    pub(super) unsafe fn argument(
-        &self,
-        local: &Local,
-        index: usize,
-    ) -> Result<Argument<'_>, Error> {
+    /// The caller holds the claim, has pinned the arguments, and does not drop them while it uses what this gives.
+    pub(super) unsafe fn argument(&self, index: usize) -> Argument<'_> {
         // SAFETY: the caller's promise; slots own what they point to.
         unsafe {
             let slot = self.slots()[index];
             match slot.tag {
-                SlotTag::Inline => Ok(Argument::Inline(slot.end)),
-                SlotTag::Ref => {
-                    let object = &*slot.ptr.cast::<Record>();
-                    input(object, self)?;
-                    Ok(Argument::Object(object))
-                }
+                SlotTag::Inline => Argument::Inline(slot.end),
+                SlotTag::Ref => Argument::Object(&*slot.ptr.cast::<Record>()),
                 SlotTag::Many => {
-                    let many = &*slot.ptr.cast::<Many>();
-                    many.joined(local, self).map(|o| Argument::Object(o))
+                    let joined = (*slot.ptr.cast::<Many>()).joined();
+                    Argument::Object(joined.expect("joined when the arguments were pinned"))
                 }
             }
         }
     }
-}
-
-impl Many {
-    /// The one object that the many together are.
-    fn joined(&self, local: &Local, of: &Record) -> Result<&RawRef, Error> {
-        for part in &self.parts {
-            input(part, of)?;
-        }
-        let joined = self.joined.get_or_init(|| (self.join)(local, &self.parts));
-        joined.as_ref().map_err(Error::clone)
-    }
-}
-
-/// How a parameter reads its argument.
-pub trait Param {
-    /// The type that is archived.
-    type Wire: Value;
-    /// What the function gets.
-    type Decoded<'a>;
-
-    /// Reads it.
-    ///
-    /// # Safety
-    /// `bytes` and `caps` are an archive of `Self::Wire` that stays for `'a`.
-    unsafe fn read<'a>(bytes: &'a [u8], caps: &'a [Cap]) -> Result<Self::Decoded<'a>, Error>;
-}
-
-/// `T`: an owned copy.
-pub struct Owned<T>(std::marker::PhantomData<T>);
-/// `&[T]`: numbers read in place.
-pub struct Slice<T>(std::marker::PhantomData<T>);
-/// `&str`: text read in place.
-pub struct Text;
-/// `&Archived<T>`: the archive itself.
-pub struct InPlace<T>(std::marker::PhantomData<T>);
-
-impl<T: Value> Param for Owned<T> {
-    type Wire = T;
-    type Decoded<'a> = T;
-    #[inline]
-    unsafe fn read<'a>(bytes: &'a [u8], caps: &'a [Cap]) -> Result<T, Error> {
-        // SAFETY: the caller's promise.
-        unsafe { decode::<T>(bytes, caps) }.map_err(|e| decode_error::<T>(&e))
-    }
-}
-
-impl<T: Native> Param for Slice<T>
-where
-    Vec<T>: Value<Archived = rkyv::vec::ArchivedVec<Archived<T>>>,
-{
-    type Wire = Vec<T>;
-    type Decoded<'a> = &'a [T];
-    #[inline]
-    unsafe fn read<'a>(bytes: &'a [u8], _: &'a [Cap]) -> Result<&'a [T], Error> {
-        // SAFETY: the caller's promise.
-        Ok(T::slice(unsafe { root::<Vec<T>>(bytes) }.as_slice()))
-    }
-}
-
-impl Param for Text {
-    type Wire = String;
-    type Decoded<'a> = &'a str;
-    #[inline]
-    unsafe fn read<'a>(bytes: &'a [u8], _: &'a [Cap]) -> Result<&'a str, Error> {
-        // SAFETY: the caller's promise.
-        Ok(unsafe { root::<String>(bytes) }.as_str())
-    }
-}
-
-impl<T: Value> Param for InPlace<T> {
-    type Wire = T;
-    type Decoded<'a> = &'a Archived<T>;
-    #[inline]
-    unsafe fn read<'a>(bytes: &'a [u8], _: &'a [Cap]) -> Result<&'a Archived<T>, Error> {
-        // SAFETY: the caller's promise.
-        Ok(unsafe { root::<T>(bytes) })
-    }
-}
-
-/// All parameters of a function.
-pub trait Params: 'static {
-    /// What the function gets.
-    type Decoded<'a>;
-    /// How many there are.
-    const COUNT: usize;
-
-    /// Reads all arguments.
-    ///
-    /// # Safety
-    /// The record was written for these parameters; the caller holds its claim for `'a` and keeps its arguments.
-    unsafe fn read<'a>(local: &Local, record: &'a RawRef) -> Result<Self::Decoded<'a>, Error>;
-}
-
-macro_rules! params {
-    ($($n:literal: $($p:ident $i:tt),*;)*) => { $(
-        impl<$($p: Param + 'static),*> Params for ($($p,)*) {
-            type Decoded<'a> = ($($p::Decoded<'a>,)*);
-            const COUNT: usize = $n;
-            #[inline]
-            #[allow(unused_variables, clippy::unused_unit)]
-            unsafe fn read<'a>(
-                local: &Local,
-                record: &'a RawRef,
-            ) -> Result<Self::Decoded<'a>, Error> {
-                Ok(($({
-                    let view = ArgView { local, record, index: $i };
-                    // SAFETY: the caller's promise, argument by argument.
-                    unsafe {
-                        let (bytes, caps) = view.bytes()?;
-                        $p::read(bytes, caps)?
-                    }
-                },)*))
-            }
-        }
-    )* };
-}
-params! {
-    0: ;
-    1: A 0;
-    2: A 0, B 1;
-    3: A 0, B 1, C 2;
-    4: A 0, B 1, C 2, D 3;
-    5: A 0, B 1, C 2, D 3, E 4;
-    6: A 0, B 1, C 2, D 3, E 4, F 5;
-    7: A 0, B 1, C 2, D 3, E 4, F 5, G 6;
-    8: A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7;
-    9: A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7, I 8;
-    10: A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7, I 8, J 9;
-    11: A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7, I 8, J 9, K 10;
-    12: A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7, I 8, J 9, K 10, L 11;
 }

@@ -29,7 +29,7 @@ use super::payload::{Payload, Tag, drop_payload};
 use super::phase::Progress;
 use super::sync;
 use crate::base::{Demand, Error};
-use crate::store::Sealed;
+use crate::store::{Sealed, Stored};
 use crate::value::{Cap, CapKind};
 
 pub use super::payload::{PAD, SLOT, Slot, SlotTag};
@@ -275,14 +275,18 @@ pub fn with_inline_value(mut blank: Blank, archive: &[u8]) -> RawRef {
 /// A record whose value is in the store.
 #[inline]
 pub fn with_stored_value(mut blank: Blank, sealed: Sealed) -> RawRef {
-    const { assert!(size_of::<Sealed>() <= 32 && align_of::<Sealed>() <= 32) };
-    let cap = memory::rounded(BODY + size_of::<Sealed>());
+    #[cfg(not(loom))] // whose atomics are larger
+    const {
+        assert!(size_of::<Stored>() <= 32 && align_of::<Stored>() <= 32)
+    };
+    let cap = memory::rounded(BODY + size_of::<Stored>());
     let payload = Payload::new(Tag::Stored, 0, 0, cap, blank.caps.take());
     let block = memory::take(cap);
-    // SAFETY: as in `with_args`; the body has room and alignment for a `Sealed`.
+    // SAFETY: as in `with_args`; the body has room and alignment for a `Stored`, which
+    // stays there until the record is freed.
     unsafe {
         write_header(block, blank, payload);
-        block.as_ptr().add(BODY).cast::<Sealed>().write(sealed);
+        Stored::place(sealed, block.as_ptr().add(BODY).cast());
     }
     RawRef(block.cast())
 }

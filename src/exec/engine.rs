@@ -27,6 +27,7 @@ use super::local::{Local, Outbox};
 use super::mishaps::Mishaps;
 use super::options::Extra;
 use super::waiter::{Waiter, WaiterKind};
+use super::waiting::{NAMED, Note, WaitingCalls};
 use crate::base::{Capacity, Error};
 use crate::core::Ledger;
 use crate::store::Store;
@@ -41,6 +42,7 @@ pub struct Engine {
     /// What threads that ended had counted; changed under the lock of `outboxes`.
     pub(super) past: Mutex<Sums>,
     pub(super) mishaps: Mishaps,
+    pub(super) waiting: WaitingCalls,
     pub(super) looks: Mutex<Looks>,
     /// Why no common call can be made.
     refuses: Option<Error>,
@@ -85,6 +87,7 @@ impl Engine {
             outboxes: RwLock::new(Vec::new()),
             past: Mutex::new(Sums::new()),
             mishaps: Mishaps::default(),
+            waiting: WaitingCalls::default(),
             looks: Mutex::new(Looks::new()),
             enlisted: AtomicU64::new(0),
             tasks: Injector::new(),
@@ -110,7 +113,9 @@ impl Engine {
 
     /// Why no call can be made at all.
     pub(super) fn refuses(&self) -> Option<&Error> {
-        self.refuses.as_ref().filter(|_| super::isolate::in_worker())
+        self.refuses
+            .as_ref()
+            .filter(|_| super::isolate::in_worker())
     }
 
     /// Where large values live.
@@ -259,6 +264,13 @@ impl Engine {
     pub(super) fn await_inputs(self: &Arc<Engine>, local: &Local, record: &RawRef) {
         // One more than there are, so that it cannot become ready while this goes on.
         record.deps.store(1, Ordering::Relaxed);
+        let mut note = Note {
+            call: record.id,
+            entry: record.entry,
+            actor: record.target().map_or(0, |a| a.id()),
+            missing: 0,
+            named: [None; NAMED],
+        };
         // SAFETY: the phase is `Waiting` and cannot move on before the count is zero, except by cancellation, which
         // leaves the arguments alone until the record is freed or its claimer drops them: this thread made the
         // record and nobody else has a reference yet.
@@ -272,14 +284,26 @@ impl Engine {
                 let waiter = Waiter::new(key, WaiterKind::Dependent(record.clone()));
                 if input.add_waiter(waiter).is_err() {
                     record.deps.fetch_sub(1, Ordering::Relaxed);
+                    return;
                 }
+                if let Some(named) = note.named.get_mut(note.missing as usize) {
+                    *named = Some((input.id, input.entry));
+                }
+                note.missing += 1;
             });
         }
+        if record.deps.load(Ordering::Acquire) == 1 {
+            // Nothing is missing, so nobody else counts.
+            record.deps.store(0, Ordering::Relaxed);
+            return self.inputs_ready(local, record.clone());
+        }
+        self.waiting.note(note);
         self.input_done(local, record.clone());
     }
 
     pub(super) fn input_done(self: &Arc<Engine>, local: &Local, record: RawRef) {
         if record.deps.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.waiting.cross_out(record.id);
             self.inputs_ready(local, record);
         }
     }

@@ -13,11 +13,13 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::runtime::Runtime;
 
-use super::call::{CallError, Outcome, Params, StateRef, set_value};
+use super::call::{CallError, Outcome, StateRef, set_value};
 use super::cell::{CANCEL, RawRef};
 use super::engine::Engine;
 use super::entry::{FnEntry, Kind, Run};
 use super::local::{self, Local};
+use super::params::Params;
+use super::pin::Pins;
 use super::tasks::{Method, Task};
 use crate::base::{Defaults, Error};
 use crate::core::gate::Kind as Access;
@@ -287,11 +289,14 @@ unsafe fn keep<T: Value>(record: &RawRef, value: &T) -> Outcome {
     Ok(kept?)
 }
 
-fn read<'a, P: Params>(record: &'a RawRef) -> Result<P::Decoded<'a>, CallError> {
-    // SAFETY: called by the runners below, whose records are claimed calls with parameters `P`, and which keep the record
-    // and its arguments until the future is done.
-    let read = local::with(|local: &Local| unsafe { P::read(local, record) })?;
-    Ok(read?)
+fn read<'a, P: Params>(record: &'a RawRef) -> Result<(Pins<'a>, P::Decoded<'a>), CallError> {
+    // SAFETY: called by the runners below, whose records are claimed calls with parameters `P`, and which keep the record,
+    // its arguments and the pins until the future is done.
+    unsafe {
+        let pins = local::with(|local: &Local| Pins::take(local, record))??;
+        let args = P::read(record, &pins)?;
+        Ok((pins, args))
+    }
 }
 
 /// # Safety
@@ -301,7 +306,10 @@ where
     for<'a> <F::Params as Params>::Decoded<'a>: Send,
 {
     Box::pin(async move {
-        let value = F::call(read::<F::Params>(&record)?).await?;
+        let value = {
+            let (_pins, args) = read::<F::Params>(&record)?;
+            F::call(args).await?
+        };
         // SAFETY: claimed, and the borrows of the arguments ended with the call.
         unsafe { keep(&record, &value) }
     })
@@ -317,7 +325,10 @@ where
         let state = state;
         // SAFETY: the caller's promise.
         let this = unsafe { &mut *state.0.cast::<M::Actor>() };
-        let value = M::call(this, read::<M::Params>(&record)?).await?;
+        let value = {
+            let (_pins, args) = read::<M::Params>(&record)?;
+            M::call(this, args).await?
+        };
         // SAFETY: as in `run_task`.
         unsafe { keep(&record, &value) }
     })
@@ -334,7 +345,10 @@ where
         let state = state;
         // SAFETY: the caller's promise.
         let this = unsafe { &*state.0.cast::<M::Actor>() };
-        let value = M::call(this, read::<M::Params>(&record)?).await?;
+        let value = {
+            let (_pins, args) = read::<M::Params>(&record)?;
+            M::call(this, args).await?
+        };
         // SAFETY: as in `run_task`.
         unsafe { keep(&record, &value) }
     })

@@ -20,14 +20,16 @@ use super::executor::steal;
 use super::local::Local;
 use crate::base::query::{Part, Query};
 use crate::base::snapshot::{
-    Counts, Function, Id, List, Micros, Node, OriginGroup, Program, Resource, Snapshot, StoreNow,
-    Task, TaskState,
+    Counts, Function, Id, List, Micros, Node, Object, OriginGroup, Place, Program, Resource,
+    Snapshot, StoreNow, Task, TaskState,
 };
 
 /// The most queued calls that are looked at for one snapshot.
 pub const PEEKED: usize = 4096;
 /// The most waiting calls whose places in line are worked out for one snapshot.
 const IN_LINE: usize = 1024;
+/// The most objects that are looked at for one snapshot.
+const OBJECTS: u64 = 200_000;
 /// A rate is measured over at least this time.
 const RATE_OVER: Duration = Duration::from_millis(200);
 /// The most calls that are remembered from one look to the next.
@@ -115,7 +117,7 @@ impl Engine {
                 running: running.len() as u64,
                 queued: self.queued_tasks(),
                 waiting_resources,
-                waiting_arguments: 0,
+                waiting_arguments: self.waiting.count(),
                 per_second: looks.per_second(ended),
                 actors: actor::count(),
             },
@@ -143,7 +145,7 @@ impl Engine {
         }
         if query.wants(Part::Objects) {
             snapshot.origins = self.origins(query);
-            snapshot.objects.incomplete = true;
+            snapshot.objects = self.objects(query);
         }
         if query.wants(Part::Errors) {
             snapshot.errors = self.mishaps.list(query);
@@ -213,6 +215,9 @@ impl Engine {
         let blocked = mine().filter(|r| r.awaits.is_some()).count() as u64;
         let busy = mine().count() as u64 - blocked;
         let stats = self.store().stats();
+        let spilled = self.store().spill_stats();
+        // Which are pinned is found out by looking at each of them.
+        let pins = stats.objects <= OBJECTS;
         Node {
             name: rustix::system::uname()
                 .nodename()
@@ -236,7 +241,12 @@ impl Engine {
                 objects: stats.objects,
                 reserved: stats.reserved,
                 prefaulted: stats.prefaulted,
-                ..StoreNow::default()
+                pinned_bytes: if pins { self.store().pinned() } else { 0 },
+                spilled_bytes: spilled.bytes,
+                spilled_objects: spilled.objects,
+                moved_bytes: spilled.moved,
+                restored_bytes: spilled.restored,
+                waiting: spilled.waiting as u64,
             },
         }
     }
@@ -250,8 +260,37 @@ impl Engine {
                     origin,
                     bytes: holder.bytes,
                     objects: holder.objects,
+                    spilled_bytes: holder.spilled,
                 });
             }
+        }
+        list
+    }
+
+    /// The largest objects in the store's memory.
+    fn objects(&self, query: &Query) -> List<Object> {
+        let (found, seen) = self
+            .store()
+            .largest(query.bound(), OBJECTS, |offset, origin| {
+                let place = Place::Store.name();
+                query.takes_id(offset)
+                    && query.takes_state(place)
+                    && (query.function.is_none() || query.takes_function(&origin.to_string()))
+            });
+        let mut list = List {
+            left_out: seen.matching.saturating_sub(found.len() as u64),
+            incomplete: !seen.all || self.store().spill_stats().objects > 0,
+            ..List::default()
+        };
+        for (offset, bytes, origin, pinned) in found {
+            list.items.push(Object {
+                id: Id(offset),
+                bytes,
+                origin: origin.to_string(),
+                references: None,
+                pins: (!pinned).then_some(0),
+                place: Place::Store,
+            });
         }
         list
     }
@@ -267,6 +306,9 @@ impl Engine {
         running.into_iter().for_each(|r| all.offer(r.into_task()));
         if all.may_take(TaskState::WaitingResources) {
             self.in_line(&mut all);
+        }
+        if all.may_take(TaskState::WaitingArguments) {
+            self.without_arguments(&mut all);
         }
         if all.may_take(TaskState::Queued) {
             self.peek(local, &mut all);
@@ -300,6 +342,32 @@ impl Engine {
         if n > 0 && all.query.id.is_none() {
             all.unseen(unseen);
         }
+    }
+
+    /// Calls that wait for arguments.
+    fn without_arguments(&self, all: &mut Found<'_>) {
+        let (notes, more) = self.waiting.list();
+        for note in notes {
+            let named = || note.named.into_iter().flatten();
+            let names: Vec<String> = named()
+                .map(|(id, entry)| format!("{} ({})", entry.name, Id(id)))
+                .collect();
+            let mut why = format!("waits for the results of {}", names.join(", "));
+            if note.missing as usize > names.len() {
+                why += &format!(" and of {} more", note.missing as usize - names.len());
+            }
+            all.offer(Task {
+                id: Id(note.call),
+                function: note.entry.name.to_owned(),
+                state: TaskState::WaitingArguments,
+                attempt: 1,
+                actor: Some(note.actor).filter(|id| *id != 0).map(Id),
+                why: Some(why),
+                waits_for: named().map(|(id, _)| Id(id)).collect(),
+                ..Task::default()
+            });
+        }
+        all.unseen(more as usize);
     }
 
     /// Looks at queued calls.

@@ -2,8 +2,8 @@
 //!
 //! Room map: [`cell`] the record of a call, with [`phase`] where it stands and [`payload`] what it holds; [`memory`]
 //! where records live; [`mail`] an actor's mailbox; [`sync`] the primitives of all these; [`call`] arguments and results in and out of
-//! it; [`entry`] and [`tasks`] what the macro registers; [`engine`] from submission to outcome; [`crew`] the
-//! executor threads; [`books`] what threads count, [`mishaps`] what failed lately, [`inspect`] what a look from outside shows;
+//! it, [`params`] how parameters read them; [`pin`] values kept in memory while they are read; [`entry`] and [`tasks`] what the macro registers; [`engine`] from submission to outcome; [`crew`] the
+//! executor threads; [`books`] what threads count, [`mishaps`] what failed lately, [`waiting`] what waits for arguments, [`inspect`] what a look from outside shows;
 //! [`wait`] callers that need a value, [`deadlock`] those that never would; [`actor`] actors; [`local`] what a thread keeps.
 //!
 //! Invariant: user code runs only through an entry, inside a catch of its panics. Left out: one machine's names,
@@ -32,8 +32,10 @@ pub mod memory;
 mod mishaps;
 pub mod options;
 pub mod panics;
+pub mod params;
 mod payload;
 mod phase;
+pub mod pin;
 pub mod report;
 mod settle;
 mod stack;
@@ -41,6 +43,7 @@ mod sync;
 pub mod tasks;
 mod wait;
 pub mod waiter;
+mod waiting;
 
 pub use actor::HandleRef as RawHandle;
 pub use cell::RawRef;

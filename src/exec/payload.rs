@@ -15,7 +15,7 @@ use super::cell::{BODY, Record};
 use super::memory;
 use super::phase::{OBSERVED, Phase, phase};
 use crate::base::Error;
-use crate::store::Sealed;
+use crate::store::{Sealed, Stored};
 use crate::value::Cap;
 
 /// What one argument's slot takes.
@@ -79,7 +79,7 @@ pub(super) enum Tag {
     Inline,
     /// Nothing: the archive is in a block of its own.
     Boxed,
-    /// A [`Sealed`].
+    /// A [`Stored`].
     Stored,
     /// A `&'static [u8]`: in another process's store, which keeps it.
     Foreign,
@@ -259,7 +259,7 @@ impl Record {
         // SAFETY: the claim; every record has at least 32 bytes of payload.
         unsafe {
             let base = self.base();
-            base.add(BODY).cast::<Sealed>().write(sealed);
+            Stored::place(sealed, base.add(BODY).cast());
             *self.payload.tag.get() = Tag::Stored;
             *self.payload.caps.get() = caps.map(Box::new);
         }
@@ -290,9 +290,12 @@ impl Record {
 
     /// A value that is not in a store, as an archive whose positions count from [`BODY`]; call when the phase is `Done`.
     pub fn archive(&self) -> &[u8] {
-        // SAFETY: as in `bytes`.
-        let boxed = unsafe { *self.payload.tag.get() == Tag::Boxed };
-        &self.bytes()[if boxed { PAD } else { 0 }..]
+        // SAFETY: as in `bytes`; what is in a store is refused.
+        unsafe {
+            let tag = *self.payload.tag.get();
+            assert!(!matches!(tag, Tag::Stored), "its archive is in the store");
+            &self.bytes()[if tag == Tag::Boxed { PAD } else { 0 }..]
+        }
     }
 
     /// Where the last inline argument ends.
@@ -326,10 +329,14 @@ impl Record {
     }
 
     /// The archive of the value; call when the phase is `Done`.
+    ///
+    /// # Safety
+    /// If the value is in the store, the caller has pinned it and keeps that for as long as it uses the bytes.
     #[inline]
-    pub fn bytes(&self) -> &[u8] {
+    pub unsafe fn bytes(&self) -> &[u8] {
         debug_assert_eq!(phase(self.state()), Phase::Done);
         // SAFETY: `Done` records are immutable. The tag says which payload there is; the archive's root is at its end.
+        // What is stored is pinned, by the caller's promise.
         unsafe {
             let base = self.base();
             match *self.payload.tag.get() {
@@ -341,7 +348,7 @@ impl Record {
                     (*self.payload.out.get()).cast::<u8>().cast_const(),
                     *self.payload.end.get() as usize,
                 ),
-                Tag::Stored => &*base.add(BODY).cast::<Sealed>(),
+                Tag::Stored => (*base.add(BODY).cast::<Stored>()).bytes(),
                 Tag::Foreign => *base.add(BODY).cast::<&'static [u8]>(),
                 Tag::Args | Tag::Empty | Tag::Failed => &[],
             }
@@ -349,14 +356,15 @@ impl Record {
     }
 
     /// The value's bytes in the shared store, if it is there and not inside the record.
-    pub fn stored(&self) -> Option<&Sealed> {
+    #[inline]
+    pub fn stored(&self) -> Option<&Stored> {
         if phase(self.state()) != Phase::Done {
             return None;
         }
         // SAFETY: as in `bytes`.
         unsafe {
             (*self.payload.tag.get() == Tag::Stored)
-                .then(|| &*self.base().add(BODY).cast::<Sealed>().cast_const())
+                .then(|| &*self.base().add(BODY).cast::<Stored>().cast_const())
         }
     }
 
@@ -421,8 +429,7 @@ pub(super) unsafe fn drop_payload(r: &Record) {
                 memory::give(block, *r.payload.end.get() as usize);
             }
             Tag::Stored => {
-                let sealed = r.base().add(BODY).cast::<Sealed>();
-                sealed.drop_in_place();
+                r.base().add(BODY).cast::<Stored>().drop_in_place();
             }
             Tag::Failed => {
                 let error = Arc::from_raw((*r.payload.out.get()).cast::<Error>().cast_const());

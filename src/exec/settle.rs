@@ -133,9 +133,17 @@ impl Engine {
     ) -> bool {
         let claimed = record.claim_waiting();
         if claimed {
+            self.waits_no_longer(record);
             self.end_with(local, record, Arc::new(error));
         }
         claimed
+    }
+
+    /// A call ends although arguments may be missing.
+    fn waits_no_longer(&self, record: &Record) {
+        if record.deps.load(Ordering::Relaxed) > 0 {
+            self.waiting.cross_out(record.id);
+        }
     }
 
     /// Ends a call that is queued, if nobody has claimed it.
@@ -186,6 +194,7 @@ impl Engine {
             function: record.entry.name,
         };
         if record.claim_waiting() {
+            self.waits_no_longer(record);
             let id = record.id;
             if record.demand().is_some() {
                 let parked = self.with_ledger(local, |a, out| {

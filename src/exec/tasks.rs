@@ -6,10 +6,12 @@
 //! Invariant: the functions named in an entry are monomorphised for the very types the entry's calls are archived with.
 //! Left out: attribute parsing, which is the macro's.
 
-use super::call::{CallError, Outcome, Params, StateRef, set_value};
+use super::call::{CallError, Outcome, StateRef, set_value};
 use super::cell::RawRef;
 use super::entry::{ActorEntry, FnEntry, Kind, Run};
 use super::local::Local;
+use super::params::Params;
+use super::pin::Pins;
 use crate::base::Defaults;
 use crate::value::Value;
 
@@ -122,7 +124,10 @@ unsafe fn keep<T: Value>(local: &Local, record: &RawRef, value: &T) -> Outcome {
 unsafe fn run_task<F: SyncTask>(local: &Local, record: &RawRef, _: StateRef) -> Outcome {
     // SAFETY: the caller's promise: written for F's parameters, claimed; the borrows end before the value is kept.
     unsafe {
-        let value = F::call(F::Params::read(local, record)?)?;
+        let value = {
+            let pins = Pins::take(local, record)?;
+            F::call(F::Params::read(record, &pins)?)?
+        };
         keep(local, record, &value)
     }
 }
@@ -137,7 +142,10 @@ unsafe fn run_exclusive<M: ExclusiveMethod>(
     // SAFETY: the caller's promise.
     unsafe {
         let this = &mut *state.0.cast::<M::Actor>();
-        let value = M::call(this, M::Params::read(local, record)?)?;
+        let value = {
+            let pins = Pins::take(local, record)?;
+            M::call(this, M::Params::read(record, &pins)?)?
+        };
         keep(local, record, &value)
     }
 }
@@ -148,7 +156,10 @@ unsafe fn run_shared<M: SharedMethod>(local: &Local, record: &RawRef, state: Sta
     // SAFETY: the caller's promise.
     unsafe {
         let this = &*state.0.cast::<M::Actor>();
-        let value = M::call(this, M::Params::read(local, record)?)?;
+        let value = {
+            let pins = Pins::take(local, record)?;
+            M::call(this, M::Params::read(record, &pins)?)?
+        };
         keep(local, record, &value)
     }
 }
@@ -163,10 +174,13 @@ unsafe fn run_consuming<M: ConsumingMethod>(
 ) -> Outcome {
     // SAFETY: the caller's promise; the state is a leaked box.
     unsafe {
-        let args = M::Params::read(local, record)?;
-        let place = &mut *place.0.cast::<*mut M::Actor>();
-        let this = Box::from_raw(std::mem::replace(place, std::ptr::null_mut()));
-        let value = M::call(*this, args)?;
+        let value = {
+            let pins = Pins::take(local, record)?;
+            let args = M::Params::read(record, &pins)?;
+            let place = &mut *place.0.cast::<*mut M::Actor>();
+            let this = Box::from_raw(std::mem::replace(place, std::ptr::null_mut()));
+            M::call(*this, args)?
+        };
         keep(local, record, &value)
     }
 }
@@ -176,7 +190,8 @@ unsafe fn run_consuming<M: ConsumingMethod>(
 unsafe fn run_constructor<A: Actor>(local: &Local, record: &RawRef, out: StateRef) -> Outcome {
     // SAFETY: the caller's promise.
     unsafe {
-        let state = A::construct(A::Params::read(local, record)?)?;
+        let pins = Pins::take(local, record)?;
+        let state = A::construct(A::Params::read(record, &pins)?)?;
         out.0
             .cast::<*mut ()>()
             .write(Box::into_raw(Box::new(state)).cast());

@@ -421,7 +421,10 @@ impl Engine {
         let state = record.state();
         match cell::phase(state) {
             Phase::Done | Phase::Failed => format!("{name} (it has ended)"),
-            Phase::Running => format!("{name}, which is running"),
+            Phase::Running => match self.store().awaited_by(record.id) {
+                Some(what) => format!("{name}, which is {what}"),
+                None => format!("{name}, which is running"),
+            },
             Phase::Queued => match record.target() {
                 Some(actor) => format!("{name}, queued in the mailbox of {}", actor.entry().name),
                 None => {

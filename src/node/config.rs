@@ -2,12 +2,14 @@
 //!
 //! Invariant: a setting that cannot be honoured is refused at `init`, by name. Left out: reading files or variables.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::{Capacity, Error, Result, Units};
 use crate::exec::report::Reporter;
 use crate::shm::HugePages;
+use crate::store::SpillTo;
 
 /// Settings of a node, for [`init`](Config::init).
 ///
@@ -23,6 +25,8 @@ pub struct Config {
     resources: Vec<(String, f64)>,
     pub(super) store_bytes: Option<u64>,
     pub(super) prefault_bytes: Option<u64>,
+    pub(super) spill: SpillTo,
+    pub(super) store_patience: Duration,
     pub(super) huge_pages: HugePages,
     pub(super) patience: Duration,
     pub(super) reporter: Option<Reporter>,
@@ -38,6 +42,8 @@ impl std::fmt::Debug for Config {
             .field("object_store_memory", &self.store_bytes)
             .field("prefault", &self.prefault_bytes)
             .field("huge_pages", &self.huge_pages)
+            .field("spill", &self.spill)
+            .field("store_patience", &self.store_patience)
             .field("shutdown_timeout", &self.patience)
             .field("attach", &self.attach)
             .finish_non_exhaustive()
@@ -52,6 +58,8 @@ impl Default for Config {
             resources: Vec::new(),
             store_bytes: None,
             prefault_bytes: None,
+            spill: SpillTo::default(),
+            store_patience: crate::store::PATIENCE,
             huge_pages: HugePages::default(),
             patience: Duration::from_secs(5),
             reporter: None,
@@ -95,6 +103,32 @@ impl Config {
     /// much as is in use, up to 1 GiB.
     pub fn prefault(mut self, bytes: u64) -> Config {
         self.prefault_bytes = Some(bytes);
+        self
+    }
+
+    /// Where objects go when the store is full: a folder on disk, or the URL of something that the crate `object_store`
+    /// reaches. Objects that nobody reads go there, those unused for longest first, and come back when they are read.
+    ///
+    /// In the folder each start makes one of its own, which is gone when it ends; after a crash the next start removes it.
+    /// For URLs such as `s3://bucket/path`, add `object_store` with its feature `aws`, `gcp` or `azure` to your own
+    /// dependencies; credentials come from the environment. Default: `/var/tmp`, else the folder for temporary files, if
+    /// that is not in memory.
+    pub fn spill(mut self, dir_or_url: impl AsRef<Path>) -> Config {
+        self.spill = SpillTo::To(dir_or_url.as_ref().to_owned());
+        self
+    }
+
+    /// Objects never leave memory: when the store is full, producers wait until some are dropped.
+    pub fn no_spill(mut self) -> Config {
+        self.spill = SpillTo::Off;
+        self
+    }
+
+    /// How long a producer waits for room in a full store while none comes about, before it gets
+    /// [`Error::StoreFull`]: as long as objects are moved to disk, it goes on waiting. 0 never waits, not even for the
+    /// disk. Default: 2 s.
+    pub fn store_patience(mut self, longest: Duration) -> Config {
+        self.store_patience = longest;
         self
     }
 

@@ -41,6 +41,8 @@ impl Node {
         let options = StoreOptions {
             capacity: config.store_bytes,
             prefault,
+            spill: config.spill.clone(),
+            patience: config.store_patience,
             huge_pages: config.huge_pages,
         };
         let store = Store::open(options).map_err(|e| {
@@ -96,6 +98,7 @@ impl Node {
         if let Ok(server) = &mut self.attached {
             server.stop();
         }
+        self.engine.store().stop_spilling();
         local::stop();
         local::leave();
         if let Ok(left @ 1..) = left {

@@ -22,11 +22,8 @@ use super::prefault::{Prefault, Prefaulter};
 use super::shards::thread_number;
 use super::slabs::{CHUNK, CLASSES, SMALL_MAX, Slabs, bogus, class_of};
 use super::space::Space;
-use super::tally::biggest;
-use crate::base::{Holder, Origin, StoreFull};
-
-/// Groups of holders named by an error.
-const HOLDERS_IN_ERROR: usize = 5;
+use super::tag::{Live, Placed, Tag};
+use crate::base::{Holder, Origin};
 
 /// What an arena is made with.
 #[derive(Clone, Copy, Debug)]
@@ -46,6 +43,17 @@ pub struct Extent {
     pub offset: u64,
     /// The length asked for.
     pub len: u64,
+}
+
+/// A new extent.
+#[derive(Clone, Copy, Debug)]
+pub struct Found {
+    /// Where.
+    pub extent: Extent,
+    /// From which of its bytes on it lies on pages that nobody touched yet; its length if none does.
+    pub cold_from: usize,
+    /// The owner's word in the books.
+    pub tag: Tag,
 }
 
 /// A snapshot of an arena's counts, consistent per shard.
@@ -104,54 +112,99 @@ impl Arena {
         })
     }
 
-    /// Finds room for `len` bytes (0 included) at an address that is a multiple of 64. The contents
-    /// are whatever was there. Tens of nanoseconds up to 32 KiB, under a microsecond beyond; blocks
-    /// only on a mutex held as briefly. Fails when no room is found even in kept empty chunks.
-    #[inline]
+    /// Finds room for `len` bytes and settles at once.
     #[cfg(test)]
-    pub fn alloc(&self, len: usize, origin: Origin) -> Result<Extent, StoreFull> {
-        let (extent, cold_from) = self.alloc_hinted(len, origin)?;
-        if cold_from < len {
+    pub fn alloc(&self, len: usize, origin: Origin) -> Option<Extent> {
+        let found = self.alloc_hinted(len, origin)?;
+        if found.cold_from < len {
             self.settle();
         }
-        Ok(extent)
+        Some(found.extent)
     }
 
-    /// As [`alloc`](Self::alloc), and says from which of its bytes on the extent lies on pages that
-    /// nobody touched yet (its length if none does): a hint of how to write it. Where there are
-    /// such pages the caller tells [`settle`](Self::settle) when it has written them.
+    /// Finds room for `len` bytes (0 included) at an address that is a multiple of 64. The contents
+    /// are whatever was there. Tens of nanoseconds up to 32 KiB, under a microsecond beyond; blocks
+    /// only on a mutex held as briefly. `None` when no room is found even in kept empty chunks, or
+    /// only beyond the [limit](Self::limit_for). Where there are untouched pages the caller tells
+    /// [`settle`](Self::settle) when it has written them.
     #[inline]
-    pub fn alloc_hinted(&self, len: usize, origin: Origin) -> Result<(Extent, usize), StoreFull> {
-        if len <= SMALL_MAX {
-            let class = class_of(len);
-            let (_, mut slabs) = self.my_shard();
-            if let Some(offset) = slabs.take(class, len, origin) {
-                return Ok((
-                    Extent {
-                        offset,
-                        len: len as u64,
-                    },
-                    len,
-                ));
-            }
+    pub fn alloc_hinted(&self, len: usize, origin: Origin) -> Option<Found> {
+        self.alloc_small(len, origin)
+            .or_else(|| self.alloc_slowly(len, origin))
+    }
+
+    /// A block of a chunk that is there already, for a small object: takes no page from anyone.
+    #[inline]
+    pub fn alloc_small(&self, len: usize, origin: Origin) -> Option<Found> {
+        if len > SMALL_MAX {
+            return None;
         }
-        self.alloc_slowly(len, origin)
+        let placed = self.my_shard().1.take(class_of(len), len, origin)?;
+        Some(found(placed, len, len))
     }
 
     /// As [`alloc_hinted`](Self::alloc_hinted), on whole grains of its own: what can be leased to
     /// another process.
-    pub fn alloc_pages(&self, len: usize, origin: Origin) -> Result<(Extent, usize), StoreFull> {
+    pub fn alloc_pages(&self, len: usize, origin: Origin) -> Option<Found> {
         let touched = self.touched();
-        let found = self.take_grains(len, origin).or_else(|| {
+        let placed = self.take_grains(len, origin).or_else(|| {
             self.reclaim();
             self.take_grains(len, origin)
-        });
-        let Some(offset) = found else {
-            return Err(self.full(len, origin));
-        };
-        let warm = touched.saturating_sub(offset).min(len as u64) as usize;
-        let len = len as u64;
-        Ok((Extent { offset, len }, warm))
+        })?;
+        Some(found(placed, len, warm(touched, placed, len)))
+    }
+
+    /// How many bytes from the start the arena would have to be allowed to use to place `len` more, on
+    /// grains of its own if `lent`; `None` if that is not what it lacks.
+    pub fn limit_for(&self, len: usize, lent: bool) -> Option<u64> {
+        let space = self.space.lock();
+        if lent {
+            return space.limit_for(len as u64, self.grain());
+        }
+        // A small object that found no block needs a chunk, or at worst a page of its own.
+        let chunk = if len <= SMALL_MAX { CHUNK } else { 0 };
+        let limit = space.limit_for((len as u64).max(chunk), PAGE);
+        limit.or_else(|| space.limit_for(len as u64, PAGE))
+    }
+
+    /// Bytes from the start that the arena may use; all of them unless
+    /// [`set_limit`](Self::set_limit) was called.
+    pub fn limit(&self) -> u64 {
+        self.space.lock().limit()
+    }
+
+    /// Bounds how many bytes from the start are ever used: never less than are by now.
+    pub fn set_limit(&self, bytes: u64) {
+        self.space.lock().set_limit(bytes);
+    }
+
+    /// The longest object that would find room, if the machine has the memory.
+    pub fn largest_free(&self) -> u64 {
+        self.space.lock().largest_free()
+    }
+
+    /// Calls `f` for every live extent, under the lock of its books: `f` must be brief and must not
+    /// come back here. Whoever [owns](Live::owner) it cannot free it meanwhile.
+    pub fn each_live(&self, mut f: impl FnMut(Live)) {
+        for shard in &self.shards {
+            shard.0.lock().each_live(&mut f);
+        }
+        self.space.lock().each_live(f);
+    }
+
+    /// As [`each_live`](Self::each_live) for the one that begins at `offset`, if one does.
+    pub fn with_live<R>(&self, offset: u64, f: impl FnOnce(Live) -> R) -> Option<R> {
+        match self.owners.at(offset) {
+            Owner::Chunk { shard, chunk } => {
+                let slabs = self.shards[shard].0.lock();
+                slabs.find(chunk, offset).map(f)
+            }
+            Owner::Long => {
+                let space = self.space.lock();
+                space.find(offset).map(f)
+            }
+            Owner::None => None,
+        }
     }
 
     /// The file behind it, to be mapped by other processes (see [`Attached`](super::Attached)).
@@ -242,14 +295,20 @@ impl Arena {
         stats
     }
 
-    /// The `n` origins that hold most, biggest first. Cost: the number of origins, not of objects.
+    /// The `n` origins that hold most, biggest first.
+    #[cfg(test)]
     pub fn holders(&self, n: usize) -> Vec<Holder> {
+        super::tally::biggest(self.sums(), n)
+    }
+
+    /// What each origin holds. Cost: the number of origins, not of objects.
+    pub fn sums(&self) -> HashMap<Origin, Holder> {
         let mut sums = HashMap::new();
         for shard in &self.shards {
             shard.0.lock().tally().merge_into(&mut sums);
         }
         self.space.lock().tally().merge_into(&mut sums);
-        biggest(sums, n)
+        sums
     }
 
     /// This thread's shard, or another if someone has it locked right now.
@@ -267,41 +326,32 @@ impl Arena {
     }
 
     #[cold]
-    fn alloc_slowly(&self, len: usize, origin: Origin) -> Result<(Extent, usize), StoreFull> {
+    fn alloc_slowly(&self, len: usize, origin: Origin) -> Option<Found> {
         // Before the allocation: what it takes beyond this is untouched.
         let touched = self.touched();
-        let mut found = self.take_anew(len, origin);
-        if found.is_none() {
+        let mut placed = self.take_anew(len, origin);
+        if placed.is_none() {
             // Room may be tied up in empty chunks that shards keep for the next small object.
             self.reclaim();
-            found = self.take_anew(len, origin);
+            placed = self.take_anew(len, origin);
         }
-        if found.is_none() && len <= SMALL_MAX {
-            found = self.take_scraps(len, origin);
+        if placed.is_none() && len <= SMALL_MAX {
+            placed = self.take_scraps(len, origin);
         }
-        let Some(offset) = found else {
-            return Err(self.full(len, origin));
-        };
-        let warm = touched.saturating_sub(offset).min(len as u64);
-        Ok((
-            Extent {
-                offset,
-                len: len as u64,
-            },
-            warm as usize,
-        ))
+        let placed = placed?;
+        Some(found(placed, len, warm(touched, placed, len)))
     }
 
     /// Takes from the page runs: a new chunk for a small object, whole pages for a long one.
-    fn take_anew(&self, len: usize, origin: Origin) -> Option<u64> {
+    fn take_anew(&self, len: usize, origin: Origin) -> Option<Placed> {
         if len > SMALL_MAX {
             return self.take_long(len, origin);
         }
         let class = class_of(len);
         let (index, mut slabs) = self.my_shard();
         // Another thread may have made room in this shard since.
-        if let Some(offset) = slabs.take(class, len, origin) {
-            return Some(offset);
+        if let Some(placed) = slabs.take(class, len, origin) {
+            return Some(placed);
         }
         let start = self.space.lock().take_chunk()?;
         let chunk = slabs.add_chunk(class, start);
@@ -316,29 +366,29 @@ impl Arena {
         slabs.take(class, len, origin)
     }
 
-    fn take_long(&self, len: usize, origin: Origin) -> Option<u64> {
+    fn take_long(&self, len: usize, origin: Origin) -> Option<Placed> {
         let mut space = self.space.lock();
-        let offset = space.take_long(len as u64, origin)?;
-        self.owners.set(offset, PAGE, Owner::Long);
-        Some(offset)
+        let placed = space.take_long(len as u64, origin)?;
+        self.owners.set(placed.offset, PAGE, Owner::Long);
+        Some(placed)
     }
 
-    fn take_grains(&self, len: usize, origin: Origin) -> Option<u64> {
+    fn take_grains(&self, len: usize, origin: Origin) -> Option<Placed> {
         let mut space = self.space.lock();
-        let offset = space.take_grains(len as u64, self.grain(), origin)?;
-        self.owners.set(offset, PAGE, Owner::Long);
-        Some(offset)
+        let placed = space.take_grains(len as u64, self.grain(), origin)?;
+        self.owners.set(placed.offset, PAGE, Owner::Long);
+        Some(placed)
     }
 
     /// Offset of the first byte on a page that nobody touched, as far as is known.
-    fn touched(&self) -> u64 {
+    pub fn touched(&self) -> u64 {
         let touched = self.space.lock().frontier().max(self.prefaulter.done());
         touched.next_multiple_of(self.pages().size)
     }
 
     /// The last resort of a small object: a free block of any shard, then a larger one than it
     /// needs, then pages of its own.
-    fn take_scraps(&self, len: usize, origin: Origin) -> Option<u64> {
+    fn take_scraps(&self, len: usize, origin: Origin) -> Option<Placed> {
         let block = (class_of(len)..CLASSES).find_map(|class| {
             self.shards
                 .iter()
@@ -362,21 +412,22 @@ impl Arena {
         self.owners.set(start, CHUNK, Owner::None);
         self.space.lock().give_chunk(start);
     }
+}
 
-    fn full(&self, len: usize, origin: Origin) -> StoreFull {
-        let stats = self.stats();
-        let holders = self.holders(HOLDERS_IN_ERROR);
-        // A statement of its own: a guard in the literal below would live to the literal's end.
-        let largest_free = self.space.lock().largest_free();
-        StoreFull {
-            requested: len as u64,
-            capacity: stats.capacity,
-            used: stats.used,
-            largest_free,
-            origin,
-            holders,
-        }
+fn found(placed: Placed, len: usize, cold_from: usize) -> Found {
+    Found {
+        extent: Extent {
+            offset: placed.offset,
+            len: len as u64,
+        },
+        cold_from,
+        tag: placed.tag,
     }
+}
+
+/// How many of its bytes lie on pages that were touched before.
+fn warm(touched: u64, placed: Placed, len: usize) -> usize {
+    touched.saturating_sub(placed.offset).min(len as u64) as usize
 }
 
 #[cfg(all(test, not(miri)))]

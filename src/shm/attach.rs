@@ -117,6 +117,9 @@ impl Attached {
             end,
             len: len as usize,
         };
+        // A child made by fork would share the pages, and could write there after this process is dead
+        // and the owner has given them to somebody else.
+        lease.advise(rustix::mm::Advice::LinuxDontFork)?;
         lease.protect(MprotectFlags::READ | MprotectFlags::WRITE)?;
         Ok(lease)
     }
@@ -151,12 +154,17 @@ impl Lease {
     /// Faults the pages in for writing, all at once: cheaper than one by one when all will be
     /// written. Best effort.
     pub fn populate(&self) {
-        // SAFETY: the range is this lease's; populating changes no content.
-        let _ = unsafe {
+        let _ = self.advise(rustix::mm::Advice::LinuxPopulateWrite);
+    }
+
+    fn advise(&self, advice: rustix::mm::Advice) -> io::Result<()> {
+        // SAFETY: whole pages inside the mapping, of this lease alone; no advice given here changes
+        // what they hold in this process.
+        unsafe {
             let at = self.attached.base.as_ptr().add(self.begin);
-            let advice = rustix::mm::Advice::LinuxPopulateWrite;
-            rustix::mm::madvise(at.cast(), self.end - self.begin, advice)
-        };
+            rustix::mm::madvise(at.cast(), self.end - self.begin, advice)?;
+        }
+        Ok(())
     }
 
     fn protect(&self, how: MprotectFlags) -> io::Result<()> {
@@ -197,6 +205,7 @@ impl Drop for Lease {
     fn drop(&mut self) {
         // If this fails the pages stay writable: less safe, not wrong.
         let _ = self.protect(MprotectFlags::READ);
+        let _ = self.advise(rustix::mm::Advice::LinuxDoFork);
         self.attached.leases.lock().remove(&self.begin);
     }
 }
@@ -305,21 +314,51 @@ mod tests {
         assert!(Attached::map(open.as_fd(), 1 << 16, PAGE).is_err());
     }
 
-    #[test]
-    fn writing_outside_a_lease_kills_only_the_writer() {
-        let segment = Segment::create(1 << 16).unwrap();
-        let attached = attach(&segment);
-        // SAFETY: the child only writes one byte and ends, whatever the threads of the test did.
+    /// What a child made by fork comes to when it does this.
+    fn in_a_fork(act: impl FnOnce()) -> libc::c_int {
+        // SAFETY: the child only touches a byte and ends, whatever the threads of the test did.
         unsafe {
             let child = libc::fork();
             if child == 0 {
-                attached.base.as_ptr().write_volatile(1);
+                act();
                 libc::_exit(0);
             }
             let mut status = 0;
             assert_eq!(libc::waitpid(child, &raw mut status, 0), child);
-            assert!(libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGSEGV);
-            assert_eq!(segment.base().read(), 0);
+            status
         }
+    }
+
+    fn killed(status: libc::c_int) -> bool {
+        libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGSEGV
+    }
+
+    #[test]
+    fn a_fork_reads_the_segment_but_has_no_part_in_a_lease() {
+        let segment = Segment::create(1 << 16).unwrap();
+        let attached = attach(&segment);
+        // SAFETY: no allocator hands out this test's pages.
+        let mut lease = unsafe { attached.lease(PAGE, PAGE) }.unwrap();
+        lease[0] = 7;
+        let at = lease.as_mut_ptr();
+        // SAFETY: inside the mapping, if there is one.
+        let write = || unsafe { at.write_volatile(1) };
+        assert!(killed(in_a_fork(write)));
+        assert_eq!(lease[0], 7);
+        drop(lease);
+        // SAFETY: as above; nobody writes there any more.
+        let read = || unsafe { assert_eq!(at.read_volatile(), 7) };
+        assert!(!killed(in_a_fork(read)));
+    }
+
+    #[test]
+    fn writing_outside_a_lease_kills_only_the_writer() {
+        let segment = Segment::create(1 << 16).unwrap();
+        let attached = attach(&segment);
+        // SAFETY: inside the mapping.
+        let write = || unsafe { attached.base.as_ptr().write_volatile(1) };
+        assert!(killed(in_a_fork(write)));
+        // SAFETY: inside the mapping, which nobody writes to.
+        assert_eq!(unsafe { segment.base().read() }, 0);
     }
 }

@@ -3,7 +3,8 @@
 //! Pages below the *frontier* have been handed out at least once and are warm; pages above it were
 //! never touched. Invariants: free runs lie below the frontier, never overlap and never adjoin
 //! (neighbours are merged); both indexes hold the same runs. Warm runs are used before the frontier
-//! moves, best fit first and lowest address among equals. Left out: locks, origins, bytes.
+//! moves, best fit first and lowest address among equals. The frontier never passes a limit, which
+//! whoever watches the machine's memory raises step by step. Left out: locks, origins, bytes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,6 +15,7 @@ pub const PAGE: u64 = 4096;
 #[derive(Debug)]
 pub struct Extents {
     total: u64,
+    limit: u64,
     frontier: u64,
     by_start: BTreeMap<u64, u64>,
     by_size: BTreeSet<(u64, u64)>,
@@ -24,6 +26,7 @@ impl Extents {
     pub fn new(total: u64) -> Extents {
         Extents {
             total,
+            limit: total,
             frontier: 0,
             by_start: BTreeMap::new(),
             by_size: BTreeSet::new(),
@@ -33,6 +36,27 @@ impl Extents {
     /// First page that was never handed out.
     pub fn frontier(&self) -> u64 {
         self.frontier
+    }
+
+    /// How far the frontier may move.
+    pub fn limit(&self) -> u64 {
+        self.limit
+    }
+
+    /// Lets the frontier move up to `limit`: at least where it is, at most to the end.
+    pub fn set_limit(&mut self, limit: u64) {
+        self.limit = limit.clamp(self.frontier, self.total);
+    }
+
+    /// The limit at which [`take_aligned`](Self::take_aligned) would return a run; `None` if it returns
+    /// one as it is, or would at no limit.
+    pub fn limit_for(&self, pages: u64, align: u64) -> Option<u64> {
+        let start = self.tail().0.checked_next_multiple_of(align)?;
+        let end = start.checked_add(pages)?;
+        let fits =
+            |&(size, start): &(u64, u64)| start.next_multiple_of(align) + pages <= start + size;
+        let warm = self.by_size.range((pages, 0)..).any(fits);
+        (!warm && end > self.limit && end <= self.total).then_some(end)
     }
 
     /// Pages in the longest run that [`take`](Self::take) could still return.
@@ -55,7 +79,7 @@ impl Extents {
         // The warm run that ends at the frontier, if any, is the start of the new one: otherwise
         // an emptied arena could not serve a run as long as itself.
         let (start, warm) = self.tail();
-        if warm + self.total - self.frontier < pages {
+        if warm + self.limit - self.frontier < pages {
             return None;
         }
         if warm > 0 {
@@ -84,7 +108,7 @@ impl Extents {
         }
         let (start, warm) = self.tail();
         let at = start.next_multiple_of(align);
-        if at.checked_add(pages)? > self.total {
+        if at.checked_add(pages)? > self.limit {
             return None;
         }
         if warm > 0 {
@@ -185,6 +209,23 @@ mod tests {
         assert_eq!(e.largest_free(), 10);
         assert_eq!(e.take(10), Some(0));
         assert_eq!((e.take(1), e.largest_free()), (None, 0));
+    }
+
+    #[test]
+    fn the_frontier_stops_at_the_limit() {
+        let mut e = Extents::new(10);
+        e.set_limit(3);
+        assert_eq!((e.take(4), e.limit_for(4, 1)), (None, Some(4)));
+        assert_eq!((e.take(2), e.limit_for(1, 1)), (Some(0), None));
+        e.give(0, 2);
+        assert_eq!((e.limit_for(2, 1), e.limit_for(3, 1)), (None, None));
+        assert_eq!(e.limit_for(4, 1), Some(4), "the warm tail counts");
+        assert_eq!(e.limit_for(11, 1), None, "there are not that many");
+        assert_eq!(e.limit_for(4, 4), Some(4));
+        e.set_limit(99);
+        assert_eq!((e.limit(), e.take(10)), (10, Some(0)));
+        e.set_limit(0);
+        assert_eq!(e.limit(), 10, "not below the frontier");
     }
 
     #[test]

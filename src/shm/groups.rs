@@ -22,6 +22,12 @@ fn limit(text: &str) -> Option<u64> {
     (bytes < i64::MAX as u64 / 2).then_some(bytes)
 }
 
+/// Where the limits of this process's groups would stand, the groups around them included.
+pub fn limit_files(controller: &str, v2: &str, v1: &str) -> Vec<String> {
+    let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    files(&groups, controller, v2, v1)
+}
+
 /// Where the limits of these groups (the text of /proc/self/cgroup) would stand: version 2, alone
 /// or beside version 1, and the controller of version 1, each with all its ancestors.
 fn files(groups: &str, controller: &str, v2: &str, v1: &str) -> Vec<String> {

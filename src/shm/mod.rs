@@ -20,13 +20,16 @@ mod shards;
 mod slabs;
 mod space;
 mod sync;
+mod tag;
 mod tally;
 
-pub use arena::{Arena, ArenaOptions, ArenaStats, Extent};
+pub use arena::{Arena, ArenaOptions, ArenaStats, Extent, Found};
 pub use attach::{Attached, Lease};
 pub use copy::{copy_into, copy_into_cold};
-pub use groups::lowest_limit;
+pub use groups::{limit_files, lowest_limit};
 pub use pages::{HugePages, PageKind, StorePages};
 pub use peer::{Peer, peer, peer_process};
 pub use prefault::Prefault;
 pub use ring::{Aligned, Full, Lanes, Lied, MAX_FRAME, Receiver, Sender, Waited};
+pub use tag::{Live, Tag};
+pub use tally::biggest;

@@ -5,6 +5,10 @@
 //! its record carries an origin; a class counts its empty chunks and keeps at most one of them.
 //! Left out: locks, and where chunks come from.
 
+use std::ptr::null_mut;
+use std::sync::atomic::{AtomicPtr, Ordering::Relaxed};
+
+use super::tag::{Live, Placed, Tag};
 use super::tally::Tally;
 use crate::base::Origin;
 
@@ -81,6 +85,19 @@ struct Chunk {
     /// used: records grow as the chunk does.
     free: Vec<u16>,
     records: Vec<Record>,
+    /// A word for the owner of each block, null where it has set none. Never moves.
+    tags: Vec<AtomicPtr<()>>,
+}
+
+impl Chunk {
+    fn live(&self, block: usize, record: &Record, tally: &Tally) -> Live {
+        Live {
+            offset: self.start + block as u64 * u64::from(self.size),
+            len: u64::from(record.len),
+            origin: tally.origin(record.origin),
+            tag: Tag::of(&self.tags[block]),
+        }
+    }
 }
 
 #[derive(Default)]
@@ -108,10 +125,10 @@ impl Slabs {
         }
     }
 
-    /// Takes a block of `class` for an object of `len` bytes and returns its offset; `None` if
-    /// every chunk of the class is full. Constant time.
+    /// Takes a block of `class` for an object of `len` bytes; `None` if every chunk of the class is
+    /// full. Constant time.
     #[inline]
-    pub fn take(&mut self, class: usize, len: usize, origin: Origin) -> Option<u64> {
+    pub fn take(&mut self, class: usize, len: usize, origin: Origin) -> Option<Placed> {
         let state = &mut self.classes[class];
         let &index = state.partial.last()?;
         let chunk = self.chunks[index as usize]
@@ -136,7 +153,10 @@ impl Slabs {
         if chunk.live == chunk.blocks {
             state.partial.pop();
         }
-        Some(chunk.start + u64::from(block) * u64::from(chunk.size))
+        Some(Placed {
+            offset: chunk.start + u64::from(block) * u64::from(chunk.size),
+            tag: Tag::of(&chunk.tags[block as usize]),
+        })
     }
 
     /// Adds an empty chunk that begins at `start` to `class`; returns its number in this shard.
@@ -154,6 +174,7 @@ impl Slabs {
             place: state.partial.len() as u32,
             free: Vec::new(),
             records: Vec::with_capacity(blocks as usize),
+            tags: (0..blocks).map(|_| AtomicPtr::new(null_mut())).collect(),
         };
         state.partial.push(index);
         state.empty += 1;
@@ -188,6 +209,7 @@ impl Slabs {
         }
         self.tally.remove(record.origin, len);
         record.origin = FREE;
+        chunk.tags[block as usize].store(null_mut(), Relaxed);
         chunk.free.push(block as u16);
         let state = &mut self.classes[chunk.class as usize];
         if chunk.live == chunk.blocks {
@@ -202,6 +224,27 @@ impl Slabs {
             state.empty += 1;
         }
         None
+    }
+
+    /// Calls `f` for every live block.
+    pub fn each_live(&self, mut f: impl FnMut(Live)) {
+        for chunk in self.chunks.iter().flatten() {
+            for (block, record) in chunk.records.iter().enumerate() {
+                if record.origin != FREE {
+                    f(chunk.live(block, record, &self.tally));
+                }
+            }
+        }
+    }
+
+    /// The live block at `offset` of the chunk `index`, if there is one.
+    pub fn find(&self, index: u32, offset: u64) -> Option<Live> {
+        let chunk = self.chunks.get(index as usize)?.as_ref()?;
+        let inside = offset.checked_sub(chunk.start).filter(|i| *i < CHUNK)?;
+        let block = inside as u32 / chunk.size;
+        let record = chunk.records.get(block as usize)?;
+        let begins = inside as u32 % chunk.size == 0 && record.origin != FREE;
+        begins.then(|| chunk.live(block as usize, record, &self.tally))
     }
 
     /// Gives up the empty chunks that were kept, returning their starts.
@@ -261,6 +304,39 @@ mod tests {
 
     const O: Origin = Origin::Argument("f");
 
+    fn take(slabs: &mut Slabs, class: usize, len: usize) -> u64 {
+        slabs.take(class, len, O).unwrap().offset
+    }
+
+    #[test]
+    fn owners_are_found_until_their_block_is_given_back() {
+        let mut slabs = Slabs::new();
+        let class = class_of(100);
+        let chunk = slabs.add_chunk(class, CHUNK);
+        let (one, two) = (
+            slabs.take(class, 100, O).unwrap(),
+            slabs.take(class, 90, O).unwrap(),
+        );
+        let owner = std::ptr::without_provenance::<()>(64);
+        // SAFETY: the block is live.
+        unsafe { two.tag.set(owner) };
+        let mut seen = Vec::new();
+        slabs.each_live(|live| seen.push((live.offset, live.len, live.tag.get())));
+        assert_eq!(
+            seen,
+            [(one.offset, 100, std::ptr::null()), (two.offset, 90, owner)]
+        );
+        assert_eq!(slabs.find(chunk, two.offset).unwrap().tag.get(), owner);
+        for nowhere in [two.offset + 64, two.offset + 128, 0, 2 * CHUNK] {
+            assert!(slabs.find(chunk, nowhere).is_none());
+        }
+        assert_eq!(slabs.give(chunk, two.offset, 90), None);
+        assert!(slabs.find(chunk, two.offset).is_none());
+        let again = slabs.take(class, 80, O).unwrap();
+        assert_eq!(again.offset, two.offset);
+        assert!(slabs.find(chunk, again.offset).unwrap().tag.get().is_null());
+    }
+
     #[test]
     fn classes_are_aligned_ascending_and_tight() {
         assert_eq!(SIZES[..9], [64, 128, 192, 256, 320, 384, 448, 512, 640]);
@@ -281,15 +357,15 @@ mod tests {
     fn fills_a_chunk_then_reuses_the_latest_free_block() {
         let mut slabs = Slabs::new();
         let class = class_of(SMALL_MAX);
-        assert_eq!(slabs.take(class, 1, O), None);
+        assert!(slabs.take(class, 1, O).is_none());
         let chunk = slabs.add_chunk(class, 4096);
-        let offsets: Vec<u64> = (0..8).map(|_| slabs.take(class, 7, O).unwrap()).collect();
+        let offsets: Vec<u64> = (0..8).map(|_| take(&mut slabs, class, 7)).collect();
         let expected: Vec<u64> = (0..8).map(|i| 4096 + i * SMALL_MAX as u64).collect();
         assert_eq!(offsets, expected);
-        assert_eq!(slabs.take(class, 7, O), None);
+        assert!(slabs.take(class, 7, O).is_none());
         assert_eq!(slabs.give(chunk, offsets[3], 7), None);
         assert_eq!(slabs.give(chunk, offsets[5], 7), None);
-        assert_eq!(slabs.take(class, 9, O), Some(offsets[5]));
+        assert_eq!(take(&mut slabs, class, 9), offsets[5]);
         assert_eq!(
             (slabs.tally().bytes(), slabs.tally().objects()),
             (6 * 7 + 9, 7)
@@ -303,18 +379,18 @@ mod tests {
         let mut live = Vec::new();
         for start in [0, CHUNK, 2 * CHUNK] {
             let chunk = slabs.add_chunk(class, start);
-            live.extend((0..8).map(|_| (chunk, slabs.take(class, 1, O).unwrap())));
+            live.extend((0..8).map(|_| (chunk, take(&mut slabs, class, 1))));
         }
         let released: Vec<u64> = live
             .drain(..)
             .filter_map(|(chunk, offset)| slabs.give(chunk, offset, 1))
             .collect();
         assert_eq!(released, [CHUNK, 2 * CHUNK]);
-        assert_eq!(slabs.take(class, 1, O), Some(7 * SMALL_MAX as u64));
+        assert_eq!(take(&mut slabs, class, 1), 7 * SMALL_MAX as u64);
         assert_eq!(slabs.give(0, 7 * SMALL_MAX as u64, 1), None);
         assert_eq!(slabs.reclaim(), [0]);
         assert_eq!((slabs.chunks(), slabs.tally().objects()), (0, 0));
-        assert_eq!(slabs.take(class, 1, O), None);
+        assert!(slabs.take(class, 1, O).is_none());
         assert_eq!(
             slabs.add_chunk(class, 0),
             0,
@@ -327,8 +403,8 @@ mod tests {
         let mut slabs = Slabs::new();
         let class = class_of(100);
         let chunk = slabs.add_chunk(class, 0);
-        let offset = slabs.take(class, 100, O).unwrap();
-        let other = slabs.take(class, 100, O).unwrap();
+        let offset = take(&mut slabs, class, 100);
+        let other = take(&mut slabs, class, 100);
         assert_eq!(slabs.give(chunk, offset, 100), None);
         for (chunk, offset, len) in [
             (chunk, offset, 100),        // twice

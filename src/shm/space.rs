@@ -4,9 +4,13 @@
 //! of `long`. Pure: offsets only. Left out: locks, and which chunk is whose.
 
 use std::collections::HashMap;
+use std::ptr::null_mut;
+use std::sync::Arc;
+use std::sync::atomic::AtomicPtr;
 
 use super::extents::{Extents, PAGE};
 use super::slabs::{CHUNK, bogus};
+use super::tag::{Live, Placed, Tag};
 use super::tally::Tally;
 use crate::base::Origin;
 
@@ -14,6 +18,8 @@ struct Long {
     len: u64,
     pages: u64,
     origin: u32,
+    /// A word for the owner, behind a pointer since entries move.
+    tag: Arc<AtomicPtr<()>>,
 }
 
 /// Runs of pages, and who has them.
@@ -35,25 +41,71 @@ impl Space {
         }
     }
 
-    /// Takes whole pages for an object of `len` bytes; returns its offset.
-    pub fn take_long(&mut self, len: u64, origin: Origin) -> Option<u64> {
+    /// Takes whole pages for an object of `len` bytes.
+    pub fn take_long(&mut self, len: u64, origin: Origin) -> Option<Placed> {
         let offset = self.take_pages(pages(len), 1)?;
         Some(self.add_long(offset, len, pages(len), origin))
     }
 
     /// As [`take_long`](Self::take_long), whole grains of so many bytes, a multiple of a page: nobody
     /// else's object begins or ends in them.
-    pub fn take_grains(&mut self, len: u64, grain: u64, origin: Origin) -> Option<u64> {
+    pub fn take_grains(&mut self, len: u64, grain: u64, origin: Origin) -> Option<Placed> {
         let pages = pages(len).checked_next_multiple_of(grain / PAGE)?;
         let offset = self.take_pages(pages, grain / PAGE)?;
         Some(self.add_long(offset, len, pages, origin))
     }
 
-    fn add_long(&mut self, offset: u64, len: u64, pages: u64, origin: Origin) -> u64 {
+    fn add_long(&mut self, offset: u64, len: u64, pages: u64, origin: Origin) -> Placed {
         let origin = self.tally.add(origin, len);
-        let long = Long { len, pages, origin };
+        let word = Arc::new(AtomicPtr::new(null_mut()));
+        let tag = Tag::of(&word);
+        let long = Long {
+            len,
+            pages,
+            origin,
+            tag: word,
+        };
         self.long.insert(offset, long);
-        offset
+        Placed { offset, tag }
+    }
+
+    /// Calls `f` for every long object.
+    pub fn each_live(&self, mut f: impl FnMut(Live)) {
+        for (&offset, long) in &self.long {
+            f(self.live(offset, long));
+        }
+    }
+
+    /// The long object that begins at `offset`, if one does.
+    pub fn find(&self, offset: u64) -> Option<Live> {
+        self.long.get(&offset).map(|long| self.live(offset, long))
+    }
+
+    fn live(&self, offset: u64, long: &Long) -> Live {
+        Live {
+            offset,
+            len: long.len,
+            origin: self.tally.origin(long.origin),
+            tag: Tag::of(&long.tag),
+        }
+    }
+
+    /// Lets the frontier move up to `bytes` and no further until this is called again.
+    pub fn set_limit(&mut self, bytes: u64) {
+        self.extents.set_limit(bytes / PAGE);
+    }
+
+    /// How far the frontier may move, in bytes.
+    pub fn limit(&self) -> u64 {
+        self.extents.limit() * PAGE
+    }
+
+    /// How far the frontier would have to be allowed to move to make room for `len` bytes in whole grains;
+    /// `None` if no such permission would help.
+    pub fn limit_for(&self, len: u64, grain: u64) -> Option<u64> {
+        let pages = pages(len).checked_next_multiple_of(grain / PAGE)?;
+        let limit = self.extents.limit_for(pages, grain / PAGE);
+        limit.map(|pages| pages * PAGE)
     }
 
     /// Gives a long object back; returns the bytes of its pages.
@@ -128,9 +180,10 @@ mod tests {
         let chunk = space.take_chunk().unwrap();
         let long = space
             .take_long(CHUNK - PAGE + 1, Origin::Result("f"))
-            .unwrap();
+            .unwrap()
+            .offset;
         assert_eq!((chunk, long, space.reserved()), (0, CHUNK, 2 * CHUNK));
-        assert_eq!(space.take_long(0, Origin::Result("f")), None);
+        assert!(space.take_long(0, Origin::Result("f")).is_none());
         assert_eq!(space.give_long(long, CHUNK - PAGE + 1), CHUNK);
         space.give_chunk(chunk);
         assert_eq!((space.reserved(), space.largest_free()), (0, 2 * CHUNK));
@@ -168,7 +221,7 @@ mod tests {
     #[should_panic(expected = "no live object of 8 bytes at arena offset 0x0")]
     fn freeing_another_length_panics() {
         let mut space = Space::new(CHUNK);
-        let offset = space.take_long(9, Origin::Result("f")).unwrap();
+        let offset = space.take_long(9, Origin::Result("f")).unwrap().offset;
         space.give_long(offset, 8);
     }
 }

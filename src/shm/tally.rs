@@ -85,6 +85,7 @@ impl Tally {
                 origin: entry.origin,
                 bytes: 0,
                 objects: 0,
+                spilled: 0,
             };
             let sum = sums.entry(entry.origin).or_insert(empty);
             sum.bytes += entry.bytes;
@@ -93,7 +94,6 @@ impl Tally {
     }
 
     /// The origin of this number.
-    #[cfg(test)]
     pub fn origin(&self, number: u32) -> Origin {
         self.entries[number as usize].origin
     }
@@ -107,6 +107,7 @@ impl Tally {
                 origin,
                 bytes: 0,
                 objects: 0,
+                spilled: 0,
             });
         }
         self.recent[place(key)] = (key, number);
@@ -162,7 +163,8 @@ mod tests {
             Holder {
                 origin: here,
                 bytes: 22,
-                objects: 4
+                objects: 4,
+                spilled: 0
             }
         );
         assert_eq!(
@@ -170,7 +172,8 @@ mod tests {
             Holder {
                 origin: Origin::Result("f"),
                 bytes: 10,
-                objects: 2
+                objects: 2,
+                spilled: 0
             }
         );
         tally.remove(a, 10);

@@ -1,25 +1,27 @@
 //! An object's bytes, while they are written and after.
 //!
-//! The one file of this room with `unsafe`: it turns an extent of the arena into slices. Invariant:
-//! an extent has exactly one handle, [`Draft`] or [`Sealed`], which frees it when it goes; only a
-//! Draft, by exclusive reference, writes. Left out: where the memory comes from.
+//! One of the two files of this room with `unsafe`: it turns an extent of the arena into slices.
+//! Invariant: an extent has exactly one handle, [`Draft`], [`Sealed`] or
+//! [`Stored`](super::Stored), which frees it when it goes; only a Draft, by exclusive reference,
+//! writes. Left out: where the memory comes from.
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use crate::base::{Origin, StoreFull};
-use crate::shm::{Arena, Extent, copy_into, copy_into_cold};
+use super::Shared;
+use crate::shm::{Extent, Found, Tag, copy_into, copy_into_cold};
 
 /// Untouched bytes from which on it pays to treat them apart.
 const COLD_WORTH: usize = 64 << 10;
 
 /// The memory of one object: sole owner of its extent.
-struct Memory {
-    arena: Arc<Arena>,
-    address: NonNull<u8>,
-    len: usize,
+pub(super) struct Memory {
+    pub(super) store: Arc<Shared>,
+    pub(super) address: NonNull<u8>,
+    pub(super) len: usize,
+    pub(super) tag: Tag,
 }
 
 // SAFETY: the extent belongs to this value alone, so it may move to, and be shared between, threads
@@ -31,7 +33,7 @@ unsafe impl Sync for Memory {}
 impl Memory {
     #[inline]
     fn bytes(&self) -> &[u8] {
-        // SAFETY: `len` bytes from `address` lie inside a mapping that `arena` keeps alive, always
+        // SAFETY: `len` bytes from `address` lie inside a mapping that `store` keeps alive, always
         // initialised (zeros or older bytes of this process), and no other handle names them.
         unsafe { std::slice::from_raw_parts(self.address.as_ptr(), self.len) }
     }
@@ -43,20 +45,16 @@ impl Memory {
     }
 
     fn extent(&self) -> Extent {
-        let offset = self.address.as_ptr().addr() - self.arena.base().as_ptr().addr();
-        Extent {
-            offset: offset as u64,
-            len: self.len as u64,
-        }
+        self.store.extent(self.address.as_ptr(), self.len)
     }
 }
 
 impl Drop for Memory {
     #[inline]
     fn drop(&mut self) {
-        // SAFETY: the extent came from this arena in `Draft::new`, this is its only handle, and the
-        // borrows it gave out have ended.
-        unsafe { self.arena.free(self.extent()) }
+        // SAFETY: the extent came from this store's arena in `Draft::of`, this is its only handle,
+        // and the borrows it gave out have ended.
+        unsafe { self.store.free(self.extent()) }
     }
 }
 
@@ -74,33 +72,18 @@ pub struct Draft {
 
 impl Draft {
     #[inline]
-    pub(super) fn new(arena: &Arc<Arena>, len: usize, origin: Origin) -> Result<Draft, StoreFull> {
-        let (extent, cold_from) = arena.alloc_hinted(len, origin)?;
-        Ok(Draft::of(arena, extent, cold_from))
-    }
-
-    pub(super) fn on_pages(
-        arena: &Arc<Arena>,
-        len: usize,
-        origin: Origin,
-    ) -> Result<Draft, StoreFull> {
-        let (extent, cold_from) = arena.alloc_pages(len, origin)?;
-        Ok(Draft::of(arena, extent, cold_from))
-    }
-
-    #[inline]
-    fn of(arena: &Arc<Arena>, extent: Extent, cold_from: usize) -> Draft {
-        let len = extent.len as usize;
-        let address = arena.address(extent);
+    pub(super) fn of(store: &Arc<Shared>, found: Found) -> Draft {
+        let len = found.extent.len as usize;
         let memory = Memory {
-            arena: arena.clone(),
-            address,
+            store: store.clone(),
+            address: store.arena.address(found.extent),
             len,
+            tag: found.tag,
         };
         Draft {
             memory,
-            cold_from,
-            fresh: cold_from < len,
+            cold_from: found.cold_from,
+            fresh: found.cold_from < len,
         }
     }
 
@@ -128,7 +111,7 @@ impl Draft {
             return copy_into(&mut self.memory.bytes_mut()[pos..end], bytes);
         }
         let warm = bytes.len() - cold;
-        let page = self.memory.arena.pages().size;
+        let page = self.memory.store.arena.pages().size;
         let (warm_to, cold_to) = self.memory.bytes_mut()[pos..end].split_at_mut(warm);
         copy_into(warm_to, &bytes[..warm]);
         copy_into_cold(cold_to, &bytes[warm..], page);
@@ -141,7 +124,7 @@ impl Draft {
     #[inline]
     pub fn seal(self) -> Sealed {
         if self.fresh {
-            self.memory.arena.settle();
+            self.memory.store.arena.settle();
         }
         Sealed {
             memory: self.memory,
@@ -177,8 +160,10 @@ impl fmt::Debug for Draft {
 }
 
 /// An object that is complete: immutable, shared freely between threads, freed when dropped.
+///
+/// It stays in memory. To let it make room it becomes a [`Stored`](super::Stored).
 pub struct Sealed {
-    memory: Memory,
+    pub(super) memory: Memory,
 }
 
 impl Sealed {

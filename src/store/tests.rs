@@ -8,11 +8,12 @@ const F: Origin = Origin::Result("f");
 const MIB: usize = 1 << 20;
 
 fn open(capacity: usize) -> Store {
-    let capacity = Some(capacity as u64);
     Store::open(StoreOptions {
-        capacity,
+        capacity: Some(capacity as u64),
         prefault: Prefault::Off,
         huge_pages: HugePages::Off,
+        spill: SpillTo::Off,
+        patience: Duration::ZERO,
     })
     .unwrap()
 }
@@ -32,7 +33,7 @@ fn contents(seed: u64, len: usize) -> Vec<u8> {
 
 #[test]
 fn an_object_is_small_to_hold_and_aligned() {
-    assert!(size_of::<Sealed>() <= 32);
+    assert!(size_of::<Sealed>() <= 32 && size_of::<Stored>() <= 32);
     let store = open(MIB);
     for len in [0, 1, 63, 64, 65, 4096, 40_000] {
         let object = put(&store, &contents(len as u64, len), F);
@@ -93,11 +94,13 @@ fn a_full_store_says_who_holds_it_and_recovers() {
             origin: here,
             bytes: 2 * MIB as u64,
             objects: 1,
+            spilled: 0,
         },
         Holder {
             origin: F,
             bytes: 3 * (300 << 10),
             objects: 3,
+            spilled: 0,
         },
     ];
     assert_eq!(refused.holders, holders);
@@ -159,6 +162,7 @@ fn prefault_by_request_is_visible() {
         capacity: Some(4 << 20),
         prefault,
         huge_pages: HugePages::Off,
+        ..StoreOptions::default()
     })
     .unwrap();
     let start = std::time::Instant::now();

@@ -220,6 +220,12 @@ impl Ser {
         &self.scratch[..self.pos.min(self.scratch.len())]
     }
 
+    /// As [`bytes`](Self::bytes), to be kept.
+    pub fn into_bytes(mut self) -> Vec<u8> {
+        self.scratch.truncate(self.pos);
+        self.scratch
+    }
+
     /// Bytes before the first value, which are the caller's.
     #[inline]
     pub fn head_mut(&mut self, at: usize, len: usize) -> &mut [u8] {

@@ -5,7 +5,7 @@
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -112,10 +112,10 @@ impl Scene {
             Role::Child(role) => (role, String::new()),
             Role::Told(role, told) => (role, told),
         };
-        let child = Command::new(std::env::current_exe().unwrap())
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        play(&mut child, role, &told, &self.socket());
+        let child = child
             .args([test, "--exact", "--nocapture", "--test-threads=1"])
-            .env(ROLE, format!("{role}={told}"))
-            .env(SOCKET, self.socket())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -123,6 +123,18 @@ impl Scene {
             .unwrap();
         Running(Some(child))
     }
+}
+
+/// Tells a child what it is.
+pub fn play(child: &mut Command, role: &str, told: &str, socket: &Path) {
+    child
+        .env(ROLE, format!("{role}={told}"))
+        .env(SOCKET, socket);
+}
+
+/// Says why a test is not run: past the harness, which hides what a passing test prints.
+pub fn skipped(why: &str) {
+    writeln!(std::io::stderr(), "skipped: {why}").expect("standard error takes a line");
 }
 
 /// A child process, killed if it is dropped.
@@ -133,11 +145,12 @@ impl Running {
         self.0.as_ref().unwrap().id()
     }
 
-    /// Kills it at once and waits until it is dead.
-    pub fn kill(&mut self) {
-        if let Some(child) = &mut self.0 {
-            child.kill().unwrap();
-            child.wait().unwrap();
+    /// Fails with its output if it has ended.
+    pub fn still_runs(&mut self) {
+        if let Some(child) = &mut self.0
+            && let Some(ended) = child.try_wait().unwrap()
+        {
+            panic!("the child ended by itself: {ended}\n{}", said(child));
         }
     }
 

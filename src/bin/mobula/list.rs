@@ -240,15 +240,13 @@ fn actors(s: &Snapshot) -> String {
 }
 
 fn objects(s: &Snapshot) -> String {
-    let mut t = table(&["id", "bytes", "where", "references", "pins", "made by"]);
+    let mut t = table(&["at", "bytes", "where", "in use", "made by"]);
     for o in &s.objects.items {
-        let known = |n: Option<u64>| n.map_or_else(|| "?".to_owned(), number);
         t.add_row([
             o.id.to_string(),
             bytes(o.bytes),
             o.place.to_string(),
-            known(o.references),
-            known(o.pins),
+            if o.pins == Some(0) { "no" } else { "yes" }.to_owned(),
             clean(&o.origin),
         ]);
     }

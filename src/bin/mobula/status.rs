@@ -93,7 +93,7 @@ fn text(s: &Snapshot) -> String {
             bytes(store.capacity),
             number(store.objects)
         );
-        if store.spills > 0 {
+        if store.moved_bytes > 0 {
             let _ = write!(
                 out,
                 "; {} in {} objects on disk",

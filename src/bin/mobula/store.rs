@@ -18,7 +18,7 @@ use crate::size::Size;
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  \
     mobula store --socket /run/user/1000/objects --capacity 4G\n  \
-    mobula store --socket ./objects --capacity 30% --json")]
+    mobula store --socket ./objects --capacity 30% --huge-pages --json")]
 pub struct Args {
     /// Where clients connect: the path of a Unix socket, made here and removed at the end
     #[arg(long, value_name = "PATH")]
@@ -27,6 +27,10 @@ pub struct Args {
     /// How much the store may hold: 4G, 512M, or a share of the memory as in 30%
     #[arg(long, value_name = "SIZE", default_value = "30%")]
     capacity: Size,
+
+    /// Ask for pages of 2 MiB: reserved ones, else transparent ones; says which it got
+    #[arg(long)]
+    huge_pages: bool,
 
     /// Let processes of this user connect too (may be repeated); by default only your own may
     #[arg(long, value_name = "UID")]
@@ -48,6 +52,9 @@ pub fn run(args: Args) -> Result<(), String> {
         }
     };
     let mut options = Server::options().capacity(capacity).many_clients();
+    if args.huge_pages {
+        options = options.huge_pages(true);
+    }
     for uid in args.allow_user {
         options = options.allow_user(uid);
     }
@@ -55,14 +62,16 @@ pub fn run(args: Args) -> Result<(), String> {
     let (path, pid) = (server.path().display().to_string(), std::process::id());
     if args.json {
         println!(
-            "{{\"ready\":true,\"socket\":{},\"capacity\":{},\"pid\":{pid}}}",
+            "{{\"ready\":true,\"socket\":{},\"capacity\":{},\"pid\":{pid},\"pages\":{}}}",
             quoted(&path),
-            server.capacity()
+            server.capacity(),
+            quoted(server.pages())
         );
     } else {
         println!(
-            "serving {} bytes at {path} (process {pid})",
-            server.capacity()
+            "serving {} bytes at {path} (process {pid}; {})",
+            server.capacity(),
+            server.pages()
         );
     }
     signals.forever().next();

@@ -11,6 +11,7 @@ use super::super::cell::{self, RawRef, Record, SLOT};
 use super::super::engine::Engine;
 use super::super::entry::Kind;
 use super::super::local::Local;
+use super::super::pin::Pins;
 use super::frame::{self, Answer, Place, Reader};
 use super::process::{Lane, Process};
 use super::table::table;
@@ -149,6 +150,11 @@ fn converse(
     drafts: &mut Vec<Draft>,
 ) -> Result<Option<Ended>, Lied> {
     let ended = |outcome, taken| Ok(Some(Ended { outcome, taken }));
+    // SAFETY: claimed; the arguments are dropped after the pins are.
+    let pins = match unsafe { Pins::take(local, record) } {
+        Ok(pins) => pins,
+        Err(e) => return ended(Err(CallError::Runtime(e)), false),
+    };
     if let Err(e) = send(local, record, lane) {
         return ended(Err(CallError::Runtime(e)), false);
     }
@@ -164,6 +170,8 @@ fn converse(
             continue;
         }
         let answer = Answer::read(what, &lane.frame)?;
+        // It has done with them.
+        drop(pins);
         let taken = answer.taken();
         return match answer {
             Answer::Nothing { .. } => {
@@ -216,7 +224,7 @@ fn lend(
     }
     let len = usize::try_from(len).map_err(|_| Lied)?;
     let origin = Origin::Result(record.entry.name);
-    let made = local.engine.store().create_on_pages(len, origin);
+    let made = local.engine.create_on_pages(local, len, origin);
     let out = &mut lane.out;
     out.0.clear();
     let (what, refused) = match made {
@@ -227,7 +235,7 @@ fn lend(
         }
         Err(e) => {
             out.text(&e.to_string());
-            (frame::REFUSED, Some(e.into()))
+            (frame::REFUSED, Some(e))
         }
     };
     lane.sender.send(what, &[&out.0]).map_err(|Full| Lied)?;
@@ -251,7 +259,7 @@ impl Lane {
     }
 }
 
-/// Sends the call.
+/// Sends the call, whose arguments are pinned.
 fn send(local: &Local, record: &RawRef, lane: &mut Lane) -> Result<(), Error> {
     let entry = record.entry;
     let number = table().number(entry);
@@ -276,7 +284,7 @@ fn send(local: &Local, record: &RawRef, lane: &mut Lane) -> Result<(), Error> {
         out.u32(end);
         let mut tails: [&[u8]; frame::MAX_ARGS] = [&[]; frame::MAX_ARGS];
         for (i, tail) in tails.iter_mut().enumerate().take(count) {
-            let object = match record.argument(local, i)? {
+            let object = match record.argument(i) {
                 Argument::Inline(end) => {
                     out.place(Place::Inline { end });
                     continue;
@@ -286,11 +294,10 @@ fn send(local: &Local, record: &RawRef, lane: &mut Lane) -> Result<(), Error> {
             if !object.caps().is_empty() {
                 return Err(cannot(record, caps));
             }
-            // What is in the store stays there while `record` has the reference: this is where it would be pinned.
             out.place(match object.stored() {
-                Some(sealed) => Place::Arena {
-                    offset: sealed.offset(),
-                    len: sealed.len() as u64,
+                Some(stored) => Place::Arena {
+                    offset: stored.offset(),
+                    len: stored.len() as u64,
                 },
                 None => {
                     *tail = object.archive();

@@ -22,7 +22,7 @@ use crate::core::Patience;
 use crate::shm::{
     Aligned, Attached, HugePages, Lanes, Lease, Lied, Prefault, Receiver, Sender, Waited,
 };
-use crate::store::{Store, StoreOptions};
+use crate::store::{SpillTo, Store, StoreOptions};
 use crate::value::Cap;
 
 /// What a process was given to be a worker.
@@ -132,6 +132,8 @@ pub fn serve(setup: Setup) {
         capacity: Some(1 << 20),
         prefault: Prefault::Off,
         huge_pages: HugePages::Off,
+        spill: SpillTo::Off,
+        ..StoreOptions::default()
     });
     let Ok(store) = store else {
         return refuse(worker.socket.as_fd(), "cannot make memory");

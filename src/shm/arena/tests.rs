@@ -33,7 +33,8 @@ fn counts_are_exact_and_return_to_zero() {
         [Holder {
             origin: F,
             bytes: stats.used,
-            objects: 7
+            objects: 7,
+            spilled: 0
         }]
     );
     for extent in live {
@@ -48,16 +49,14 @@ fn counts_are_exact_and_return_to_zero() {
 #[test]
 fn hints_what_was_never_touched() {
     let arena = arena(4 * MIB);
-    let (first, warm) = arena.alloc_hinted(MIB as usize, F).unwrap();
-    assert_eq!(warm, 0);
+    let first = arena.alloc_hinted(MIB as usize, F).unwrap();
+    assert_eq!(first.cold_from, 0);
     // SAFETY: allocated above, freed once, never read.
-    unsafe { arena.free(first) };
-    assert_eq!(
-        arena.alloc_hinted(2 * MIB as usize, F).unwrap().1,
-        MIB as usize
-    );
-    assert_eq!(arena.alloc_hinted(100, F).unwrap().1, 0, "a new chunk");
-    assert_eq!(arena.alloc_hinted(100, F).unwrap().1, 100);
+    unsafe { arena.free(first.extent) };
+    let cold_from = |len| arena.alloc_hinted(len, F).unwrap().cold_from;
+    assert_eq!(cold_from(2 * MIB as usize), MIB as usize);
+    assert_eq!(cold_from(100), 0, "a new chunk");
+    assert_eq!(cold_from(100), 100);
 }
 
 #[test]
@@ -116,8 +115,9 @@ fn capacity_is_checked_and_rounded() {
     );
     assert_eq!(arena(5000).capacity(), 8192);
     let tiny = arena(1);
-    assert!(tiny.alloc(100, F).is_ok(), "no chunk fits, a page does");
-    assert_eq!(tiny.alloc(1, F).unwrap_err().largest_free, 0);
+    assert!(tiny.alloc(100, F).is_some(), "no chunk fits, a page does");
+    assert!(tiny.alloc(1, F).is_none());
+    assert_eq!(tiny.largest_free(), 0);
 }
 
 #[test]
@@ -142,9 +142,61 @@ fn threads_free_what_others_allocated() {
     });
     assert_eq!((arena.stats().used, arena.stats().objects), (0, 0));
     assert!(
-        arena.alloc(8 * MIB as usize, F).is_ok(),
+        arena.alloc(8 * MIB as usize, F).is_some(),
         "everything coalesced"
     );
+}
+
+#[test]
+fn the_limit_is_told_and_kept() {
+    let arena = arena(4 * MIB);
+    arena.set_limit(MIB);
+    assert!(arena.alloc(2 * MIB as usize, F).is_none());
+    assert_eq!(arena.limit_for(2 * MIB as usize, false), Some(2 * MIB));
+    assert_eq!(
+        arena.limit_for(5 * MIB as usize, false),
+        None,
+        "no limit would do"
+    );
+    assert_eq!(
+        arena.limit_for(MIB as usize, false),
+        None,
+        "it fits as it is"
+    );
+    let first = arena.alloc(MIB as usize, F).unwrap();
+    assert_eq!(arena.limit_for(100, false), Some(MIB + CHUNK));
+    arena.set_limit(2 * MIB);
+    assert!(arena.alloc(100, F).is_some());
+    assert_eq!((arena.limit(), arena.touched()), (2 * MIB, MIB + CHUNK));
+    // SAFETY: allocated above, freed once, never read.
+    unsafe { arena.free(first) };
+}
+
+#[test]
+fn owners_are_found_by_walking_and_by_offset() {
+    let arena = arena(4 * MIB);
+    let small = arena.alloc_hinted(100, F).unwrap();
+    let long = arena.alloc_hinted(MIB as usize, F).unwrap();
+    let owner = std::ptr::without_provenance::<()>(64);
+    // SAFETY: live and ours.
+    unsafe { long.tag.set(owner) };
+    let mut seen = Vec::new();
+    arena.each_live(|live| seen.push((live.offset, live.len, live.owner().addr())));
+    seen.sort_unstable();
+    let mut expected = [
+        (small.extent.offset, 100, 0),
+        (long.extent.offset, MIB, owner.addr()),
+    ];
+    expected.sort_unstable();
+    assert_eq!(seen, expected);
+    let at = |offset| arena.with_live(offset, |live| live.owner());
+    assert_eq!(at(long.extent.offset), Some(owner));
+    assert_eq!(at(small.extent.offset), Some(std::ptr::null()));
+    assert_eq!(at(small.extent.offset + 64), None);
+    assert_eq!(at(long.extent.offset + PAGE), None);
+    // SAFETY: freed once; nobody reads it.
+    unsafe { arena.free(long.extent) };
+    assert_eq!(at(long.extent.offset), None);
 }
 
 #[test]
@@ -160,7 +212,7 @@ fn what_is_lent_owns_whole_pages() {
         let grain = arena.grain();
         assert_eq!(arena.capacity(), (7 * MIB).next_multiple_of(grain));
         let small = arena.alloc(10, F).unwrap();
-        let (lent, _) = arena.alloc_pages(100, F).unwrap();
+        let lent = arena.alloc_pages(100, F).unwrap().extent;
         let beside = arena.alloc(100_000, F).unwrap();
         assert!(lent.offset.is_multiple_of(grain));
         for other in [small, beside] {
@@ -172,6 +224,6 @@ fn what_is_lent_owns_whole_pages() {
             unsafe { arena.free(extent) };
         }
         assert_eq!(arena.stats().objects, 0);
-        assert!(arena.alloc_pages(arena.capacity() as usize, F).is_ok());
+        assert!(arena.alloc_pages(arena.capacity() as usize, F).is_some());
     }
 }

@@ -3,30 +3,52 @@
 //! Invariant: a value that refers to objects or actors of a node is refused, since its archive is only
 //! indices into a list that other processes do not have. Left out: reading (`object`).
 
-use super::{Client, SMALL};
+use super::{Client, Writing};
 use crate::base::{ObjectId, StoreError};
-use crate::value::{CodecError, Placed, Ser, Value};
+use crate::value::{Placed, Ser, Value};
+
+/// What the first pass over a value came to.
+pub enum First {
+    /// Here it is.
+    Bytes(Vec<u8>),
+    /// So large that it is worth to be written where it will lie.
+    Measured(usize),
+}
 
 pub fn put<T: Value>(client: &Client, id: ObjectId, value: &T) -> Result<(), StoreError> {
-    let mut ser = Ser::default();
-    ser.begin(0);
-    let refused = |e: &CodecError| encode_error::<T>(&e.to_string());
-    match ser.place(value).map_err(|e| refused(&e))? {
-        Placed::Scratch => {
-            plain::<T>(&mut ser)?;
-            client.put_bytes(id, ser.bytes())
-        }
-        Placed::Measured(len) => {
+    match measure(value)? {
+        First::Bytes(bytes) => client.put_bytes(id, &bytes),
+        First::Measured(len) => {
             let mut writing = client.create(id, len)?;
-            if len > SMALL {
-                writing.populate();
-            }
-            ser.write_into(value, &mut writing)
-                .map_err(|e| refused(&e))?;
-            plain::<T>(&mut ser)?;
+            write(value, &mut writing)?;
             writing.seal()
         }
     }
+}
+
+/// The first pass.
+pub fn measure<T: Value>(value: &T) -> Result<First, StoreError> {
+    let mut ser = Ser::default();
+    ser.begin(0);
+    let placed = ser
+        .place(value)
+        .map_err(|e| encode_error::<T>(&e.to_string()))?;
+    Ok(match placed {
+        Placed::Scratch => {
+            plain::<T>(&mut ser)?;
+            First::Bytes(ser.into_bytes())
+        }
+        Placed::Measured(len) => First::Measured(len),
+    })
+}
+
+/// The second pass, of what was measured.
+pub fn write<T: Value>(value: &T, writing: &mut Writing) -> Result<(), StoreError> {
+    let mut ser = Ser::default();
+    writing.populate();
+    ser.write_into(value, writing)
+        .map_err(|e| encode_error::<T>(&e.to_string()))?;
+    plain::<T>(&mut ser)
 }
 
 fn plain<T>(ser: &mut Ser) -> Result<(), StoreError> {

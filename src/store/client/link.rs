@@ -161,6 +161,7 @@ impl Link {
     }
 
     /// The connection's socket once more, for a reader of another kind.
+    #[cfg(feature = "async")]
     pub fn socket(&self) -> io::Result<OwnedFd> {
         self.socket.try_clone()
     }
@@ -198,11 +199,12 @@ impl Link {
         }
     }
 
-    /// Reads what is there, without waiting; for a reader of another kind.
-    pub fn read_some(&self) -> io::Result<()> {
+    /// Reads what is there, without waiting; for a reader of another kind. False if another thread
+    /// is at it.
+    pub fn read_some(&self) -> io::Result<bool> {
         let mut state = self.state.lock();
         let Some(mut inbox) = state.inbox.take() else {
-            return Ok(());
+            return Ok(false);
         };
         drop(state);
         let read = self.receive(&mut inbox);
@@ -211,7 +213,7 @@ impl Link {
         if blocked {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Hands out the messages of the inbox and gives the reading back.
@@ -390,6 +392,20 @@ impl Outgoing {
 }
 
 impl State {
+    /// Who is to be woken when the answer comes.
+    #[cfg(feature = "async")]
+    pub fn await_with(&mut self, seq: u64, waker: &Waker) {
+        if let Some(Slot::Waiting(slot)) = self.pending.get_mut(&seq) {
+            *slot = Some(waker.clone());
+        }
+    }
+
+    /// Why nothing can be asked any more.
+    #[cfg(feature = "async")]
+    pub fn broken(&self) -> Option<&StoreError> {
+        self.broken.as_ref()
+    }
+
     /// The answer of this number, if it has come.
     pub fn take(&mut self, seq: u64) -> Option<Answer> {
         match self.pending.remove(&seq) {

@@ -3,6 +3,8 @@
 //! Invariant: everything here is checked twice, by the server and against the mapping, so a server
 //! that errs gives errors, not memory that is not there. Left out: the server (`serve`).
 
+#[cfg(feature = "async")]
+mod aio;
 mod archive;
 mod events;
 mod greet;
@@ -23,6 +25,8 @@ use super::proto::{Answer, Denial, FOREVER, PIECE_MAX, Request, ServedStats};
 use crate::base::{ObjectId, ObjectState, StoreError};
 use crate::value::Value;
 
+#[cfg(feature = "async")]
+pub use aio::{AsyncClient, AsyncSubscription, AsyncWriting};
 pub use events::{Event, Subscription};
 pub use object::{Object, StoreView};
 pub use writing::Writing;
@@ -136,26 +140,7 @@ impl Client {
         let nanos = nanos(timeout);
         let patience = timeout.and_then(|timeout| timeout.checked_add(GRACE));
         let answer = self.link.call(Request::Get { id, nanos }, patience)?;
-        self.object(id, timeout, answer)
-    }
-
-    fn object(
-        &self,
-        id: ObjectId,
-        timeout: Option<Duration>,
-        answer: Answer,
-    ) -> Result<Object, StoreError> {
-        match denied(id, 0, timeout.unwrap_or_default(), answer)? {
-            Answer::Found {
-                serial,
-                offset,
-                len,
-            } => Ok(Object::new(
-                id,
-                Pinned::new(&self.link, serial, offset, len)?,
-            )),
-            other => Err(unexpected(&other)),
-        }
+        found(&self.link, id, timeout, answer)
     }
 
     /// As [`get`](Self::get), for a value: validated once, then read in place.
@@ -298,6 +283,23 @@ fn nanos(timeout: Option<Duration>) -> u64 {
     })
 }
 
+/// The object of a get's answer.
+fn found(
+    link: &Arc<Link>,
+    id: ObjectId,
+    timeout: Option<Duration>,
+    answer: Answer,
+) -> Result<Object, StoreError> {
+    match denied(id, 0, timeout.unwrap_or_default(), answer)? {
+        Answer::Found {
+            serial,
+            offset,
+            len,
+        } => Ok(Object::new(id, Pinned::new(link, serial, offset, len)?)),
+        other => Err(unexpected(&other)),
+    }
+}
+
 /// Registers a subscription; the answer comes under the number returned.
 fn subscribe(link: &Arc<Link>) -> Result<(Subscription, u64), StoreError> {
     let channel = Arc::new(Channel::default());
@@ -394,3 +396,6 @@ fn unexpected(answer: &Answer) -> StoreError {
         why: format!("the answer does not fit the question: {answer:?}"),
     }
 }
+
+#[cfg(all(test, not(miri)))]
+mod tests;

@@ -12,7 +12,7 @@ macro_rules! stats {
         #[non_exhaustive]
         pub struct ServedStats {
             $($(#[$doc])* pub $field: u64,)*
-            /// What pages the memory lies on, in words.
+            /// What pages the memory lies on, and why.
             pub pages: String,
         }
 

@@ -370,9 +370,7 @@ impl Driver {
         let Some(conn) = self.conns.get_mut(&client) else {
             return;
         };
-        if conn.process.is_some() && self.table.writes(client) {
-            // It may still be writing to what it was lent.
-            self.table.silence(client);
+        if !self.table.hang_up(client) && conn.process.is_some() {
             conn.phase = Phase::Closed;
             let _ = epoll::delete(&self.epoll, &*conn);
             return;

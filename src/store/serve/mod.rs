@@ -16,10 +16,11 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use rustix::event::{EventfdFlags, eventfd};
 
-use super::{Store, StoreOptions};
+use super::{SpillTo, Store, StoreOptions};
 use crate::base::StoreError;
 use crate::shm::{HugePages, Prefault};
 
@@ -28,6 +29,7 @@ use crate::shm::{HugePages, Prefault};
 #[must_use = "nothing is served before start"]
 pub struct ServerOptions {
     capacity: Option<u64>,
+    huge_pages: HugePages,
     users: Vec<u32>,
 }
 
@@ -35,6 +37,15 @@ impl ServerOptions {
     /// Bytes the store may hold; 30 % of the machine's (or the container's) memory if not given.
     pub fn capacity(mut self, bytes: u64) -> ServerOptions {
         self.capacity = Some(bytes);
+        self
+    }
+
+    /// Which pages to ask for; `true` asks for the best there are. [`ServedStats::pages`] says which
+    /// they became, and why. With reserved pages an object of more than 1 MiB takes whole ones.
+    ///
+    /// [`ServedStats::pages`]: super::ServedStats::pages
+    pub fn huge_pages(mut self, wanted: impl Into<HugePages>) -> ServerOptions {
+        self.huge_pages = wanted.into();
         self
     }
 
@@ -72,8 +83,11 @@ impl ServerOptions {
         };
         let store = Store::open(StoreOptions {
             capacity: self.capacity,
+            huge_pages: self.huge_pages,
             prefault: Prefault::default(),
-            huge_pages: HugePages::default(),
+            // Its one thread waits for nobody.
+            spill: SpillTo::Off,
+            patience: Duration::ZERO,
         })
         .map_err(os("mapping the store's memory"))?;
         let door = door::Door::open(path, !self.users.is_empty())?;
@@ -96,6 +110,7 @@ impl ServerOptions {
         Ok(Server {
             path: path.to_owned(),
             capacity: store.stats().capacity,
+            pages: store.pages().to_string(),
             stop,
             thread: Some(thread.map_err(os("starting the store's thread"))?),
         })
@@ -121,6 +136,7 @@ impl ServerOptions {
 pub struct Server {
     path: PathBuf,
     capacity: u64,
+    pages: String,
     stop: Arc<OwnedFd>,
     thread: Option<JoinHandle<std::io::Result<()>>>,
 }
@@ -130,6 +146,7 @@ impl Server {
     pub fn options() -> ServerOptions {
         ServerOptions {
             capacity: None,
+            huge_pages: HugePages::default(),
             users: Vec::new(),
         }
     }
@@ -142,6 +159,11 @@ impl Server {
     /// Bytes the store may hold.
     pub fn capacity(&self) -> u64 {
         self.capacity
+    }
+
+    /// What pages its memory lies on, and why.
+    pub fn pages(&self) -> &str {
+        &self.pages
     }
 
     /// Stops serving: every client's calls fail from here on, and the socket is removed. What clients

@@ -61,7 +61,7 @@ impl Shelf {
         stats.capacity = memory.capacity;
         stats.used = memory.used;
         stats.reserved = memory.reserved;
-        stats.pages = format!("{} KiB", self.store.grain() >> 10);
+        stats.pages = self.store.pages().to_string();
     }
 }
 

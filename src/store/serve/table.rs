@@ -67,33 +67,47 @@ impl Table {
         self.clients.insert(client, Holdings::default());
     }
 
-    /// Whether the client has objects that it may still be writing.
-    pub fn writes(&self, client: Client) -> bool {
-        let held = self.clients.get(&client);
-        held.is_some_and(|held| !held.drafts.is_empty())
-    }
-
-    /// The client is heard and told no more. What it holds it still holds.
+    /// The client is heard and told no more. It may go on reading what it has pinned and writing what
+    /// it was lent; all else is given back.
     pub fn silence(&mut self, client: Client) {
         self.subscribers.remove(&client);
-        let held = self.clients.get_mut(&client);
-        for (seq, wait) in held
-            .map(|h| std::mem::take(&mut h.waits))
-            .unwrap_or_default()
-        {
+        let Some(held) = self.clients.get_mut(&client) else {
+            return;
+        };
+        let unlent = |serial: &Serial| self.objects.lent(*serial).is_none();
+        let drafts: Vec<Serial> = held.drafts.extract_if(unlent).collect();
+        let waits = std::mem::take(&mut held.waits);
+        for serial in drafts {
+            self.objects.abort(serial);
+        }
+        for (seq, wait) in waits {
             self.forget(client, seq, wait);
         }
     }
 
-    /// The client is gone and touches no memory any more: all it held is given back.
-    pub fn leave(&mut self, client: Client) {
+    /// The client closed its end: it reads nothing any more. Whether it is gone: a process that was
+    /// lent pages may write there for as long as it lives.
+    pub fn hang_up(&mut self, client: Client) -> bool {
         self.silence(client);
+        let Some(held) = self.clients.get_mut(&client) else {
+            return true;
+        };
+        for (serial, pins) in std::mem::take(&mut held.pins) {
+            self.objects.unpin(serial, pins);
+        }
+        let gone = held.drafts.is_empty();
+        if gone {
+            self.clients.remove(&client);
+        }
+        gone
+    }
+
+    /// The client is dead: all it held is given back.
+    pub fn leave(&mut self, client: Client) {
+        self.hang_up(client);
         let held = self.clients.remove(&client).unwrap_or_default();
         for serial in held.drafts {
             self.objects.abort(serial);
-        }
-        for (serial, pins) in held.pins {
-            self.objects.unpin(serial, pins);
         }
     }
 
