@@ -135,6 +135,7 @@ pub use base::{
     Result, Stack, StoreFull, Units, WorkerDeath,
 };
 pub use exec::entry::Registered;
+pub use exec::isolate::{WorkerLine, WorkerOutput, WorkerStream};
 pub use exec::options::Memory;
 pub use mobula_macros::{main, remote, value};
 pub use node::Config;

@@ -6,9 +6,11 @@
 
 use std::fs;
 
-use mobula::{Config, HugePages, PageKind};
+use mobula::store::{Client, ObjectId, Server};
+use mobula::{Config, HugePages, PageKind, remote};
 
 const POOL: &str = "/proc/sys/vm/nr_hugepages";
+const FREE: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages";
 const SHMEM: &str = "/sys/kernel/mm/transparent_hugepage/shmem_enabled";
 const HUGE: u64 = 2 << 20;
 
@@ -67,7 +69,7 @@ fn config(bytes: u64, wanted: impl Into<HugePages>) -> Config {
 }
 
 /// What `attempt` gives once it succeeds, within bounds.
-fn eventually<T>(mut attempt: impl FnMut() -> mobula::Result<T>) -> T {
+fn eventually<T, E: std::fmt::Display>(mut attempt: impl FnMut() -> Result<T, E>) -> T {
     let start = std::time::Instant::now();
     loop {
         match attempt() {
@@ -76,6 +78,48 @@ fn eventually<T>(mut attempt: impl FnMut() -> mobula::Result<T>) -> T {
         }
         std::thread::yield_now();
     }
+}
+
+/// Reads its argument in place and writes its result, both large, from another process.
+#[remote(isolate)]
+fn doubled(numbers: &[u32]) -> Vec<u32> {
+    numbers.iter().map(|n| 2 * n).collect()
+}
+
+/// Lends pages to a worker process, which reads some and writes others.
+fn lend() {
+    let numbers: Vec<u32> = (0..1 << 20).collect();
+    let there = mobula::put(&numbers).unwrap();
+    let back = mobula::get(doubled::remote(&there)).unwrap();
+    assert!(back.iter().zip(&numbers).all(|(b, n)| *b == 2 * n));
+    assert_eq!(back.len(), numbers.len());
+}
+
+/// Serves a store to a client, which writes on pages lent to it and reads them.
+fn serve() {
+    let socket = std::env::temp_dir().join(format!("mobula-huge-{}", std::process::id()));
+    let options = Server::options().capacity(32 << 20);
+    let options = options.huge_pages(HugePages::Require);
+    let server = eventually(|| options.clone().start(&socket));
+    assert_eq!(server.pages().kind, PageKind::Reserved);
+    let client = Client::connect(&socket).unwrap();
+    let told = client.stats().unwrap();
+    assert_eq!(told.pages, server.pages().to_string());
+    for (name, len) in [
+        ("long", 3 << 20),
+        ("longer", 9_000_001),
+        ("middle", 300_000),
+        ("short", 10),
+    ] {
+        let id = ObjectId::from_name(name);
+        client.put_bytes(id, &vec![len as u8; len]).unwrap();
+        let object = client.get(id, None).unwrap();
+        assert!(object.len() == len && object.iter().all(|b| *b == len as u8));
+    }
+    let took = client.stats().unwrap().reserved;
+    // Two and five whole pages, and the small ones share one.
+    assert!((14 << 20..=16 << 20).contains(&took), "{took}");
+    server.shutdown();
 }
 
 /// Fills the store to its last page, reads it back, and finds it empty afterwards.
@@ -124,14 +168,27 @@ fn the_store_says_what_pages_it_got_and_holds_in_them() {
             let mobula = config(31 << 20, true).init().unwrap();
             let pages = mobula.store_pages();
             assert_eq!(pages.kind, PageKind::Reserved, "{pages}");
-            assert_eq!(pages.to_string(), "reserved 2 MiB pages: 16 of them taken");
+            let said = "reserved 2 MiB pages: 16 of them taken";
+            assert!(pages.to_string().starts_with(said), "{pages}");
             assert_eq!(mobula.store().page_size, HUGE);
             assert_eq!(mobula.store().capacity, 32 << 20, "whole pages");
             fill(&mobula);
+            lend();
             drop(mobula);
             // The pages come back once the last thread of the store is gone.
-            let again = eventually(|| config(32 << 20, HugePages::Require).init());
+            let ahead = config(32 << 20, HugePages::Require).prefault(5 << 20);
+            let again = eventually(|| ahead.clone().init());
             assert_eq!(again.store_pages().kind, PageKind::Reserved);
+            eventually(|| match again.store().prefaulted {
+                0..0x60_0000 => Err("pages were not faulted in ahead"),
+                bytes => Ok(assert_eq!(bytes, 6 << 20, "whole pages")),
+            });
+            drop(again);
+            serve();
+            eventually(|| match number(FREE) {
+                Some(free) if free >= 16 => Ok(()),
+                free => Err(format!("{free:?} pages are free again")),
+            });
         }
     }
 
@@ -144,6 +201,7 @@ fn the_store_says_what_pages_it_got_and_holds_in_them() {
             assert!(pages.why.contains("advise"), "{pages}");
             assert_eq!(mobula.store().capacity, 31 << 20);
             fill(&mobula);
+            lend();
         }
     }
 

@@ -497,3 +497,53 @@ fn a_driver_that_is_killed_leaves_no_process() {
     driver.wait().unwrap();
     until(|| pids.iter().all(|p| !is_there(*p)));
 }
+
+/// Tries what a worker cannot do for its call; what it is told.
+#[remote(isolate)]
+fn tries_the_runtime() -> Vec<String> {
+    let said = |r: mobula::Result<u64>| r.map_or_else(|e| e.to_string(), |v| format!("got {v}"));
+    let put = mobula::put(&7u64).and_then(|r| mobula::get(&r));
+    let large = mobula::put(&vec![1u8; 1 << 20]).and_then(|r| Ok(mobula::get(&r)?.len() as u64));
+    vec![
+        said(mobula::get(&add::remote(1, 2))),
+        said(mobula::get(&shout::remote("a", 1)).map(|_| 0)),
+        said(config().init().map(|_| 0)),
+        said(put),
+        said(large),
+    ]
+}
+
+#[remote(isolate)]
+fn gives_a_reference() -> ObjectRef<u64> {
+    mobula::put(&7u64).unwrap()
+}
+
+#[remote(isolate)]
+fn takes_references(refs: Vec<ObjectRef<u64>>, _more: u64) -> usize {
+    refs.len()
+}
+
+#[test]
+fn what_a_worker_cannot_do_is_an_error_that_says_so() {
+    alone(config(), |_| {
+        let said = mobula::get(&tries_the_runtime::remote()).unwrap();
+        let not = "not available inside an isolated call";
+        assert!(said[0].contains(not) && said[1].contains(not), "{said:#?}");
+        assert!(said[2].contains("worker process"), "{said:#?}");
+        assert_eq!(
+            said[3..],
+            ["got 7", "got 1048576"],
+            "objects of its own it may have"
+        );
+        let error = mobula::get(&gives_a_reference::remote()).unwrap_err();
+        assert!(
+            error.to_string().contains("references cannot leave"),
+            "{error}"
+        );
+        let refs = vec![mobula::put(&1u64).unwrap()];
+        // As one value, not as a Vec of arguments.
+        let refs = mobula::put(&refs).unwrap();
+        let error = mobula::get(&takes_references::remote(&refs, 1)).unwrap_err();
+        assert!(error.to_string().contains("references inside"), "{error}");
+    });
+}

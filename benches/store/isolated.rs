@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use mobula::prelude::*;
 
-use crate::raw::Echo;
+use crate::raw::{Answers, Echo};
 use crate::report::{Beside, Bound, Report, Row, ask, median, time};
 
 #[remote(isolate)]
@@ -31,16 +31,36 @@ fn start() -> mobula::Mobula {
         .expect("the runtime starts")
 }
 
-/// What a child process does: prints how many milliseconds it took to the first result of a worker.
-pub fn child(role: &str) {
-    assert_eq!(role, "worker_start", "no such role");
+/// What a child process does: says how many milliseconds it took to the first result of a worker.
+pub fn child() {
     let begin = Instant::now();
     let _mobula = start();
     assert_eq!(mobula::get(add::remote(1, 2)).unwrap(), 3);
     println!("{}", begin.elapsed().as_secs_f64() * 1e3);
 }
 
-const ROWS: [&str; 7] = [
+/// An actor in a process of its own.
+#[remote(isolate)]
+struct Counter {
+    total: u64,
+}
+
+#[remote]
+impl Counter {
+    pub fn new(start: u64) -> Self {
+        Counter { total: start }
+    }
+
+    pub fn add(&mut self, n: u64) -> u64 {
+        self.total += n;
+        self.total
+    }
+}
+
+const ROWS: [&str; 10] = [
+    "isolated_actor_p50",
+    "isolated_actor_p99",
+    "isolated_actors_created",
     "isolated_task_p50",
     "isolated_task_p99",
     "isolated_task_asleep",
@@ -67,27 +87,25 @@ pub fn rows(report: &mut Report) {
     if !ROWS.iter().any(|bench| report.wants(bench)) {
         return;
     }
-    let mut echo = Echo::start(); // before there are threads
+    let mut echo = Echo::start(Answers::Page); // before there are threads
     let _mobula = start();
     assert_eq!(mobula::get(add::remote(1, 2)).unwrap(), 3);
-    let (mut spin, mut p50, mut p99) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut spin, mut tasks, mut actor) = (Vec::new(), Tails::default(), Tails::default());
+    let counter = Counter::remote(0);
     for _ in 0..report.samples(21) {
         spin.push(echo.spinning(20_000));
-        let mut each: Vec<f64> = (0..5_000).map(|_| micros(round_trip)).collect();
-        each.sort_by(f64::total_cmp);
-        p50.push(each[each.len() / 2]);
-        p99.push(each[each.len() / 100 * 99]);
+        tasks.sample(round_trip);
+        actor.sample(|| {
+            black_box(mobula::get(counter.add(1)).unwrap());
+        });
     }
+    drop(counter);
     let limit = Some(median(&spin));
-    row(
-        report,
-        "isolated_task_p50",
-        "us",
-        p50,
-        limit,
-        Some(Bound::AtMost(2.5)),
-    );
-    row(report, "isolated_task_p99", "us", p99, limit, None);
+    let bound = Some(Bound::AtMost(2.5));
+    row(report, "isolated_task_p50", "us", tasks.p50, limit, bound);
+    row(report, "isolated_task_p99", "us", tasks.p99, limit, None);
+    row(report, "isolated_actor_p50", "us", actor.p50, limit, bound);
+    row(report, "isolated_actor_p99", "us", actor.p99, limit, None);
     row(report, "raw_spin", "us", spin, None, None);
 
     let (mut futex, mut asleep) = (Vec::new(), Vec::new());
@@ -134,6 +152,19 @@ pub fn rows(report: &mut Report) {
             Some(Bound::AtLeast(500e3)),
         );
     }
+    if report.wants("isolated_actors_created") {
+        create();
+        let values = (0..report.samples(11)).map(|_| create()).collect();
+        let bound = Some(Bound::AtLeast(200.0));
+        row(
+            report,
+            "isolated_actors_created",
+            "1/s",
+            values,
+            None,
+            bound,
+        );
+    }
     if report.wants("crash_to_retried_result") {
         let values = (0..report.samples(11)).map(crash).collect();
         row(
@@ -145,6 +176,42 @@ pub fn rows(report: &mut Report) {
             Some(Bound::AtMost(20.0)),
         );
     }
+}
+
+/// The middle and the slowest hundredth of some round trips, by sample.
+#[derive(Default)]
+struct Tails {
+    p50: Vec<f64>,
+    p99: Vec<f64>,
+}
+
+impl Tails {
+    fn sample(&mut self, mut f: impl FnMut()) {
+        let mut each: Vec<f64> = (0..5_000).map(|_| micros(&mut f)).collect();
+        each.sort_by(f64::total_cmp);
+        self.p50.push(each[each.len() / 2]);
+        self.p99.push(each[each.len() / 100 * 99]);
+    }
+}
+
+/// Actors a second, made, asked once, and ended, some at a time.
+fn create() -> f64 {
+    const N: usize = 16;
+    let mut all = Vec::new();
+    let took = time(|| {
+        all = (0..N as u64).map(Counter::remote).collect::<Vec<_>>();
+        let refs: Vec<_> = all.iter().map(|actor| actor.add(1)).collect();
+        assert_eq!(mobula::get(&refs).unwrap()[N - 1], N as u64);
+    });
+    for actor in &all {
+        actor.stop();
+    }
+    let begin = Instant::now();
+    while all.iter().any(Handle::is_alive) {
+        assert!(begin.elapsed().as_secs() < 20, "stopped actors end");
+        std::thread::yield_now();
+    }
+    N as f64 / took.as_secs_f64()
 }
 
 fn round_trip() {

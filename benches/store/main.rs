@@ -6,6 +6,7 @@
 //! touched, *prefaulted* memory was faulted in and never written, *warm* memory held another object before. To reserve
 //! huge pages it must run as root; it gives them back. Left out: tasks and actors that share the process (`core`).
 
+mod clients;
 mod isolated;
 #[allow(dead_code, reason = "each benchmark uses its part")]
 #[path = "../shared/memory.rs"]
@@ -23,10 +24,14 @@ use report::Report;
 fn main() {
     let mut report = Report::from_args();
     if let Ok(role) = std::env::var(report::ROLE) {
-        isolated::child(&role);
+        match role.as_str() {
+            "worker_start" => isolated::child(),
+            role => clients::child(role),
+        }
         return;
     }
     isolated::rows(&mut report);
+    clients::rows(&mut report);
     reads::rows(&mut report);
     sizes::rows(&mut report);
     report.end();

@@ -1,5 +1,8 @@
-//! What two processes can do without a library: pass a number to and fro in shared memory, spinning or asleep.
+//! What two processes can do without a library: pass a number to and fro, in shared memory, spinning or asleep, or over a
+//! socket.
 
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -16,9 +19,19 @@ struct Page {
     asleep: AtomicU32,
 }
 
+/// How an echo hears.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Answers {
+    /// Through shared memory.
+    Page,
+    /// Through a Unix socket.
+    Socket,
+}
+
 /// A process that answers every number with the same.
 pub struct Echo {
     page: *mut Page,
+    socket: Option<UnixStream>,
     child: libc::pid_t,
     turn: u32,
 }
@@ -27,22 +40,28 @@ pub struct Echo {
 const SLEEP: u32 = 1;
 
 impl Echo {
-    pub fn start() -> Echo {
+    pub fn start(how: Answers) -> Echo {
         use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
         let access = ProtFlags::READ | ProtFlags::WRITE;
         // SAFETY: a fresh mapping, zeroed, which is a valid page of ours; it lives as long as the process.
         let page = unsafe { mmap_anonymous(std::ptr::null_mut(), 4096, access, MapFlags::SHARED) };
         let page = page.expect("shared memory").cast::<Page>();
-        // SAFETY: the child touches the page alone, makes system calls alone, and never returns.
+        let (ours, theirs) = UnixStream::pair().expect("a socket");
+        // SAFETY: the child touches the page and the socket alone, makes system calls alone, and never returns.
         let child = unsafe { libc::fork() };
         assert!(child >= 0, "a child process starts");
         if child == 0 {
             std::mem::forget(Pinned::to(1));
+            drop(ours); // so that it ends with the parent
+            if how == Answers::Socket {
+                echo_socket(theirs);
+            }
             // SAFETY: as above; the page is mapped in the child too.
             unsafe { echo(&*page) }
         }
         Echo {
             page,
+            socket: (how == Answers::Socket).then_some(ours),
             child,
             turn: 0,
         }
@@ -60,6 +79,9 @@ impl Echo {
     /// across CPUs.
     pub fn sleeping(&mut self, n: usize, idle: Duration) -> Vec<f64> {
         let _here = Pinned::to(0);
+        if let Some(socket) = &mut self.socket {
+            return (0..n).map(|_| over(socket, idle)).collect();
+        }
         self.page().asleep.store(SLEEP, Ordering::Relaxed);
         self.pass_waking(); // it notices
         let each = |_| {
@@ -144,6 +166,26 @@ impl Drop for Pinned {
             let _ = rustix::thread::sched_setaffinity(None, all);
         }
     }
+}
+
+/// Microseconds of one round trip.
+fn over(socket: &mut UnixStream, idle: Duration) -> f64 {
+    if !idle.is_zero() {
+        std::thread::sleep(idle);
+    }
+    let mut back = [0];
+    let took = time(|| {
+        socket.write_all(&[1]).expect("the echo is there");
+        socket.read_exact(&mut back).expect("the echo is there");
+    });
+    took.as_secs_f64() * 1e6
+}
+
+fn echo_socket(mut socket: UnixStream) -> ! {
+    let mut byte = [0];
+    while socket.read_exact(&mut byte).is_ok() && socket.write_all(&byte).is_ok() {}
+    // SAFETY: ends the process, as it should.
+    unsafe { libc::_exit(0) }
 }
 
 fn echo(page: &Page) -> ! {

@@ -32,6 +32,8 @@ pub use wait::{Wait, secs, wait};
 
 use std::sync::Arc;
 
+use std::time::Duration;
+
 use crate::base::{Error, Holder, Result};
 use crate::node::{Config, Node};
 use crate::shm::StorePages;
@@ -112,6 +114,40 @@ pub struct StoreStats {
     pub page_size: u64,
 }
 
+/// A worker process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct WorkerInfo {
+    /// Its process id.
+    pub pid: u32,
+    /// The function that it runs, or the type and name of the actor that it holds; `None` if it is kept ready.
+    pub runs: Option<Arc<str>>,
+    /// Whether it holds an actor.
+    pub actor: bool,
+    /// For how long it has.
+    pub running_for: Option<Duration>,
+    /// Attempts of the call, or lives of the actor, before this one.
+    pub restarts: u32,
+    /// Bytes of memory of its own, object store not counted; `None` if it is ending.
+    pub memory: Option<u64>,
+    /// Bytes of memory that what it runs may take.
+    pub memory_bound: Option<u64>,
+}
+
+impl From<crate::exec::isolate::Told> for WorkerInfo {
+    fn from(t: crate::exec::isolate::Told) -> WorkerInfo {
+        WorkerInfo {
+            pid: t.pid,
+            runs: t.runs,
+            actor: t.actor,
+            running_for: t.since,
+            restarts: t.before,
+            memory: t.memory,
+            memory_bound: t.bound,
+        }
+    }
+}
+
 impl Mobula {
     /// What the object store holds now. Looks at every object.
     pub fn store(&self) -> StoreStats {
@@ -150,6 +186,13 @@ impl Mobula {
     #[cfg(feature = "attach")]
     pub fn attached_at(&self) -> std::result::Result<&std::path::Path, &str> {
         self.0.attached_at()
+    }
+
+    /// The worker processes of this node, by process id: those that run an isolated call, those that hold an isolated
+    /// actor, and those kept ready.
+    pub fn workers(&self) -> Vec<WorkerInfo> {
+        let told = self.0.engine().worker_processes().into_iter();
+        told.map(WorkerInfo::from).collect()
     }
 
     /// How many executor threads there are now: one per CPU, and one for each that blocks in a `get`.

@@ -8,10 +8,10 @@ pub use crate::base::{Defaults, Result, parse_bytes};
 pub use crate::exec::RawHandle;
 pub use crate::exec::call::CallError as Failure;
 use crate::exec::call::CallWriter;
-pub use crate::exec::params::{InPlace, Owned, Params, Slice, Text};
 pub use crate::exec::entry::{ActorEntry, ActorRegistration, FnEntry, Registration};
 pub use crate::exec::failure;
 use crate::exec::options::{Options, task_extra};
+pub use crate::exec::params::{InPlace, Owned, Params, Slice, Text};
 pub use crate::exec::tasks::{
     Actor, ActorMethods, ConsumingMethod, ExclusiveMethod, Method, SharedMethod, SyncTask, Task,
 };
@@ -117,7 +117,10 @@ fn make<A: Actor, B: Args<A::Params>>(options: Option<&Options>, args: B) -> Res
 
 /// A handle to the living actor of this name.
 pub fn named<A: Actor>(name: &str) -> Result<Handle<A>> {
-    let found = local::with(|local| local.engine.named(name))?;
+    let found = local::with(|local| match local.engine.refuses() {
+        Some(why) => Err(why.clone()),
+        None => Ok(local.engine.named(name)),
+    })??;
     let missing = || crate::base::Error::NoSuchActor {
         name: name.to_owned(),
     };

@@ -82,18 +82,20 @@ impl WorkerDeath {
     }
 }
 
-impl fmt::Display for WorkerDeath {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let WorkerDeath {
-            function,
-            pid,
-            exit,
-            ..
-        } = self;
-        write!(
-            f,
-            "the worker process {pid} died while it ran {function}: {exit}"
-        )?;
+impl WorkerDeath {
+    /// As the cause of an actor's end, whatever its process was at.
+    pub(crate) fn as_cause(&self) -> String {
+        struct Rest<'a>(&'a WorkerDeath);
+        impl fmt::Display for Rest<'_> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.rest(f)
+            }
+        }
+        format!("its worker process {} died: {}", self.pid, Rest(self))
+    }
+
+    fn rest(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.exit, f)?;
         if let Some(memory) = &self.out_of_memory {
             write!(f, "; out of memory: {memory}")?;
         }
@@ -107,6 +109,14 @@ impl fmt::Display for WorkerDeath {
                 log.iter().try_for_each(|line| write!(f, "\n    {line}"))
             }
         }
+    }
+}
+
+impl fmt::Display for WorkerDeath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let WorkerDeath { function, pid, .. } = self;
+        write!(f, "the worker process {pid} died while it ran {function}: ")?;
+        self.rest(f)
     }
 }
 

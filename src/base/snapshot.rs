@@ -508,10 +508,10 @@ pub struct Worker {
     pub pid: u32,
     /// The function it runs now, or the actor type that lives in it; `None` if it has nothing to do.
     pub runs: Option<String>,
+    /// Whether that is an actor.
+    pub actor: bool,
     /// Since when it has done that.
     pub since: Option<Micros>,
-    /// When it was started.
-    pub started: Option<Micros>,
     /// Bytes of memory it has resident.
     pub resident_bytes: Option<u64>,
     /// The bytes of memory it may have, if there is a limit.

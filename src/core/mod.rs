@@ -11,6 +11,7 @@ pub mod order;
 pub mod park;
 mod patience;
 mod pool;
+pub mod workers;
 
 pub use gate::Gate;
 pub use ledger::{Effect, Ledger};

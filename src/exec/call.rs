@@ -320,7 +320,7 @@ impl Place for crate::shm::Lease {
         self
     }
     fn write_at(&mut self, pos: usize, piece: &[u8]) {
-        self[pos..pos + piece.len()].copy_from_slice(piece);
+        crate::shm::Lease::write_at(self, pos, piece);
     }
 }
 

@@ -112,10 +112,23 @@ impl Engine {
     }
 
     /// Why no call can be made at all.
-    pub(super) fn refuses(&self) -> Option<&Error> {
+    pub fn refuses(&self) -> Option<&Error> {
         self.refuses
             .as_ref()
             .filter(|_| super::isolate::in_worker())
+    }
+
+    /// What the program says about its worker processes, before there are any.
+    pub fn set_workers(&self, settings: super::isolate::Settings) {
+        self.workers.care.set(settings);
+    }
+
+    /// The worker processes there are now.
+    pub fn worker_processes(&self) -> Vec<super::isolate::Told> {
+        let all = self.workers.all();
+        let mut told: Vec<_> = all.iter().map(|w| w.watched.told()).collect();
+        told.sort_by_key(|t| t.pid);
+        told
     }
 
     /// Where large values live.

@@ -21,7 +21,7 @@ use super::local::Local;
 use crate::base::query::{Part, Query};
 use crate::base::snapshot::{
     Counts, Function, Id, List, Micros, Node, Object, OriginGroup, Place, Program, Resource,
-    Snapshot, StoreNow, Task, TaskState,
+    Snapshot, StoreNow, Task, TaskState, Worker,
 };
 
 /// The most queued calls that are looked at for one snapshot.
@@ -147,6 +147,9 @@ impl Engine {
             snapshot.origins = self.origins(query);
             snapshot.objects = self.objects(query);
         }
+        if query.wants(Part::Workers) {
+            snapshot.workers = self.workers_now(query, taken);
+        }
         if query.wants(Part::Errors) {
             snapshot.errors = self.mishaps.list(query);
         }
@@ -261,6 +264,34 @@ impl Engine {
                     bytes: holder.bytes,
                     objects: holder.objects,
                     spilled_bytes: holder.spilled,
+                });
+            }
+        }
+        list
+    }
+
+    /// The worker processes, those that run something first.
+    fn workers_now(&self, query: &Query, taken: Micros) -> List<Worker> {
+        let all = self.workers.all();
+        let mut told: Vec<_> = all.iter().map(|w| (w, w.watched.told())).collect();
+        told.sort_by_key(|(_, t)| (t.runs.is_none(), t.pid));
+        let mut list = List::default();
+        for (worker, told) in told {
+            let runs = told.runs.as_deref().map(str::to_owned);
+            let takes = query.takes_id(told.pid.into())
+                && query.takes_function(runs.as_deref().unwrap_or_default())
+                && query.takes_name(runs.as_deref());
+            if takes {
+                list.offer(query.bound(), || Worker {
+                    pid: told.pid,
+                    runs,
+                    actor: told.actor,
+                    since: told
+                        .since
+                        .map(|s| taken.saturating_sub(s.as_micros() as Micros)),
+                    resident_bytes: told.memory,
+                    memory_limit: told.bound,
+                    lines: worker.watched.last_lines(query.lines),
                 });
             }
         }

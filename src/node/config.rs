@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::{Capacity, Error, Result, Units};
+use crate::exec::isolate::{Settings, WorkerOutput};
 use crate::exec::report::Reporter;
 use crate::shm::HugePages;
 use crate::store::SpillTo;
@@ -31,6 +32,7 @@ pub struct Config {
     pub(super) patience: Duration,
     pub(super) reporter: Option<Reporter>,
     pub(super) attach: bool,
+    pub(super) workers: Settings,
 }
 
 impl std::fmt::Debug for Config {
@@ -46,6 +48,8 @@ impl std::fmt::Debug for Config {
             .field("store_patience", &self.store_patience)
             .field("shutdown_timeout", &self.patience)
             .field("attach", &self.attach)
+            .field("worker_output", &self.workers.output)
+            .field("memory_threshold", &self.workers.memory_threshold)
             .finish_non_exhaustive()
     }
 }
@@ -64,6 +68,7 @@ impl Default for Config {
             patience: Duration::from_secs(5),
             reporter: None,
             attach: true,
+            workers: Settings::default(),
         }
     }
 }
@@ -168,6 +173,32 @@ impl Config {
         self
     }
 
+    /// Where the output of worker processes goes. Default: to this process's standard output and standard error, line by
+    /// line, each behind what printed it: `(square pid=1234) text`. A worker's C code may hold lines back until its own
+    /// buffer is full; Rust's standard output does not. What is not printed as whole lines is shown when the line ends or
+    /// the worker does.
+    ///
+    /// ```
+    /// use mobula::{Config, WorkerOutput};
+    /// let _quiet = Config::new().worker_output(WorkerOutput::Silent);
+    /// let _own = Config::new().worker_output(WorkerOutput::sink(|line| {
+    ///     eprintln!("{} said: {}", line.pid, line.text);
+    /// }));
+    /// ```
+    pub fn worker_output(mut self, output: WorkerOutput) -> Config {
+        self.workers.output = output;
+        self
+    }
+
+    /// The share of memory, from 0 to 1, above which worker processes are ended, one at a time, before the kernel ends
+    /// whom it likes: of the machine's memory, or of what this process's control group may use. First goes the newest call
+    /// that will be tried again, then the newest of other calls, then an actor that may restart. Memory is looked at four
+    /// times a second, and only while isolated work runs. Default: 0.95; 1 never ends any.
+    pub fn memory_threshold(mut self, share: f64) -> Config {
+        self.workers.memory_threshold = share;
+        self
+    }
+
     pub(super) fn capacity(&self) -> Result<Capacity> {
         let bad = |setting, why: String| Error::Config { setting, why };
         let cpus = match self.num_cpus {
@@ -195,6 +226,13 @@ impl Config {
             return Err(bad(
                 "object_store_memory",
                 format!("is {bytes} bytes: give at least 1 MiB"),
+            ));
+        }
+        let threshold = self.workers.memory_threshold;
+        if !(0.0..=1.0).contains(&threshold) {
+            return Err(bad(
+                "memory_threshold",
+                format!("is {threshold}, but is a share of memory: give 0 to 1, as 0.95"),
             ));
         }
         let mut capacity = Capacity::new(cpus, self.num_gpus);

@@ -59,6 +59,7 @@ impl Node {
             Error::Config { setting, why }
         })?;
         let engine = Engine::new(capacity, store);
+        engine.set_workers(config.workers.clone());
         let generation = local::start(&engine)?;
         exec::report::set_reporter(config.reporter.clone());
         exec::panics::install();

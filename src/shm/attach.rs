@@ -16,6 +16,10 @@ use parking_lot::Mutex;
 use rustix::fs::SealFlags;
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags};
 
+use super::copy::{copy_into, copy_into_cold};
+use super::pages::HUGE;
+use super::ranges::Ranges;
+
 /// Another process's segment.
 pub struct Attached {
     base: NonNull<u8>,
@@ -23,6 +27,8 @@ pub struct Attached {
     grain: usize,
     /// Leased ranges: begin to end.
     leases: Mutex<BTreeMap<usize, usize>>,
+    /// What this process has written to before: there its page table is filled.
+    written: Mutex<Ranges>,
 }
 
 // SAFETY: the mapping belongs to this value alone and `base` is only an address; access goes through
@@ -54,12 +60,22 @@ impl Attached {
             let flags = MapFlags::SHARED | MapFlags::NORESERVE;
             rustix::mm::mmap(std::ptr::null_mut(), len, ProtFlags::READ, flags, file, 0)
         }?;
-        Ok(Attached {
+        let attached = Attached {
             base: NonNull::new(base.cast()).ok_or(io::ErrorKind::OutOfMemory)?,
             len,
             grain,
             leases: Mutex::default(),
-        })
+            written: Mutex::default(),
+        };
+        if grain < HUGE as usize {
+            // What is first touched here is huge if it would be in the owner. Best effort.
+            // SAFETY: the whole mapping, which is ours; the advice changes no content.
+            let _ = unsafe {
+                let at = attached.base.as_ptr().cast();
+                rustix::mm::madvise(at, len, rustix::mm::Advice::LinuxHugepage)
+            };
+        }
+        Ok(attached)
     }
 
     /// Bytes mapped.
@@ -149,6 +165,29 @@ impl Lease {
     /// Where it begins in the segment.
     pub fn offset(&self) -> u64 {
         self.begin as u64
+    }
+
+    /// Copies `bytes` to position `pos` at memory speed, on several threads if they are many; faults
+    /// in ahead what this process writes to for the first time.
+    ///
+    /// # Panics
+    /// If they do not fit there; nothing is written then.
+    pub fn write_at(&mut self, pos: usize, bytes: &[u8]) {
+        let end = pos.checked_add(bytes.len()).filter(|end| *end <= self.len);
+        let Some(end) = end else {
+            panic!(
+                "{} bytes at {pos} do not fit a lease of {}",
+                bytes.len(),
+                self.len
+            )
+        };
+        let (from, to) = (self.begin + pos, self.begin + end);
+        if self.attached.written.lock().covers(from, to) {
+            return copy_into(&mut self[pos..end], bytes);
+        }
+        let page = self.attached.grain as u64;
+        copy_into_cold(&mut self[pos..end], bytes, page);
+        self.attached.written.lock().add(from, to);
     }
 
     /// Faults the pages in for writing, all at once: cheaper than one by one when all will be
@@ -243,8 +282,26 @@ mod tests {
     }
 
     #[test]
+    fn copies_into_a_lease_arrive_the_first_time_and_the_next() {
+        let segment = Segment::create(1 << 20).unwrap();
+        let attached = attach(&segment);
+        let bytes: Vec<u8> = (0..300_000).map(|i| (i % 253) as u8).collect();
+        for round in 0..2 {
+            // SAFETY: this test owns the segment and lends the pages.
+            let mut lease = unsafe { attached.lease(PAGE, 300_001) }.unwrap();
+            let known = attached.written.lock().covers(4097, 304_097);
+            assert_eq!(known, round > 0);
+            lease.write_at(1, &bytes);
+            assert!(lease[1..] == bytes);
+            assert_eq!(lease[0], 0);
+            let write = std::panic::AssertUnwindSafe(|| lease.write_at(2, &bytes));
+            assert!(std::panic::catch_unwind(write).is_err());
+        }
+    }
+
+    #[test]
     fn reserved_pages_are_leased_whole() {
-        use super::super::pages::{HUGE, HugePages, PageKind};
+        use super::super::pages::{HugePages, PageKind};
         let segment = Segment::create_with(8 << 20, HugePages::On).unwrap();
         if segment.pages().kind != PageKind::Reserved {
             eprintln!("skipped: got {}", segment.pages());

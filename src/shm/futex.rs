@@ -24,7 +24,7 @@ pub struct Bell {
 
 impl Bell {
     /// Nobody sleeps.
-    #[cfg(any(test, loom))]
+    #[cfg(all(test, loom))]
     pub fn new() -> Bell {
         Bell {
             waiting: AtomicU32::new(0),
@@ -68,5 +68,53 @@ impl Bell {
             }
             futex_wait(&self.rung, rung, left);
         }
+    }
+}
+
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use super::*;
+    use crate::shm::sync::AtomicU32 as Word;
+    use loom::sync::Arc;
+
+    /// Two pieces of news from one side, each followed by a look for a sleeper; the other side waits for both.
+    #[test]
+    fn loom_no_news_are_slept_through() {
+        loom::model(|| {
+            let shared = Arc::new((Word::new(0), Bell::new()));
+            let sender = Arc::clone(&shared);
+            let sends = loom::thread::spawn(move || {
+                for n in 1..=2 {
+                    sender.0.store(n, Ordering::Release);
+                    sender.1.ring();
+                }
+            });
+            for n in 1..=2 {
+                shared
+                    .1
+                    .wait(None, || shared.0.load(Ordering::Acquire) >= n);
+            }
+            sends.join().unwrap();
+        });
+    }
+
+    /// The end of the other side comes from a third thread and not through the shared memory.
+    #[test]
+    fn loom_the_end_is_not_slept_through() {
+        loom::model(|| {
+            let shared = Arc::new((Word::new(0), Word::new(0), Bell::new()));
+            let (sender, reaper) = (Arc::clone(&shared), Arc::clone(&shared));
+            let sends = loom::thread::spawn(move || {
+                sender.0.store(1, Ordering::Release);
+                sender.2.ring();
+            });
+            let reaps = loom::thread::spawn(move || {
+                reaper.1.store(1, Ordering::SeqCst);
+                reaper.2.shake();
+            });
+            shared.2.wait(None, || shared.1.load(Ordering::SeqCst) == 1);
+            sends.join().unwrap();
+            reaps.join().unwrap();
+        });
     }
 }

@@ -9,23 +9,21 @@ use super::numa::Nodes;
 /// The lowest of the limits that this process's groups, and those around them, set in these files of
 /// `controller`: `v2` its name in version 2, `v1` in version 1. `None` without a limit.
 pub fn lowest_limit(controller: &str, v2: &str, v1: &str) -> Option<u64> {
-    let groups = std::fs::read_to_string("/proc/self/cgroup").ok()?;
-    let limits = files(&groups, controller, v2, v1)
-        .into_iter()
-        .filter_map(|path| limit(&std::fs::read_to_string(path).ok()?));
+    let files = group_files(controller, v2, v1).into_iter();
+    let limits = files.filter_map(|path| limit(&std::fs::read_to_string(path).ok()?));
     limits.min()
 }
 
-/// The limit that a file states: "max", and what version 1 writes for it, are none.
-fn limit(text: &str) -> Option<u64> {
-    let bytes = text.trim().parse::<u64>().ok()?;
-    (bytes < i64::MAX as u64 / 2).then_some(bytes)
-}
-
-/// Where the limits of this process's groups would stand, the groups around them included.
-pub fn limit_files(controller: &str, v2: &str, v1: &str) -> Vec<String> {
+/// Where this process's groups, and those around them, have these files of `controller`, if they do.
+pub fn group_files(controller: &str, v2: &str, v1: &str) -> Vec<String> {
     let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     files(&groups, controller, v2, v1)
+}
+
+/// The limit that a file states: "max", and what version 1 writes for it, are none.
+pub fn limit(text: &str) -> Option<u64> {
+    let bytes = text.trim().parse::<u64>().ok()?;
+    (bytes < i64::MAX as u64 / 2).then_some(bytes)
 }
 
 /// Where the limits of these groups (the text of /proc/self/cgroup) would stand: version 2, alone

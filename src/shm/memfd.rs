@@ -44,6 +44,7 @@ impl Segment {
     /// Makes a file of `len` bytes in 4 KiB pages and maps it. No page is touched: the cost is a few
     /// system calls whatever the size. Fails as the kernel does (no memfd, no address space, `len`
     /// of 0).
+    #[cfg(test)]
     pub fn create(len: usize) -> io::Result<Segment> {
         let pages = StorePages::new(PageKind::Small, "nothing else was asked for");
         Segment::make(len, pages)

@@ -9,6 +9,7 @@
 use std::fmt;
 
 use super::extents::PAGE;
+use super::numa::Nodes;
 
 /// Bytes of a huge page.
 pub const HUGE: u64 = 2 << 20;
@@ -36,7 +37,7 @@ const SHMEM: &str = "/sys/kernel/mm/transparent_hugepage/shmem_enabled";
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum HugePages {
-    /// 4 KiB pages only.
+    /// None are asked for: 4 KiB, unless the kernel makes them huge by itself.
     Off,
     /// Transparent ones where the kernel allows them. Reserved ones are left to those who ask.
     #[default]
@@ -76,6 +77,9 @@ pub struct StorePages {
     pub size: u64,
     /// Why not better ones, or what these rest on: a sentence's second half.
     pub why: String,
+    /// Memory nodes of the machine. With several, pages are faulted in ahead on the node of the
+    /// thread that needed more last; with one there is nothing to choose.
+    pub nodes: usize,
 }
 
 impl fmt::Display for StorePages {
@@ -85,7 +89,11 @@ impl fmt::Display for StorePages {
             PageKind::Transparent => "transparent 2 MiB pages",
             PageKind::Reserved => "reserved 2 MiB pages",
         };
-        write!(f, "{what}: {}", self.why)
+        write!(f, "{what}: {}", self.why)?;
+        match self.nodes {
+            1 => write!(f, "; one memory node"),
+            n => write!(f, "; {n} memory nodes, faulted in ahead near their writers"),
+        }
     }
 }
 
@@ -96,8 +104,12 @@ impl StorePages {
             PageKind::Small => PAGE,
             PageKind::Transparent | PageKind::Reserved => HUGE,
         };
-        let why = why.into();
-        StorePages { kind, size, why }
+        StorePages {
+            kind,
+            size,
+            why: why.into(),
+            nodes: Nodes::of_machine().count(),
+        }
     }
 
     /// The unit in which they can be leased. A transparent page is split where it must be; a
@@ -251,13 +263,19 @@ mod tests {
         assert!(transparent(Some("what"), "").is_err());
     }
 
+    #[cfg(not(miri))]
     #[test]
     fn reads_as_a_sentence() {
-        let pages = StorePages::new(PageKind::Small, "not asked for");
-        assert_eq!(pages.to_string(), "4 KiB pages: not asked for");
+        let mut pages = StorePages::new(PageKind::Small, "not asked for");
+        pages.nodes = 1;
+        let said = "4 KiB pages: not asked for; one memory node";
+        assert_eq!(pages.to_string(), said);
         assert_eq!((pages.size, pages.grain()), (4096, 4096));
-        let huge = StorePages::new(PageKind::Reserved, "2 of them");
-        assert_eq!(huge.to_string(), "reserved 2 MiB pages: 2 of them");
+        let mut huge = StorePages::new(PageKind::Reserved, "2 of them");
+        huge.nodes = 2;
+        let said =
+            "reserved 2 MiB pages: 2 of them; 2 memory nodes, faulted in ahead near their writers";
+        assert_eq!(huge.to_string(), said);
         assert_eq!((huge.size, huge.grain()), (HUGE, HUGE));
         let thp = StorePages::new(PageKind::Transparent, "");
         assert_eq!((thp.size, thp.grain()), (HUGE, PAGE));

@@ -41,10 +41,11 @@ const HEADER: usize = 8;
 const GRAIN: usize = 8;
 
 /// Looked for so long, a receiver lets others run in between.
-const SHARED: Duration = Duration::from_micros(8);
+const SHARED: Duration = Duration::from_micros(2);
 
 /// The longest frame.
-pub const MAX_FRAME: usize = SIZE - HEADER;
+#[cfg(test)]
+const MAX_FRAME: usize = SIZE - HEADER;
 
 /// The memory of some lanes, shared by two processes.
 pub struct Lanes {
@@ -139,7 +140,7 @@ impl Lanes {
         let base = unsafe { self.base.add(n * RING) };
         Ring {
             base,
-            lanes: Arc::clone(self),
+            _lanes: Arc::clone(self),
         }
     }
 
@@ -167,10 +168,11 @@ impl Drop for Lanes {
 
 struct Ring {
     base: NonNull<u8>,
-    lanes: Arc<Lanes>,
+    /// Keeps the memory mapped.
+    _lanes: Arc<Lanes>,
 }
 
-// SAFETY: an address in memory that `lanes` keeps mapped; words are atomics, data is touched by the ring's one end only.
+// SAFETY: an address in memory that `_lanes` keeps mapped; words are atomics, data is touched by the ring's one end only.
 unsafe impl Send for Ring {}
 
 impl Ring {
@@ -395,5 +397,121 @@ impl std::ops::DerefMut for Aligned {
     fn deref_mut(&mut self) -> &mut [u8] {
         // SAFETY: as above.
         unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.len) }
+    }
+}
+
+#[cfg(all(test, not(miri), not(loom)))]
+mod tests {
+    use super::*;
+
+    /// Both sides of one lane, in one process.
+    fn lane() -> (Arc<Lanes>, (Sender, Receiver), (Sender, Receiver)) {
+        let ours = Lanes::create(1).unwrap();
+        let file = ours.file().try_clone_to_owned().unwrap();
+        let theirs = Lanes::attach(file, 1).unwrap();
+        let (a, b) = (ours.ends(0).unwrap(), theirs.ends(0).unwrap());
+        (ours, a, b)
+    }
+
+    #[test]
+    fn frames_of_all_lengths_arrive_whole_and_in_order() {
+        let (_lanes, (mut to, _), (_, mut from)) = lane();
+        let mut frame = Aligned::default();
+        assert_eq!(from.take(&mut frame), Ok(None));
+        let lengths = (0..200).chain([1000, 65_536, MAX_FRAME - 1, MAX_FRAME]);
+        for (what, len) in (0..).zip(lengths.cycle().take(2000)) {
+            let bytes: Vec<u8> = (0..len).map(|i| (i + what as usize) as u8).collect();
+            let (head, tail) = bytes.split_at(len / 3);
+            to.send(what, &[head, tail]).unwrap();
+            assert_eq!(from.take(&mut frame), Ok(Some(what)));
+            assert!(*frame == *bytes, "{len}");
+            assert!(frame.as_ptr().addr().is_multiple_of(64));
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_and_nothing_is_lost() {
+        let (_lanes, (mut to, _), (_, mut from)) = lane();
+        let big = vec![1; MAX_FRAME + 1];
+        assert_eq!(to.send(1, &[&big]), Err(Full));
+        let half = vec![2; SIZE / 2 - HEADER];
+        to.send(2, &[&half]).unwrap();
+        to.send(3, &[&half]).unwrap();
+        assert_eq!(to.send(4, &[]), Err(Full));
+        let mut frame = Aligned::default();
+        assert_eq!(from.take(&mut frame), Ok(Some(2)));
+        to.send(4, &[b"x"]).unwrap();
+        assert_eq!(from.take(&mut frame), Ok(Some(3)));
+        assert_eq!(from.take(&mut frame), Ok(Some(4)));
+        assert_eq!(&*frame, b"x");
+        assert_eq!(from.take(&mut frame), Ok(None));
+    }
+
+    #[test]
+    fn positions_and_lengths_that_lie_are_found_out() {
+        for (tail, len) in [
+            (4u32, 0u32),              // not even a header
+            (16, 9),                   // longer than there is
+            (16, u32::MAX),            // much longer
+            (SIZE as u32 + 8, 0),      // more than the ring holds
+            (12, 1),                   // between two frames
+            (0u32.wrapping_sub(8), 0), // backwards
+        ] {
+            let (_lanes, (mut to, _), (_, mut from)) = lane();
+            to.send(1, &[b"12345678"]).unwrap();
+            to.ring.word(TAIL).store(tail, Ordering::Release);
+            to.ring.put(0, &len.to_le_bytes());
+            let mut frame = Aligned::default();
+            assert_eq!(from.take(&mut frame), Err(Lied), "{tail} {len}");
+        }
+        // A receiver that lies gets no more than the ring: nothing outside of it is written.
+        let (_lanes, (mut to, _), (_, from)) = lane();
+        from.ring.word(HEAD).store(77, Ordering::Release);
+        while to.send(1, &[&[0; 1000]]).is_ok() && to.tail < 10 * SIZE as u32 {}
+        assert!(to.tail <= SIZE as u32);
+    }
+
+    #[test]
+    fn a_sleeper_is_woken_by_a_frame_and_by_the_end() {
+        let (lanes, (mut to, answers), (mut back, mut from)) = lane();
+        let echo = std::thread::spawn(move || {
+            let mut frame = Aligned::default();
+            loop {
+                from.wait(Duration::ZERO, || false);
+                match from.take(&mut frame).unwrap() {
+                    Some(0) => return,
+                    Some(what) => back.send(what, &[&frame]).unwrap(),
+                    None => {}
+                }
+            }
+        });
+        let mut answers = answers;
+        let mut frame = Aligned::default();
+        for what in 1..2000 {
+            to.send(what, &[&what.to_le_bytes()]).unwrap();
+            let spin = Duration::from_micros(u64::from(what % 3) * 10);
+            assert_ne!(answers.wait(spin, || false), Waited::Gone);
+            assert_eq!(answers.take(&mut frame), Ok(Some(what)));
+            assert_eq!(&*frame, &what.to_le_bytes());
+        }
+        to.send(0, &[]).unwrap();
+        echo.join().unwrap();
+        let gone = std::sync::atomic::AtomicBool::new(false);
+        let (gone, answers) = (&gone, answers);
+        std::thread::scope(|s| {
+            let waits =
+                s.spawn(move || answers.wait(Duration::ZERO, || gone.load(Ordering::SeqCst)));
+            gone.store(true, Ordering::SeqCst);
+            lanes.wake_receivers();
+            assert_eq!(waits.join().unwrap(), Waited::Gone);
+        });
+    }
+
+    #[test]
+    fn each_end_is_handed_out_once_and_a_wrong_file_is_refused() {
+        let (lanes, ..) = lane();
+        assert!(lanes.ends(0).is_none() && lanes.ends(1).is_none());
+        let file = lanes.file().try_clone_to_owned().unwrap();
+        assert!(Lanes::attach(file, 2).is_err());
     }
 }

@@ -17,7 +17,7 @@ mod object;
 mod proto;
 mod room;
 mod serve;
-mod sizing;
+pub(crate) mod sizing;
 mod socket;
 mod spill;
 mod stored;

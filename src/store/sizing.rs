@@ -7,7 +7,7 @@
 
 use std::io;
 
-use crate::shm::{limit_files, lowest_limit};
+use crate::shm::{group_files, lowest_limit};
 
 /// The share of memory that a store takes when nobody says, in percent.
 pub(super) const DEFAULT_PERCENT: u64 = 30;
@@ -73,7 +73,7 @@ pub fn reading() -> Option<Reading> {
         left: field(&meminfo, "MemAvailable:")?,
         total: mem_total(&meminfo)?,
     };
-    let limits = limit_files("memory", "memory.max", "memory.limit_in_bytes");
+    let limits = group_files("memory", "memory.max", "memory.limit_in_bytes");
     Some(limits.iter().fold(machine, |least, file| {
         group_reading(file).map_or(least, |group| Reading {
             left: least.left.min(group.left),
@@ -122,7 +122,7 @@ fn mem_total(meminfo: &str) -> Option<u64> {
 }
 
 /// A field of /proc/meminfo, in bytes.
-fn field(meminfo: &str, name: &str) -> Option<u64> {
+pub fn field(meminfo: &str, name: &str) -> Option<u64> {
     let line = meminfo.lines().find_map(|l| l.strip_prefix(name))?;
     line.trim()
         .strip_suffix("kB")?

@@ -254,7 +254,7 @@ fn objects(s: &Snapshot) -> String {
 }
 
 fn workers(s: &Snapshot) -> String {
-    let mut t = table(&["process", "runs", "for", "memory", "limit", "age"]);
+    let mut t = table(&["process", "runs", "for", "memory", "limit"]);
     for w in &s.workers.items {
         let size = |n: Option<u64>| n.map_or_else(String::new, bytes);
         let age = |at: Option<u64>| at.map_or_else(String::new, |at| ago(s.taken, at));
@@ -264,7 +264,6 @@ fn workers(s: &Snapshot) -> String {
             age(w.since),
             size(w.resident_bytes),
             size(w.memory_limit),
-            age(w.started),
         ]);
     }
     rows(&t, "no worker processes") + &left_out(s.workers.left_out, s.workers.incomplete)

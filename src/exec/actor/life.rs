@@ -339,7 +339,7 @@ fn construct_there(
     init: &RawRef,
     state: &mut *mut (),
 ) -> Outcome {
-    let host = isolate::driver::construct(engine, local, init)?;
+    let host = isolate::driver::construct(engine, local, actor, init)?;
     host.host(actor);
     let more = actor.more();
     *more.host.lock() = Some(Arc::clone(&host));
@@ -357,7 +357,7 @@ pub(super) fn dead_host(actor: &ActorCell) -> Option<Arc<isolate::Process>> {
 
 /// What became of an actor's process, as a cause of death.
 pub(super) fn host_death(host: &isolate::Process) -> String {
-    format!("its worker process {} died: {}", host.pid, host.exit())
+    host.watched.report("", 1).as_cause()
 }
 
 /// The actor's process has ended: the drainer sees to it.
@@ -382,6 +382,7 @@ fn poke(actor: &ActorRef) {
 fn no_restart_left(actor: &ActorCell, cause: &str) -> String {
     match actor.more.get().map_or(0, |m| m.max_restarts) {
         0 => cause.to_owned(),
+        n if cause.contains('\n') => format!("all {n} of its restarts are used up, and {cause}"),
         n => format!("{cause}, and all {n} of its restarts are used up"),
     }
 }

@@ -308,6 +308,13 @@ impl ActorCell {
         }
     }
 
+    /// Its life, as its worker process has it.
+    pub(super) fn job(&self) -> super::isolate::Job {
+        let more = self.more();
+        let restarts = (self.restarts(), more.max_restarts);
+        super::isolate::Job::actor(self.entry.name, self.name(), restarts, more.memory)
+    }
+
     /// How often it was made again.
     pub fn restarts(&self) -> u32 {
         self.more

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use super::super::actor::ActorRef;
 use super::super::call::{Argument, CallError, Outcome};
 use super::super::cell::{self, RawRef, Record, SLOT};
 use super::super::engine::Engine;
@@ -15,7 +16,8 @@ use super::super::pin::Pins;
 use super::frame::{self, Answer, Place, Reader};
 use super::process::{Lane, Process};
 use super::table::table;
-use crate::base::{Error, Origin, WorkerDeath};
+use super::watched::Job;
+use crate::base::{Error, Origin};
 use crate::shm::{Full, Lied, Waited};
 use crate::store::Draft;
 
@@ -54,6 +56,13 @@ pub fn execute(engine: &Arc<Engine>, local: &Local, record: &RawRef) -> Outcome 
             engine.workers.give_back(worker);
             return Err(why_cancelled());
         }
+        let (function, retries) = (record.entry.name, extra.crash_retries);
+        let job = Job::call(function, attempts, retries, extra.memory);
+        if let Err(e) = worker.watched.begin(&engine.workers.care, job) {
+            *extra.host.lock() = None;
+            worker.kill();
+            return Err(CallError::Runtime(e));
+        }
         let attempt = run(local, record, &worker);
         *extra.host.lock() = None;
         match attempt {
@@ -77,9 +86,14 @@ pub fn execute(engine: &Arc<Engine>, local: &Local, record: &RawRef) -> Outcome 
 pub fn construct(
     engine: &Arc<Engine>,
     local: &Local,
+    actor: &ActorRef,
     init: &RawRef,
 ) -> Result<Arc<Process>, CallError> {
     let worker = engine.workers.take(engine)?;
+    if let Err(e) = worker.watched.begin(&engine.workers.care, actor.job()) {
+        worker.kill();
+        return Err(CallError::Runtime(e));
+    }
     match run(local, init, &worker) {
         Attempt::Ended(Ended {
             outcome: Ok(()), ..
@@ -108,8 +122,7 @@ pub fn method(local: &Local, record: &RawRef, host: &Process) -> Ended {
 }
 
 fn death(record: &Record, worker: &Process, attempts: u32) -> CallError {
-    let mut death = WorkerDeath::new(record.entry.name, worker.pid, worker.exit());
-    death.attempts = attempts;
+    let death = worker.watched.report(record.entry.name, attempts);
     CallError::Runtime(Error::WorkerDied(Arc::new(death)))
 }
 

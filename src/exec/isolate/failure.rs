@@ -143,3 +143,70 @@ fn forever(name: &str) -> &'static str {
     names.insert(kept);
     kept
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn there_and_back(error: &CallError) -> CallError {
+        let mut w = Writer::default();
+        write(error, &mut w);
+        assert!(w.0.len() < 120 << 10, "it fits into a frame");
+        read(&mut Reader(&w.0), "there").unwrap()
+    }
+
+    #[test]
+    fn a_failure_keeps_what_it_says() {
+        let failure = Failure {
+            kind: FailureKind::Panicked,
+            function: "",
+            message: "what".into(),
+            type_name: "app::What",
+            sources: vec!["why".into(), "why that".into()],
+            location: "a.rs:1:2".into(),
+            attempts: 1,
+            backtrace: Some(Arc::new(Stack::told("0: f".into()))),
+        };
+        let CallError::Function(back) = there_and_back(&CallError::Function(failure.clone()))
+        else {
+            panic!("it was a failure");
+        };
+        assert_eq!(back.function, "there");
+        assert_eq!((back.kind, &back.message), (failure.kind, &failure.message));
+        assert_eq!(
+            (back.type_name, &back.sources),
+            (failure.type_name, &failure.sources)
+        );
+        assert_eq!(back.location, failure.location);
+        assert_eq!(back.backtrace.unwrap().to_string(), "0: f");
+    }
+
+    #[test]
+    fn endless_text_is_cut_between_characters() {
+        let failure = Failure {
+            kind: FailureKind::Returned,
+            function: "",
+            message: "ä".repeat(1 << 20),
+            type_name: "T",
+            sources: vec!["ö".repeat(1 << 20); 1000],
+            location: String::new(),
+            attempts: 1,
+            backtrace: None,
+        };
+        let CallError::Function(back) = there_and_back(&CallError::Function(failure)) else {
+            panic!("it was a failure");
+        };
+        assert_eq!(back.message, "ä".repeat(MAX_TEXT / 2));
+        assert_eq!(back.sources.len(), MAX_SOURCES);
+    }
+
+    #[test]
+    fn names_are_kept_once_and_not_without_end() {
+        let a = forever("isolate::tests::Name");
+        assert!(std::ptr::eq(a, forever("isolate::tests::Name")));
+        for i in 0..10_000 {
+            let _ = forever(&format!("isolate::tests::{i}"));
+        }
+        assert_eq!(forever("one more"), "a type of many");
+    }
+}

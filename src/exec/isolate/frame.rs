@@ -154,3 +154,53 @@ impl<'a> Reader<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn what_was_written_is_read_back() {
+        let places = [
+            Place::Inline { end: 7 },
+            Place::Tail { len: u32::MAX },
+            Place::Arena {
+                offset: u64::MAX,
+                len: 1 << 40,
+            },
+        ];
+        let mut w = Writer::default();
+        places.iter().for_each(|p| w.place(*p));
+        w.text("größe");
+        w.u32(5);
+        let mut r = Reader(&w.0);
+        for place in places {
+            assert_eq!(r.place(), Ok(place));
+        }
+        assert_eq!(r.text().as_deref(), Ok("größe"));
+        assert_eq!((r.u32(), r.u32()), (Ok(5), Err(Lied)));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_are_read_past_their_end(
+            what in 0u32..32,
+            bytes in proptest::collection::vec(any::<u8>(), 0..80),
+        ) {
+            if let Ok(answer) = Answer::read(what, &bytes) {
+                prop_assert!(bytes.len() >= HEAD);
+                let _ = answer.taken();
+                if let Answer::Failed { mut why, .. } = answer {
+                    let _ = super::super::failure::read(&mut why, "f");
+                }
+            }
+            let mut r = Reader(&bytes);
+            while r.place().is_ok() || r.text().is_ok() {
+                if r.0.is_empty() {
+                    break;
+                }
+            }
+        }
+    }
+}

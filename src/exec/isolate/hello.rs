@@ -46,8 +46,8 @@ pub fn check_start() -> Result<(), Error> {
 pub fn not_here() -> Error {
     Error::Config {
         setting: "isolate",
-        why: "remote calls, put and actor handles are not available inside an isolated call or actor: return values \
-              and let the caller go on from there"
+        why: "remote calls and actors are not available inside an isolated call or actor: return values and let the \
+              caller go on from there"
             .to_owned(),
     }
 }

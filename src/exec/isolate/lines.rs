@@ -69,18 +69,30 @@ impl Lines {
     }
 }
 
+/// Lines within which the report of a failed allocation is still its process's last word: a backtrace may follow it.
+const LAST_WORD: u64 = 300;
+
 /// The last lines of a worker, of both its streams.
 #[derive(Debug, Default)]
-pub struct Tail(VecDeque<String>);
+pub struct Tail {
+    lines: VecDeque<String>,
+    seen: u64,
+    /// The bytes of an allocation that was said to have failed, and at which line.
+    failed: Option<(u64, u64)>,
+}
 
 impl Tail {
     /// One more.
     pub fn push(&mut self, line: &str) {
-        if self.0.len() == TAIL_LINES {
-            self.0.pop_front();
+        self.seen += 1;
+        if let Some(bytes) = failed_allocation(line) {
+            self.failed = Some((bytes, self.seen));
+        }
+        if self.lines.len() == TAIL_LINES {
+            self.lines.pop_front();
         }
         const MARK: &str = " ...";
-        self.0.push_back(if line.len() <= TAIL_BYTES {
+        self.lines.push_back(if line.len() <= TAIL_BYTES {
             line.to_owned()
         } else {
             let end = line.floor_char_boundary(TAIL_BYTES - MARK.len());
@@ -88,10 +100,28 @@ impl Tail {
         });
     }
 
+    /// The bytes of the allocation that failed at the end, as the process said.
+    pub fn failed_allocation(&self) -> Option<u64> {
+        let (bytes, at) = self.failed?;
+        (self.seen - at <= LAST_WORD).then_some(bytes)
+    }
+
+    /// The last `n`, oldest first.
+    pub fn last(&self, n: usize) -> Vec<String> {
+        let skipped = self.lines.len().saturating_sub(n);
+        self.lines.iter().skip(skipped).cloned().collect()
+    }
+
     /// All, oldest first.
     pub fn into_lines(self) -> Vec<String> {
-        self.0.into()
+        self.lines.into()
     }
+}
+
+/// The bytes of the allocation of which Rust's default handler says in this line that it failed.
+fn failed_allocation(line: &str) -> Option<u64> {
+    let (_, rest) = line.split_once("memory allocation of ")?;
+    rest.split_once(" bytes failed")?.0.parse().ok()
 }
 
 #[cfg(test)]
@@ -151,6 +181,20 @@ mod tests {
             last.len() <= TAIL_BYTES && last.ends_with("é ..."),
             "{last}"
         );
+    }
+
+    #[test]
+    fn a_failed_allocation_is_remembered_past_its_backtrace() {
+        let mut tail = Tail::default();
+        tail.push("memory allocation of lots bytes failed");
+        assert_eq!(tail.failed_allocation(), None);
+        tail.push("memory allocation of 512 bytes failed");
+        for _ in 0..LAST_WORD {
+            tail.push("  12: main");
+            assert_eq!(tail.failed_allocation(), Some(512));
+        }
+        tail.push("other news");
+        assert_eq!(tail.failed_allocation(), None);
     }
 
     proptest! {

@@ -6,23 +6,33 @@
 //! them: [`frame`] what is said over a lane, [`hello`] what is said first.
 //!
 //! Invariant: what a worker says is a claim until it is checked; one that says what no worker says is killed, and its
-//! call ends as if it had died. Left out: which calls are isolated (`options`), what workers print, and how much memory
-//! they may take.
+//! call ends as if it had died. Left out: which calls are isolated (`options`).
 
+mod care;
+mod cgroup;
 pub mod driver;
 mod failure;
 mod frame;
 mod hello;
+mod limits;
 mod lines;
+mod meter;
+mod monitor;
+mod orphan;
 mod output;
 mod pool;
 mod process;
+mod reap;
 mod serve;
 mod sink;
 mod table;
 mod takeover;
+mod watched;
 
+pub use care::Settings;
 pub use hello::{check_start, not_here};
 pub use pool::Workers;
 pub use process::Process;
 pub use serve::{in_worker, keep_large, lend, told_to_cancel, written};
+pub use sink::{WorkerLine, WorkerOutput, WorkerStream};
+pub use watched::{Job, Told};

@@ -244,12 +244,33 @@ pub struct Captured {
 }
 
 impl Captured {
-    /// The worker is dead: reads what is left in its pipes and gives its last lines, oldest first.
-    pub fn finish(self) -> Vec<String> {
+    /// Reads what is there, so that it is told apart from what comes next; not while nobody takes it.
+    pub fn catch_up(&self) {
+        let mut printed = self.printed.lock();
+        let mut buffer = [0; 2048];
+        for n in 0..STREAMS.len() {
+            // No more than a pipe holds: something else of the worker's may be printing on.
+            for _ in 0..(1 << 16) / buffer.len() {
+                if !self.reader.outlet.has_room() || printed.pump(&self.reader, n, &mut buffer) == 0
+                {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// The last `n` lines that were read, oldest first; none while whoever takes them holds them up.
+    pub fn last(&self, n: usize) -> Vec<String> {
+        let printed = self.printed.try_lock_for(Duration::from_millis(10));
+        printed.map_or_else(Vec::new, |p| p.tail.last(n))
+    }
+
+    /// The worker is dead: reads what is left in its pipes and gives the last of it.
+    pub fn finish(self) -> Tail {
         self.end()
     }
 
-    fn end(&self) -> Vec<String> {
+    fn end(&self) -> Tail {
         let mut printed = self.printed.lock();
         let mut buffer = vec![0; CHUNK];
         for n in 0..STREAMS.len() {
@@ -259,7 +280,7 @@ impl Captured {
         drop(printed);
         let gone = self.reader.captured.lock().live.remove(&self.id);
         drop(gone);
-        tail.into_lines()
+        tail
     }
 }
 

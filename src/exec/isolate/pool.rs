@@ -12,15 +12,17 @@ use parking_lot::{Condvar, Mutex};
 use rustix::event::epoll;
 
 use super::super::engine::Engine;
+use super::care::Care;
 use super::process::Process;
 use super::table::table;
 use crate::base::Error;
 use crate::core::Pool;
-use crate::store::Store;
 
 /// See the file.
 pub struct Workers {
     state: Mutex<State>,
+    /// What they have beside their calls.
+    pub care: Care,
     changed: Condvar,
     began: Instant,
 }
@@ -34,6 +36,8 @@ struct State {
     wanted: usize,
     /// Why the last one could not be started.
     failed: Option<Arc<str>>,
+    /// Why none can be started any more.
+    broken: Option<Arc<str>>,
     thread: Option<std::thread::JoinHandle<()>>,
     bell: Option<Arc<OwnedFd>>,
     closed: bool,
@@ -49,10 +53,12 @@ impl Workers {
                 starting: HashMap::new(),
                 wanted: 0,
                 failed: None,
+                broken: None,
                 thread: None,
                 bell: None,
                 closed: false,
             }),
+            care: Care::default(),
             changed: Condvar::new(),
             began: Instant::now(),
         }
@@ -72,21 +78,24 @@ impl Workers {
             }
             let taken = state.pool.take(self.now());
             let worker = taken.and_then(|pid| state.all.get(&pid).cloned());
-            if worker.is_none()
-                && taken.is_none()
-                && let Some(why) = state.failed.take()
-            {
-                return Err(cannot_start(&why));
-            }
-            if worker.is_none() {
+            if taken.is_none() {
+                if let Some(why) = &state.broken {
+                    return Err(cannot_start(why));
+                }
+                if let Some(why) = state.failed.take() {
+                    return Err(cannot_start(&why));
+                }
                 state.pool.wait();
             }
             let missing = state.pool.start();
             if missing > 0 {
                 state.wanted += missing;
-                if let Err(e) = self.call_thread(engine, state) {
+                if let Err(why) = self.call_thread(engine, state) {
+                    // For good: nothing is left that could start one.
+                    let why = state.broken.insert(why);
+                    let error = cannot_start(why);
                     state.pool.waited();
-                    return Err(e);
+                    return Err(error);
                 }
             }
             if let Some(worker) = worker.filter(|w| !w.is_spent()) {
@@ -101,6 +110,9 @@ impl Workers {
 
     /// Gives it back after a call.
     pub fn give_back(&self, worker: Arc<Process>) {
+        if !worker.watched.end(&self.care) {
+            worker.kill();
+        }
         let mut state = self.state.lock();
         if !worker.is_spent() && !state.closed {
             state.pool.give_back(worker.pid, self.now());
@@ -110,17 +122,22 @@ impl Workers {
         }
     }
 
-    fn call_thread(&self, engine: &Arc<Engine>, state: &mut State) -> Result<(), Error> {
+    /// All that live.
+    pub fn all(&self) -> Vec<Arc<Process>> {
+        self.state.lock().all.values().cloned().collect()
+    }
+
+    fn call_thread(&self, engine: &Arc<Engine>, state: &mut State) -> Result<(), Arc<str>> {
         if state.bell.is_none() {
             super::takeover::keep();
             let bell = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC)
-                .map_err(|e| cannot_start(&e.to_string()))?;
+                .map_err(|e| Arc::from(e.to_string()))?;
             state.bell = Some(Arc::new(bell));
             let engine = Arc::clone(engine);
             let thread = std::thread::Builder::new()
                 .name("mobula-workers".into())
-                .spawn(move || engine.workers.watch(engine.store()));
-            state.thread = Some(thread.map_err(|e| cannot_start(&e.to_string()))?);
+                .spawn(move || engine.workers.watch(&engine));
+            state.thread = Some(thread.map_err(|e| Arc::from(e.to_string()))?);
         }
         if let Some(bell) = &state.bell {
             let _ = rustix::io::write(bell, &1u64.to_ne_bytes());
@@ -143,10 +160,11 @@ impl Workers {
         if let Some(thread) = thread {
             let _ = thread.join();
         }
+        self.care.end();
     }
 
     /// The thread that starts workers and sees them die.
-    fn watch(&self, store: &Store) {
+    fn watch(&self, engine: &Arc<Engine>) {
         const BELL: u64 = u64::MAX;
         let Ok(poll) = epoll::create(epoll::CreateFlags::CLOEXEC) else {
             return self.give_up("epoll is refused");
@@ -206,23 +224,32 @@ impl Workers {
                 return;
             }
             for _ in 0..start {
-                self.start(&poll, store);
+                self.start(&poll, engine);
             }
         }
     }
 
-    fn start(&self, poll: &OwnedFd, store: &Store) {
-        let started = Process::start(store, table().hash);
+    fn start(&self, poll: &OwnedFd, engine: &Arc<Engine>) {
+        let output = self.care.begin(engine);
+        let started = output.and_then(|o| Process::start(engine.store(), o, table().hash));
+        let watched = started.and_then(|process| {
+            let flags = epoll::EventFlags::IN;
+            for (fd, kind) in [(process.pidfd.as_fd(), 0), (process.socket.as_fd(), 1)] {
+                let data = epoll::EventData::new_u64(u64::from(process.pid) << 1 | kind);
+                if let Err(e) = epoll::add(poll, fd, data, flags) {
+                    // Nobody would hear of its end.
+                    process.kill();
+                    process.bury(&self.care);
+                    return Err(e.into());
+                }
+            }
+            Ok(process)
+        });
         let mut state = self.state.lock();
-        match started {
+        match watched {
             Ok(process) => {
                 let process = Arc::new(process);
                 let pid = process.pid;
-                let flags = epoll::EventFlags::IN;
-                for (fd, kind) in [(process.pidfd.as_fd(), 0), (process.socket.as_fd(), 1)] {
-                    let data = epoll::EventData::new_u64(u64::from(pid) << 1 | kind);
-                    let _ = epoll::add(poll, fd, data, flags);
-                }
                 if state.closed {
                     process.kill();
                 }
@@ -245,7 +272,7 @@ impl Workers {
         if token & 1 == 0 {
             let _ = epoll::delete(poll, &process.pidfd);
             let _ = epoll::delete(poll, &process.socket);
-            process.bury();
+            process.bury(&self.care);
             let mut state = self.state.lock();
             state.all.remove(&pid);
             state.pool.died(&pid);
@@ -284,8 +311,7 @@ impl Workers {
     }
 
     fn give_up(&self, why: &str) {
-        let mut state = self.state.lock();
-        state.failed = Some(Arc::from(why));
+        self.state.lock().broken = Some(Arc::from(why));
         self.changed.notify_all();
     }
 }

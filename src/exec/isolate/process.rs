@@ -5,17 +5,20 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
 
 use parking_lot::{Condvar, Mutex};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::process::{Pid, PidfdFlags, Signal};
 
 use super::super::actor::ActorRef;
+use super::care::Care;
 use super::hello::{VARIABLE, Welcome};
+use super::output::Output;
+use super::watched::Watched;
 use crate::base::Exit;
 use crate::core::Patience;
 use crate::shm::{Aligned, Lanes, Receiver, Sender};
@@ -52,9 +55,9 @@ pub struct Process {
     /// It was told to end.
     doomed: AtomicBool,
     freed: Condvar,
-    child: Mutex<Child>,
     dead: AtomicBool,
-    exit: OnceLock<Exit>,
+    /// What else is known of it.
+    pub watched: Watched,
 }
 
 impl std::fmt::Debug for Process {
@@ -65,7 +68,7 @@ impl std::fmt::Debug for Process {
 
 impl Process {
     /// Starts one: a system call or two until the new process exists; it says that it is ready some milliseconds later.
-    pub(crate) fn start(store: &Store, registry: u64) -> io::Result<Process> {
+    pub(crate) fn start(store: &Store, output: &Output, registry: u64) -> io::Result<Process> {
         let (socket, theirs) = rustix::net::socketpair(
             AddressFamily::UNIX,
             SocketType::SEQPACKET,
@@ -82,12 +85,34 @@ impl Process {
         // It waits in the socket until the worker asks.
         welcome.send(socket.as_fd(), store.file(), lanes.file())?;
         // The file that runs now, also if another has taken its place in its folder.
-        let child = Command::new("/proc/self/exe")
+        let mut child = Command::new("/proc/self/exe")
             .arg0("mobula-worker")
             .env(VARIABLE, "1")
             .stdin(Stdio::from(theirs))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            // A group of its own, which what it starts is of too: it ends as one. And an interrupt at the terminal is the
+            // driver's to answer.
+            .process_group(0)
             .spawn()?;
-        let pid = Pid::from_child(&child);
+        let made = Process::of(&mut child, output, socket, lanes);
+        if made.is_err() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        made
+    }
+
+    /// What a new process is to be known by.
+    fn of(
+        child: &mut Child,
+        output: &Output,
+        socket: OwnedFd,
+        lanes: Arc<Lanes>,
+    ) -> io::Result<Process> {
+        let pid = Pid::from_child(child);
+        let pipes = child.stdout.take().zip(child.stderr.take());
+        let (stdout, stderr) = pipes.ok_or(io::ErrorKind::BrokenPipe)?;
         // Not reaped yet, so the number is still its own.
         let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
         let free = (0..LANES)
@@ -113,9 +138,8 @@ impl Process {
             actor: Mutex::new(None),
             doomed: AtomicBool::new(false),
             freed: Condvar::new(),
-            child: Mutex::new(child),
             dead: AtomicBool::new(false),
-            exit: OnceLock::new(),
+            watched: Watched::new(pid, output, (stdout.into(), stderr.into()))?,
         })
     }
 
@@ -160,7 +184,7 @@ impl Process {
 
     /// How it ended; unknown while it has not.
     pub fn exit(&self) -> Exit {
-        self.exit.get().copied().unwrap_or(Exit::Unknown)
+        self.watched.exit()
     }
 
     /// Tells a call that it was cancelled, if it runs here.
@@ -193,17 +217,9 @@ impl Process {
     }
 
     /// It has ended: finds out how, and tells whoever waits for it.
-    pub fn bury(&self) {
-        let exit = match self.child.lock().wait() {
-            Ok(status) => match (status.code(), status.signal()) {
-                (Some(code), _) => Exit::Code(code),
-                (None, Some(signal)) => Exit::Signal(signal),
-                (None, None) => Exit::Unknown,
-            },
-            // The program has arranged that its children vanish unseen.
-            Err(_) => Exit::Unknown,
-        };
-        let _ = self.exit.set(exit);
+    pub fn bury(&self, care: &Care) {
+        let ours = self.doomed.load(Ordering::Acquire);
+        self.watched.bury(care, self.pidfd.as_fd(), ours);
         let free = self.free.lock();
         self.dead.store(true, Ordering::SeqCst);
         drop(free);

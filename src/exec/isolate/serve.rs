@@ -16,6 +16,7 @@ use super::super::entry::{ActorEntry, FnEntry, Kind, Run};
 use super::super::local::{self, Local};
 use super::frame::{self, HEAD, MAX_ARGS, Place, Reader, Writer};
 use super::hello::{self, Welcome};
+use super::orphan::{self, Node};
 use super::table::table;
 use crate::base::Error;
 use crate::core::Patience;
@@ -54,6 +55,9 @@ impl Setup {
         })
     }
 }
+
+/// Bytes for objects that a call makes for itself; they cost memory when they are written.
+const PRIVATE: u64 = 256 << 20;
 
 /// What a worker process has.
 struct Worker {
@@ -129,7 +133,7 @@ pub fn serve(setup: Setup) {
         state: AtomicPtr::new(std::ptr::null_mut()),
     });
     let store = Store::open(StoreOptions {
-        capacity: Some(1 << 20),
+        capacity: Some(PRIVATE),
         prefault: Prefault::Off,
         huge_pages: HugePages::Off,
         spill: SpillTo::Off,
@@ -151,10 +155,12 @@ pub fn serve(setup: Setup) {
     let _ = local::with(|local| serve_lane(worker, 0, local));
 }
 
-/// Ends the process when the node closes its socket, as the kernel does for it when it dies.
+/// Opens lanes as the node tells, and ends the process when the node is gone.
 fn watch(worker: &'static Worker) {
     let mut byte = [0];
+    let node = Node::of(worker.socket.as_fd());
     loop {
+        node.await_news(worker.socket.as_fd());
         match rustix::net::recv(&worker.socket, &mut byte, rustix::net::RecvFlags::empty()) {
             Ok((1, _)) => {
                 let lane = usize::from(byte[0]);
@@ -163,7 +169,7 @@ fn watch(worker: &'static Worker) {
                     .spawn(move || local::with(|local| serve_lane(worker, lane, local)));
             }
             Err(rustix::io::Errno::INTR) => {}
-            _ => std::process::exit(0),
+            _ => orphan::end(),
         }
     }
 }
@@ -272,7 +278,7 @@ pub unsafe fn keep_large(
     }
     let mut lease = lend(PAD + archive.len())?;
     lease[..PAD].fill(0);
-    lease[PAD..].copy_from_slice(archive);
+    lease.write_at(PAD, archive);
     // SAFETY: as above.
     unsafe { record.set_foreign(written(lease), caps) };
     Ok(())

@@ -146,6 +146,11 @@ impl Outlet {
         }
     }
 
+    /// Whether there is room.
+    pub fn has_room(&self) -> bool {
+        self.queue.lock().bytes < BOUND
+    }
+
     /// Waits for room; false once it is closed.
     pub fn await_room(&self) -> bool {
         let mut queue = self.queue.lock();

@@ -82,7 +82,10 @@ impl Writing {
                 bytes.len()
             )
         };
-        copy_into(&mut self[pos..end], bytes);
+        match &mut self.memory {
+            Memory::Lent(lease) => lease.write_at(pos, bytes),
+            _ => copy_into(&mut self[pos..end], bytes),
+        }
     }
 
     /// Faults all its pages in at once: cheaper than one by one if all will be written. Nothing for a

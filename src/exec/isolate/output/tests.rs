@@ -66,7 +66,7 @@ fn a_death_report_has_what_was_in_the_pipe_and_the_half_line_at_its_end() {
         // A grandchild may hold the pipe open: the end does not wait for it.
         let held = alive_behind.then(|| (out.try_clone(), err.try_clone()));
         drop((out, err));
-        let tail = captured.finish();
+        let tail = captured.finish().into_lines();
         assert_eq!(tail.len(), super::super::lines::TAIL_LINES);
         assert_eq!(tail[18], "line 2999");
         assert_eq!(tail[19], "panicked at half a li");
@@ -92,7 +92,7 @@ fn a_process_left_behind_that_prints_on_does_not_hold_up_the_report() {
         // Ends when its reader is gone.
         while left.write_all(b"on and on\n").is_ok() {}
     });
-    let tail = captured.finish();
+    let tail = captured.finish().into_lines();
     assert!(
         tail.iter().all(|l| l.ends_with("and on") || l.len() < 10),
         "{tail:?}"
