@@ -72,6 +72,7 @@
 //! | stop things | [`cancel`], [`check_cancelled`], [`Handle::stop`], [`Handle::kill`] |
 //! | share work | [`ActorPool`], `Queue` |
 //! | see what went wrong | [`Error`], [`Failure`], [`StoreFull`], [`Infeasible`] |
+//! | see what happened | [`timeline`](timeline()), [`span!`], [`counter!`], [`Config::trace`] |
 //! | see what there is | [`registry`], [`Mobula::store`], [`Mobula::store_pages`], [`Mobula::holders`] |
 //!
 //! # What may be passed
@@ -127,6 +128,7 @@ mod exec;
 mod node;
 mod shm;
 pub mod store;
+mod trace;
 mod value;
 
 pub use api::*;
@@ -139,6 +141,7 @@ pub use exec::isolate::{WorkerLine, WorkerOutput, WorkerStream};
 pub use exec::options::Memory;
 pub use mobula_macros::{main, remote, value};
 pub use node::Config;
+pub use trace::{Mode as Trace, Written as Timeline};
 pub use rkyv;
 pub use shm::{HugePages, PageKind, StorePages};
 pub use value::{Archived, Native, Value};

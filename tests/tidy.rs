@@ -91,7 +91,7 @@ const THIRD_PARTY: &[ThirdParty] = &[
     },
     ThirdParty {
         name: "rustix",
-        rooms: &["shm", "store", "exec", "node", "bin"],
+        rooms: &["shm", "store", "exec", "node", "trace", "bin"],
     },
     ThirdParty {
         name: "serde",
@@ -108,6 +108,14 @@ const THIRD_PARTY: &[ThirdParty] = &[
     ThirdParty {
         name: "thiserror",
         rooms: &["base", "value", "api"],
+    },
+    ThirdParty {
+        name: "tracing_core",
+        rooms: &["api"],
+    },
+    ThirdParty {
+        name: "tracing_subscriber",
+        rooms: &["api"],
     },
     ThirdParty {
         name: "tokio",
@@ -235,6 +243,10 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
     (
         "store/mod.rs",
         "frees extents for the objects that own them",
+    ),
+    (
+        "trace/ticks.rs",
+        "reads the processor's counter of time",
     ),
     (
         "store/object.rs",

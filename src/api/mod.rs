@@ -14,6 +14,9 @@ pub mod private;
 mod put;
 #[cfg(feature = "async")]
 mod queue;
+mod timeline;
+#[cfg(feature = "tracing")]
+mod tracing;
 mod view;
 mod wait;
 
@@ -27,6 +30,9 @@ pub use options::{ActorOptions, TaskOptions, WhenFull};
 pub use put::{Writing, create, put, put_archived, put_slice};
 #[cfg(feature = "async")]
 pub use queue::Queue;
+pub use timeline::{Span, timeline};
+#[cfg(feature = "tracing")]
+pub use tracing::TimelineLayer;
 pub use view::{View, view};
 pub use wait::{Wait, secs, wait};
 

@@ -3,6 +3,7 @@
 //! Invariant: everything here is safe to call with any types that type-check. Left out: nothing users need.
 
 use super::args::Args;
+pub use super::timeline::{Span, set_counter};
 pub use super::{ActorOptions, Arg, Handle, ObjectRef, TaskOptions};
 pub use crate::base::{Defaults, Result, parse_bytes};
 pub use crate::exec::RawHandle;

@@ -10,8 +10,9 @@ use std::panic::Location;
 use super::ObjectRef;
 use crate::base::{Error, Origin, Result};
 use crate::exec::call::{self, CallWriter};
-use crate::exec::{RawRef, cell, local};
+use crate::exec::{RawRef, cell, events, local};
 use crate::store::Draft;
+use crate::trace::{Deed, NOT_RECORDED};
 use crate::value::{self, Native, Value};
 
 /// Puts a value where every task and actor can read it.
@@ -46,14 +47,15 @@ pub fn put_slice<T: Native>(numbers: &[T]) -> Result<ObjectRef<Vec<T>>> {
 
 fn slice_object<T: Native>(numbers: &[T], origin: Origin) -> Result<RawRef> {
     local::with(|local| {
+        let begun = local.lane.begin();
         let (size, _) = value::vec_layout::<T>(numbers.len()).ok_or_else(too_many::<T>)?;
         let mut draft = local.engine.create(local, size, origin)?;
         draft.write_at(0, value::number_bytes(numbers));
         value::vec_root::<T>(&mut draft, numbers.len());
-        Ok(cell::with_stored_value(
-            call::object_blank(local, None),
-            draft.seal(),
-        ))
+        let blank = call::object_blank(local, None, begun);
+        let object = cell::with_stored_value(blank, draft.seal());
+        events::object(local, begun, Deed::Put, origin, &object);
+        Ok(object)
     })?
 }
 
@@ -99,10 +101,18 @@ fn too_many<T>() -> Error {
 pub fn create<T: Native>(len: usize) -> Result<Writing<T>> {
     let origin = Origin::Create(Location::caller());
     let (size, _) = value::vec_layout::<T>(len).ok_or_else(too_many::<T>)?;
-    let draft = local::with(|local| local.engine.create(local, size, origin))??;
+    let draft = local::with(|local| {
+        let begun = local.lane.begin();
+        let draft = local.engine.create(local, size, origin)?;
+        if begun != NOT_RECORDED {
+            events::made(local, begun, Deed::Create, origin, 0, size);
+        }
+        Ok::<_, Error>(draft)
+    })??;
     Ok(Writing {
         draft,
         len,
+        origin,
         kind: PhantomData,
     })
 }
@@ -112,6 +122,7 @@ pub fn create<T: Native>(len: usize) -> Result<Writing<T>> {
 pub struct Writing<T> {
     draft: Draft,
     len: usize,
+    origin: Origin,
     kind: PhantomData<T>,
 }
 
@@ -132,9 +143,16 @@ impl<T: Native> Writing<T> {
     /// Ends writing: from here on the numbers never change.
     pub fn seal(mut self) -> ObjectRef<Vec<T>> {
         value::vec_root::<T>(&mut self.draft, self.len);
-        let sealed = self.draft.seal();
-        match local::with(|local| call::object_blank(local, None)) {
-            Ok(blank) => ObjectRef::new(cell::with_stored_value(blank, sealed)),
+        let (sealed, origin) = (self.draft.seal(), self.origin);
+        let object = local::with(|local| {
+            let begun = local.lane.begin();
+            let blank = call::object_blank(local, None, begun);
+            let object = cell::with_stored_value(blank, sealed);
+            events::object(local, begun, Deed::Seal, origin, &object);
+            object
+        });
+        match object {
+            Ok(object) => ObjectRef::new(object),
             Err(e) => super::no_runtime(e),
         }
     }
@@ -161,13 +179,14 @@ impl<T: Native> Writing<T> {
 pub fn put_archived<T: Value>(bytes: &[u8]) -> Result<ObjectRef<T>> {
     let origin = Origin::Put(Location::caller());
     local::with(|local| {
+        let begun = local.lane.begin();
         let mut draft = local.engine.create(local, bytes.len(), origin)?;
         draft.write_at(0, bytes);
         let sealed = draft.seal();
         value::check::<T>(&sealed).map_err(|e| call::decode_error::<T>(&e))?;
-        Ok(ObjectRef::new(cell::with_stored_value(
-            call::object_blank(local, None),
-            sealed,
-        )))
+        let blank = call::object_blank(local, None, begun);
+        let object = cell::with_stored_value(blank, sealed);
+        events::object(local, begun, Deed::Put, origin, &object);
+        Ok(ObjectRef::new(object))
     })?
 }

@@ -111,6 +111,7 @@ impl Engine {
                     self.fail_waiting(local, &record, why);
                 }
                 (Some(record), None) => {
+                    super::events::ready(local, &record, true);
                     if let Some(extra) = record.extra() {
                         let _ = extra.gpus.set(gpus);
                     }

@@ -9,10 +9,12 @@ use std::sync::{Arc, OnceLock};
 use super::INLINE_MAX;
 use super::cell::{self, BODY, Blank, PAD, Phase, RawRef, Record, SLOT, Slot, SlotTag};
 use super::entry::{FnEntry, Kind};
+use super::events;
 use super::local::Local;
 use super::pin::{Pin, PinnedRef, Pins};
 use crate::base::{Error, Failure, Origin};
 use crate::store::Draft;
+use crate::trace::{Deed, NOT_RECORDED};
 use crate::value::{Archived, Cap, Native, Place, Placed, Ser, Value, decode, root};
 
 /// What running a call gives: nothing (the value is in the record) or why there is none.
@@ -62,6 +64,8 @@ pub struct CallWriter<'a> {
     function: &'static str,
     ser: super::local::SerGuard<'a>,
     written: usize,
+    /// When it began, if it is recorded.
+    pub(super) begun: u64,
     /// Some argument is a reference, so that the call may have to wait.
     pub(super) refers: bool,
     error: Option<Error>,
@@ -71,6 +75,7 @@ impl<'a> CallWriter<'a> {
     /// Begins a call with `count` arguments.
     #[inline]
     pub fn new(local: &'a Local, function: &'static str, count: usize) -> CallWriter<'a> {
+        let begun = local.lane.begin();
         let mut ser = local.borrow_ser();
         ser.begin(BODY + count * SLOT);
         CallWriter {
@@ -78,6 +83,7 @@ impl<'a> CallWriter<'a> {
             function,
             ser,
             written: 0,
+            begun,
             refers: false,
             error: None,
         }
@@ -185,6 +191,12 @@ impl<'a> CallWriter<'a> {
             )
         };
         self.written = 0;
+        if self.begun != NOT_RECORDED {
+            let bytes = self.ser.pos() - BODY;
+            // SAFETY: nobody else has the record yet, so its arguments stay as they are.
+            let inputs = |f: &mut dyn FnMut(u64)| unsafe { each_input(&record, |i| f(i.id)) };
+            events::submitted(self.local, &record, self.begun, bytes, inputs);
+        }
         (record, self.refers)
     }
 }
@@ -257,15 +269,15 @@ pub fn decode_error<T>(e: &crate::value::CodecError) -> Error {
     }
 }
 
-/// A blank for an object that is there already.
+/// A blank for an object that is there already, and was begun at `begun`.
 #[inline]
-pub fn object_blank(local: &Local, caps: Option<Box<[Cap]>>) -> Blank {
+pub fn object_blank(local: &Local, caps: Option<Box<[Cap]>>, begun: u64) -> Blank {
     Blank {
         entry: &PUT,
         refs: 1,
         phase: Phase::Done,
         caller: 0,
-        id: local.next_object(),
+        id: local.next_object(begun),
         target: None,
         extra: None,
         caps,
@@ -273,7 +285,16 @@ pub fn object_blank(local: &Local, caps: Option<Box<[Cap]>>) -> Blank {
 }
 
 /// An object from a value: inside its record when small, else in the store.
+#[inline]
 pub fn put<T: Value>(local: &Local, value: &T, origin: Origin) -> Result<RawRef, Error> {
+    let begun = local.lane.begin();
+    let object = place(local, value, origin, begun)?;
+    events::object(local, begun, Deed::Put, origin, &object);
+    Ok(object)
+}
+
+#[inline]
+fn place<T: Value>(local: &Local, value: &T, origin: Origin, begun: u64) -> Result<RawRef, Error> {
     let mut ser = local.borrow_ser();
     ser.begin(BODY);
     let placed = ser.place(value).map_err(|e| encode_error::<T>(&e))?;
@@ -282,14 +303,23 @@ pub fn put<T: Value>(local: &Local, value: &T, origin: Origin) -> Result<RawRef,
             let caps = ser.take_caps();
             let archive = &ser.bytes()[BODY..];
             if archive.len() <= INLINE_MAX {
-                return Ok(cell::with_inline_value(object_blank(local, caps), archive));
+                return Ok(cell::with_inline_value(
+                    object_blank(local, caps, begun),
+                    archive,
+                ));
             }
             let sealed = store_padded(local, archive, origin)?;
-            Ok(cell::with_stored_value(object_blank(local, caps), sealed))
+            Ok(cell::with_stored_value(
+                object_blank(local, caps, begun),
+                sealed,
+            ))
         }
         Placed::Measured(size) => {
             let (sealed, caps) = store_measured(local, &mut ser, value, size, origin)?;
-            Ok(cell::with_stored_value(object_blank(local, caps), sealed))
+            Ok(cell::with_stored_value(
+                object_blank(local, caps, begun),
+                sealed,
+            ))
         }
     }
 }

@@ -22,6 +22,7 @@ use super::call::{CallWriter, StateRef, each_input};
 use super::cell::{self, Blank, Phase, RawRef, finished};
 use super::crew::Crew;
 use super::entry::{FnEntry, Kind, Run};
+use super::events::Recording;
 use super::inspect::Looks;
 use super::local::{Local, Outbox};
 use super::mishaps::Mishaps;
@@ -31,10 +32,12 @@ use super::waiting::{NAMED, Note, WaitingCalls};
 use crate::base::{Capacity, Error};
 use crate::core::Ledger;
 use crate::store::Store;
+use crate::trace::Recorder;
 
 /// One runtime's machinery.
 pub struct Engine {
     store: Store,
+    recording: Option<Recording>,
     pub(super) admission: Mutex<Admission>,
     /// Executors should give their CPU back between two tasks.
     pub(super) pressed: AtomicBool,
@@ -73,11 +76,16 @@ impl std::fmt::Debug for Engine {
 
 impl Engine {
     /// An engine with nothing to do and no threads yet.
-    pub(crate) fn new(capacity: Capacity, store: Store) -> Arc<Engine> {
+    pub(crate) fn new(
+        capacity: Capacity,
+        store: Store,
+        recording: Option<Recording>,
+    ) -> Arc<Engine> {
         let cpus = capacity.cpu.to_f64().ceil().max(1.0) as usize;
         let ledger = Ledger::new(capacity);
         Arc::new(Engine {
             store,
+            recording,
             refuses: ledger.common_task_infeasible().map(Error::from),
             admission: Mutex::new(Admission {
                 ledger,
@@ -103,8 +111,8 @@ impl Engine {
     }
 
     /// The engine of a worker process: it takes no calls, since the node's does.
-    pub(super) fn for_worker(store: Store) -> Arc<Engine> {
-        let mut engine = Engine::new(Capacity::default(), store);
+    pub(super) fn for_worker(store: Store, recording: Option<Recording>) -> Arc<Engine> {
+        let mut engine = Engine::new(Capacity::default(), store, recording);
         if let Some(engine) = Arc::get_mut(&mut engine) {
             engine.refuses = Some(super::isolate::not_here());
         }
@@ -134,6 +142,16 @@ impl Engine {
     /// Where large values live.
     pub(crate) fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// Where what happens is recorded, if it is.
+    pub fn recorder(&self) -> Option<&Arc<Recorder>> {
+        self.recording.as_ref().map(|r| &r.recorder)
+    }
+
+    /// The recorder with its memory's file, for worker processes.
+    pub(super) fn recording(&self) -> Option<&Recording> {
+        self.recording.as_ref()
     }
 
     /// Whether no more work is taken.
@@ -196,7 +214,8 @@ impl Engine {
         let special = extra.is_some();
         let waits = writer.refers || extra.as_ref().is_some_and(|e| e.demand.is_some());
         if let Some(why) = self.refusal(extra.as_deref()) {
-            let record = cell::failed(self.blank(local, entry, 1, Phase::Failed, None), why);
+            let blank = self.blank(local, &writer, entry, 1, Phase::Failed, None);
+            let record = cell::failed(blank, why);
             self.note_failure(local, &record, &record.error());
             return record;
         }
@@ -208,6 +227,7 @@ impl Engine {
         };
         let blank = self.blank(
             local,
+            &writer,
             entry,
             refs,
             phase,
@@ -232,6 +252,7 @@ impl Engine {
     fn blank(
         &self,
         local: &Local,
+        writer: &CallWriter<'_>,
         entry: &'static FnEntry,
         refs: u32,
         phase: Phase,
@@ -242,7 +263,7 @@ impl Engine {
             refs,
             phase,
             caller: local.caller(),
-            id: local.next_id(),
+            id: local.next_id(writer.begun),
             target: None,
             extra,
             caps: None,
@@ -317,6 +338,7 @@ impl Engine {
     pub(super) fn input_done(self: &Arc<Engine>, local: &Local, record: RawRef) {
         if record.deps.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.waiting.cross_out(record.id);
+            super::events::ready(local, &record, false);
             self.inputs_ready(local, record);
         }
     }
@@ -402,6 +424,7 @@ impl Engine {
             // SAFETY: claimed, and in no mailbox, so the link is ours: see `Local::each_current`.
             unsafe { record.set_outer(before) };
             let timed = local.begin(record);
+            super::events::enter(local, record);
             // SAFETY: claimed; tasks have no state.
             let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| unsafe {
                 run(local, record, StateRef(std::ptr::null_mut()))

@@ -17,12 +17,14 @@ use super::call::{CallError, Outcome, StateRef, set_value};
 use super::cell::{CANCEL, RawRef};
 use super::engine::Engine;
 use super::entry::{FnEntry, Kind, Run};
+use super::events;
 use super::local::{self, Local};
 use super::params::Params;
 use super::pin::Pins;
 use super::tasks::{Method, Task};
 use crate::base::{Defaults, Error};
 use crate::core::gate::Kind as Access;
+use crate::trace::Outcome as End;
 use crate::value::Value;
 
 /// An `async fn`.
@@ -166,6 +168,7 @@ fn launch(engine: &Arc<Engine>, record: RawRef, state: StateRef, access: Option<
         record,
         access,
         future: Some(future),
+        polls: 0,
     };
     match engine.futures.handle() {
         Some(handle) => drop(handle.spawn(call)),
@@ -179,6 +182,8 @@ struct Running {
     record: RawRef,
     access: Option<Access>,
     future: Option<BoxFuture>,
+    /// How often it was polled.
+    polls: u16,
 }
 
 impl Running {
@@ -251,12 +256,24 @@ impl Future for Running {
             return Poll::Ready(());
         };
         let current = std::ptr::from_ref(&*this.record);
-        let before = local::with(|l| l.current.replace(current));
+        this.polls = this.polls.saturating_add(1);
+        let before = local::with(|l| {
+            if events::recorded(this.record.id) {
+                events::entered(l, &this.record, this.polls);
+            }
+            l.current.replace(current)
+        });
         super::panics::POLLING.set(true);
         let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx)));
         super::panics::POLLING.set(false);
         if let Ok(before) = before {
-            let _ = local::with(|l| l.current.set(before));
+            let pending = matches!(polled, Ok(Poll::Pending));
+            let _ = local::with(|l| {
+                if pending && events::recorded(this.record.id) {
+                    events::exited(l, &this.record, End::Pending, 0);
+                }
+                l.current.set(before);
+            });
         }
         match polled {
             Ok(Poll::Pending) => Poll::Pending,
@@ -284,8 +301,11 @@ impl Drop for Running {
 /// # Safety
 /// As for [`set_value`].
 unsafe fn keep<T: Value>(record: &RawRef, value: &T) -> Outcome {
-    // SAFETY: the caller's promise.
-    let kept = local::with(|local| unsafe { set_value(local, record, value) })?;
+    let kept = local::with(|local| {
+        events::mark(local, record);
+        // SAFETY: the caller's promise.
+        unsafe { set_value(local, record, value) }
+    })?;
     Ok(kept?)
 }
 
@@ -295,6 +315,7 @@ fn read<'a, P: Params>(record: &'a RawRef) -> Result<(Pins<'a>, P::Decoded<'a>),
     unsafe {
         let pins = local::with(|local: &Local| Pins::take(local, record))??;
         let args = P::read(record, &pins)?;
+        local::with(|local: &Local| events::mark(local, record))?;
         Ok((pins, args))
     }
 }

@@ -22,6 +22,7 @@ use super::books::{Books, Pace, Timed};
 use super::cell::{RawRef, Record};
 use super::engine::Engine;
 use crate::base::Error;
+use crate::trace::{Lane, NOT_RECORDED, Part};
 use crate::value::Ser;
 
 /// Even: no runtime; odd: one is up. Each start and stop counts.
@@ -60,6 +61,8 @@ pub struct Local {
     pub actors: Worker<ActorRef>,
     /// The same, as others see it.
     pub outbox: Arc<Outbox>,
+    /// Where what happens on this thread is recorded.
+    pub lane: Lane,
     thread: u64,
     pace: Pace,
     ser: Cell<Option<Box<Ser>>>,
@@ -146,6 +149,26 @@ fn install(local: &Rc<Local>) {
     });
 }
 
+/// Runs `f` with this thread's part of the runtime that is up, if it has one already.
+pub fn if_entered(f: impl FnOnce(&Local)) {
+    let fast = FAST.try_with(Cell::get).unwrap_or(std::ptr::null());
+    // SAFETY: as in `with`.
+    if !fast.is_null() && unsafe { &*fast }.generation == GENERATION.load(Ordering::Relaxed) {
+        let _ = with(f);
+    }
+}
+
+/// What kind of thread this is.
+fn part(executor: bool) -> Part {
+    let thread = std::thread::current();
+    match thread.name() {
+        _ if executor => Part::Executor,
+        _ if super::isolate::in_worker() => Part::Worker,
+        Some("mobula-async") => Part::Async,
+        _ => Part::Driver,
+    }
+}
+
 /// Makes `engine` the runtime of this process.
 pub fn start(engine: &Arc<Engine>) -> Result<u64, Error> {
     let mut slot = ENGINE.write();
@@ -184,12 +207,16 @@ impl Local {
             thread: std::thread::current().name().unwrap_or("unnamed").into(),
         });
         engine.enlist(&outbox);
+        let lane = engine
+            .recorder()
+            .map_or_else(Lane::off, |recorder| Lane::new(recorder, part(executor)));
         Local {
             engine,
             generation,
             tasks,
             actors,
             outbox,
+            lane,
             thread: THREADS.fetch_add(1, Ordering::Relaxed),
             pace: Pace::new(),
             ser: Cell::new(Some(Box::default())),
@@ -219,17 +246,18 @@ impl Local {
         self.generation
     }
 
-    /// A fresh id, never zero.
+    /// A fresh id, never zero, for what began at `begun`: its lowest bit says whether it is recorded.
     #[inline]
-    pub fn next_id(&self) -> u64 {
-        (self.thread << ID_BITS) | self.outbox.books.next_id()
+    pub fn next_id(&self, begun: u64) -> u64 {
+        let n = self.outbox.books.next_id() << 1;
+        (self.thread << ID_BITS) | n | u64::from(begun != NOT_RECORDED)
     }
 
     /// A fresh id for what is no call.
     #[inline]
-    pub fn next_object(&self) -> u64 {
+    pub fn next_object(&self, begun: u64) -> u64 {
         self.outbox.books.no_call();
-        self.next_id()
+        self.next_id(begun)
     }
 
     /// Notes that a call runs here now.

@@ -4,7 +4,8 @@
 //! where records live; [`mail`] an actor's mailbox; [`sync`] the primitives of all these; [`call`] arguments and results in and out of
 //! it, [`params`] how parameters read them; [`pin`] values kept in memory while they are read; [`entry`] and [`tasks`] what the macro registers; [`engine`] from submission to outcome; [`crew`] the
 //! executor threads; [`books`] what threads count, [`mishaps`] what failed lately, [`waiting`] what waits for arguments, [`inspect`] what a look from outside shows;
-//! [`wait`] callers that need a value, [`deadlock`] those that never would; [`actor`] actors; [`local`] what a thread keeps.
+//! [`wait`] callers that need a value, [`deadlock`] those that never would; [`actor`] actors; [`local`] what a thread keeps;
+//! [`events`] what is recorded of all this.
 //!
 //! Invariant: user code runs only through an entry, inside a catch of its panics. Left out: one machine's names,
 //! settings and start, which are `node`'s.
@@ -19,6 +20,7 @@ mod crew;
 mod deadlock;
 pub mod engine;
 pub mod entry;
+pub mod events;
 mod executor;
 #[cfg(feature = "async")]
 mod futures;

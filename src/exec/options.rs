@@ -118,6 +118,11 @@ pub struct Extra {
 }
 
 impl Extra {
+    /// How many attempts were begun.
+    pub fn attempt(&self) -> u32 {
+        self.attempts.load(Ordering::Relaxed)
+    }
+
     /// What an actor's constructor carries that needs resources.
     pub fn of_actor(demand: Demand) -> Extra {
         Extra {

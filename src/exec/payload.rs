@@ -328,6 +328,32 @@ impl Record {
         unsafe { *self.payload.out.get() = Arc::into_raw(error).cast_mut().cast() };
     }
 
+    /// Bytes of the result that was put, if one was.
+    ///
+    /// # Safety
+    /// The caller holds the claim.
+    pub(super) unsafe fn result_size(&self) -> usize {
+        // SAFETY: the claim; the tag says what the body holds.
+        unsafe {
+            let end = *self.payload.end.get() as usize;
+            match *self.payload.tag.get() {
+                Tag::Inline => end - BODY,
+                Tag::Boxed => end - PAD,
+                Tag::Stored => (&*self.base().add(BODY).cast::<Stored>()).len(),
+                Tag::Args | Tag::Empty | Tag::Failed | Tag::Foreign => 0,
+            }
+        }
+    }
+
+    /// Bytes of the value; 0 before there is one.
+    pub fn value_size(&self) -> usize {
+        if phase(self.state()) != Phase::Done {
+            return 0;
+        }
+        // SAFETY: `Done` records are immutable, so nobody's claim is in the way.
+        unsafe { self.result_size() }
+    }
+
     /// The archive of the value; call when the phase is `Done`.
     ///
     /// # Safety
@@ -429,7 +455,9 @@ pub(super) unsafe fn drop_payload(r: &Record) {
                 memory::give(block, *r.payload.end.get() as usize);
             }
             Tag::Stored => {
-                r.base().add(BODY).cast::<Stored>().drop_in_place();
+                let stored = r.base().add(BODY).cast::<Stored>();
+                super::events::freed(r, (&*stored).len());
+                stored.drop_in_place();
             }
             Tag::Failed => {
                 let error = Arc::from_raw((*r.payload.out.get()).cast::<Error>().cast_const());

@@ -158,7 +158,7 @@ impl Engine {
             hopeless: &|| self.is_closing(),
             ..self.store().patience()
         };
-        let _block = self.block(local);
+        let _block = self.block(local, ("the store", 0, 0));
         super::tasks::aside(|| blocking(&patience))
     }
 }

@@ -9,9 +9,11 @@ use std::sync::atomic::Ordering;
 use super::call::{CallError, Outcome};
 use super::cell::{self, Phase, RawRef, Record, finished};
 use super::engine::Engine;
+use super::events;
 use super::local::Local;
 use super::waiter::{Waiter, WaiterKind};
 use crate::base::{Error, Failure, FailureKind};
+use crate::trace::Outcome as End;
 
 impl Engine {
     /// Puts what came of a claimed call into its record and tells whoever waits.
@@ -24,6 +26,11 @@ impl Engine {
     ) {
         if let Ok(Ok(())) = outcome {
             local.books().done(record.entry);
+            if events::recorded(record.id) {
+                // SAFETY: the caller holds the claim.
+                let bytes = unsafe { record.result_size() };
+                events::exited(local, record, End::Done, bytes);
+            }
             if record.extra().is_some() {
                 self.release(local, record);
             }
@@ -74,6 +81,7 @@ impl Engine {
                 {
                     local.books().retried();
                     // Its resources stay with it; another thread may take the next attempt.
+                    events::again(local, record);
                     record.unclaim();
                     self.push_again(local, record.clone());
                     return;
@@ -115,6 +123,7 @@ impl Engine {
     /// Ends a claimed call with an error.
     pub(super) fn end_with(self: &Arc<Engine>, local: &Local, record: &RawRef, error: Arc<Error>) {
         self.note_failure(local, record, &error);
+        events::failed(local, record, &error);
         // SAFETY: the caller holds the claim and has finished with the arguments.
         unsafe {
             record.drop_args();
@@ -237,6 +246,7 @@ impl Engine {
     fn cancel_claimed(self: &Arc<Engine>, local: &Local, record: &RawRef, error: Error) {
         local.books().cancelled();
         self.note_failure(local, record, &error);
+        events::failed(local, record, &error);
         // SAFETY: claimed. The error's place is apart from the arguments, which `set_error` leaves to be freed with the
         // record: see `Record::set_error`.
         unsafe { record.set_error_keeping_args(Arc::new(error)) };

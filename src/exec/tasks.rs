@@ -9,6 +9,7 @@
 use super::call::{CallError, Outcome, StateRef, set_value};
 use super::cell::RawRef;
 use super::entry::{ActorEntry, FnEntry, Kind, Run};
+use super::events::mark;
 use super::local::Local;
 use super::params::Params;
 use super::pin::Pins;
@@ -126,8 +127,11 @@ unsafe fn run_task<F: SyncTask>(local: &Local, record: &RawRef, _: StateRef) -> 
     unsafe {
         let value = {
             let pins = Pins::take(local, record)?;
-            F::call(F::Params::read(record, &pins)?)?
+            let args = F::Params::read(record, &pins)?;
+            mark(local, record);
+            F::call(args)?
         };
+        mark(local, record);
         keep(local, record, &value)
     }
 }
@@ -144,8 +148,11 @@ unsafe fn run_exclusive<M: ExclusiveMethod>(
         let this = &mut *state.0.cast::<M::Actor>();
         let value = {
             let pins = Pins::take(local, record)?;
-            M::call(this, M::Params::read(record, &pins)?)?
+            let args = M::Params::read(record, &pins)?;
+            mark(local, record);
+            M::call(this, args)?
         };
+        mark(local, record);
         keep(local, record, &value)
     }
 }
@@ -158,8 +165,11 @@ unsafe fn run_shared<M: SharedMethod>(local: &Local, record: &RawRef, state: Sta
         let this = &*state.0.cast::<M::Actor>();
         let value = {
             let pins = Pins::take(local, record)?;
-            M::call(this, M::Params::read(record, &pins)?)?
+            let args = M::Params::read(record, &pins)?;
+            mark(local, record);
+            M::call(this, args)?
         };
+        mark(local, record);
         keep(local, record, &value)
     }
 }
@@ -177,10 +187,12 @@ unsafe fn run_consuming<M: ConsumingMethod>(
         let value = {
             let pins = Pins::take(local, record)?;
             let args = M::Params::read(record, &pins)?;
+            mark(local, record);
             let place = &mut *place.0.cast::<*mut M::Actor>();
             let this = Box::from_raw(std::mem::replace(place, std::ptr::null_mut()));
             M::call(*this, args)?
         };
+        mark(local, record);
         keep(local, record, &value)
     }
 }
@@ -191,7 +203,9 @@ unsafe fn run_constructor<A: Actor>(local: &Local, record: &RawRef, out: StateRe
     // SAFETY: the caller's promise.
     unsafe {
         let pins = Pins::take(local, record)?;
-        let state = A::construct(A::Params::read(record, &pins)?)?;
+        let args = A::Params::read(record, &pins)?;
+        mark(local, record);
+        let state = A::construct(args)?;
         out.0
             .cast::<*mut ()>()
             .write(Box::into_raw(Box::new(state)).cast());

@@ -27,10 +27,15 @@ pub(super) struct Block<'a> {
     lent_lease: bool,
     lent_calls: Vec<u64>,
     covered: bool,
+    begun: u64,
+    /// The function awaited, its call, and how many there are.
+    awaited: (&'static str, u64, usize),
 }
 
 impl Drop for Block<'_> {
     fn drop(&mut self) {
+        let (name, call, count) = self.awaited;
+        super::events::blocked(self.local, self.begun, name, call, count);
         if self.covered {
             self.engine.crew.uncover();
         }
@@ -48,8 +53,13 @@ impl Drop for Block<'_> {
 }
 
 impl Engine {
-    /// Lends what this thread holds of CPUs, because it is about to sleep.
-    pub(super) fn block<'a>(self: &'a Arc<Engine>, local: &'a Local) -> Block<'a> {
+    /// Lends what this thread holds of CPUs, because it is about to sleep until `awaited` is there.
+    pub(super) fn block<'a>(
+        self: &'a Arc<Engine>,
+        local: &'a Local,
+        awaited: (&'static str, u64, usize),
+    ) -> Block<'a> {
+        let begun = super::events::blocks(local);
         let lent_lease = local.leased.get();
         // All calls on this stack stand still, not only the innermost.
         let mut lent_calls = Vec::new();
@@ -78,6 +88,8 @@ impl Engine {
             lent_lease,
             lent_calls,
             covered,
+            begun,
+            awaited,
         }
     }
 
@@ -206,7 +218,7 @@ impl Engine {
             }
             let outcome = {
                 let _awaits = Awaits::new(local, record);
-                let _block = self.block(local);
+                let _block = self.block(local, (record.entry.name, record.id, 1));
                 self.sleep(deadline, || {
                     finished(record.state()) || (deadline.is_none() && self.may_help(local, record))
                 })
@@ -384,7 +396,8 @@ impl Engine {
         }
         let outcome = {
             let _awaits = pending.first().map(|first| Awaits::new(local, first));
-            let _block = self.block(local);
+            let first = pending.first().map_or(("", 0), |r| (r.entry.name, r.id));
+            let _block = self.block(local, (first.0, first.1, missing));
             self.sleep(deadline, || latch.is_open())
         };
         for record in &pending[..entered] {

@@ -11,6 +11,7 @@ use crate::exec::isolate::{Settings, WorkerOutput};
 use crate::exec::report::Reporter;
 use crate::shm::HugePages;
 use crate::store::SpillTo;
+use crate::trace::Mode;
 
 /// Settings of a node, for [`init`](Config::init).
 ///
@@ -33,6 +34,8 @@ pub struct Config {
     pub(super) reporter: Option<Reporter>,
     pub(super) attach: bool,
     pub(super) workers: Settings,
+    pub(super) trace: Mode,
+    pub(super) trace_bytes: usize,
 }
 
 impl std::fmt::Debug for Config {
@@ -50,6 +53,8 @@ impl std::fmt::Debug for Config {
             .field("attach", &self.attach)
             .field("worker_output", &self.workers.output)
             .field("memory_threshold", &self.workers.memory_threshold)
+            .field("trace", &self.trace)
+            .field("trace_memory", &self.trace_bytes)
             .finish_non_exhaustive()
     }
 }
@@ -69,6 +74,8 @@ impl Default for Config {
             reporter: None,
             attach: true,
             workers: Settings::default(),
+            trace: Mode::default(),
+            trace_bytes: super::timeline::BYTES,
         }
     }
 }
@@ -147,6 +154,20 @@ impl Config {
     /// How long shutdown waits for calls that run. Default: 5 s. Threads that are still busy then are left behind.
     pub fn shutdown_timeout(mut self, patience: Duration) -> Config {
         self.patience = patience;
+        self
+    }
+
+    /// What is recorded for the [`timeline`](crate::timeline()). Default: [`Trace::Adaptive`](crate::Trace::Adaptive), at most
+    /// about 2 % of a thread's time.
+    pub fn trace(mut self, what: Mode) -> Config {
+        self.trace = what;
+        self
+    }
+
+    /// Bytes of shared memory for the timeline; each holds the 64 bytes of an event, and a call takes two or three of them. The
+    /// oldest are overwritten. Taken as it is used. Default: 64 MiB; at least 1 MiB.
+    pub fn trace_memory(mut self, bytes: usize) -> Config {
+        self.trace_bytes = bytes;
         self
     }
 

@@ -6,6 +6,7 @@
 #[cfg(feature = "attach")]
 pub mod attach;
 mod config;
+pub mod timeline;
 
 use std::io::ErrorKind;
 use std::sync::Arc;
@@ -58,7 +59,8 @@ impl Node {
             let why = e.to_string();
             Error::Config { setting, why }
         })?;
-        let engine = Engine::new(capacity, store);
+        let recording = timeline::recording(config.trace, config.trace_bytes)?;
+        let engine = Engine::new(capacity, store, recording);
         engine.set_workers(config.workers.clone());
         let generation = local::start(&engine)?;
         exec::report::set_reporter(config.reporter.clone());
@@ -102,6 +104,7 @@ impl Node {
         self.engine.store().stop_spilling();
         local::stop();
         local::leave();
+        timeline::write_at_end(self.engine.recorder());
         if let Ok(left @ 1..) = left {
             eprintln!(
                 "mobula: {left} calls were still running {:?} after shutdown began; their threads are left behind",

@@ -23,6 +23,7 @@ mod space;
 mod sync;
 mod tag;
 mod tally;
+mod words;
 
 pub use arena::{Arena, ArenaOptions, ArenaStats, Extent, Found};
 pub use attach::{Attached, Lease};
@@ -34,3 +35,4 @@ pub use prefault::Prefault;
 pub use ring::{Aligned, Full, Lanes, Lied, Receiver, Sender, Waited};
 pub use tag::{Live, Tag};
 pub use tally::biggest;
+pub use words::Words;

@@ -14,6 +14,7 @@ use super::super::call::{CallError, CallWriter, Outcome, StateRef};
 use super::super::cell::{self, Blank, Phase, RawRef, Record};
 use super::super::engine::Engine;
 use super::super::entry::{ActorEntry, Kind, Run};
+use super::super::events;
 use super::super::isolate;
 use super::super::local::{self, Local};
 use super::super::mail::{self, Mail, RunLock};
@@ -22,6 +23,7 @@ use super::{
     ActorCell, ActorRef, DIE, HOSTED, HandleRef, Inner, LIVE, Life, Line, More, RESTART, roll,
 };
 use crate::base::{Defaults, Demand, Error, FailureKind, Units};
+use crate::trace::Turn;
 
 /// Causes of death that the program asked for.
 pub(super) const STOPPED: &str = "it was stopped";
@@ -151,7 +153,7 @@ pub fn create(
             return Ok(handle);
         }
     }
-    let id = local.next_id();
+    let id = local.next_id(writer.begun);
     let waits = writer.refers || demand != Demand::NONE;
     let more = match (more, waits) {
         (Some(m), true) => Some(Box::new(More {
@@ -268,6 +270,7 @@ pub(super) fn construct(
         let why = match outcome {
             Ok(Ok(())) => {
                 local.books().done(init.entry);
+                events::born(local, actor, &init);
                 actor.state.store(state, Ordering::Relaxed);
                 if actor.more.get().is_none_or(|m| m.max_restarts == 0) {
                     inner.init = None;
@@ -277,6 +280,7 @@ pub(super) fn construct(
             }
             Ok(Err(CallError::Runtime(e @ Error::WorkerDied(_)))) => e.to_string(),
             Ok(Err(CallError::Runtime(e))) => {
+                events::failed(local, &init, &e);
                 // An argument failed, or it was cancelled: another try would end the same way.
                 end(
                     engine,
@@ -301,6 +305,7 @@ pub(super) fn construct(
                 f.to_string()
             }
         };
+        events::failed_to_be_born(local, &init, &why);
         if !may_restart(actor) {
             let cause = no_restart_left(actor, &format!("its constructor failed: {why}"));
             end(engine, local, actor, inner, &cause);
@@ -319,6 +324,7 @@ fn construct_here(
         return Ok(Ok(()));
     };
     let before = local.current.replace(std::ptr::from_ref(&**init));
+    events::enter(local, init);
     // SAFETY: in no mailbox, and run by this thread alone: see `Local::each_current`.
     unsafe { init.set_outer(before) };
     let timed = local.begin(init);
@@ -410,6 +416,7 @@ pub(super) fn fall(
         end(engine, local, actor, inner, &no_restart_left(actor, cause));
         return false;
     }
+    events::actor(local, Turn::Restarted, actor, Some(cause));
     drop_state(actor);
     actor.life.store(Life::Starting as u8, Ordering::Release);
     construct(engine, local, actor, inner)
@@ -497,6 +504,9 @@ pub(super) fn end(
         engine.mishaps.died(actor.entry.name, cause, now);
     }
     let death = actor.death();
+    if events::recorded(actor.id) || cause != STOPPED {
+        events::actor(local, Turn::Died, actor, Some(cause));
+    }
     finish(engine, local, actor, inner, &death, |_| false);
 }
 

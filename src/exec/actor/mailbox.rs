@@ -15,6 +15,7 @@ use super::super::local::Local;
 use super::super::mail::Pushed;
 use super::{ActorCell, ActorRef};
 use crate::base::Error;
+use crate::trace::NOT_RECORDED;
 
 /// Calls a method: the record of its result, which is queued or has failed already.
 #[inline]
@@ -26,21 +27,21 @@ pub fn call(
     writer: CallWriter<'_>,
 ) -> RawRef {
     if actor.born != local.generation() && actor.life() != super::Life::Dead {
-        return refused(engine, local, actor, entry, Error::ShutDown);
+        return refused(engine, local, actor, entry, writer.begun, Error::ShutDown);
     }
     if let Some(more) = actor.more.get()
         && more.max_pending > 0
         && let Err(e) = reserve(engine, local, actor)
     {
-        return refused(engine, local, actor, entry, e);
+        return refused(engine, local, actor, entry, writer.begun, e);
     }
     let (refs, phase) = if writer.refers {
         (2, Phase::Waiting)
     } else {
         (2, Phase::Queued)
     };
-    let (record, refers) =
-        writer.finish(blank(local, entry, refs, phase, actor), entry.result_size);
+    let blank = blank(local, writer.begun, entry, refs, phase, actor);
+    let (record, refers) = writer.finish(blank, entry.result_size);
     if cell::phase(record.state()) == Phase::Failed {
         unreserve(actor);
         engine.note_failure(local, &record, &record.error());
@@ -62,9 +63,10 @@ fn refused(
     local: &Local,
     actor: &ActorRef,
     entry: &'static FnEntry,
+    begun: u64,
     why: Error,
 ) -> RawRef {
-    let record = cell::failed(blank(local, entry, 1, Phase::Failed, actor), why);
+    let record = cell::failed(blank(local, begun, entry, 1, Phase::Failed, actor), why);
     engine.note_failure(local, &record, &record.error());
     record
 }
@@ -72,6 +74,7 @@ fn refused(
 #[inline]
 fn blank(
     local: &Local,
+    begun: u64,
     entry: &'static FnEntry,
     refs: u32,
     phase: Phase,
@@ -82,7 +85,7 @@ fn blank(
         refs,
         phase,
         caller: local.caller(),
-        id: local.next_id(),
+        id: local.next_id(begun),
         target: Some(actor.clone()),
         extra: None,
         caps: None,
@@ -100,7 +103,7 @@ pub(super) fn control(local: &Local, actor: &ActorRef, stop: bool) -> RawRef {
     // SAFETY: no slots.
     unsafe {
         cell::with_args(
-            blank(local, entry, 1, Phase::Queued, actor),
+            blank(local, NOT_RECORDED, entry, 1, Phase::Queued, actor),
             0,
             &[],
             cell::BODY,
@@ -171,7 +174,7 @@ fn reserve(engine: &Arc<Engine>, local: &Local, actor: &ActorRef) -> Result<(), 
         {
             continue;
         }
-        let block = engine.block(local);
+        let block = engine.block(local, (actor.entry.name, actor.id, 1));
         let mut guard = more.room.0.lock();
         if more.pending.load(Ordering::Acquire) >= more.max_pending {
             // The timeout only bounds how long a shutdown goes unnoticed.

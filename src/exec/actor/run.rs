@@ -562,6 +562,7 @@ pub(super) fn perform(
     // SAFETY: claimed, and out of the mailbox, so the link is ours: see `Local::each_current`.
     unsafe { record.set_outer(before) };
     let timed = local.begin(record);
+    super::super::events::enter(local, record);
     // SAFETY: claimed; the state is this actor's, alive, and access to it was admitted.
     let outcome = catch_unwind(AssertUnwindSafe(|| unsafe { run(local, record, state) }));
     local.current.set(before);

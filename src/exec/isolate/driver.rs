@@ -11,6 +11,7 @@ use super::super::call::{Argument, CallError, Outcome};
 use super::super::cell::{self, RawRef, Record, SLOT};
 use super::super::engine::Engine;
 use super::super::entry::Kind;
+use super::super::events;
 use super::super::local::Local;
 use super::super::pin::Pins;
 use super::frame::{self, Answer, Place, Reader};
@@ -77,7 +78,7 @@ pub fn execute(engine: &Arc<Engine>, local: &Local, record: &RawRef) -> Outcome 
             Attempt::Died if attempts > extra.crash_retries => {
                 return Err(death(record, &worker, attempts));
             }
-            Attempt::Died => {}
+            Attempt::Died => events::again(local, record),
         }
     }
 }
@@ -129,6 +130,7 @@ fn death(record: &Record, worker: &Process, attempts: u32) -> CallError {
 /// One attempt.
 fn run(local: &Local, record: &RawRef, worker: &Process) -> Attempt {
     let before = local.current.replace(std::ptr::from_ref(&**record));
+    events::enter(local, record);
     // SAFETY: claimed, and in no mailbox, so the link is ours: see `Local::each_current`.
     unsafe { record.set_outer(before) };
     let timed = local.begin(record);
@@ -285,6 +287,7 @@ fn send(local: &Local, record: &RawRef, lane: &mut Lane) -> Result<(), Error> {
     out.u32(number);
     out.u32(u32::from(wanted));
     out.u32(record.id as u32);
+    out.u64(record.id);
     // SAFETY: claimed; the arguments stay until the call has ended.
     unsafe {
         let caps = "references inside its arguments cannot be sent to a worker process yet";

@@ -63,6 +63,8 @@ pub struct Welcome {
     pub grain: u64,
     /// How many lanes there are.
     pub lanes: u32,
+    /// What is recorded, as the mode's code; the memory of events comes along if anything is.
+    pub trace: u32,
 }
 
 fn bad(why: &str) -> io::Error {
@@ -70,13 +72,8 @@ fn bad(why: &str) -> io::Error {
 }
 
 impl Welcome {
-    /// Sends it, with the arena's and the lanes' files.
-    pub fn send(
-        &self,
-        to: BorrowedFd<'_>,
-        arena: BorrowedFd<'_>,
-        lanes: BorrowedFd<'_>,
-    ) -> io::Result<()> {
+    /// Sends it, with the files of the arena, of the lanes, and of the memory of events.
+    pub fn send(&self, to: BorrowedFd<'_>, files: &[BorrowedFd<'_>]) -> io::Result<()> {
         let mut w = Writer::default();
         w.u32(MAGIC);
         w.u32(VERSION);
@@ -84,19 +81,19 @@ impl Welcome {
         w.u64(self.arena);
         w.u64(self.grain);
         w.u32(self.lanes);
-        let files = [arena, lanes];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+        w.u32(self.trace);
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
         let mut control = SendAncillaryBuffer::new(&mut space);
-        control.push(SendAncillaryMessage::ScmRights(&files));
+        control.push(SendAncillaryMessage::ScmRights(files));
         let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
         rustix::net::sendmsg(to, &[IoSlice::new(&w.0)], &mut control, flags)?;
         Ok(())
     }
 
     /// Receives it.
-    pub fn receive(from: BorrowedFd<'_>) -> io::Result<(Welcome, OwnedFd, OwnedFd)> {
+    pub fn receive(from: BorrowedFd<'_>) -> io::Result<(Welcome, [OwnedFd; 2], Option<OwnedFd>)> {
         let mut bytes = [0; 64];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let mut pieces = [IoSliceMut::new(&mut bytes)];
         let flags = RecvFlags::CMSG_CLOEXEC;
@@ -115,6 +112,7 @@ impl Welcome {
                 arena: r.u64()?,
                 grain: r.u64()?,
                 lanes: r.u32()?,
+                trace: r.u32()?,
             };
             Ok((magic, version, welcome))
         };
@@ -123,9 +121,10 @@ impl Welcome {
         if magic != MAGIC || version != VERSION {
             return Err(bad("this is no welcome of the same version"));
         }
-        let lanes = files.pop().ok_or_else(|| bad("no files came along"))?;
-        let arena = files.pop().ok_or_else(|| bad("no arena came along"))?;
-        Ok((welcome, arena, lanes))
+        let mut files = files.into_iter();
+        let arena = files.next().ok_or_else(|| bad("no arena came along"))?;
+        let lanes = files.next().ok_or_else(|| bad("no lanes came along"))?;
+        Ok((welcome, [arena, lanes], files.next()))
     }
 }
 

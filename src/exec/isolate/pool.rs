@@ -199,7 +199,7 @@ impl Workers {
                         let mut count = [0; 8];
                         let _ = rustix::io::read(&bell, &mut count);
                     }
-                    token => self.event(&poll, token),
+                    token => self.event(&poll, engine, token),
                 }
             }
             let (start, over) = {
@@ -231,7 +231,9 @@ impl Workers {
 
     fn start(&self, poll: &OwnedFd, engine: &Arc<Engine>) {
         let output = self.care.begin(engine);
-        let started = output.and_then(|o| Process::start(engine.store(), o, table().hash));
+        let started = output.and_then(|o| {
+            Process::start(engine.store(), engine.recording(), o, table().hash)
+        });
         let watched = started.and_then(|process| {
             let flags = epoll::EventFlags::IN;
             for (fd, kind) in [(process.pidfd.as_fd(), 0), (process.socket.as_fd(), 1)] {
@@ -264,7 +266,7 @@ impl Workers {
         }
     }
 
-    fn event(&self, poll: &OwnedFd, token: u64) {
+    fn event(&self, poll: &OwnedFd, engine: &Engine, token: u64) {
         let pid = (token >> 1) as u32;
         let Some(process) = self.state.lock().all.get(&pid).cloned() else {
             return;
@@ -273,6 +275,9 @@ impl Workers {
             let _ = epoll::delete(poll, &process.pidfd);
             let _ = epoll::delete(poll, &process.socket);
             process.bury(&self.care);
+            if let Some(recorder) = engine.recorder() {
+                recorder.release_process(pid);
+            }
             let mut state = self.state.lock();
             state.all.remove(&pid);
             state.pool.died(&pid);

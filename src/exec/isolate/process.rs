@@ -15,6 +15,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::process::{Pid, PidfdFlags, Signal};
 
 use super::super::actor::ActorRef;
+use super::super::events::Recording;
 use super::care::Care;
 use super::hello::{VARIABLE, Welcome};
 use super::output::Output;
@@ -68,7 +69,12 @@ impl std::fmt::Debug for Process {
 
 impl Process {
     /// Starts one: a system call or two until the new process exists; it says that it is ready some milliseconds later.
-    pub(crate) fn start(store: &Store, output: &Output, registry: u64) -> io::Result<Process> {
+    pub(crate) fn start(
+        store: &Store,
+        recording: Option<&Recording>,
+        output: &Output,
+        registry: u64,
+    ) -> io::Result<Process> {
         let (socket, theirs) = rustix::net::socketpair(
             AddressFamily::UNIX,
             SocketType::SEQPACKET,
@@ -81,9 +87,12 @@ impl Process {
             arena: rustix::fs::fstat(store.file())?.st_size.cast_unsigned(),
             grain: store.grain(),
             lanes: LANES as u32,
+            trace: recording.map_or(0, |r| r.recorder.mode().code()),
         };
         // It waits in the socket until the worker asks.
-        welcome.send(socket.as_fd(), store.file(), lanes.file())?;
+        let mut files = vec![store.file(), lanes.file()];
+        files.extend(recording.map(|r| r.words.fd()));
+        welcome.send(socket.as_fd(), &files)?;
         // The file that runs now, also if another has taken its place in its folder.
         let mut child = Command::new("/proc/self/exe")
             .arg0("mobula-worker")

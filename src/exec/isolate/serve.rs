@@ -13,6 +13,7 @@ use super::super::call::{CallError, Outcome, StateRef, object_blank};
 use super::super::cell::{self, BODY, Blank, PAD, Phase, RawRef, SLOT, Slot, SlotTag};
 use super::super::engine::Engine;
 use super::super::entry::{ActorEntry, FnEntry, Kind, Run};
+use super::super::events::{self, Recording};
 use super::super::local::{self, Local};
 use super::frame::{self, HEAD, MAX_ARGS, Place, Reader, Writer};
 use super::hello::{self, Welcome};
@@ -21,9 +22,10 @@ use super::table::table;
 use crate::base::Error;
 use crate::core::Patience;
 use crate::shm::{
-    Aligned, Attached, HugePages, Lanes, Lease, Lied, Prefault, Receiver, Sender, Waited,
+    Aligned, Attached, HugePages, Lanes, Lease, Lied, Prefault, Receiver, Sender, Waited, Words,
 };
 use crate::store::{SpillTo, Store, StoreOptions};
+use crate::trace::{Mode, NOT_RECORDED, Outcome as End, Recorder};
 use crate::value::Cap;
 
 /// What a process was given to be a worker.
@@ -31,6 +33,7 @@ pub struct Setup {
     welcome: Welcome,
     arena: OwnedFd,
     lanes: OwnedFd,
+    events: Option<OwnedFd>,
     socket: OwnedFd,
 }
 
@@ -38,7 +41,7 @@ impl Setup {
     /// Takes it from standard input, which is closed; `None` if that is no node's socket.
     pub fn receive() -> Option<Setup> {
         let input = rustix::stdio::stdin();
-        let (welcome, arena, lanes) = Welcome::receive(input).ok()?;
+        let (welcome, [arena, lanes], events) = Welcome::receive(input).ok()?;
         let socket = rustix::io::fcntl_dupfd_cloexec(input, 3).ok()?;
         let null = rustix::fs::open(
             "/dev/null",
@@ -51,6 +54,7 @@ impl Setup {
             welcome,
             arena,
             lanes,
+            events,
             socket,
         })
     }
@@ -105,6 +109,7 @@ pub fn serve(setup: Setup) {
         welcome,
         arena,
         lanes,
+        events,
         socket,
     } = setup;
     let refuse = |socket: BorrowedFd<'_>, why: &str| drop(hello::answer(socket, Err(why)));
@@ -142,7 +147,16 @@ pub fn serve(setup: Setup) {
     let Ok(store) = store else {
         return refuse(worker.socket.as_fd(), "cannot make memory");
     };
-    let engine = Engine::for_worker(store);
+    // A worker works without a recording as well.
+    let recording = events
+        .and_then(|file| Words::attach(file).ok())
+        .and_then(|words| {
+            let words = Arc::new(words);
+            let recorder = Recorder::attach(words.clone(), Mode::from_code(welcome.trace))?;
+            let recorder = Arc::new(recorder);
+            Some(Recording { recorder, words })
+        });
+    let engine = Engine::for_worker(store, recording);
     let Ok(_) = local::start(&engine) else { return };
     super::super::panics::install();
     let watch = std::thread::Builder::new()
@@ -304,6 +318,7 @@ fn call(
     let number = r.u32()? as usize;
     let wanted = r.u32()? != 0;
     let name = r.u32()?;
+    let id = r.u64()?;
     let entry = if what == frame::CONSTRUCT {
         let actor = *table().actors.get(number).ok_or(Lied)?;
         worker.actor.set(actor).map_err(|_| Lied)?;
@@ -315,7 +330,7 @@ fn call(
     if (what == frame::METHOD) == state.is_null() {
         return Err(Lied);
     }
-    let record = read_record(worker, local, entry, &mut r)?;
+    let record = read_record(worker, local, (entry, id), &mut r)?;
     // The node knows whether anybody wants the value.
     let wants = if wanted {
         std::ptr::from_ref(&*record)
@@ -329,7 +344,16 @@ fn call(
         Kind::Constructor | Kind::Consuming => (&raw mut state).cast(),
         _ => state,
     };
+    events::enter(local, &record);
     let outcome = run(local, &record, StateRef(place));
+    if events::recorded(record.id) {
+        // The node records why.
+        let ended = match outcome {
+            Ok(Ok(())) => End::Done,
+            _ => End::Failed,
+        };
+        events::exited(local, &record, ended, 0);
+    }
     LANE.with_borrow_mut(|lane| lane.as_mut().map(|lane| lane.call = 0));
     local.current.set(before);
     local.wanted.set(std::ptr::null());
@@ -428,7 +452,7 @@ fn answer(
 fn read_record(
     worker: &'static Worker,
     local: &Local,
-    entry: &'static FnEntry,
+    (entry, id): (&'static FnEntry, u64),
     r: &mut Reader<'_>,
 ) -> Result<RawRef, Lied> {
     let (count, end) = (r.u32()? as usize, r.u32()? as usize);
@@ -442,6 +466,7 @@ fn read_record(
     let mut payload = vec![0; (end - BODY).next_multiple_of(32)];
     payload[first - BODY..end - BODY].copy_from_slice(inline);
     for (i, place) in places.iter().enumerate() {
+        let blank = || object_blank(local, None, NOT_RECORDED);
         let object = |record: RawRef| Slot {
             tag: SlotTag::Ref,
             end: 0,
@@ -456,12 +481,12 @@ fn read_record(
             Place::Inline { .. } => return Err(Lied),
             Place::Tail { len } => {
                 let archive = r.bytes(len as usize)?;
-                object(cell::with_inline_value(object_blank(local, None), archive))
+                object(cell::with_inline_value(blank(), archive))
             }
             Place::Arena { offset, len } => {
                 // SAFETY: the node keeps the object in place while the call runs.
                 let bytes = unsafe { worker.arena.bytes(offset, len) }.ok_or(Lied)?;
-                object(cell::with_foreign_value(object_blank(local, None), bytes))
+                object(cell::with_foreign_value(blank(), bytes))
             }
         };
         slot.write_to(&mut payload[i * SLOT..(i + 1) * SLOT]);
@@ -471,7 +496,7 @@ fn read_record(
         refs: 1,
         phase: Phase::Running,
         caller: 0,
-        id: local.next_id(),
+        id,
         target: None,
         extra: None,
         caps: None,

@@ -1,0 +1,26 @@
+//! What happened, event by event: recorded in bounded memory as it happens, written out as a Chrome trace when asked.
+//!
+//! Room map: [`ticks`] the clock; [`event`] one event in 64 bytes; [`pool`] the memory that events lie in, which several
+//! processes may share; [`budget`] how many calls are recorded while they come fast; [`lane`] a thread's pen; [`read`]
+//! the memory read back; [`chrome`] the trace file and [`arrows`] in it, with [`text`] for its numbers and strings.
+//!
+//! Invariant: recording takes no lock and no allocation once a thread has met its names, never waits, and never takes more
+//! memory than it was given. What is read back is a claim: a process that crashed, or lies, may have left anything.
+//! Left out: where the memory comes from (`shm`), and what of a call is worth an event (`exec`).
+
+mod arrows;
+mod budget;
+mod chrome;
+mod event;
+mod lane;
+mod pool;
+mod read;
+#[cfg(test)]
+mod tests;
+mod text;
+mod ticks;
+
+pub use chrome::{Written, write};
+pub use event::{Deed, Event, INPUTS, Outcome, Submitted, Turn};
+pub use lane::{Lane, NOT_RECORDED, Part};
+pub use pool::{Mode, Recorder, SMALLEST};

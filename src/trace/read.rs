@@ -1,0 +1,41 @@
+//! A recorder's memory read back, newest chunk first, while others go on writing.
+//!
+//! Invariant: a chunk is handed over whole as of one moment, or not at all. What its words claim is checked by whoever
+//! reads them: kinds by [`Event::read`](super::event::Event::read), names by the table. Left out: what to make of it.
+
+use super::event::WORDS;
+use super::pool::{Recorder, Whose};
+
+/// What came of a reading.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Seen {
+    /// Chunks read.
+    pub chunks: u64,
+    /// Chunks that were overwritten while they were read.
+    pub missed: u64,
+}
+
+/// Hands every chunk with events to `each`, the newest first. Copies a chunk at a time: 16 KiB.
+pub(super) fn each_chunk(
+    recorder: &Recorder,
+    mut each: impl FnMut(Whose, &[[u64; WORDS]]),
+) -> Seen {
+    let mut tickets: Vec<(u64, usize)> = (0..recorder.chunks())
+        .map(|chunk| recorder.base(chunk))
+        .map(|base| (recorder.ticket(base), base))
+        .filter(|(ticket, _)| *ticket != 0)
+        .collect();
+    tickets.sort_unstable_by(|a, b| b.cmp(a));
+    let mut seen = Seen::default();
+    let mut events = Vec::new();
+    for (ticket, base) in tickets {
+        match recorder.copy(base, ticket, &mut events) {
+            Some(whose) => {
+                seen.chunks += 1;
+                each(whose, &events);
+            }
+            None => seen.missed += 1,
+        }
+    }
+    seen
+}
