@@ -124,6 +124,8 @@ mod base;
 #[cfg(feature = "c-api")]
 mod capi;
 mod core;
+#[cfg(feature = "dashboard")]
+pub mod dashboard;
 mod exec;
 mod node;
 mod shm;
