@@ -6,7 +6,7 @@
 use serde::Serialize;
 
 use super::index::Index;
-use super::recording::Outcome;
+use crate::trace::recording::Outcome;
 use super::window::{LaneRow, Window, lanes};
 
 /// Functions of one answer, those that took most time first.

@@ -115,7 +115,7 @@ fn task(index: &Index, at: u32) -> Found {
     }
 }
 
-fn object(index: &Index, object: &super::recording::Object) -> Found {
+fn object(index: &Index, object: &crate::trace::recording::Object) -> Found {
     Found {
         what: "object",
         id: Some(Id(object.id)),

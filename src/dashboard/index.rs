@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use super::recording::{Call, Inside, Lane, Object, Outcome, Recording, Run};
+use crate::trace::recording::{Call, Inside, Lane, Object, Outcome, Recording, Run};
 
 /// Rows of one lane; what overlaps beyond shares the last.
 pub const MAX_ROWS: u8 = 24;

@@ -1,6 +1,6 @@
 //! The page that shows a running program, and the server behind it.
 //!
-//! Room map: [`recording`] what a source hands over; [`index`] that, arranged for questions; [`window`], [`task`],
+//! Room map: [`index`] that, arranged for questions; [`window`], [`task`],
 //! [`figures`], [`find`] the questions; [`keep`] how long an arrangement is used; [`live`] counts as they change;
 //! [`guard`] who may ask; [`listen`] and [`stall`] connections; [`routes`] what is answered; [`assets`] the page itself.
 //!
@@ -16,7 +16,6 @@ mod index;
 mod keep;
 mod listen;
 mod live;
-mod recording;
 mod routes;
 mod settings;
 mod stall;
@@ -30,7 +29,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-pub use recording::{Call, Inside, Lane, Object, Outcome, Recording, Run};
+pub use crate::trace::recording::{Call, Inside, Lane, Object, Outcome, Recording, Run};
 pub use settings::Settings;
 pub use window::Window;
 

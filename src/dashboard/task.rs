@@ -7,7 +7,7 @@
 use serde::Serialize;
 
 use super::index::Index;
-use super::recording::Outcome;
+use crate::trace::recording::Outcome;
 use super::window::Edges;
 use crate::base::snapshot::Id;
 

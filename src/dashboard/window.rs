@@ -7,7 +7,7 @@
 use serde::Serialize;
 
 use super::index::Index;
-use super::recording::Outcome;
+use crate::trace::recording::Outcome;
 use crate::base::snapshot::Id;
 
 /// Arrows of one answer.

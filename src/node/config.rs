@@ -13,6 +13,18 @@ use crate::shm::HugePages;
 use crate::store::SpillTo;
 use crate::trace::Mode;
 
+/// What the settings say about the dashboard.
+#[cfg(feature = "dashboard")]
+#[derive(Clone, Default)]
+pub struct DashboardConfig {
+    /// Whether there is one.
+    pub on: bool,
+    /// Where it listens.
+    pub address: Option<std::net::SocketAddr>,
+    /// What those who ask must know.
+    pub token: Option<String>,
+}
+
 /// Settings of a node, for [`init`](Config::init).
 ///
 /// ```
@@ -34,6 +46,8 @@ pub struct Config {
     pub(super) reporter: Option<Reporter>,
     pub(super) attach: bool,
     pub(super) workers: Settings,
+    #[cfg(feature = "dashboard")]
+    pub(crate) dashboard: DashboardConfig,
     pub(super) trace: Mode,
     pub(super) trace_bytes: usize,
 }
@@ -74,6 +88,8 @@ impl Default for Config {
             reporter: None,
             attach: true,
             workers: Settings::default(),
+            #[cfg(feature = "dashboard")]
+            dashboard: DashboardConfig::default(),
             trace: Mode::default(),
             trace_bytes: super::timeline::BYTES,
         }
@@ -217,6 +233,41 @@ impl Config {
     /// times a second, and only while isolated work runs. Default: 0.95; 1 never ends any.
     pub fn memory_threshold(mut self, share: f64) -> Config {
         self.workers.memory_threshold = share;
+        self
+    }
+
+    /// Whether a page shows what the program does, at [`Mobula::dashboard_url`](crate::Mobula::dashboard_url). Default: no.
+    ///
+    /// It can be reached from this machine only, by any of its users, at port 8265 or, if that is taken, at a free one. It
+    /// only shows; it changes nothing.
+    ///
+    /// ```
+    /// let mobula = mobula::Config::new().num_cpus(2).dashboard(true).init()?;
+    /// assert!(mobula.dashboard_url().unwrap().starts_with("http://127.0.0.1:"));
+    /// # Ok::<(), mobula::Error>(())
+    /// ```
+    #[cfg(feature = "dashboard")]
+    pub fn dashboard(mut self, on: bool) -> Config {
+        self.dashboard.on = on;
+        self
+    }
+
+    /// Serves the dashboard at this address; port 0 takes a free one. `init` fails with
+    /// [`Error::Config`](crate::Error::Config) if the port is taken, or if other machines can reach the address and there
+    /// is no [`dashboard_token`](Config::dashboard_token).
+    #[cfg(feature = "dashboard")]
+    pub fn dashboard_addr(mut self, address: impl Into<std::net::SocketAddr>) -> Config {
+        self.dashboard.on = true;
+        self.dashboard.address = Some(address.into());
+        self
+    }
+
+    /// Lets only those see the dashboard who know this: 16 to 256 letters, digits and `-._~+/=`. A browser asks for it
+    /// once; others send it as a bearer token. The connection is not encrypted: across networks use a tunnel or a proxy.
+    #[cfg(feature = "dashboard")]
+    pub fn dashboard_token(mut self, token: impl Into<String>) -> Config {
+        self.dashboard.on = true;
+        self.dashboard.token = Some(token.into());
         self
     }
 

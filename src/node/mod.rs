@@ -13,6 +13,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use config::Config;
+#[cfg(feature = "dashboard")]
+pub use config::DashboardConfig;
 
 use crate::base::{Error, Result};
 use crate::exec::{self, Engine, local};

@@ -3,7 +3,7 @@
 use super::figures;
 use super::find::find;
 use super::index::Index;
-use super::recording::{Call, Inside, Lane, Object, Outcome, Recording, Run};
+use crate::trace::recording::{Call, Inside, Lane, Object, Outcome, Recording, Run};
 use super::task::{Task, critical_path};
 use super::window::{Timeline, Window};
 use proptest::prelude::*;

@@ -1,6 +1,6 @@
-//! What has been recorded of a program, as the dashboard's source hands it over.
+//! A recording as calls, their runs and what lies between: what the events mean together.
 //!
-//! **Invariant:** plain data, all of it claims: indices are checked before use ([`super::index`]), times may be in any order.
+//! **Invariant:** plain data, all of it claims: indices are checked before use (by whoever asks), times may be in any order.
 //! **Left out:** how it was recorded, and every question about it.
 
 /// A line of the timeline: one thread that runs calls.
