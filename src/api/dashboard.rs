@@ -31,12 +31,18 @@ impl Source for Here {
     }
 
     fn recording(&self) -> io::Result<Recording> {
-        Ok(self.recorder.as_deref().map(trace::decode).unwrap_or_default())
+        Ok(self
+            .recorder
+            .as_deref()
+            .map(trace::decode)
+            .unwrap_or_default())
     }
 
     fn trace(&self, window: Window, out: &mut dyn Write) -> io::Result<()> {
         match &self.recorder {
-            Some(recorder) => trace::write_within(recorder, window.from..=window.to, out).map(|_| ()),
+            Some(recorder) => {
+                trace::write_within(recorder, window.from..=window.to, out).map(|_| ())
+            }
             None => out.write_all(b"{\"traceEvents\":[]}\n"),
         }
     }

@@ -6,8 +6,8 @@
 use serde::Serialize;
 
 use super::index::Index;
-use crate::trace::recording::Outcome;
 use super::window::{LaneRow, Window, lanes};
+use crate::trace::recording::Outcome;
 
 /// Functions of one answer, those that took most time first.
 pub const MAX_FUNCTIONS: usize = 200;

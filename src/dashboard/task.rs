@@ -7,9 +7,9 @@
 use serde::Serialize;
 
 use super::index::Index;
-use crate::trace::recording::Outcome;
 use super::window::Edges;
 use crate::base::snapshot::Id;
+use crate::trace::recording::Outcome;
 
 /// Neighbours of one kind.
 pub const MAX_LISTED: usize = 200;

@@ -7,8 +7,8 @@
 use serde::Serialize;
 
 use super::index::Index;
-use crate::trace::recording::Outcome;
 use crate::base::snapshot::Id;
+use crate::trace::recording::Outcome;
 
 /// Arrows of one answer.
 pub const MAX_EDGES: usize = 4_000;

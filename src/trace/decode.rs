@@ -74,7 +74,11 @@ impl Decoder<'_> {
                 (call.actor, call.parent) = (s.actor, s.caller);
                 (call.submit_lane, call.submitted) = (lane, at);
             }
-            Event::Inputs { call, count, inputs } => {
+            Event::Inputs {
+                call,
+                count,
+                inputs,
+            } => {
                 let i = self.call(call);
                 let inputs = &inputs[..usize::from(count)];
                 self.inputs.extend(inputs.iter().map(|&id| (i, id)));
@@ -87,22 +91,58 @@ impl Decoder<'_> {
             }
             Event::Run(r) if r.outcome == Ended::Running => self.begun.push((lane, r)),
             Event::Run(r) => self.ran(lane, &r),
-            Event::Block { name, begin, end, awaited, .. } => {
+            Event::Block {
+                name,
+                begin,
+                end,
+                awaited,
+                ..
+            } => {
                 let (start, end) = (nanos(begin), nanos(end));
                 let name = self.name(name, None);
-                let inside = Inside { lane, name, start, end, awaited, wait: true };
+                let inside = Inside {
+                    lane,
+                    name,
+                    start,
+                    end,
+                    awaited,
+                    wait: true,
+                };
                 self.out.inside.push(inside);
             }
-            Event::Span { name, begin, end, .. } => {
+            Event::Span {
+                name, begin, end, ..
+            } => {
                 let (start, end) = (nanos(begin), nanos(end));
                 let name = self.name(name, None);
-                let inside = Inside { lane, name, start, end, awaited: 0, wait: false };
+                let inside = Inside {
+                    lane,
+                    name,
+                    start,
+                    end,
+                    awaited: 0,
+                    wait: false,
+                };
                 self.out.inside.push(inside);
             }
-            Event::Object { deed: Deed::Put | Deed::Seal, name, line, end, object, bytes, .. } => {
+            Event::Object {
+                deed: Deed::Put | Deed::Seal,
+                name,
+                line,
+                end,
+                object,
+                bytes,
+                ..
+            } => {
                 let at = nanos(end);
                 let origin = self.name(name, Some(line));
-                self.out.objects.push(Object { id: object, origin, lane, at, bytes });
+                self.out.objects.push(Object {
+                    id: object,
+                    origin,
+                    lane,
+                    at,
+                    bytes,
+                });
             }
             Event::Text { about, len, bytes } => {
                 if self.said.0 != about {
@@ -112,13 +152,22 @@ impl Decoder<'_> {
                     self.said.1.extend_from_slice(&bytes[..usize::from(len)]);
                 }
             }
-            Event::Fail { name, call, cancelled, .. } => {
+            Event::Fail {
+                name,
+                call,
+                cancelled,
+                ..
+            } => {
                 let function = self.name(name, None);
                 let i = self.call(call);
                 self.error(i, call);
                 let call = &mut self.out.calls[i as usize];
                 call.function = function;
-                call.outcome = if cancelled { Outcome::Cancelled } else { Outcome::Failed };
+                call.outcome = if cancelled {
+                    Outcome::Cancelled
+                } else {
+                    Outcome::Failed
+                };
             }
             Event::Gap { calls, .. } => self.out.lost = self.out.lost.saturating_add(calls),
             Event::Object { .. } | Event::Actor { .. } | Event::Counter { .. } => {}
@@ -128,8 +177,13 @@ impl Decoder<'_> {
     fn ran(&mut self, lane: u32, r: &Ran) {
         let running = r.outcome == Ended::Running;
         let start = self.scale.nanos(r.begin);
-        let end = if running { 0 } else { self.scale.nanos(r.end).max(start + 1) };
-        let length = |ticks: u32| u32::try_from(self.scale.length(ticks.into())).unwrap_or(u32::MAX);
+        let end = if running {
+            0
+        } else {
+            self.scale.nanos(r.end).max(start + 1)
+        };
+        let length =
+            |ticks: u32| u32::try_from(self.scale.length(ticks.into())).unwrap_or(u32::MAX);
         let (reading, storing) = (length(r.reading), length(r.storing));
         let function = self.name(r.name, None);
         let call = self.call(r.call);
@@ -149,14 +203,25 @@ impl Decoder<'_> {
             Ended::Pending => Outcome::Pending,
         };
         let turn = r.turn;
-        self.out.runs.push(Run { call, lane, start, end, reading, storing, turn, outcome });
+        self.out.runs.push(Run {
+            call,
+            lane,
+            start,
+            end,
+            reading,
+            storing,
+            turn,
+            outcome,
+        });
     }
 
     /// What was said just before is why this call failed.
     fn error(&mut self, call: u32, id: u64) {
         if self.said.0 == id && !self.said.1.is_empty() {
             let said = std::mem::take(&mut self.said.1);
-            self.out.texts.push(String::from_utf8_lossy(&said).into_owned());
+            self.out
+                .texts
+                .push(String::from_utf8_lossy(&said).into_owned());
             self.out.calls[call as usize].error = self.out.texts.len() as u32;
         }
     }
@@ -192,8 +257,12 @@ impl Decoder<'_> {
     fn finish(mut self) -> Recording {
         // Of what had begun in one chunk most has ended in a later one.
         let key = |r: &Run, calls: &[Call]| (calls[r.call as usize].id, r.start);
-        let ended: std::collections::HashSet<(u64, u64)> =
-            self.out.runs.iter().map(|r| key(r, &self.out.calls)).collect();
+        let ended: std::collections::HashSet<(u64, u64)> = self
+            .out
+            .runs
+            .iter()
+            .map(|r| key(r, &self.out.calls))
+            .collect();
         for (lane, r) in std::mem::take(&mut self.begun) {
             if !ended.contains(&(r.call, self.scale.nanos(r.begin))) {
                 self.ran(lane, &r);
@@ -208,7 +277,10 @@ impl Decoder<'_> {
         // How far a call has come is what its last run says, unless it failed without one.
         let mut last = vec![0; self.out.calls.len()];
         for run in &self.out.runs {
-            let (call, last) = (&mut self.out.calls[run.call as usize], &mut last[run.call as usize]);
+            let (call, last) = (
+                &mut self.out.calls[run.call as usize],
+                &mut last[run.call as usize],
+            );
             if run.start >= *last {
                 *last = run.start;
                 call.outcome = match run.outcome {
@@ -232,7 +304,11 @@ impl Decoder<'_> {
             moved[*from as usize] = to as u32;
             let name = self.recorder.lane_name(*whose);
             let worker = whose.part == Part::Worker as u32;
-            let process = if worker { whose.process } else { self.recorder.process() };
+            let process = if worker {
+                whose.process
+            } else {
+                self.recorder.process()
+            };
             self.out.lanes.push(Lane {
                 node: format!("process {process}"),
                 name,
@@ -240,9 +316,21 @@ impl Decoder<'_> {
             });
         }
         let place = |lane: &mut u32| *lane = moved.get(*lane as usize).copied().unwrap_or(u32::MAX);
-        self.out.runs.iter_mut().for_each(|run| place(&mut run.lane));
-        self.out.objects.iter_mut().for_each(|object| place(&mut object.lane));
-        self.out.inside.iter_mut().for_each(|inside| place(&mut inside.lane));
-        self.out.calls.iter_mut().for_each(|call| place(&mut call.submit_lane));
+        self.out
+            .runs
+            .iter_mut()
+            .for_each(|run| place(&mut run.lane));
+        self.out
+            .objects
+            .iter_mut()
+            .for_each(|object| place(&mut object.lane));
+        self.out
+            .inside
+            .iter_mut()
+            .for_each(|inside| place(&mut inside.lane));
+        self.out
+            .calls
+            .iter_mut()
+            .for_each(|call| place(&mut call.submit_lane));
     }
 }

@@ -25,9 +25,9 @@ mod tests;
 mod text;
 mod ticks;
 
-pub use chrome::{Written, write};
 #[cfg(feature = "dashboard")]
 pub use chrome::write_within;
+pub use chrome::{Written, write};
 #[cfg(feature = "dashboard")]
 pub use decode::decode;
 pub use event::{Deed, Event, INPUTS, Outcome, Submitted, Turn};

@@ -3,9 +3,9 @@
 use super::figures;
 use super::find::find;
 use super::index::Index;
-use crate::trace::recording::{Call, Inside, Lane, Object, Outcome, Recording, Run};
 use super::task::{Task, critical_path};
 use super::window::{Timeline, Window};
+use crate::trace::recording::{Call, Inside, Lane, Object, Outcome, Recording, Run};
 use proptest::prelude::*;
 
 const ALL: Window = Window {
