@@ -22,6 +22,8 @@ const STRIDE: usize = 512;
 pub struct Index {
     /// The time of the recording.
     pub now: u64,
+    /// The last moment anything happened: the time of the recording if something runs.
+    pub until: u64,
     /// The first moment anything was recorded.
     pub begin: u64,
     pub lanes: Vec<Lane>,
@@ -223,6 +225,14 @@ impl Index {
             .min(self.now);
         let last = self.reach.iter().copied().max().unwrap_or(0);
         self.now = self.now.max(last);
+        let submitted = self.calls.last().map_or(0, |call| call.submitted);
+        let object = self.objects.last().map_or(0, |object| object.at);
+        let last = last.max(submitted).max(object);
+        self.until = if last > 0 {
+            last.min(self.now)
+        } else {
+            self.now
+        };
     }
 
     fn take_ids(&mut self) {

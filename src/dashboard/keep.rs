@@ -28,7 +28,10 @@ struct Kept {
 #[derive(Default)]
 pub struct Keep {
     kept: Mutex<Option<Kept>>,
+    /// Who waits for it to be made waits here, without a thread.
     making: tokio::sync::Mutex<()>,
+    /// Held by the thread that makes it, which may outlive its asker.
+    one: Mutex<()>,
 }
 
 impl Keep {
@@ -40,7 +43,7 @@ impl Keep {
     }
 
     /// What is recorded, as of a moment ago.
-    pub async fn index(&self, source: &Arc<dyn Source>) -> io::Result<Arc<Index>> {
+    pub async fn index(self: &Arc<Keep>, source: &Arc<dyn Source>) -> io::Result<Arc<Index>> {
         if let Some(index) = self.fresh() {
             return Ok(index);
         }
@@ -48,14 +51,19 @@ impl Keep {
         if let Some(index) = self.fresh() {
             return Ok(index);
         }
-        let source = source.clone();
+        let (this, source) = (self.clone(), source.clone());
+        // Whoever asked may go away; what was begun is finished for the next.
+        let make = tokio::task::spawn_blocking(move || this.make(&*source));
+        make.await.map_err(io::Error::other)?
+    }
+
+    fn make(&self, source: &dyn Source) -> io::Result<Arc<Index>> {
+        let _one = self.one.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(index) = self.fresh() {
+            return Ok(index);
+        }
         let start = Instant::now();
-        let make = move || source.recording().map(Index::new);
-        let index = Arc::new(
-            tokio::task::spawn_blocking(make)
-                .await
-                .map_err(io::Error::other)??,
-        );
+        let index = Arc::new(Index::new(source.recording()?));
         let kept = Kept {
             index: index.clone(),
             made: Instant::now(),

@@ -42,7 +42,7 @@ const PIECE: usize = 64 * 1024;
 /// What answers are made from.
 pub struct State {
     pub source: Arc<dyn Source>,
-    pub keep: Keep,
+    pub keep: Arc<Keep>,
     pub ticks: watch::Sender<Arc<str>>,
     pub watchers: Arc<Semaphore>,
     token: Option<String>,
@@ -56,7 +56,7 @@ impl State {
     pub fn new(settings: &Settings, source: Arc<dyn Source>) -> State {
         State {
             source,
-            keep: Keep::default(),
+            keep: Arc::default(),
             ticks: watch::Sender::new(Arc::from("null")),
             watchers: Arc::new(Semaphore::new(live::MAX_WATCHERS)),
             token: settings.token.clone(),

@@ -132,6 +132,8 @@ pub struct Timeline<'a> {
     /// The first moment there is anything of.
     pub begin: u64,
     /// The last.
+    pub last: u64,
+    /// The time of the recording.
     pub now: u64,
     /// Boxes that touch the window.
     pub total: usize,
@@ -247,6 +249,7 @@ impl<'a> Timeline<'a> {
             from,
             to,
             begin: index.begin,
+            last: index.until,
             now: index.now,
             total: hits.len(),
             recorded: index.runs.len(),

@@ -368,7 +368,14 @@ impl Source for Replay {
             }
         };
         const FUNCTIONS: [&str; 3] = ["report::merge", "model::score", "ingest::load"];
-        const STATES: [&str; 6] = ["running", "waiting-arguments", "waiting-resources", "blocked", "mailbox", "queued"];
+        const STATES: [&str; 6] = [
+            "running",
+            "waiting-arguments",
+            "waiting-resources",
+            "blocked",
+            "mailbox",
+            "queued",
+        ];
         const WHY: [Option<&str>; 6] = [
             None,
             Some("waits for its argument 0x300000001 of report::merge, which is running"),
@@ -378,8 +385,12 @@ impl Source for Replay {
             Some("waits for a free executor"),
         ];
         let seconds = self.start.elapsed().as_secs_f64();
-        let finished = 999_000 + (9_600.0 * seconds + 1_500.0 * (seconds / 3.0).sin() + 260.0 * (seconds * 1.7).sin()) as u64;
-        let cpu = (7.2e6 * seconds + 1.1e6 * (seconds / 2.0).sin() + 0.3e6 * (seconds * 2.3).cos() + 1e6) as u64;
+        let finished = 999_000
+            + (9_600.0 * seconds + 1_500.0 * (seconds / 3.0).sin() + 260.0 * (seconds * 1.7).sin())
+                as u64;
+        let cpu =
+            (7.2e6 * seconds + 1.1e6 * (seconds / 2.0).sin() + 0.3e6 * (seconds * 2.3).cos() + 1e6)
+                as u64;
         let tasks: Vec<_> = (0..9).map(|i| serde_json::json!({
             "id": format!("{:#x}", 0x3_0000_0001u64 + i), "function": FUNCTIONS[i as usize % 3],
             "state": STATES[i as usize % 6],

@@ -49,15 +49,21 @@ export function histogram(canvas, slots, low, high, tone, floor, quantiles) {
   ctx.font = "10px system-ui, sans-serif";
   ctx.fillStyle = c.faint;
   ctx.textBaseline = "bottom";
-  const every = Math.max(4, Math.ceil(90 / (step * 4)) * 4);
-  for (let i = low; i < high; i += every) ctx.fillText(duration(floor[i]), (i - low) * step, height + 0.5);
+  const place = (value) => {
+    const i = floor.findIndex((f) => f > value) - 1;
+    return i < low || i >= high ? null : (i - low + (value - floor[i]) / (floor[i + 1] - floor[i])) * step;
+  };
+  for (let decade = 100; decade < 1e13; decade *= 10) {
+    const px = place(decade);
+    if (px === null || px > width - 30) continue;
+    ctx.fillRect(Math.round(px), height - 12, 1, 3);
+    ctx.fillText(duration(decade).replace(/\.0+(?= )/, ""), px + 3, height + 0.5);
+  }
   ctx.strokeStyle = c.text;
   ctx.globalAlpha = 0.55;
   for (const q of quantiles) {
-    let i = floor.findIndex((f) => f > q) - 1;
-    if (i < low || i > high) continue;
-    const part = (q - floor[i]) / (floor[i + 1] - floor[i] || 1);
-    const px = Math.round((i - low + part) * step) + 0.5;
+    if (place(q) === null) continue;
+    const px = Math.round(place(q)) + 0.5;
     ctx.beginPath();
     ctx.moveTo(px, 1); ctx.lineTo(px, height - 12);
     ctx.stroke();

@@ -1,6 +1,6 @@
 // The panel about one call.
 
-import { $, bytes, color, count, duration, el, moment, names, short } from "./util.js";
+import { $, bytes, color, count, duration, el, moment, names, short, words } from "./util.js";
 
 let go = () => {};
 /** `go(id)` shows another call. */
@@ -33,7 +33,7 @@ export function showDetail(about, close) {
 }
 
 function facts(r, now, state) {
-  const list = [["State", el("span", { class: `state ${state}` }, state)]];
+  const list = [["State", el("span", { class: `state ${state}` }, words(state))]];
   const add = (name, value) => value !== null && value !== undefined && value !== "" && list.push([name, value]);
   if (r?.runs.length) {
     const first = r.runs[0], last = r.runs[r.runs.length - 1];

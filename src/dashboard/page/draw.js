@@ -1,6 +1,6 @@
 // How the timeline looks. Reads the view and the data, writes pixels, keeps nothing but measures of text.
 
-import { color, colors, duration, moment, short, names } from "./util.js";
+import { color, colors, duration, last, moment, short, names } from "./util.js";
 
 export const AXIS = 26;
 export const GUTTER = 132;
@@ -10,7 +10,7 @@ const PAD = 8;
 export function layout(lanes, height) {
   const rows = lanes.reduce((n, lane) => n + lane.rows, 0) || 1;
   const room = (height - AXIS - lanes.length * PAD) / rows;
-  const rowHeight = Math.max(17, Math.min(30, Math.floor(room)));
+  const rowHeight = Math.max(17, Math.min(34, Math.floor(room)));
   let y = 0;
   for (const lane of lanes) {
     lane.y = y;
@@ -82,6 +82,7 @@ export function draw(t, ctx, width, height) {
   now(t, ctx, c, x, height);
   if (t.data) edges(t, ctx, c, x, y, boxH, width, height, on);
   path(t, ctx, c, x, y, boxH, width);
+  if (t.data) labels(t, ctx, c, x, y, boxH, width, height, on);
   ctx.restore();
   gutter(t, ctx, c, height);
   axis(ctx, c, x, from, to, every, width);
@@ -137,16 +138,6 @@ function boxes(t, ctx, c, x, y, boxH, scale, width, height, on) {
       ctx.fillStyle = c.accent;
       ctx.fillRect(x1 - 2, py, 2, boxH);
     }
-    if (w > 30 && !dim) {
-      const left = Math.max(x0, GUTTER) + 6;
-      const name = short(names.of(b.fn[i])) + (WORD[b.outcome[i]] ? ` · ${WORD[b.outcome[i]]}` : "") + (b.turn[i] > 1 ? ` · ${b.turn[i]}` : "");
-      const text = fit(ctx, w > 150 ? `${name}  ${duration(end - b.start[i])}` : name, Math.min(x1, width) - left - 4);
-      if (text) {
-        ctx.fillStyle = b.outcome[i] === 3 || b.outcome[i] === 5 ? c.surface : "rgb(0 0 0 / 78%)";
-        ctx.fillText(text, left, py + boxH / 2 + 0.5);
-        on.labels++;
-      }
-    }
     ctx.globalAlpha = 1;
     if (t.selected === b.id[i] || t.hovered === i) {
       ctx.strokeStyle = t.selected === b.id[i] ? c.text : c.muted;
@@ -156,6 +147,23 @@ function boxes(t, ctx, c, x, y, boxH, scale, width, height, on) {
       ctx.roundRect(x0 - 0.5, py - 0.5, w + 1, boxH + 1, 3);
       ctx.stroke();
     }
+  }
+}
+
+/** Names, above the arrows so that they can be read. */
+function labels(t, ctx, c, x, y, boxH, width, height, on) {
+  const b = t.data.boxes;
+  for (let i = 0; i < b.length; i++) {
+    const end = b.outcome[i] === 1 ? Math.max(b.end[i], t.bounds.now) : b.end[i];
+    const x0 = Math.max(x(b.start[i]), GUTTER), x1 = Math.min(x(end), width), w = x1 - x0, py = y(b.lane[i], b.row[i]);
+    if (w < 26 || t.dim(b.fn[i]) || !seen(py, boxH, height)) continue;
+    const full = names.of(b.fn[i]);
+    const name = (w > 130 ? short(full) : last(full)) + (WORD[b.outcome[i]] ? ` · ${WORD[b.outcome[i]]}` : "") + (b.turn[i] > 1 ? ` · ${b.turn[i]}` : "");
+    const text = fit(ctx, w > 170 ? `${name}   ${duration(end - b.start[i])}` : name, w - 10);
+    if (!text) continue;
+    ctx.fillStyle = b.outcome[i] === 3 || b.outcome[i] === 5 ? c.surface : "rgb(0 0 0 / 80%)";
+    ctx.fillText(text, x0 + 6, py + boxH / 2 + 0.5);
+    on.labels++;
   }
 }
 
@@ -259,17 +267,19 @@ function arrows(t, ctx, c, x, y, boxH, width, height, e, alpha, line, on) {
     const tone = submit ? c.muted : c.accent;
     ctx.strokeStyle = tone;
     ctx.setLineDash(submit ? [4, 3] : []);
-    const bend = Math.max(14, Math.min(90, Math.abs(x1 - x0) / 2));
+    const bend = Math.max(Math.min(14, Math.abs(x1 - x0) + 4), Math.min(90, Math.abs(x1 - x0) / 2));
     ctx.beginPath();
     ctx.moveTo(x0, y0);
     ctx.bezierCurveTo(x0 + bend, y0, x1 - bend, y1, x1, y1);
     ctx.stroke();
+    if (on) on.edges++;
+    // Between things this close a head would hide both.
+    if (Math.abs(x1 - x0) < 9 && Math.abs(y1 - y0) < 40 && alpha < 0.9) continue;
     ctx.fillStyle = tone;
     ctx.beginPath();
     ctx.moveTo(x1 + 1, y1); ctx.lineTo(x1 - 6, y1 - 3.2); ctx.lineTo(x1 - 6, y1 + 3.2);
     ctx.closePath();
     ctx.fill();
-    if (on) on.edges++;
   }
   ctx.setLineDash([]);
   ctx.globalAlpha = 1;

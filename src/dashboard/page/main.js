@@ -144,7 +144,7 @@ notice("start", null);
 // What a test may look at: numbers only, and the ways a person has.
 window.mobula = {
   stats: () => ({
-    view, ticks, history: kept(), ...timeline.on, lanes: timeline.lanes.length, from: timeline.view.from, to: timeline.view.to, begin: timeline.bounds.begin, now: timeline.bounds.now,
+    view, ticks, history: kept(), ...timeline.on, lanes: timeline.lanes.length, from: timeline.view.from, to: timeline.view.to, begin: timeline.bounds.begin, last: timeline.bounds.last, now: timeline.bounds.now,
     recorded: timeline.data?.recorded ?? 0, loaded: timeline.data?.boxes.length ?? 0, loadedEdges: timeline.data?.edges.length ?? 0, loadedDense: timeline.data?.dense.length ?? 0,
     selected: timeline.selected, path: timeline.task?.path.length ?? 0, taskEdges: timeline.task?.edges.length ?? 0,
     frames: timeline.frames, slowestFrame: timeline.slowest, requests: timeline.requests, failures: timeline.failures, found: search.found(), ...tableStats(),

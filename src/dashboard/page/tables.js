@@ -1,13 +1,13 @@
 // Tables of what is there now, and the histograms of functions. A table is asked for while it is shown, and only then.
 
-import { $, ago, api, bytes, color, count, duration, el, names, notice, onTheme, short } from "./util.js";
+import { $, ago, api, bytes, color, count, duration, el, names, notice, onTheme, short, words } from "./util.js";
 import { histogram } from "./charts.js";
 
 const SHOWN = 300;
 let task = () => {}, only = () => {}, current = null, timeline = null;
 
 const id = (x) => el("button", { class: "link mono", onclick: () => task(x), title: "Show all about this call" }, x);
-const state = (x) => el("span", { class: `state ${x}` }, x.replace("-", " for ").replace("waiting for ", "waits for "));
+const state = (x) => el("span", { class: `state ${x}` }, words(x));
 const fn = (name) => el("span", { title: name }, name);
 
 const TABLES = {
@@ -77,7 +77,6 @@ class Table {
     this.body = el("tbody");
     this.wrap = el("div", { class: "tablewrap" }, el("table", {}, el("thead", {}, el("tr", {}, ...this.heads)), this.body));
     this.none = el("p", { class: "empty", hidden: true }, this.spec.empty);
-    this.box = el("div", { class: "stage" }, el("div", { class: "scroll" }), this.none);
     this.view.append(el("div", { class: "toolbar" }, this.filter, this.summary), this.wrap, this.none);
   }
   by(column) {

@@ -43,7 +43,7 @@ function typedEdges(e, from) {
 
 class Timeline {
   view = { from: 0, to: 1e9 };
-  bounds = { begin: 0, now: 1e9 };
+  bounds = { begin: 0, last: 1e9, now: 1e9 };
   lanes = [];
   data = null;
   heat = null;
@@ -62,6 +62,8 @@ class Timeline {
   failures = 0;
   #active = false;
   #begun = false;
+  /** Until somebody has moved, all there is shows. */
+  #touched = false;
   #dirty = false;
   #timer = 0;
   #abort = null;
@@ -82,7 +84,7 @@ class Timeline {
   /** Whether the page shows it. */
   set active(on) {
     this.#active = on;
-    if (on) { this.#ask(0); this.redraw(); }
+    if (on) { if (!this.#abort) this.#ask(0); this.redraw(); }
   }
 
   dim(fn) {
@@ -117,7 +119,7 @@ class Timeline {
     if (!sized) return;
     const { ctx, width, height } = sized;
     const c = colors();
-    const span = Math.max(1, this.bounds.now - this.bounds.begin);
+    const span = Math.max(1, this.bounds.last - this.bounds.begin);
     if (this.heat) {
       const { sums, from, to } = this.heat;
       ctx.fillStyle = c["line-strong"];
@@ -140,13 +142,14 @@ class Timeline {
 
   // --- the view -----------------------------------------------------------------------------------------------------
 
-  set(from, to, follow = false) {
+  set(from, to) {
+    this.#touched = true;
     const whole = Math.max(1e3, this.bounds.now - this.bounds.begin);
     const span = Math.min(Math.max(to - from, SHORTEST), whole * 1.2);
     let begin = from + (to - from - span) / 2;
     begin = Math.max(this.bounds.begin - span * 0.5, Math.min(begin, this.bounds.now - span * 0.5));
     this.view = { from: begin, to: begin + span };
-    if (!follow) this.follow(false);
+    this.follow(false);
     this.redraw();
     this.#ask(60);
   }
@@ -180,59 +183,53 @@ class Timeline {
   }
 
   fit() {
-    const pad = (this.bounds.now - this.bounds.begin) * 0.01;
-    this.go(this.bounds.begin - pad, this.bounds.now + pad);
+    const all = this.#all();
+    this.go(all.from, all.to);
+  }
+
+  #all() {
+    const pad = Math.max(1000, (this.bounds.last - this.bounds.begin) * 0.015);
+    return { from: this.bounds.begin - pad, to: this.bounds.last + pad };
   }
 
   follow(on) {
     if (this.following === on) return;
     this.following = on;
     $("follow").setAttribute("aria-pressed", String(on));
-    if (on) { this.#stop(); this.#beat(); }
+    if (on) { this.#touched = true; this.#stop(); this.#ask(0); }
   }
 
   #beat() {
-    if (!this.#active || document.hidden) return;
-    if (this.following) this.#ask(0, true);
-    else if (this.bounds.now <= this.view.to + (this.view.to - this.view.from) * 0.02) this.#ask(400);
+    if (!this.#active || document.hidden || this.#abort) return;
+    const open = this.bounds.last <= this.view.to + (this.view.to - this.view.from) * 0.02;
+    if (this.following || !this.#touched || open) this.#fetch();
   }
 
   // --- the data -----------------------------------------------------------------------------------------------------
 
-  #ask(wait, latest = false) {
+  /** Asks soon. What is asked already is for a view that has gone. */
+  #ask(wait) {
     clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => this.#fetch(latest), wait);
+    this.#timer = setTimeout(() => this.#fetch(), wait);
   }
 
-  async #fetch(latest) {
-    if (this.#abort) {
-      // A question for what is no longer shown is not worth its answer.
-      if (latest) return;
-      this.#abort.abort();
-    }
+  async #fetch() {
+    this.#abort?.abort();
     const abort = (this.#abort = new AbortController());
     const span = this.view.to - this.view.from;
-    let { from, to } = this.view;
     try {
-      if (!this.#begun || latest) {
-        const known = await api("/api/timeline?from=0&to=0&limit=1", abort.signal);
-        this.bounds = { begin: known.begin, now: Math.max(known.now, known.begin + 1000) };
-        if (!this.#begun) {
-          this.#begun = true;
-          const pad = (this.bounds.now - this.bounds.begin) * 0.01;
-          this.view = { from: this.bounds.begin - pad, to: this.bounds.now + pad };
-        } else if (this.following) {
-          this.view = { from: this.bounds.now - span * 0.96, to: this.bounds.now + span * 0.04 };
-        }
-        ({ from, to } = this.view);
+      if (!this.#begun || this.following || !this.#touched) {
+        this.#bound(await api("/api/timeline?from=0&to=0&limit=1", abort.signal));
+        if (this.following) this.view = { from: this.bounds.now - span * 0.96, to: this.bounds.now + span * 0.04 };
+        else if (!this.#touched) this.view = this.#all();
+        this.#begun = true;
       }
-      const more = (to - from) / 2;
+      const { from, to } = this.view, more = (to - from) / 2;
       const a = Math.max(0, Math.floor(from - more)), b = Math.max(0, Math.ceil(to + more));
       this.requests++;
-      const data = await api(`/api/timeline?from=${a}&to=${b}&limit=${LIMIT}`, abort.signal);
-      this.#take(data);
+      this.#take(await api(`/api/timeline?from=${a}&to=${b}&limit=${LIMIT}`, abort.signal));
       notice("timeline", null);
-      if (!this.heat || this.bounds.now - this.heat.to > (this.heat.to - this.heat.from) / 100) await this.#askMap(abort.signal);
+      if (!this.heat || this.bounds.last - this.heat.to > (this.heat.to - this.heat.from) / 100) await this.#askMap(abort.signal);
     } catch (e) {
       if (e.name !== "AbortError") { this.failures++; notice("timeline", `The timeline cannot be read: ${e.message}`); }
     } finally {
@@ -240,10 +237,14 @@ class Timeline {
     }
   }
 
-  #take(data) {
-    names.all = data.functions;
-    this.bounds = { begin: data.begin, now: Math.max(data.now, data.begin + 1000) };
+  #bound(data) {
+    this.bounds = { begin: data.begin, last: Math.max(data.last, data.begin + 1000), now: Math.max(data.now, data.begin + 1000) };
     this.lanes = data.lanes;
+    names.all = data.functions;
+  }
+
+  #take(data) {
+    this.#bound(data);
     this.data = typed(data);
     this.hovered = -1;
     this.#summarise();
@@ -252,7 +253,7 @@ class Timeline {
 
   async #askMap(signal) {
     const width = 400;
-    const heat = await api(`/api/heat?columns=${width}`, signal);
+    const heat = await api(`/api/heat?columns=${width}&from=${this.bounds.begin}&to=${this.bounds.last}`, signal);
     const sums = Array.from({ length: heat.columns }, (_, i) => heat.busy.reduce((n, lane) => n + lane[i], 0));
     const most = Math.max(1, ...sums);
     this.heat = { from: heat.from, to: heat.to, sums: sums.map((n) => n / most) };
@@ -275,6 +276,7 @@ class Timeline {
     this.redraw();
     if (!id) return this.#onSelect(null);
     try {
+      if (!this.#begun) this.#bound(await api("/api/timeline?from=0&to=0&limit=1"));
       const about = await api(`/api/task/${encodeURIComponent(id)}`);
       if (this.selected !== id) return;
       const recorded = about.recorded;
@@ -292,7 +294,11 @@ class Timeline {
   /** Goes to the chosen call. */
   jump() {
     const run = this.task?.runs[0];
-    if (!run) return;
+    if (!run) {
+      // It has not run: where it was submitted, up to now.
+      if (this.task?.submitted) this.go(this.task.submitted - (this.bounds.now - this.task.submitted) / 4, this.bounds.now);
+      return;
+    }
     const last = this.task.runs[this.task.runs.length - 1];
     const long = Math.max(last.end - run.start, 1000), middle = (run.start + last.end) / 2;
     this.go(middle - long * 4, middle + long * 4);
@@ -488,11 +494,11 @@ class Timeline {
   }
 
   #mapInput() {
-    const at = (e) => this.bounds.begin + (e.offsetX / this.map.clientWidth) * (this.bounds.now - this.bounds.begin);
+    const at = (e) => this.bounds.begin + (e.offsetX / this.map.clientWidth) * (this.bounds.last - this.bounds.begin);
     let start = null;
     this.map.addEventListener("pointerdown", (e) => {
       this.map.setPointerCapture(e.pointerId);
-      start = { at: at(e), x: e.offsetX, inside: at(e) >= this.view.from && at(e) <= this.view.to && this.view.to - this.view.from < (this.bounds.now - this.bounds.begin) * 0.9, view: { ...this.view } };
+      start = { at: at(e), x: e.offsetX, inside: at(e) >= this.view.from && at(e) <= this.view.to && this.view.to - this.view.from < (this.bounds.last - this.bounds.begin) * 0.9, view: { ...this.view } };
     });
     this.map.addEventListener("pointermove", (e) => {
       if (!start || Math.abs(e.offsetX - start.x) < 3) return;

@@ -42,6 +42,10 @@ function digits(x) {
 
 /** A time since the node's start: `12.345 678 s`, as exact as `step` asks for. */
 export function moment(ns, step = 1e3) {
+  if (Math.abs(ns) < 1e9 && step < 1e9) {
+    const ms = step >= 1e6 ? 0 : step >= 1e5 ? 1 : step >= 1e4 ? 2 : step >= 1e3 ? 3 : 6;
+    return `${(ns / 1e6).toFixed(ms)} ms`;
+  }
   const places = step >= 1e9 ? 0 : step >= 1e6 ? 3 : step >= 1e3 ? 6 : 9;
   const s = ns / 1e9;
   if (s >= 3600) {
@@ -74,6 +78,11 @@ export function ago(then, now) {
 
 /** The last part of a path, and the whole in a title. */
 export const short = (name) => name.split("::").slice(-2).join("::");
+export const last = (name) => name.slice(name.lastIndexOf("::") + (name.includes("::") ? 2 : 1));
+
+const STATES = { "waiting-arguments": "waits for arguments", "waiting-resources": "waits for resources" };
+/** A state in words. */
+export const words = (state) => STATES[state] ?? state;
 
 export async function api(path, signal) {
   const response = await fetch(path, { signal, headers: { accept: "application/json" } });
@@ -92,8 +101,8 @@ export function notice(about, text) {
   $("notice").hidden = !latest;
 }
 
-// Hues that are told apart, in the order in which functions get them.
-const HUES = [205, 32, 152, 265, 345, 88, 185, 240, 12, 52, 300, 125];
+// Hues that are told apart, without red, which is for what fails, in the order in which functions get them.
+const HUES = [206, 34, 158, 264, 88, 184, 304, 52, 232, 128, 282, 170];
 const palettes = new Map();
 
 export const dark = () => document.documentElement.dataset.scheme === "dark";
