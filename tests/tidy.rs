@@ -42,6 +42,10 @@ const LEVELS: &[(&str, u32)] = &[
 /// Where each crate from outside enters. `ROOT` is lib.rs.
 const THIRD_PARTY: &[ThirdParty] = &[
     ThirdParty {
+        name: "axum",
+        rooms: &["dashboard"],
+    },
+    ThirdParty {
         name: "clap",
         rooms: &["bin"],
     },
@@ -60,6 +64,18 @@ const THIRD_PARTY: &[ThirdParty] = &[
     ThirdParty {
         name: "crossbeam_deque",
         rooms: &["exec"],
+    },
+    ThirdParty {
+        name: "futures_util",
+        rooms: &["dashboard"],
+    },
+    ThirdParty {
+        name: "hyper",
+        rooms: &["dashboard"],
+    },
+    ThirdParty {
+        name: "hyper_util",
+        rooms: &["dashboard"],
     },
     ThirdParty {
         name: "inventory",
@@ -119,7 +135,7 @@ const THIRD_PARTY: &[ThirdParty] = &[
     },
     ThirdParty {
         name: "tokio",
-        rooms: &["store", "exec"],
+        rooms: &["store", "exec", "dashboard"],
     },
     ThirdParty {
         name: "url",

@@ -349,8 +349,7 @@ fn json(answer: &impl Serialize) -> Answer {
 }
 
 async fn snapshot(state: &State, look: Look) -> Answer {
-    let mut query = Query::default();
-    query.parts = match look.parts.as_deref() {
+    let parts = match look.parts.as_deref() {
         None => Part::ALL.to_vec(),
         Some(names) => {
             let part = |name| serde_json::from_value(serde_json::Value::String(String::from(name)));
@@ -362,6 +361,7 @@ async fn snapshot(state: &State, look: Look) -> Answer {
             parts.map_err(|e| bad(format!("parts: {e}")))?
         }
     };
+    let mut query = Query::of(&parts);
     let number = |id: String| id.parse::<Id>().map_err(|e| bad(format!("id: {e}")));
     query.id = look.id.map(number).transpose()?.map(|Id(id)| id);
     query.limit = look.limit.unwrap_or(query.limit).min(1_000);

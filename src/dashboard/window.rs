@@ -166,6 +166,7 @@ impl Dense {
     }
 
     /// How many boxes they stand for.
+    #[cfg(test)]
     pub fn stands_for(&self) -> u64 {
         self.count.iter().map(|&n| u64::from(n)).sum()
     }

@@ -236,13 +236,6 @@ impl Browser {
         self.call("Input.insertText", json!({ "text": text }));
     }
 
-    pub fn click(&mut self, x: f64, y: f64) {
-        for kind in ["mouseMoved", "mousePressed", "mouseReleased"] {
-            let params = json!({ "type": kind, "x": x, "y": y, "button": "left", "clickCount": 1 });
-            self.call("Input.dispatchMouseEvent", params);
-        }
-    }
-
     pub fn wheel(&mut self, x: f64, y: f64, delta: f64) {
         let params = json!({ "type": "mouseWheel", "x": x, "y": y, "deltaX": 0, "deltaY": delta });
         self.call("Input.dispatchMouseEvent", params);
@@ -250,7 +243,8 @@ impl Browser {
 
     /// Saves what is seen.
     pub fn picture(&mut self, name: &str) {
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("dashboard");
+        let usual = Path::new(env!("CARGO_TARGET_TMPDIR")).join("dashboard");
+        let folder = std::env::var_os("PICTURES").map_or(usual, PathBuf::from);
         std::fs::create_dir_all(&folder).expect("a folder for pictures");
         let picture = self.call("Page.captureScreenshot", json!({ "format": "png" }));
         let data = decode(picture["data"].as_str().expect("a picture"));

@@ -188,8 +188,8 @@ pub fn large(calls: usize) -> Recording {
         lost: 12_345,
         ..Recording::default()
     };
-    let mut free = vec![MS; 13];
-    let mut recent: Vec<u64> = Vec::new();
+    let mut free = [MS; 13];
+    let mut recent: Vec<(u64, u64)> = Vec::new();
     let mut id = 0x2_0000_0000u64;
     let base = MS;
     for n in 0..calls {
@@ -216,8 +216,14 @@ pub fn large(calls: usize) -> Recording {
         let mut wanted = Vec::new();
         if function > 0 && function < 5 {
             for _ in 0..=dice.below(if function == 4 { 7 } else { 2 }) {
-                if !recent.is_empty() {
-                    wanted.push(recent[dice.below(recent.len() as u64) as usize]);
+                // What has ended can be taken.
+                let ended: Vec<u64> = recent
+                    .iter()
+                    .filter(|(_, end)| end + 5_000 < start)
+                    .map(|(id, _)| *id)
+                    .collect();
+                if !ended.is_empty() {
+                    wanted.push(ended[dice.below(ended.len() as u64) as usize]);
                 }
             }
         }
@@ -271,7 +277,7 @@ pub fn large(calls: usize) -> Recording {
             });
             id += 1;
         }
-        if function == 1 && n % 7 == 0 {
+        if function == 1 && n.is_multiple_of(7) {
             let half = start + (end - start) / 2;
             r.inside.push(Inside {
                 lane: lane as u32,
@@ -298,10 +304,10 @@ pub fn large(calls: usize) -> Recording {
                 at: start,
                 bytes: 64 << 20,
             });
-            recent.push(id);
+            recent.push((id, start));
             id += 1;
         }
-        recent.push(parent);
+        recent.push((parent, end));
         if recent.len() > 64 {
             recent.remove(0);
         }
@@ -397,7 +403,7 @@ impl Source for Replay {
             "since": now - i * 1_400_000, "attempt": 1 + i / 5, "runs_on": if i % 6 == 0 { Some("executor 1") } else { None },
             "actor": if i % 6 == 4 { Some("0x700000001") } else { None },
             "why": WHY[i as usize % 6],
-            "waits_for": if i % 6 == 1 { vec!["0x300000001"] } else { vec![] },
+            "waits_for": if i % 6 == 1 { &["0x300000001"][..] } else { &[] },
         })).filter(|t| query.id.is_none_or(|id| t["id"] == format!("{id:#x}"))).take(all).collect();
         let value = serde_json::json!({
             "taken": now,
@@ -417,7 +423,7 @@ impl Source for Replay {
                 { "id": "0x700000001", "type_name": "report::Totals", "name": "totals", "state": "running", "pending": 4, "max_pending": 1000, "restarts": 0, "max_restarts": 3, "running": ["add"], "cause": null, "handles": 2 },
                 { "id": "0x700000002", "type_name": "ingest::Cache", "name": null, "state": "idle", "pending": 0, "max_pending": null, "restarts": 1, "max_restarts": 1, "running": [], "cause": null, "handles": 12 },
                 { "id": "0x700000003", "type_name": "model::Server", "name": "server", "state": "dead", "pending": null, "max_pending": null, "restarts": 2, "max_restarts": 2, "running": [], "cause": "panicked in load: weights.bin: No such file or directory", "handles": 1 }]), wants(Part::Actors)),
-            "objects": list(serde_json::json!((0..40).map(|i: u64| serde_json::json!({ "id": format!("{:#x}", 0x2_0000_0065 + i * 5_001), "bytes": (96u64 << 20) >> (i / 6), "origin": if i % 3 == 0 { "put at src/main.rs:42" } else { "result of features::window" }, "references": 1 + i % 4, "pins": i % 3, "place": if i % 9 == 8 { "spilled" } else { "store" } })).collect::<Vec<_>>()), wants(Part::Objects)),
+            "objects": list(serde_json::json!((0..40).map(|i: u64| serde_json::json!({ "id": format!("{:#x}", 0x2_0000_0065 + i * 5_001), "bytes": (96u64 << 20) >> (i / 6), "origin": if i.is_multiple_of(3) { "put at src/main.rs:42" } else { "result of features::window" }, "references": 1 + i % 4, "pins": i % 3, "place": if i % 9 == 8 { "spilled" } else { "store" } })).collect::<Vec<_>>()), wants(Part::Objects)),
             "origins": list(serde_json::json!([{ "origin": "put at src/main.rs:42", "bytes": 3u64 << 30, "objects": 48 }, { "origin": "result of features::window", "bytes": 2u64 << 30, "objects": 1_130 }]), wants(Part::Objects)),
             "workers": list(serde_json::json!([
                 { "pid": 4310, "runs": "model::score", "since": now - 3_000_000, "started": now - 600_000_000, "resident_bytes": 812u64 << 20, "memory_limit": 2u64 << 30, "lines": ["loading weights.bin", "epoch 3: loss 0.0412", "epoch 4: loss 0.0391", "<script>window.pwned = 1</script>"] },

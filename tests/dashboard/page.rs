@@ -147,7 +147,7 @@ fn a_million_calls_stay_smooth() {
         long / 1_000.0
     ));
     b.until("mobula.stats().boxes > 20 && mobula.stats().loadedDense === 0");
-    b.until("mobula.stats().edges > 0");
+    b.until("mobula.stats().loadedEdges > 0");
     b.picture("million-near-light");
     b.eval("document.getElementById('timeline').focus()");
     let before = number(&b.stats(), "from");

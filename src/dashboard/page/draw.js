@@ -5,6 +5,8 @@ import { color, colors, duration, last, moment, short, names } from "./util.js";
 export const AXIS = 26;
 export const GUTTER = 132;
 const PAD = 8;
+/** Arrows that are drawn together; beyond, those of one call are. */
+const MANY = 500;
 
 /** Places the lanes one under the other; gives the height of all. */
 export function layout(lanes, height) {
@@ -215,7 +217,11 @@ function marks(t, ctx, c, x, y, boxH, scale, width, height) {
 
 function objects(t, ctx, c, x, y, boxH, width, height) {
   const o = t.data.objects;
+  // Where many were made one after the other, one mark stands for those it would hide.
+  const drawn = [];
   for (let i = 0; i < o.length; i++) {
+    if (x(o.at[i]) - (drawn[o.lane[i]] ?? -Infinity) < 8) continue;
+    drawn[o.lane[i]] = x(o.at[i]);
     const px = x(o.at[i]), py = y(o.lane[i], 0) + boxH / 2;
     if (px < GUTTER - 5 || px > width + 5 || !seen(py - 5, 10, height)) continue;
     ctx.fillStyle = c.surface;
@@ -245,18 +251,24 @@ function edges(t, ctx, c, x, y, boxH, width, height, on) {
   const chosen = t.task?.edges;
   const all = t.data.edges;
   if (!chosen) {
-    const many = all.length > 160;
-    arrows(t, ctx, c, x, y, boxH, width, height, all, many ? Math.max(0.12, 40 / all.length) : 0.55, many ? 1 : 1.25, on);
+    if (all.length <= MANY) {
+      const some = all.length > 160;
+      arrows(t, ctx, c, x, y, boxH, width, height, all, some ? Math.max(0.12, 60 / all.length) : 0.55, some ? 1 : 1.25, on);
+    } else if (t.hovered >= 0) {
+      // So many say nothing together: those of the box under the pointer do.
+      arrows(t, ctx, c, x, y, boxH, width, height, all, 0.8, 1.25, on, t.data.boxes.id[t.hovered]);
+    }
   } else {
     if (all.length < 400) arrows(t, ctx, c, x, y, boxH, width, height, all, 0.1, 1, null);
     arrows(t, ctx, c, x, y, boxH, width, height, chosen, 0.95, 1.6, on);
   }
 }
 
-function arrows(t, ctx, c, x, y, boxH, width, height, e, alpha, line, on) {
+function arrows(t, ctx, c, x, y, boxH, width, height, e, alpha, line, on, of = null) {
   ctx.lineWidth = line;
   ctx.globalAlpha = alpha;
   for (let i = 0; i < e.length; i++) {
+    if (of !== null && e.from[i] !== of && e.to[i] !== of) continue;
     const submit = e.kind[i] === 0;
     if (submit ? !t.show.submit : !t.show.data) continue;
     if (e.fromLane[i] >= t.lanes.length || e.toLane[i] >= t.lanes.length) continue;

@@ -149,5 +149,5 @@ window.mobula = {
     selected: timeline.selected, path: timeline.task?.path.length ?? 0, taskEdges: timeline.task?.edges.length ?? 0,
     frames: timeline.frames, slowestFrame: timeline.slowest, requests: timeline.requests, failures: timeline.failures, found: search.found(), ...tableStats(),
   }),
-  show, choose, timeline,
+  show, choose, timeline, names: () => names.all,
 };

@@ -87,9 +87,9 @@ export const words = (state) => STATES[state] ?? state;
 export async function api(path, signal) {
   const response = await fetch(path, { signal, headers: { accept: "application/json" } });
   if (response.status === 401) { location.href = "/login"; throw new Error("a token is needed"); }
-  const body = await response.json().catch(() => ({ error: `${response.status} ${response.statusText}` }));
-  if (!response.ok) throw new Error(body.error || `${response.status}`);
-  return body;
+  if (response.ok) return response.json();
+  const refusal = await response.json().catch(() => ({}));
+  throw new Error(refusal.error || `${response.status} ${response.statusText}`);
 }
 
 const notices = new Map();
