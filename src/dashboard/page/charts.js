@@ -9,8 +9,8 @@ export function sparkline(canvas, values, least = 0) {
   const { ctx, width, height } = sized;
   const c = colors();
   const most = Math.max(least, ...values) || 1;
-  const shown = 120, step = width / (shown - 1);
-  const last = values.slice(-shown);
+  const last = values.slice(-120);
+  const step = width / (Math.max(40, last.length) - 1);
   const x = (i) => width - (last.length - 1 - i) * step;
   const y = (v) => height - 2 - (v / most) * (height - 8);
   ctx.beginPath();

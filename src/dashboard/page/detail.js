@@ -63,9 +63,12 @@ function phases(r) {
   return [
     el("div", { class: "phases", role: "img", "aria-label": parts.map(([, name, ns]) => `${name} ${duration(ns)}`).join(", ") },
       ...parts.map(([kind, , ns]) => el("i", { class: kind, width: `${(ns / all) * 100}%` }))),
-    el("div", { class: "phase-list" }, ...parts.flatMap(([kind, name, ns]) => [el("i", { class: kind }), el("span", {}, name), el("span", {}, duration(ns)), el("span", {}, `${Math.round((ns / all) * 100)} %`)])),
+    el("div", { class: "phase-list" }, ...parts.flatMap(([kind, name, ns]) => [el("i", { class: kind }), el("span", {}, name), el("span", {}, duration(ns)), el("span", {}, percent(ns / all))])),
   ];
 }
+
+/** A share that is neither all nor nothing does not look so. */
+const percent = (part) => (part > 0 && part < 0.005 ? "<1 %" : part < 1 && part >= 0.995 ? ">99 %" : `${Math.round(part * 100)} %`);
 
 function why(r, now) {
   const text = now?.why ?? r?.waiting;
@@ -107,7 +110,7 @@ function path(r) {
   const more = r.path.length > 40 ? [el("p", { class: "more" }, `${count(r.path.length - 40)} earlier steps`)] : [];
   return [
     el("h3", {}, `Critical path · ${count(r.path.length)} calls${r.path_cut ? " and more" : ""}`),
-    el("p", { class: "quiet" }, `${duration(whole)}, of which ${Math.round((busy / whole) * 100)} % in calls; the rest they waited.`),
+    el("p", { class: "quiet" }, `${duration(whole)}, of which ${percent(busy / whole)} in calls${busy < whole ? "; the rest they waited" : ""}.`),
     el("ul", { class: "links" }, ...items), ...more,
   ];
 }

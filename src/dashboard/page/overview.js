@@ -77,7 +77,7 @@ function node(n) {
   return [el("div", { class: "node-name" }, n.name),
     el("div", { class: "threads" }, `${count(n.executors)} threads: ${n.busy} busy, ${n.blocked} blocked, ${n.idle} idle`), ...parts,
     meter("Store", `${bytes(s.used)} of ${bytes(s.capacity)}`, s.capacity ? s.used / s.capacity : 0),
-    el("div", { class: "threads" }, `${count(s.objects)} objects${s.pinned_bytes ? `, ${bytes(s.pinned_bytes)} pinned` : ""}${spilled}`)];
+    el("div", { class: "threads" }, `${count(s.objects)} object${s.objects === 1 ? "" : "s"}${s.pinned_bytes ? `, ${bytes(s.pinned_bytes)} pinned` : ""}${spilled}`)];
 }
 
 async function slow() {
