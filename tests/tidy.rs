@@ -78,6 +78,10 @@ const THIRD_PARTY: &[ThirdParty] = &[
         rooms: &["dashboard"],
     },
     ThirdParty {
+        name: "indicatif",
+        rooms: &["bin"],
+    },
+    ThirdParty {
         name: "inventory",
         rooms: &["exec", "api"],
     },
@@ -87,7 +91,7 @@ const THIRD_PARTY: &[ThirdParty] = &[
     },
     ThirdParty {
         name: "loom",
-        rooms: &["store", "exec"],
+        rooms: &["shm", "store", "exec"],
     },
     ThirdParty {
         name: "mobula_macros",
@@ -115,7 +119,7 @@ const THIRD_PARTY: &[ThirdParty] = &[
     },
     ThirdParty {
         name: "serde_json",
-        rooms: &["node", "dashboard", "bin"],
+        rooms: &["trace", "node", "dashboard", "bin"],
     },
     ThirdParty {
         name: "signal_hook",
@@ -205,6 +209,18 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
         "a future that borrows from the record it keeps alive",
     ),
     (
+        "exec/isolate/driver.rs",
+        "reads a claimed record's arguments, and puts its value, for a process that runs it",
+    ),
+    (
+        "exec/isolate/serve.rs",
+        "makes records of what the node sent, runs them, and reads arguments in the node's memory",
+    ),
+    (
+        "exec/isolate/takeover.rs",
+        "a constructor, and those behind it in the executable's own list",
+    ),
+    (
         "exec/local.rs",
         "what a thread keeps, reached without a borrow check on the call path",
     ),
@@ -217,6 +233,10 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
     (
         "exec/memory.rs",
         "blocks for records, recycled through magazines",
+    ),
+    (
+        "exec/params.rs",
+        "reads archived arguments as the types that they were written as",
     ),
     (
         "exec/payload.rs",
