@@ -1,8 +1,8 @@
 //! The page that shows a running program, and the server behind it.
 //!
-//! Room map: [`index`] that, arranged for questions; [`window`], [`task`],
-//! [`figures`], [`find`] the questions; [`keep`] how long an arrangement is used; [`live`] counts as they change;
-//! [`guard`] who may ask; [`listen`] and [`stall`] connections; [`routes`] what is answered; [`assets`] the page itself.
+//! Room map: `index` that, arranged for questions; `window`, `task`,
+//! `figures`, `find` the questions; `keep` how long an arrangement is used; `live` counts as they change;
+//! `guard` who may ask; `listen` and `stall` connections; `routes` what is answered; `assets` the page itself.
 //!
 //! **Invariant:** whatever a browser, a script or a stranger sends, memory, connections and work stay bounded, and the
 //! program that is looked at runs on: the server has a thread of its own and takes no lock of the node's for longer than a
