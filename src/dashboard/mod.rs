@@ -1,6 +1,6 @@
 //! The page that shows a running program, and the server behind it.
 //!
-//! Room map: `index` that, arranged for questions; `window`, `task`,
+//! Room map: `index` a recording, arranged for questions; `window`, `task`,
 //! `figures`, `find` the questions; `keep` how long an arrangement is used; `live` counts as they change;
 //! `guard` who may ask; `listen` and `stall` connections; `routes` what is answered; `assets` the page itself.
 //!
