@@ -112,6 +112,7 @@
 //!
 //! - `async`, on by default: `async fn` tasks and methods, on a tokio runtime that starts at the first of them; `Queue`;
 //!   `async fn main` under [`main`](macro@main).
+//! - `attach`, on by default: the `mobula` command finds the running program and looks at it ([`inspect`]).
 //! - `cli`: the command `mobula`.
 //! - `c-api`: functions for programs in other languages, declared in `include/mobula_store.h`.
 //! - `full`: all that builds without a system library.
@@ -123,6 +124,8 @@ mod base;
 #[cfg(feature = "c-api")]
 mod capi;
 mod core;
+#[cfg(feature = "dashboard")]
+pub mod dashboard;
 mod exec;
 mod node;
 mod shm;

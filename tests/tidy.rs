@@ -42,7 +42,19 @@ const LEVELS: &[(&str, u32)] = &[
 /// Where each crate from outside enters. `ROOT` is lib.rs.
 const THIRD_PARTY: &[ThirdParty] = &[
     ThirdParty {
+        name: "axum",
+        rooms: &["dashboard"],
+    },
+    ThirdParty {
         name: "clap",
+        rooms: &["bin"],
+    },
+    ThirdParty {
+        name: "clap_complete",
+        rooms: &["bin"],
+    },
+    ThirdParty {
+        name: "comfy_table",
         rooms: &["bin"],
     },
     ThirdParty {
@@ -52,6 +64,18 @@ const THIRD_PARTY: &[ThirdParty] = &[
     ThirdParty {
         name: "crossbeam_deque",
         rooms: &["exec"],
+    },
+    ThirdParty {
+        name: "futures_util",
+        rooms: &["dashboard"],
+    },
+    ThirdParty {
+        name: "hyper",
+        rooms: &["dashboard"],
+    },
+    ThirdParty {
+        name: "hyper_util",
+        rooms: &["dashboard"],
     },
     ThirdParty {
         name: "inventory",
@@ -83,7 +107,15 @@ const THIRD_PARTY: &[ThirdParty] = &[
     },
     ThirdParty {
         name: "rustix",
-        rooms: &["shm", "store", "exec", "trace"],
+        rooms: &["shm", "store", "exec", "node", "trace", "bin"],
+    },
+    ThirdParty {
+        name: "serde",
+        rooms: &["base", "node", "dashboard", "bin"],
+    },
+    ThirdParty {
+        name: "serde_json",
+        rooms: &["trace", "node", "dashboard", "bin"],
     },
     ThirdParty {
         name: "signal_hook",
@@ -103,7 +135,7 @@ const THIRD_PARTY: &[ThirdParty] = &[
     },
     ThirdParty {
         name: "tokio",
-        rooms: &["store", "exec"],
+        rooms: &["store", "exec", "dashboard"],
     },
     ThirdParty {
         name: "url",
@@ -135,6 +167,10 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
     (
         "exec/actor/mod.rs",
         "the counted cell, and what its run lock guards",
+    ),
+    (
+        "exec/actor/roll.rs",
+        "follows the roll's pointers to living actors, under its lock",
     ),
     (
         "exec/actor/run.rs",
@@ -243,6 +279,10 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
     (
         "store/mod.rs",
         "frees extents for the objects that own them",
+    ),
+    (
+        "trace/ticks.rs",
+        "reads the processor's counter of time",
     ),
     (
         "store/object.rs",

@@ -304,7 +304,7 @@ impl<'a> Actor<'a> {
         };
         let check = quote_spanned! {self.item.self_ty.span()=>
             const _: () = ::core::assert!(
-                !__MOBULA_ACTOR.defaults.memory_without_isolate(),
+                !(#defaults).over(<#path>::__MOBULA_DEFAULTS).memory_without_isolate(),
                 "`memory` bounds the worker process of an actor that lives in one: add `isolate`",
             );
         };

@@ -5,8 +5,11 @@
 mod actor_pool;
 mod args;
 mod context;
+#[cfg(feature = "dashboard")]
+mod dashboard;
 mod get;
 mod handle;
+pub mod inspect;
 mod object_ref;
 mod options;
 pub mod private;
@@ -49,7 +52,12 @@ use crate::shm::StorePages;
 /// most [`Config::shutdown_timeout`]), and frees the store once the last reference to an object in it is gone.
 #[derive(Debug)]
 #[must_use = "mobula runs until this is dropped: let _mobula = mobula::init()?"]
-pub struct Mobula(Node);
+pub struct Mobula {
+    // Before the node, which it looks at.
+    #[cfg(feature = "dashboard")]
+    dashboard: Option<crate::dashboard::Server>,
+    node: Node,
+}
 
 /// Starts a node in this process, with default settings.
 ///
@@ -79,7 +87,14 @@ impl Config {
     /// # Errors
     /// As for [`init`](crate::init()), and [`Error::Config`] naming a setting that cannot be honoured.
     pub fn init(self) -> Result<Mobula> {
-        Node::start(self).map(Mobula)
+        #[cfg(feature = "dashboard")]
+        let settings = self.dashboard.clone();
+        let node = Node::start(self)?;
+        Ok(Mobula {
+            #[cfg(feature = "dashboard")]
+            dashboard: dashboard::start(&settings, &node)?,
+            node,
+        })
     }
 }
 
@@ -156,7 +171,7 @@ impl From<crate::exec::isolate::Told> for WorkerInfo {
 impl Mobula {
     /// What the object store holds now. Looks at every object.
     pub fn store(&self) -> StoreStats {
-        let store = self.0.engine().store();
+        let store = self.node.engine().store();
         let (s, spill) = (store.stats(), store.spill_stats());
         StoreStats {
             capacity: s.capacity,
@@ -179,24 +194,36 @@ impl Mobula {
 
     /// What the object store's pages are, and why: it prints as a sentence.
     pub fn store_pages(&self) -> &StorePages {
-        self.0.engine().store().pages()
+        self.node.engine().store().pages()
     }
 
     /// Who fills the object store: the `n` biggest groups of objects, by where they were made. Looks at every object.
     pub fn holders(&self, n: usize) -> Vec<Holder> {
-        self.0.engine().store().holders(n)
+        self.node.engine().store().holders(n)
+    }
+
+    /// Where the `mobula` command attaches to this program, or why it cannot: see [`Config::attach`].
+    #[cfg(feature = "attach")]
+    pub fn attached_at(&self) -> std::result::Result<&std::path::Path, &str> {
+        self.node.attached_at()
+    }
+
+    /// Where the dashboard is, for a browser on this machine; `None` without [`Config::dashboard`].
+    #[cfg(feature = "dashboard")]
+    pub fn dashboard_url(&self) -> Option<String> {
+        self.dashboard.as_ref().map(crate::dashboard::Server::url)
     }
 
     /// The worker processes of this node, by process id: those that run an isolated call, those that hold an isolated
     /// actor, and those kept ready.
     pub fn workers(&self) -> Vec<WorkerInfo> {
-        let told = self.0.engine().worker_processes().into_iter();
+        let told = self.node.engine().worker_processes().into_iter();
         told.map(WorkerInfo::from).collect()
     }
 
     /// How many executor threads there are now: one per CPU, and one for each that blocks in a `get`.
     pub fn executors(&self) -> usize {
-        self.0.engine().threads()
+        self.node.engine().threads()
     }
 }
 

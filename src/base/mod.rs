@@ -8,9 +8,12 @@ mod death;
 mod defaults;
 mod error;
 mod failure;
+pub mod metrics;
 mod object_id;
 mod origin;
+pub mod query;
 mod resources;
+pub mod snapshot;
 mod space;
 mod store_error;
 

@@ -295,6 +295,10 @@ impl Ledger {
     /// Why a task waits; `None` if it does not. For messages: looks at every waiting task.
     pub fn waiting(&self, task: u64) -> Option<Waiting> {
         let (place, position, shape) = self.queue.position(task)?;
+        Some(self.waits_for(place, position, shape))
+    }
+
+    fn waits_for(&self, place: Place, position: usize, shape: &Shape) -> Waiting {
         let missing = match self.free.lacks(shape) {
             Some(lack) => self.describe(lack, shape),
             None if place.is_background() => {
@@ -303,15 +307,36 @@ impl Ledger {
             }
             None => "its turn: those before it wait for the same resources".to_owned(),
         };
-        Some(Waiting {
+        Waiting {
             position,
             demand: shape.demand.clone(),
             missing,
-        })
+        }
+    }
+
+    /// The first `n` waiting tasks in line, and why each waits.
+    pub fn line(&self, n: usize) -> Vec<(u64, Waiting)> {
+        let places = self.queue.line(n).into_iter().enumerate();
+        places
+            .map(|(position, (place, task, shape))| (task, self.waits_for(place, position, shape)))
+            .collect()
+    }
+
+    /// What the node has and what of it is free: CPUs, GPUs if there are any, then the custom resources.
+    pub fn amounts(&self) -> Vec<(String, Units, Units)> {
+        let free = |steps: i64| Units::from_steps(u64::try_from(steps).unwrap_or(0));
+        let mut all = vec![("cpu".to_owned(), self.capacity.cpu, free(self.free.cpu))];
+        if self.capacity.gpus > 0 {
+            let gpus = Units::from_steps(self.free.gpus.iter().sum());
+            all.push(("gpu".to_owned(), self.capacity.gpu(), gpus));
+        }
+        for ((name, total), left) in self.capacity.custom().iter().zip(&self.free.custom) {
+            all.push((name.clone(), *total, Units::from_steps(*left)));
+        }
+        all
     }
 
     /// How many tasks wait.
-    #[cfg(test)]
     pub fn queued(&self) -> usize {
         self.queue.len()
     }

@@ -277,7 +277,7 @@ pub fn object_blank(local: &Local, caps: Option<Box<[Cap]>>, begun: u64) -> Blan
         refs: 1,
         phase: Phase::Done,
         caller: 0,
-        id: local.next_id(begun),
+        id: local.next_object(begun),
         target: None,
         extra: None,
         caps,

@@ -17,14 +17,18 @@ use parking_lot::{Mutex, RwLock};
 
 use super::actor::ActorRef;
 use super::admission::Admission;
+use super::books::Sums;
 use super::call::{CallWriter, StateRef, each_input};
 use super::cell::{self, Blank, Phase, RawRef, finished};
 use super::crew::Crew;
 use super::entry::{FnEntry, Kind, Run};
 use super::events::Recording;
+use super::inspect::Looks;
 use super::local::{Local, Outbox};
+use super::mishaps::Mishaps;
 use super::options::Extra;
 use super::waiter::{Waiter, WaiterKind};
+use super::waiting::{NAMED, Note, WaitingCalls};
 use crate::base::{Capacity, Error};
 use crate::core::Ledger;
 use crate::store::Store;
@@ -37,9 +41,14 @@ pub struct Engine {
     pub(super) admission: Mutex<Admission>,
     /// Executors should give their CPU back between two tasks.
     pub(super) pressed: AtomicBool,
+    pub(super) outboxes: RwLock<Vec<Arc<Outbox>>>,
+    /// What threads that ended had counted; changed under the lock of `outboxes`.
+    pub(super) past: Mutex<Sums>,
+    pub(super) mishaps: Mishaps,
+    pub(super) waiting: WaitingCalls,
+    pub(super) looks: Mutex<Looks>,
     /// Why no common call can be made.
     refuses: Option<Error>,
-    outboxes: RwLock<Vec<Arc<Outbox>>>,
     /// Counts changes of `outboxes`.
     pub(super) enlisted: AtomicU64,
     pub(super) tasks: Injector<RawRef>,
@@ -84,6 +93,10 @@ impl Engine {
             }),
             pressed: AtomicBool::new(false),
             outboxes: RwLock::new(Vec::new()),
+            past: Mutex::new(Sums::new()),
+            mishaps: Mishaps::default(),
+            waiting: WaitingCalls::default(),
+            looks: Mutex::new(Looks::new()),
             enlisted: AtomicU64::new(0),
             tasks: Injector::new(),
             actors: Injector::new(),
@@ -159,7 +172,10 @@ impl Engine {
     }
 
     pub(super) fn delist(&self, outbox: &Arc<Outbox>) {
-        self.outboxes.write().retain(|o| !Arc::ptr_eq(o, outbox));
+        let mut outboxes = self.outboxes.write();
+        outboxes.retain(|o| !Arc::ptr_eq(o, outbox));
+        self.past.lock().add(&outbox.books);
+        drop(outboxes);
         self.enlisted.fetch_add(1, Ordering::Release);
     }
 
@@ -200,10 +216,10 @@ impl Engine {
         let special = extra.is_some();
         let waits = writer.refers || extra.as_ref().is_some_and(|e| e.demand.is_some());
         if let Some(why) = self.refusal(extra.as_deref()) {
-            return cell::failed(
-                self.blank(local, &writer, entry, 1, Phase::Failed, None),
-                why,
-            );
+            let blank = self.blank(local, &writer, entry, 1, Phase::Failed, None);
+            let record = cell::failed(blank, why);
+            self.note_failure(local, &record, &record.error());
+            return record;
         }
         let direct = !waits && !entry.is_async();
         let (refs, phase) = if direct {
@@ -222,6 +238,7 @@ impl Engine {
         let (record, refers) = writer.finish(blank, entry.result_size);
         if direct {
             if cell::phase(record.state()) == Phase::Failed {
+                self.note_failure(local, &record, &record.error());
                 return record;
             }
             // SAFETY: the record was made with a second count, which the queue takes.
@@ -270,7 +287,7 @@ impl Engine {
     #[inline(never)]
     fn submit_slowly(self: &Arc<Engine>, local: &Local, record: &RawRef, refers: bool) {
         if finished(record.state()) {
-            return;
+            return self.note_failure(local, record, &record.error());
         }
         if refers {
             self.await_inputs(local, record);
@@ -283,6 +300,13 @@ impl Engine {
     pub(super) fn await_inputs(self: &Arc<Engine>, local: &Local, record: &RawRef) {
         // One more than there are, so that it cannot become ready while this goes on.
         record.deps.store(1, Ordering::Relaxed);
+        let mut note = Note {
+            call: record.id,
+            entry: record.entry,
+            actor: record.target().map_or(0, |a| a.id()),
+            missing: 0,
+            named: [None; NAMED],
+        };
         // SAFETY: the phase is `Waiting` and cannot move on before the count is zero, except by cancellation, which
         // leaves the arguments alone until the record is freed or its claimer drops them: this thread made the
         // record and nobody else has a reference yet.
@@ -296,16 +320,26 @@ impl Engine {
                 let waiter = Waiter::new(key, WaiterKind::Dependent(record.clone()));
                 if input.add_waiter(waiter).is_err() {
                     record.deps.fetch_sub(1, Ordering::Relaxed);
+                    return;
                 }
+                if let Some(named) = note.named.get_mut(note.missing as usize) {
+                    *named = Some((input.id, input.entry));
+                }
+                note.missing += 1;
             });
         }
-        if record.deps.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.inputs_ready(local, record.clone());
+        if record.deps.load(Ordering::Acquire) == 1 {
+            // Nothing is missing, so nobody else counts.
+            record.deps.store(0, Ordering::Relaxed);
+            return self.inputs_ready(local, record.clone());
         }
+        self.waiting.note(note);
+        self.input_done(local, record.clone());
     }
 
     pub(super) fn input_done(self: &Arc<Engine>, local: &Local, record: RawRef) {
         if record.deps.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.waiting.cross_out(record.id);
             super::events::ready(local, &record, false);
             self.inputs_ready(local, record);
         }
@@ -391,12 +425,14 @@ impl Engine {
             let before = local.current.replace(std::ptr::from_ref(&**record));
             // SAFETY: claimed, and in no mailbox, so the link is ours: see `Local::each_current`.
             unsafe { record.set_outer(before) };
+            let timed = local.begin(record);
             super::events::enter(local, record);
             // SAFETY: claimed; tasks have no state.
             let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| unsafe {
                 run(local, record, StateRef(std::ptr::null_mut()))
             }));
             local.current.set(before);
+            local.end(record, timed);
             outcome
         };
         self.settle(local, record, outcome);

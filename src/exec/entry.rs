@@ -6,6 +6,9 @@
 //! Invariant: an entry's `run` matches the parameter, output and actor types that its constructor was given.
 //! Left out: calling; `engine` and `actor` do.
 
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use crate::base::{Defaults, Error};
 
 use super::call::{Outcome, StateRef};
@@ -70,6 +73,8 @@ pub struct FnEntry {
     /// Whether bytes are an archive of its result.
     pub(super) check: fn(&[u8]) -> Result<(), crate::value::CodecError>,
     pub(super) run: Run,
+    /// Its number in this program, from 1, for tables by function; 0 if it is not registered.
+    pub(super) number: AtomicU32,
 }
 
 impl std::fmt::Debug for FnEntry {
@@ -105,6 +110,7 @@ impl FnEntry {
             output: std::any::type_name::<O>,
             check: crate::value::check::<O>,
             run,
+            number: AtomicU32::new(0),
         }
     }
 
@@ -148,6 +154,22 @@ pub struct ActorRegistration(pub &'static ActorEntry);
 
 inventory::collect!(Registration);
 inventory::collect!(ActorRegistration);
+
+/// Every remote function, method and constructor; each is given its number, one more than its place here.
+pub fn numbered() -> &'static [&'static FnEntry] {
+    static ALL: OnceLock<Vec<&'static FnEntry>> = OnceLock::new();
+    ALL.get_or_init(|| {
+        let functions = inventory::iter::<Registration>.into_iter().map(|r| r.0);
+        let constructors = inventory::iter::<ActorRegistration>
+            .into_iter()
+            .map(|r| &r.0.constructor);
+        let all: Vec<_> = functions.chain(constructors).collect();
+        for (entry, number) in all.iter().zip(1..) {
+            entry.number.store(number, Ordering::Relaxed);
+        }
+        all
+    })
+}
 
 /// One registered item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

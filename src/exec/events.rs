@@ -206,7 +206,7 @@ pub fn blocked(local: &Local, begin: u64, name: &'static str, awaited: u64, coun
 #[inline(always)]
 pub fn object(local: &Local, begin: u64, deed: Deed, origin: Origin, object: &Record) {
     if begin != NOT_RECORDED {
-        made(local, begin, deed, origin, object.id, object.size());
+        made(local, begin, deed, origin, object.id, object.value_size());
     }
 }
 

@@ -18,6 +18,7 @@ use crossbeam_deque::{Stealer, Worker};
 use parking_lot::RwLock;
 
 use super::actor::ActorRef;
+use super::books::{Books, Pace, Timed};
 use super::cell::{RawRef, Record};
 use super::engine::Engine;
 use crate::base::Error;
@@ -43,6 +44,10 @@ pub struct Outbox {
     pub executor: bool,
     /// How many were ever pushed; written by the owner alone.
     pub pushes: AtomicU64,
+    /// What its owner counts.
+    pub books: Books,
+    /// The owner's name.
+    pub thread: Box<str>,
 }
 
 /// One thread's part of the runtime.
@@ -59,7 +64,7 @@ pub struct Local {
     /// Where what happens on this thread is recorded.
     pub lane: Lane,
     thread: u64,
-    ids: Cell<u64>,
+    pace: Pace,
     ser: Cell<Option<Box<Ser>>>,
     /// What runs on this thread now, innermost; null if nothing.
     pub current: Cell<*const Record>,
@@ -198,6 +203,8 @@ impl Local {
             actors: actors.stealer(),
             executor,
             pushes: AtomicU64::new(0),
+            books: Books::new(),
+            thread: std::thread::current().name().unwrap_or("unnamed").into(),
         });
         engine.enlist(&outbox);
         let lane = engine
@@ -211,7 +218,7 @@ impl Local {
             outbox,
             lane,
             thread: THREADS.fetch_add(1, Ordering::Relaxed),
-            ids: Cell::new(0),
+            pace: Pace::new(),
             ser: Cell::new(Some(Box::default())),
             current: Cell::new(std::ptr::null()),
             wanted: Cell::new(std::ptr::null()),
@@ -242,9 +249,33 @@ impl Local {
     /// A fresh id, never zero, for what began at `begun`: its lowest bit says whether it is recorded.
     #[inline]
     pub fn next_id(&self, begun: u64) -> u64 {
-        let n = self.ids.get() + 2;
-        self.ids.set(n);
+        let n = self.outbox.books.next_id() << 1;
         (self.thread << ID_BITS) | n | u64::from(begun != NOT_RECORDED)
+    }
+
+    /// A fresh id for what is no call.
+    #[inline]
+    pub fn next_object(&self, begun: u64) -> u64 {
+        self.outbox.books.no_call();
+        self.next_id(begun)
+    }
+
+    /// Notes that a call runs here now.
+    #[inline(always)]
+    pub(super) fn begin(&self, record: &Record) -> Timed {
+        self.outbox.books.begin(record.entry, record.id, &self.pace)
+    }
+
+    /// Notes that a call has run here.
+    #[inline(always)]
+    pub(super) fn end(&self, record: &Record, timed: Timed) {
+        self.outbox.books.end(record.entry, timed, &self.pace);
+    }
+
+    /// What this thread counts.
+    #[inline]
+    pub(super) fn books(&self) -> &Books {
+        &self.outbox.books
     }
 
     /// Who calls: the call that runs here, or this thread.

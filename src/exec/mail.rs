@@ -160,6 +160,11 @@ impl<N: Link> Mail<N> {
         oldest
     }
 
+    /// Whether there is no mail and nobody is to come.
+    pub fn is_idle(&self) -> bool {
+        self.head.load(Ordering::Relaxed) == Self::IDLE
+    }
+
     /// Declares the mailbox idle, if no mail came meanwhile; whether there is none. To be called after unlocking: if it
     /// says false, somebody must try the lock again.
     #[inline]
@@ -193,6 +198,11 @@ impl RunLock {
         self.held
             .compare_exchange(false, true, Ordering::SeqCst, Ordering::SeqCst)
             .is_ok()
+    }
+
+    /// Whether somebody has it, as last seen.
+    pub fn is_held(&self) -> bool {
+        self.held.load(Ordering::Relaxed)
     }
 
     /// Gives the lock back.

@@ -3,7 +3,8 @@
 //! Room map: [`cell`] the record of a call, with [`phase`] where it stands and [`payload`] what it holds; [`memory`]
 //! where records live; [`mail`] an actor's mailbox; [`sync`] the primitives of all these; [`call`] arguments and results in and out of
 //! it, [`params`] how parameters read them; [`pin`] values kept in memory while they are read; [`entry`] and [`tasks`] what the macro registers; [`engine`] from submission to outcome; [`crew`] the
-//! executor threads; [`wait`] callers that need a value, [`deadlock`] those that never would; [`actor`] actors; [`local`] what a thread keeps;
+//! executor threads; [`books`] what threads count, [`mishaps`] what failed lately, [`waiting`] what waits for arguments, [`inspect`] what a look from outside shows;
+//! [`wait`] callers that need a value, [`deadlock`] those that never would; [`actor`] actors; [`local`] what a thread keeps;
 //! [`events`] what is recorded of all this.
 //!
 //! Invariant: user code runs only through an entry, inside a catch of its panics. Left out: one machine's names,
@@ -11,6 +12,7 @@
 
 pub mod actor;
 mod admission;
+mod books;
 pub mod call;
 pub mod cell;
 mod closing;
@@ -22,12 +24,14 @@ pub mod events;
 mod executor;
 #[cfg(feature = "async")]
 mod futures;
+pub mod inspect;
 pub mod isolate;
 pub mod local;
 #[cfg(all(test, loom))]
 mod loom_tests;
 mod mail;
 pub mod memory;
+mod mishaps;
 pub mod options;
 pub mod panics;
 pub mod params;
@@ -41,6 +45,7 @@ mod sync;
 pub mod tasks;
 mod wait;
 pub mod waiter;
+mod waiting;
 
 pub use actor::HandleRef as RawHandle;
 pub use cell::RawRef;

@@ -345,12 +345,12 @@ impl Record {
         }
     }
 
-    /// Bytes of the value, wherever it is; 0 while there is none.
-    pub(super) fn size(&self) -> usize {
+    /// Bytes of the value; 0 before there is one.
+    pub fn value_size(&self) -> usize {
         if phase(self.state()) != Phase::Done {
             return 0;
         }
-        // SAFETY: `Done` records are immutable.
+        // SAFETY: `Done` records are immutable, so nobody's claim is in the way.
         unsafe { self.result_size() }
     }
 

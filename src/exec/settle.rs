@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::call::{CallError, Outcome};
-use super::cell::{self, Phase, RawRef, finished};
+use super::cell::{self, Phase, RawRef, Record, finished};
 use super::engine::Engine;
 use super::events;
 use super::local::Local;
@@ -25,6 +25,7 @@ impl Engine {
         outcome: Result<Outcome, Box<dyn Any + Send>>,
     ) {
         if let Ok(Ok(())) = outcome {
+            local.books().done(record.entry);
             if events::recorded(record.id) {
                 // SAFETY: the caller holds the claim.
                 let bytes = unsafe { record.result_size() };
@@ -78,6 +79,7 @@ impl Engine {
                     && !cancelled
                     && !self.is_closing()
                 {
+                    local.books().retried();
                     // Its resources stay with it; another thread may take the next attempt.
                     events::again(local, record);
                     record.unclaim();
@@ -91,6 +93,15 @@ impl Engine {
         };
         self.release(local, record);
         self.end_with(local, record, Arc::new(error));
+    }
+
+    /// Counts a call that failed, and keeps why.
+    #[cold]
+    pub(super) fn note_failure(&self, local: &Local, record: &Record, error: &Error) {
+        local.books().failed(record.entry);
+        let now = super::inspect::now();
+        self.mishaps
+            .failed(record.entry.name, record.id, error, now);
     }
 
     fn push_again(self: &Arc<Engine>, local: &Local, record: RawRef) {
@@ -111,6 +122,7 @@ impl Engine {
 
     /// Ends a claimed call with an error.
     pub(super) fn end_with(self: &Arc<Engine>, local: &Local, record: &RawRef, error: Arc<Error>) {
+        self.note_failure(local, record, &error);
         events::failed(local, record, &error);
         // SAFETY: the caller holds the claim and has finished with the arguments.
         unsafe {
@@ -130,9 +142,17 @@ impl Engine {
     ) -> bool {
         let claimed = record.claim_waiting();
         if claimed {
+            self.waits_no_longer(record);
             self.end_with(local, record, Arc::new(error));
         }
         claimed
+    }
+
+    /// A call ends although arguments may be missing.
+    fn waits_no_longer(&self, record: &Record) {
+        if record.deps.load(Ordering::Relaxed) > 0 {
+            self.waiting.cross_out(record.id);
+        }
     }
 
     /// Ends a call that is queued, if nobody has claimed it.
@@ -183,6 +203,7 @@ impl Engine {
             function: record.entry.name,
         };
         if record.claim_waiting() {
+            self.waits_no_longer(record);
             let id = record.id;
             if record.demand().is_some() {
                 let parked = self.with_ledger(local, |a, out| {
@@ -223,6 +244,8 @@ impl Engine {
 
     /// As [`end_with`](Self::end_with), but leaves the arguments: others may be looking at which inputs there are.
     fn cancel_claimed(self: &Arc<Engine>, local: &Local, record: &RawRef, error: Error) {
+        local.books().cancelled();
+        self.note_failure(local, record, &error);
         events::failed(local, record, &error);
         // SAFETY: claimed. The error's place is apart from the arguments, which `set_error` leaves to be freed with the
         // record: see `Record::set_error`.

@@ -217,6 +217,7 @@ impl Engine {
                 return Ok(());
             }
             let outcome = {
+                let _awaits = Awaits::new(local, record);
                 let _block = self.block(local, (record.entry.name, record.id, 1));
                 self.sleep(deadline, || {
                     finished(record.state()) || (deadline.is_none() && self.may_help(local, record))
@@ -394,6 +395,7 @@ impl Engine {
             }
         }
         let outcome = {
+            let _awaits = pending.first().map(|first| Awaits::new(local, first));
             let first = pending.first().map_or(("", 0), |r| (r.entry.name, r.id));
             let _block = self.block(local, (first.0, first.1, missing));
             self.sleep(deadline, || latch.is_open())
@@ -465,6 +467,27 @@ impl Engine {
                 format!("{name}, which waits for {missing} of its arguments")
             }
         }
+    }
+}
+
+/// Says to whoever looks at the program what this thread waits for.
+struct Awaits<'a> {
+    local: &'a Local,
+    before: u64,
+}
+
+impl<'a> Awaits<'a> {
+    fn new(local: &'a Local, record: &Record) -> Awaits<'a> {
+        Awaits {
+            local,
+            before: local.books().awaits(record.id),
+        }
+    }
+}
+
+impl Drop for Awaits<'_> {
+    fn drop(&mut self) {
+        self.local.books().awaits(self.before);
     }
 }
 

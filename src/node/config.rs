@@ -13,6 +13,18 @@ use crate::shm::HugePages;
 use crate::store::SpillTo;
 use crate::trace::Mode;
 
+/// What the settings say about the dashboard.
+#[cfg(feature = "dashboard")]
+#[derive(Clone, Default)]
+pub struct DashboardConfig {
+    /// Whether there is one.
+    pub on: bool,
+    /// Where it listens.
+    pub address: Option<std::net::SocketAddr>,
+    /// What those who ask must know.
+    pub token: Option<String>,
+}
+
 /// Settings of a node, for [`init`](Config::init).
 ///
 /// ```
@@ -32,7 +44,10 @@ pub struct Config {
     pub(super) huge_pages: HugePages,
     pub(super) patience: Duration,
     pub(super) reporter: Option<Reporter>,
+    pub(super) attach: bool,
     pub(super) workers: Settings,
+    #[cfg(feature = "dashboard")]
+    pub(crate) dashboard: DashboardConfig,
     pub(super) trace: Mode,
     pub(super) trace_bytes: usize,
 }
@@ -49,6 +64,7 @@ impl std::fmt::Debug for Config {
             .field("spill", &self.spill)
             .field("store_patience", &self.store_patience)
             .field("shutdown_timeout", &self.patience)
+            .field("attach", &self.attach)
             .field("worker_output", &self.workers.output)
             .field("memory_threshold", &self.workers.memory_threshold)
             .field("trace", &self.trace)
@@ -70,7 +86,10 @@ impl Default for Config {
             huge_pages: HugePages::default(),
             patience: Duration::from_secs(5),
             reporter: None,
+            attach: true,
             workers: Settings::default(),
+            #[cfg(feature = "dashboard")]
+            dashboard: DashboardConfig::default(),
             trace: Mode::default(),
             trace_bytes: super::timeline::BYTES,
         }
@@ -178,6 +197,19 @@ impl Config {
         self
     }
 
+    /// Whether the `mobula` command may attach to this program, to show what it does. Default: it may, if the feature
+    /// `attach` is on.
+    ///
+    /// The program then listens on a Unix socket, `$XDG_RUNTIME_DIR/mobula/<pid>.sock` or else
+    /// `/tmp/mobula-<uid>/<pid>.sock`, in a folder that only its user can enter, and answers that user and root alone. It
+    /// costs a thread that sleeps, and nothing else until somebody asks. A folder that cannot be made, or that belongs
+    /// to somebody else, does not keep the program from running: [`Mobula::attached_at`](crate::Mobula::attached_at) says
+    /// what was wrong.
+    pub fn attach(mut self, attach: bool) -> Config {
+        self.attach = attach;
+        self
+    }
+
     /// Where the output of worker processes goes. Default: to this process's standard output and standard error, line by
     /// line, each behind what printed it: `(square pid=1234) text`. A worker's C code may hold lines back until its own
     /// buffer is full; Rust's standard output does not. What is not printed as whole lines is shown when the line ends or
@@ -201,6 +233,41 @@ impl Config {
     /// times a second, and only while isolated work runs. Default: 0.95; 1 never ends any.
     pub fn memory_threshold(mut self, share: f64) -> Config {
         self.workers.memory_threshold = share;
+        self
+    }
+
+    /// Whether a page shows what the program does, at [`Mobula::dashboard_url`](crate::Mobula::dashboard_url). Default: no.
+    ///
+    /// It can be reached from this machine only, by any of its users, at port 8265 or, if that is taken, at a free one. It
+    /// only shows; it changes nothing.
+    ///
+    /// ```
+    /// let mobula = mobula::Config::new().num_cpus(2).dashboard(true).init()?;
+    /// assert!(mobula.dashboard_url().unwrap().starts_with("http://127.0.0.1:"));
+    /// # Ok::<(), mobula::Error>(())
+    /// ```
+    #[cfg(feature = "dashboard")]
+    pub fn dashboard(mut self, on: bool) -> Config {
+        self.dashboard.on = on;
+        self
+    }
+
+    /// Serves the dashboard at this address; port 0 takes a free one. `init` fails with
+    /// [`Error::Config`](crate::Error::Config) if the port is taken, or if other machines can reach the address and there
+    /// is no [`dashboard_token`](Config::dashboard_token).
+    #[cfg(feature = "dashboard")]
+    pub fn dashboard_addr(mut self, address: impl Into<std::net::SocketAddr>) -> Config {
+        self.dashboard.on = true;
+        self.dashboard.address = Some(address.into());
+        self
+    }
+
+    /// Lets only those see the dashboard who know this: 16 to 256 letters, digits and `-._~+/=`. A browser asks for it
+    /// once; others send it as a bearer token. The connection is not encrypted: across networks use a tunnel or a proxy.
+    #[cfg(feature = "dashboard")]
+    pub fn dashboard_token(mut self, token: impl Into<String>) -> Config {
+        self.dashboard.on = true;
+        self.dashboard.token = Some(token.into());
         self
     }
 

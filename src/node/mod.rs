@@ -3,6 +3,8 @@
 //! Invariant: at most one node is up in a process; whatever was accepted before its end has a value or an error after.
 //! Left out: other machines, which join in a later room.
 
+#[cfg(feature = "attach")]
+pub mod attach;
 mod config;
 pub mod timeline;
 
@@ -11,6 +13,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use config::Config;
+#[cfg(feature = "dashboard")]
+pub use config::DashboardConfig;
 
 use crate::base::{Error, Result};
 use crate::exec::{self, Engine, local};
@@ -22,6 +26,8 @@ use crate::store::{Store, StoreOptions};
 pub struct Node {
     engine: Arc<Engine>,
     config: Config,
+    #[cfg(feature = "attach")]
+    attached: Result<attach::Server, String>,
 }
 
 impl Node {
@@ -62,7 +68,15 @@ impl Node {
         exec::report::set_reporter(config.reporter.clone());
         exec::panics::install();
         engine.start(generation);
-        Ok(Node { engine, config })
+        Ok(Node {
+            #[cfg(feature = "attach")]
+            attached: match config.attach {
+                true => attach::Server::start().map_err(|e| e.to_string()),
+                false => Err("Config::attach(false) said so".to_owned()),
+            },
+            engine,
+            config,
+        })
     }
 
     /// The machinery.
@@ -70,11 +84,25 @@ impl Node {
         &self.engine
     }
 
+    /// Where the command line attaches, or why it cannot.
+    #[cfg(feature = "attach")]
+    pub fn attached_at(&self) -> Result<&std::path::Path, &str> {
+        match &self.attached {
+            Ok(server) => Ok(server.path()),
+            Err(why) => Err(why),
+        }
+    }
+
     fn stop(&mut self) {
         // No end of time is a long time.
         const LONG: Duration = Duration::from_secs(1 << 30);
         let deadline = Instant::now() + self.config.patience.min(LONG);
         let left = local::with(|local| self.engine.shut_down(local, deadline));
+        // Only now: a shutdown that takes long can be looked at. Before the runtime goes, with which questions are answered.
+        #[cfg(feature = "attach")]
+        if let Ok(server) = &mut self.attached {
+            server.stop();
+        }
         self.engine.store().stop_spilling();
         local::stop();
         local::leave();

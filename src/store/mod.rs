@@ -25,6 +25,7 @@ mod stored;
 mod sync;
 mod word;
 
+use std::cmp::Reverse;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
@@ -118,6 +119,14 @@ struct Shared {
     patience: Duration,
     /// Held by who brings several objects back to hold them together.
     loading: Mutex<()>,
+}
+
+/// What was seen of the objects when the largest were sought.
+pub(crate) struct Looked {
+    /// So many were wanted.
+    pub matching: u64,
+    /// None was left out.
+    pub all: bool,
 }
 
 /// What kind of room is wanted.
@@ -288,6 +297,41 @@ impl Store {
     /// origins.
     pub fn holders(&self, n: usize) -> Vec<Holder> {
         self.shared.holders(n)
+    }
+
+    /// The `n` largest objects in memory of those that `takes` wants by their place and origin: place, length, origin,
+    /// and whether somebody uses them now. Looks at no more than `most`, under the locks of their books.
+    pub fn largest(
+        &self,
+        n: usize,
+        most: u64,
+        mut takes: impl FnMut(u64, &Origin) -> bool,
+    ) -> (Vec<(u64, u64, Origin, bool)>, Looked) {
+        let mut largest = Vec::new();
+        let mut looked = Looked {
+            matching: 0,
+            all: true,
+        };
+        let keep = |all: &mut Vec<(u64, u64, Origin, bool)>| {
+            all.sort_unstable_by_key(|(offset, len, ..)| (Reverse(*len), *offset));
+            all.truncate(n);
+        };
+        let mut seen = 0;
+        self.shared.arena.each_live(|live| {
+            seen += 1;
+            looked.all = seen <= most;
+            if !looked.all || !takes(live.offset, &live.origin) {
+                return;
+            }
+            looked.matching += 1;
+            let busy = matches!(stored::inspect(&live, 0), stored::Found::Busy);
+            largest.push((live.offset, live.len, live.origin, busy));
+            if largest.len() > 2 * n + 64 {
+                keep(&mut largest);
+            }
+        });
+        keep(&mut largest);
+        (largest, looked)
     }
 
     /// Moves nothing more to disk; returns when what is being moved is given up or done.

@@ -10,13 +10,13 @@
 //! Invariant: the file is valid JSON whatever the memory holds. Boxes of one thread lie within or beside each other,
 //! as far as its events are true. Left out: several machines in one file.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::{self, Write};
+use std::ops::RangeInclusive;
 use std::rc::Rc;
 
 use super::arrows::ARROW;
 use super::event::{Deed, Event, Outcome, Ran, Submitted, Turn, VOID, WORDS};
-use super::lane::Part;
 use super::pool::{Recorder, Whose};
 use super::read;
 use super::text::{Out, quoted};
@@ -71,6 +71,7 @@ pub(super) struct Writer<'a, W> {
     pub(super) out: Out<W>,
     recorder: &'a Recorder,
     scale: Scale,
+    window: RangeInclusive<u64>,
     /// When the trace is written, in nanoseconds.
     now: u64,
     process: u64,
@@ -85,6 +86,8 @@ pub(super) struct Writer<'a, W> {
     last: HashMap<u32, u64>,
     /// Calls that had not ended in the chunk where they began.
     begun: Vec<(Whose, Ran)>,
+    /// Runs that ended outside of the window: calls, and when they began.
+    ended: HashSet<(u64, u64)>,
     /// The pieces of text before the event that they are about.
     said: (u64, Vec<u8>),
     any: bool,
@@ -96,6 +99,18 @@ pub(super) struct Writer<'a, W> {
 /// # Errors
 /// Those of `to`.
 pub fn write(recorder: &Recorder, to: impl Write) -> io::Result<Written> {
+    write_within(recorder, 0..=u64::MAX, to)
+}
+
+/// As [`write`], but only what touches a window, in nanoseconds since recording began.
+///
+/// # Errors
+/// Those of `to`.
+pub fn write_within(
+    recorder: &Recorder,
+    window: RangeInclusive<u64>,
+    to: impl Write,
+) -> io::Result<Written> {
     let (ticks, nanos, date) = recorder.origin();
     let scale = Scale::measure(recorder.clock(), ticks, nanos);
     let mut w = Writer {
@@ -103,6 +118,7 @@ pub fn write(recorder: &Recorder, to: impl Write) -> io::Result<Written> {
         recorder,
         now: scale.nanos(recorder.clock().now()),
         scale,
+        window,
         process: recorder.process().into(),
         names: HashMap::new(),
         lanes: BTreeMap::new(),
@@ -112,6 +128,7 @@ pub fn write(recorder: &Recorder, to: impl Write) -> io::Result<Written> {
         there: Vec::new(),
         last: HashMap::new(),
         begun: Vec::new(),
+        ended: HashSet::new(),
         said: (0, Vec::new()),
         any: false,
         written: Written::default(),
@@ -163,8 +180,34 @@ impl<W: Write> Writer<'_, W> {
         }
     }
 
+    /// Whether what lasted from `begin` to `end`, in ticks, is to be written.
+    fn wanted(&self, begin: u64, end: u64) -> bool {
+        self.scale.nanos(begin) <= *self.window.end()
+            && self.scale.nanos(end) >= *self.window.start()
+    }
+
     fn event(&mut self, whose: Whose, event: &Event) {
         let lane = whose.lane;
+        let wanted = match *event {
+            Event::Submit(s) => self.wanted(s.begin, s.end),
+            Event::Run(r) if r.outcome != Outcome::Running => self.wanted(r.begin, r.end),
+            Event::Block { begin, end, .. }
+            | Event::Object { begin, end, .. }
+            | Event::Span { begin, end, .. }
+            | Event::Gap { begin, end, .. } => self.wanted(begin, end),
+            Event::Ready { at, .. }
+            | Event::Actor { at, .. }
+            | Event::Counter { at, .. }
+            | Event::Fail { at, .. } => self.wanted(at, at),
+            // What began may have ended elsewhere; inputs become arrows only where both ends are written.
+            Event::Run(_) | Event::Inputs { .. } | Event::Text { .. } => true,
+        };
+        if !wanted {
+            if let Event::Run(r) = *event {
+                self.ended.insert((r.call, r.begin));
+            }
+            return;
+        }
         match *event {
             Event::Submit(s) => self.submit(lane, &s),
             Event::Inputs {
@@ -276,7 +319,7 @@ impl<W: Write> Writer<'_, W> {
             Event::Gap { begin, end, calls } => {
                 self.written.passed = self.written.passed.saturating_add(calls);
                 let (begin, end) = self.span(begin, end);
-                let thread = self.thread_name(whose);
+                let thread = self.recorder.lane_name(whose);
                 let what = quoted(&format!("calls not recorded, {thread}"));
                 self.counter(&what, begin, calls as f64);
                 self.counter(&what, end, 0.0);
@@ -411,7 +454,12 @@ impl<W: Write> Writer<'_, W> {
         self.places.sort_unstable();
         self.there.sort_unstable();
         let (here, there) = (self.places.len(), self.there.len());
-        for (whose, r) in std::mem::take(&mut self.begun) {
+        let begun = std::mem::take(&mut self.begun);
+        for (whose, r) in begun {
+            // Those that ended before a window are not among the places; they are known by their ends.
+            if self.ended.contains(&(r.call, r.begin)) || !self.wanted(r.begin, u64::MAX) {
+                continue;
+            }
             let begin = self.scale.nanos(r.begin);
             let key = |p: &Place| (p.id, p.begin);
             let ended = [&self.places[..here], &self.there[..there]]
@@ -441,7 +489,7 @@ impl<W: Write> Writer<'_, W> {
             .string(&format!("node: {program}"));
         self.out.raw("}}");
         for (lane, whose) in std::mem::take(&mut self.lanes) {
-            let name = self.thread_name(whose);
+            let name = self.recorder.lane_name(whose);
             self.open("M\"", "__metadata");
             self.out.raw(",\"name\":\"thread_name\"");
             self.place(lane, 0);
@@ -454,18 +502,6 @@ impl<W: Write> Writer<'_, W> {
                 .raw(",\"args\":{\"sort_index\":")
                 .number(index)
                 .raw("}}");
-        }
-    }
-
-    fn thread_name(&mut self, whose: Whose) -> String {
-        let name = self.recorder.read_name(whose.name);
-        let name = name.unwrap_or_else(|| "a thread".to_owned());
-        let number = name.strip_prefix("mobula-").unwrap_or(&name);
-        match whose.part {
-            p if p == Part::Driver as u32 => format!("driver {name}"),
-            p if p == Part::Executor as u32 => format!("executor {number}"),
-            p if p == Part::Async as u32 => format!("async {number}"),
-            _ => format!("worker {} {number}", whose.process),
         }
     }
 

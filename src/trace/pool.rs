@@ -302,6 +302,19 @@ impl Recorder {
         Some(String::from_utf8_lossy(&bytes).into_owned())
     }
 
+    /// What a lane is called.
+    pub(super) fn lane_name(&self, whose: Whose) -> String {
+        let name = self.read_name(whose.name);
+        let name = name.unwrap_or_else(|| "a thread".to_owned());
+        let number = name.strip_prefix("mobula-").unwrap_or(&name);
+        match whose.part {
+            p if p == super::Part::Driver as u32 => format!("driver {name}"),
+            p if p == super::Part::Executor as u32 => format!("executor {number}"),
+            p if p == super::Part::Async as u32 => format!("async {number}"),
+            _ => format!("worker {} {number}", whose.process),
+        }
+    }
+
     /// Takes the oldest chunk that nobody holds; `None` if all are held.
     pub(super) fn take(&self, whose: Whose) -> Option<Held> {
         for _ in 0..self.chunks {

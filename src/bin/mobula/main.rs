@@ -1,19 +1,32 @@
 //! The command `mobula`: what Mobula does outside of a program of yours.
 //!
-//! Each command is a file of its own here. Invariant: an error is one line on standard error and exit
-//! code 1 (2 for a command line that is wrong); with `--json` what a program would want to know is one
-//! line of JSON on standard output. Left out: everything the library does.
+//! Each command is a file of its own here. Invariant: an error is one line on standard error and an exit code that
+//! scripts can use (see [`Failure`]); with `--json` what a program would want to know is one line of JSON on standard
+//! output. Left out: everything the library does.
 
+mod attached;
+mod completions;
+mod list;
+mod logs;
+mod memory;
+mod metrics;
+mod show;
 mod size;
+mod status;
 mod store;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Tasks, actors and shared objects from one attribute; this command serves what outlives a program.
+/// Tasks, actors and shared objects from one attribute; this command looks at programs that use them, and serves what
+/// outlives a program.
 #[derive(Parser)]
 #[command(name = "mobula", version, max_term_width = 100)]
+#[command(
+    after_help = "Exit codes: 0 all went well, 1 something went wrong, 2 the command line is wrong, \
+    3 nothing is running."
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -21,18 +34,47 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Status(status::Args),
+    List(list::Args),
+    Memory(memory::Args),
+    Logs(logs::Args),
+    Metrics(metrics::Args),
     Store(store::Args),
+    Completions(completions::Args),
+}
+
+/// Why a command did not do what it was to do.
+#[derive(Debug)]
+enum Failure {
+    /// Something went wrong: 1.
+    Error(String),
+    /// There is no program to look at, or it has ended: 3.
+    NothingRuns(String),
+    /// Nobody reads the output any more, which is nobody's fault: 0.
+    Unread,
+}
+
+impl From<String> for Failure {
+    fn from(why: String) -> Failure {
+        Failure::Error(why)
+    }
 }
 
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
-        Command::Store(args) => store::run(args),
+        Command::Status(args) => status::run(&args),
+        Command::List(args) => list::run(&args),
+        Command::Memory(args) => memory::run(&args),
+        Command::Logs(args) => logs::run(&args),
+        Command::Metrics(args) => metrics::run(&args),
+        Command::Store(args) => store::run(args).map_err(Failure::Error),
+        Command::Completions(args) => completions::run(&args),
     };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(why) => {
-            eprintln!("mobula: {why}");
-            ExitCode::FAILURE
-        }
-    }
+    let (why, code) = match done {
+        Ok(()) | Err(Failure::Unread) => return ExitCode::SUCCESS,
+        Err(Failure::Error(why)) => (why, 1),
+        Err(Failure::NothingRuns(why)) => (why, 3),
+    };
+    eprintln!("mobula: {why}");
+    ExitCode::from(code)
 }

@@ -46,7 +46,6 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.tasks.len()
     }
@@ -140,6 +139,23 @@ impl Queue {
         Some((place, before, &self.groups[group].shape))
     }
 
+    /// The first `n` tasks of the line. Cost: `n` for each distinct demand.
+    pub(super) fn line(&self, n: usize) -> Vec<(Place, u64, &Shape)> {
+        let mut all: Vec<_> = self
+            .groups
+            .iter()
+            .flat_map(|g| {
+                g.line
+                    .iter()
+                    .take(n)
+                    .map(|(p, task)| (*p, *task, &*g.shape))
+            })
+            .collect();
+        all.sort_unstable_by_key(|(place, ..)| *place);
+        all.truncate(n);
+        all
+    }
+
     fn first(&self, group: usize) -> Option<Place> {
         self.groups[group]
             .line
@@ -199,6 +215,14 @@ mod tests {
             "a higher priority goes first"
         );
         assert_eq!(firsts(&queue), [4, 3]);
+        let line = |n| {
+            queue
+                .line(n)
+                .into_iter()
+                .map(|(_, t, _)| t)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!((line(9), line(2)), (vec![4, 1, 2, 3], vec![4, 1]));
         assert_eq!(queue.remove(4), Some(true));
         assert_eq!(firsts(&queue), [1, 3]);
         assert_eq!(queue.remove(2), Some(false));

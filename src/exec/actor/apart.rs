@@ -19,7 +19,9 @@ pub(in super::super) fn run_apart(engine: &Arc<Engine>, local: &Local, record: &
     if record.claim() {
         // The gate keeps exclusive calls and death away while shared calls run.
         let state = StateRef(actor.state.load(Ordering::Relaxed));
+        let within = local.books().enters(actor.id);
         let outcome = perform(local, record, state);
+        local.books().enters(within);
         if panicked(&outcome) {
             method_panicked(actor, record);
         }

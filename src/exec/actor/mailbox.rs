@@ -27,19 +27,13 @@ pub fn call(
     writer: CallWriter<'_>,
 ) -> RawRef {
     if actor.born != local.generation() && actor.life() != super::Life::Dead {
-        return cell::failed(
-            blank(local, writer.begun, entry, 1, Phase::Failed, actor),
-            Error::ShutDown,
-        );
+        return refused(engine, local, actor, entry, writer.begun, Error::ShutDown);
     }
     if let Some(more) = actor.more.get()
         && more.max_pending > 0
         && let Err(e) = reserve(engine, local, actor)
     {
-        return cell::failed(
-            blank(local, writer.begun, entry, 1, Phase::Failed, actor),
-            e,
-        );
+        return refused(engine, local, actor, entry, writer.begun, e);
     }
     let (refs, phase) = if writer.refers {
         (2, Phase::Waiting)
@@ -50,6 +44,7 @@ pub fn call(
     let (record, refers) = writer.finish(blank, entry.result_size);
     if cell::phase(record.state()) == Phase::Failed {
         unreserve(actor);
+        engine.note_failure(local, &record, &record.error());
         return record;
     }
     if refers {
@@ -59,6 +54,20 @@ pub fn call(
     // SAFETY: the record was made with a second count, which the mailbox takes.
     let mail = unsafe { RawRef::from_raw(std::ptr::from_ref(&*record).cast_mut()) };
     engine.post(local, actor, mail);
+    record
+}
+
+#[cold]
+fn refused(
+    engine: &Engine,
+    local: &Local,
+    actor: &ActorRef,
+    entry: &'static FnEntry,
+    begun: u64,
+    why: Error,
+) -> RawRef {
+    let record = cell::failed(blank(local, begun, entry, 1, Phase::Failed, actor), why);
+    engine.note_failure(local, &record, &record.error());
     record
 }
 
@@ -89,6 +98,7 @@ static POKE: FnEntry = FnEntry::inert("poke", Kind::Object);
 
 /// A record that makes the drainer look at the actor's other state.
 pub(super) fn control(local: &Local, actor: &ActorRef, stop: bool) -> RawRef {
+    local.books().no_call();
     let entry = if stop { &STOP } else { &POKE };
     // SAFETY: no slots.
     unsafe {

@@ -13,7 +13,9 @@ mod apart;
 mod host;
 mod life;
 mod mailbox;
+mod roll;
 mod run;
+mod show;
 
 use std::cell::UnsafeCell;
 use std::ptr::NonNull;
@@ -26,6 +28,7 @@ use super::cell::{RawRef, Record};
 use super::entry::ActorEntry;
 use super::isolate::Process;
 use super::mail::{Mail, RunLock};
+use crate::base::snapshot::ActorState;
 use crate::core::{Gate, Order};
 use crate::value::{Cap, CapKind};
 
@@ -38,6 +41,7 @@ pub(super) use host::host_died;
 pub use life::{create, kill, restart, stillborn, stop};
 pub use mailbox::call;
 pub(super) use run::drain_here;
+pub(super) use show::{count, list};
 
 /// The cause of a death that was asked for.
 const STOPPED: &str = "it was stopped";
@@ -89,6 +93,8 @@ pub struct ActorCell {
     pub(super) id: u64,
     /// The start of the runtime that it belongs to.
     pub(super) born: u64,
+    /// Where it is on the roll.
+    place: AtomicU32,
 
     _drainer: Line,
     /// The right to touch `inner`.
@@ -243,6 +249,7 @@ impl Drop for ActorCell {
             inner.backlog.is_null(),
             "calls in the backlog keep their actor"
         );
+        roll::leave(self);
         life::drop_state(self);
         life::release_resources(self);
     }
@@ -301,6 +308,17 @@ impl ActorCell {
     /// Its number, unique in this process.
     pub fn id(&self) -> u64 {
         self.id
+    }
+
+    /// What its mailbox and its drainer are doing.
+    fn state_now(&self) -> ActorState {
+        match self.life() {
+            Life::Dead => ActorState::Dead,
+            Life::Starting => ActorState::Starting,
+            Life::Alive if self.run.is_held() => ActorState::Running,
+            Life::Alive if self.mail.is_idle() => ActorState::Idle,
+            Life::Alive => ActorState::Queued,
+        }
     }
 
     /// Its life, as its worker process has it.

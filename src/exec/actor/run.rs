@@ -57,6 +57,8 @@ struct Drain<'a> {
     actor: &'a ActorRef,
     local: &'a Local,
     outer: (*const ActorCell, usize),
+    /// The actor drained further up on this thread.
+    within: u64,
 }
 
 impl<'a> Drain<'a> {
@@ -68,6 +70,7 @@ impl<'a> Drain<'a> {
                 actor,
                 local,
                 outer,
+                within: local.books().enters(actor.id),
             }
         })
     }
@@ -84,6 +87,7 @@ impl Drop for Drain<'_> {
     fn drop(&mut self) {
         let (_, n) = BATCH.replace(self.outer);
         self.local.on_stack.borrow_mut().pop();
+        self.local.books().enters(self.within);
         // SAFETY: locked by `Drain::lock`; `inner` borrows from this drain.
         unsafe { self.actor.run.unlock() };
         if n > 0 {
@@ -455,7 +459,7 @@ impl Drain<'_> {
         let how = if panicked(&outcome) {
             " panicked while it consumed it"
         } else {
-            " consumed it"
+            life::CONSUMED
         };
         // A call whose arguments could not be read has not taken it.
         let taken = state.is_null();
@@ -527,10 +531,12 @@ pub(super) fn perform(
     let before = local.current.replace(std::ptr::from_ref(&**record));
     // SAFETY: claimed, and out of the mailbox, so the link is ours: see `Local::each_current`.
     unsafe { record.set_outer(before) };
+    let timed = local.begin(record);
     super::super::events::enter(local, record);
     // SAFETY: claimed; the state is this actor's, alive, and access to it was admitted.
     let outcome = catch_unwind(AssertUnwindSafe(|| unsafe { run(local, record, state) }));
     local.current.set(before);
+    local.end(record, timed);
     outcome
 }
 

@@ -134,6 +134,8 @@ fn run(local: &Local, record: &RawRef, worker: &Process) -> Attempt {
     events::enter(local, record);
     // SAFETY: claimed, and in no mailbox, so the link is ours: see `Local::each_current`.
     unsafe { record.set_outer(before) };
+    let timed = local.begin(record);
+    let outer = local.books().process(worker.pid);
     let mut lane = worker.lane(record.id);
     // Who cancelled before the lane was marked did not find the call here; who does so later will.
     if record.state() & cell::CANCEL != 0 {
@@ -154,6 +156,8 @@ fn run(local: &Local, record: &RawRef, worker: &Process) -> Attempt {
     };
     drop(drafts); // not before it is dead: it may have been writing
     local.current.set(before);
+    local.books().process(outer);
+    local.end(record, timed);
     attempt
 }
 

@@ -116,6 +116,12 @@ impl Tail {
         (self.seen - at <= LAST_WORD).then_some(bytes)
     }
 
+    /// The last `n`, oldest first.
+    pub fn last(&self, n: usize) -> Vec<String> {
+        let skipped = self.lines.len().saturating_sub(n);
+        self.lines.iter().skip(skipped).cloned().collect()
+    }
+
     /// All, oldest first.
     pub fn into_lines(self) -> Vec<String> {
         self.lines.into()

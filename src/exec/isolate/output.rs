@@ -259,6 +259,12 @@ impl Captured {
         }
     }
 
+    /// The last `n` lines that were read, oldest first; none while whoever takes them holds them up.
+    pub fn last(&self, n: usize) -> Vec<String> {
+        let printed = self.printed.try_lock_for(Duration::from_millis(10));
+        printed.map_or_else(Vec::new, |p| p.tail.last(n))
+    }
+
     /// The worker is dead: reads what is left in its pipes and gives the last of it.
     pub fn finish(self) -> Tail {
         self.end()

@@ -269,6 +269,14 @@ impl Watched {
         death
     }
 
+    /// The last `n` lines that it printed, oldest first.
+    pub fn last_lines(&self, n: usize) -> Vec<String> {
+        self.captured
+            .lock()
+            .as_ref()
+            .map_or_else(Vec::new, |c| c.last(n))
+    }
+
     /// What is told of it.
     pub fn told(&self) -> Told {
         let pid = self.raw_pid();

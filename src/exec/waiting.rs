@@ -1,0 +1,158 @@
+//! The calls that wait for their arguments, so that somebody who looks from outside sees them and what they wait for.
+//!
+//! Invariant: a call is noted before it can become ready and crossed out when it does; no reference to it is kept, so
+//! nothing lives longer for it. At most [`MOST`] are noted for each of the [`PARTS`] parts; of the others only the number
+//! is known. Left out: waiting itself, which is the engine's.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+
+use parking_lot::Mutex;
+
+use super::entry::FnEntry;
+
+/// Parts with a lock each: threads that submit do not meet.
+const PARTS: usize = 16;
+/// The most calls noted in a part.
+const MOST: usize = 4096;
+/// The most missing arguments noted of a call.
+pub const NAMED: usize = 4;
+
+/// A call that waits.
+#[derive(Clone, Copy, Debug)]
+pub struct Note {
+    /// Its id.
+    pub call: u64,
+    /// The function called.
+    pub entry: &'static FnEntry,
+    /// The actor whose method it is; 0 if it is none.
+    pub actor: u64,
+    /// Arguments that were missing when it was submitted.
+    pub missing: u32,
+    /// The first of them: the ids and functions of the calls that make them.
+    pub named: [Option<(u64, &'static FnEntry)>; NAMED],
+}
+
+/// Ids differ in their low bits and in those of their thread.
+#[derive(Default)]
+struct Mix(u64);
+
+impl Hasher for Mix {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, bytes: &[u8]) {
+        for b in bytes {
+            self.write_u64(u64::from(*b));
+        }
+    }
+    fn write_u64(&mut self, n: u64) {
+        self.0 = (self.0 ^ n)
+            .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+            .rotate_left(29);
+    }
+}
+
+#[derive(Default)]
+struct Part {
+    notes: HashMap<u64, Note, BuildHasherDefault<Mix>>,
+    /// How many wait that are not noted.
+    more: u64,
+}
+
+/// See the module.
+#[derive(Default)]
+pub struct WaitingCalls {
+    parts: [Mutex<Part>; PARTS],
+}
+
+impl WaitingCalls {
+    fn part(&self, call: u64) -> &Mutex<Part> {
+        &self.parts[(call >> 40) as usize % PARTS]
+    }
+
+    /// A call begins to wait.
+    pub fn note(&self, note: Note) {
+        let mut part = self.part(note.call).lock();
+        if part.notes.len() < MOST {
+            part.notes.insert(note.call, note);
+        } else {
+            part.more += 1;
+        }
+    }
+
+    /// It waits no longer.
+    pub fn cross_out(&self, call: u64) {
+        let mut part = self.part(call).lock();
+        if part.notes.remove(&call).is_none() {
+            part.more = part.more.saturating_sub(1);
+        } else if part.notes.capacity() > 2 * MOST && part.notes.is_empty() {
+            part.notes.shrink_to_fit();
+        }
+    }
+
+    /// How many wait.
+    pub fn count(&self) -> u64 {
+        let count = |part: &Mutex<Part>| {
+            let part = part.lock();
+            part.notes.len() as u64 + part.more
+        };
+        self.parts.iter().map(count).sum()
+    }
+
+    /// Those that are noted, oldest of each thread first, and how many are not.
+    pub fn list(&self) -> (Vec<Note>, u64) {
+        let (mut notes, mut more) = (Vec::new(), 0);
+        for part in &self.parts {
+            let part = part.lock();
+            notes.extend(part.notes.values());
+            more += part.more;
+        }
+        notes.sort_unstable_by_key(|n: &Note| n.call);
+        (notes, more)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exec::entry::Kind;
+
+    static F: FnEntry = FnEntry::inert("f", Kind::Task);
+
+    fn note(call: u64) -> Note {
+        Note {
+            call,
+            entry: &F,
+            actor: 0,
+            missing: 1,
+            named: [None; NAMED],
+        }
+    }
+
+    #[test]
+    fn what_waits_is_listed_until_it_does_not() {
+        let waiting = WaitingCalls::default();
+        for thread in [3u64, 1] {
+            for n in 0..10 {
+                waiting.note(note(thread << 40 | n));
+            }
+        }
+        waiting.cross_out(1 << 40);
+        let (list, more) = waiting.list();
+        assert_eq!((list.len(), more, waiting.count()), (19, 0, 19));
+        assert!(list.is_sorted_by_key(|n| n.call));
+    }
+
+    #[test]
+    fn a_million_waiting_calls_are_counted_in_bounded_memory() {
+        let waiting = WaitingCalls::default();
+        let all = 100_000;
+        (0..all).for_each(|n| waiting.note(note(n)));
+        let (list, more) = waiting.list();
+        assert_eq!((list.len(), waiting.count()), (MOST, all));
+        assert_eq!(more, all - MOST as u64);
+        (0..all).for_each(|n| waiting.cross_out(n));
+        assert_eq!(waiting.count(), 0);
+    }
+}

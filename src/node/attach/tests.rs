@@ -1,0 +1,1 @@
+//! Hostile and clumsy clients, and folders that are not to be trusted.

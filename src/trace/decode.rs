@@ -1,0 +1,336 @@
+//! Events put together: from the recorder's memory to calls with their submissions, runs and inputs.
+//!
+//! **Invariant:** what the memory claims may be anything; what comes of it has indices in range and is no larger than what
+//! the events take. Calls whose submission was overwritten are there with what is still known of them. **Left out:** questions.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
+use super::event::{Deed, Event, Outcome as Ended, Ran, WORDS};
+use super::lane::{Part, SAID};
+use super::pool::{Recorder, Whose};
+use super::read;
+use super::recording::{Call, Inside, Lane, Object, Outcome, Recording, Run};
+use super::ticks::Scale;
+
+/// Everything that `recorder` holds. Others may go on recording. Takes about a tenth of a microsecond per event.
+pub fn decode(recorder: &Recorder) -> Recording {
+    let (ticks, nanos, _) = recorder.origin();
+    let scale = Scale::measure(recorder.clock(), ticks, nanos);
+    let mut d = Decoder {
+        recorder,
+        scale,
+        out: Recording {
+            now: scale.nanos(recorder.clock().now()),
+            ..Recording::default()
+        },
+        lanes: HashMap::new(),
+        names: HashMap::new(),
+        calls: HashMap::new(),
+        inputs: Vec::new(),
+        begun: Vec::new(),
+        said: (0, Vec::new()),
+    };
+    read::each_chunk(recorder, |whose, events| d.chunk(whose, events));
+    d.finish()
+}
+
+struct Decoder<'a> {
+    recorder: &'a Recorder,
+    scale: Scale,
+    out: Recording,
+    lanes: HashMap<u32, (u32, Whose)>,
+    /// By number and, for places in the program, line.
+    names: HashMap<(u32, Option<u32>), u32>,
+    calls: HashMap<u64, u32>,
+    /// Calls, and what they take.
+    inputs: Vec<(u32, u64)>,
+    /// Calls that had not ended in the chunk where they began.
+    begun: Vec<(u32, Ran)>,
+    said: (u64, Vec<u8>),
+}
+
+impl Decoder<'_> {
+    fn chunk(&mut self, whose: Whose, events: &[[u64; WORDS]]) {
+        let next = self.lanes.len() as u32;
+        let lane = self.lanes.entry(whose.lane).or_insert((next, whose)).0;
+        self.said.0 = 0;
+        for event in events.iter().filter_map(Event::read) {
+            self.event(lane, &event);
+        }
+    }
+
+    fn event(&mut self, lane: u32, event: &Event) {
+        let nanos = |ticks| self.scale.nanos(ticks);
+        match *event {
+            Event::Submit(s) => {
+                let at = nanos(s.end);
+                let function = self.name(s.name, None);
+                let i = self.call(s.call);
+                let first = &s.first[..usize::from(s.inputs.min(2))];
+                self.inputs.extend(first.iter().map(|&id| (i, id)));
+                let call = &mut self.out.calls[i as usize];
+                call.function = function;
+                (call.actor, call.parent) = (s.actor, s.caller);
+                (call.submit_lane, call.submitted) = (lane, at);
+            }
+            Event::Inputs {
+                call,
+                count,
+                inputs,
+            } => {
+                let i = self.call(call);
+                let inputs = &inputs[..usize::from(count)];
+                self.inputs.extend(inputs.iter().map(|&id| (i, id)));
+            }
+            Event::Ready { call, at, .. } => {
+                let at = nanos(at);
+                let i = self.call(call);
+                let call = &mut self.out.calls[i as usize];
+                call.ready = call.ready.max(at);
+            }
+            Event::Run(r) if r.outcome == Ended::Running => self.begun.push((lane, r)),
+            Event::Run(r) => self.ran(lane, &r),
+            Event::Block {
+                name,
+                begin,
+                end,
+                awaited,
+                ..
+            } => {
+                let (start, end) = (nanos(begin), nanos(end));
+                let name = self.name(name, None);
+                let inside = Inside {
+                    lane,
+                    name,
+                    start,
+                    end,
+                    awaited,
+                    wait: true,
+                };
+                self.out.inside.push(inside);
+            }
+            Event::Span {
+                name, begin, end, ..
+            } => {
+                let (start, end) = (nanos(begin), nanos(end));
+                let name = self.name(name, None);
+                let inside = Inside {
+                    lane,
+                    name,
+                    start,
+                    end,
+                    awaited: 0,
+                    wait: false,
+                };
+                self.out.inside.push(inside);
+            }
+            Event::Object {
+                deed: Deed::Put | Deed::Seal,
+                name,
+                line,
+                end,
+                object,
+                bytes,
+                ..
+            } => {
+                let at = nanos(end);
+                let origin = self.name(name, Some(line));
+                self.out.objects.push(Object {
+                    id: object,
+                    origin,
+                    lane,
+                    at,
+                    bytes,
+                });
+            }
+            Event::Text { about, len, bytes } => {
+                if self.said.0 != about {
+                    self.said = (about, Vec::new());
+                }
+                if self.said.1.len() < SAID {
+                    self.said.1.extend_from_slice(&bytes[..usize::from(len)]);
+                }
+            }
+            Event::Fail {
+                name,
+                call,
+                cancelled,
+                ..
+            } => {
+                let function = self.name(name, None);
+                let i = self.call(call);
+                self.error(i, call);
+                let call = &mut self.out.calls[i as usize];
+                call.function = function;
+                call.outcome = if cancelled {
+                    Outcome::Cancelled
+                } else {
+                    Outcome::Failed
+                };
+            }
+            Event::Gap { calls, .. } => self.out.lost = self.out.lost.saturating_add(calls),
+            Event::Object { .. } | Event::Actor { .. } | Event::Counter { .. } => {}
+        }
+    }
+
+    fn ran(&mut self, lane: u32, r: &Ran) {
+        let running = r.outcome == Ended::Running;
+        let start = self.scale.nanos(r.begin);
+        let end = if running {
+            0
+        } else {
+            self.scale.nanos(r.end).max(start + 1)
+        };
+        let length =
+            |ticks: u32| u32::try_from(self.scale.length(ticks.into())).unwrap_or(u32::MAX);
+        let (reading, storing) = (length(r.reading), length(r.storing));
+        let function = self.name(r.name, None);
+        let call = self.call(r.call);
+        if matches!(r.outcome, Ended::Failed | Ended::Again | Ended::Cancelled) {
+            self.error(call, r.call);
+        }
+        let of = &mut self.out.calls[call as usize];
+        of.function = function;
+        of.actor = r.actor;
+        of.bytes = of.bytes.max(r.bytes);
+        let outcome = match r.outcome {
+            Ended::Running => Outcome::Running,
+            Ended::Done => Outcome::Done,
+            Ended::Failed => Outcome::Failed,
+            Ended::Cancelled => Outcome::Cancelled,
+            Ended::Again => Outcome::Again,
+            Ended::Pending => Outcome::Pending,
+        };
+        let turn = r.turn;
+        self.out.runs.push(Run {
+            call,
+            lane,
+            start,
+            end,
+            reading,
+            storing,
+            turn,
+            outcome,
+        });
+    }
+
+    /// What was said just before is why this call failed.
+    fn error(&mut self, call: u32, id: u64) {
+        if self.said.0 == id && !self.said.1.is_empty() {
+            let said = std::mem::take(&mut self.said.1);
+            self.out
+                .texts
+                .push(String::from_utf8_lossy(&said).into_owned());
+            self.out.calls[call as usize].error = self.out.texts.len() as u32;
+        }
+    }
+
+    fn call(&mut self, id: u64) -> u32 {
+        match self.calls.entry(id) {
+            Entry::Occupied(known) => *known.get(),
+            Entry::Vacant(new) => {
+                let i = *new.insert(self.out.calls.len() as u32);
+                self.out.calls.push(Call {
+                    id,
+                    function: u32::MAX,
+                    submit_lane: u32::MAX,
+                    ..Call::default()
+                });
+                i
+            }
+        }
+    }
+
+    fn name(&mut self, id: u32, line: Option<u32>) -> u32 {
+        let (recorder, names) = (self.recorder, &mut self.out.names);
+        *self.names.entry((id, line)).or_insert_with(|| {
+            let name = recorder.read_name(id).unwrap_or_else(|| "unnamed".into());
+            names.push(match line {
+                Some(line) => format!("put at {name}:{line}"),
+                None => name,
+            });
+            names.len() as u32 - 1
+        })
+    }
+
+    fn finish(mut self) -> Recording {
+        // Of what had begun in one chunk most has ended in a later one.
+        let key = |r: &Run, calls: &[Call]| (calls[r.call as usize].id, r.start);
+        let ended: std::collections::HashSet<(u64, u64)> = self
+            .out
+            .runs
+            .iter()
+            .map(|r| key(r, &self.out.calls))
+            .collect();
+        for (lane, r) in std::mem::take(&mut self.begun) {
+            if !ended.contains(&(r.call, self.scale.nanos(r.begin))) {
+                self.ran(lane, &r);
+            }
+        }
+        self.inputs.sort_by_key(|&(call, _)| call);
+        for pieces in self.inputs.chunk_by(|a, b| a.0 == b.0) {
+            let from = self.out.inputs.len() as u32;
+            self.out.inputs.extend(pieces.iter().map(|&(_, id)| id));
+            self.out.calls[pieces[0].0 as usize].inputs = (from, self.out.inputs.len() as u32);
+        }
+        // How far a call has come is what its last run says, unless it failed without one.
+        let mut last = vec![0; self.out.calls.len()];
+        for run in &self.out.runs {
+            let (call, last) = (
+                &mut self.out.calls[run.call as usize],
+                &mut last[run.call as usize],
+            );
+            if run.start >= *last {
+                *last = run.start;
+                call.outcome = match run.outcome {
+                    Outcome::Pending => Outcome::Running,
+                    Outcome::Again => Outcome::Waiting,
+                    outcome => outcome,
+                };
+            }
+        }
+        self.out.lost += self.recorder.lost().0 + self.recorder.lost().1;
+        self.lanes();
+        self.out
+    }
+
+    /// The user's threads first, then those of the node, in the order in which they came.
+    fn lanes(&mut self) {
+        let mut lanes: Vec<(u32, Whose)> = self.lanes.values().copied().collect();
+        lanes.sort_unstable_by_key(|(_, whose)| (whose.part, whose.lane));
+        let mut moved = vec![0; lanes.len()];
+        for (to, (from, whose)) in lanes.iter().enumerate() {
+            moved[*from as usize] = to as u32;
+            let name = self.recorder.lane_name(*whose);
+            let worker = whose.part == Part::Worker as u32;
+            let process = if worker {
+                whose.process
+            } else {
+                self.recorder.process()
+            };
+            self.out.lanes.push(Lane {
+                node: format!("process {process}"),
+                name,
+                driver: whose.part == Part::Driver as u32,
+            });
+        }
+        let place = |lane: &mut u32| *lane = moved.get(*lane as usize).copied().unwrap_or(u32::MAX);
+        self.out
+            .runs
+            .iter_mut()
+            .for_each(|run| place(&mut run.lane));
+        self.out
+            .objects
+            .iter_mut()
+            .for_each(|object| place(&mut object.lane));
+        self.out
+            .inside
+            .iter_mut()
+            .for_each(|inside| place(&mut inside.lane));
+        self.out
+            .calls
+            .iter_mut()
+            .for_each(|call| place(&mut call.submit_lane));
+    }
+}

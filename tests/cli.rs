@@ -1,0 +1,528 @@
+//! The command `mobula`, run against programs: what it shows, in which form, with which exit code, and how it fails.
+//!
+//! The program that is looked at is this test itself, started again in a role. Each test has a folder for sockets of its
+//! own, so that tests see only their programs.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use mobula::prelude::*;
+use serde_json::Value;
+
+const ROLE: &str = "MOBULA_TEST_CLI_ROLE";
+const PATIENCE: Duration = Duration::from_secs(60);
+
+static END: AtomicBool = AtomicBool::new(false);
+
+#[remote]
+fn hold(started: u64) -> u64 {
+    while !END.load(Ordering::Relaxed) {
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+    started
+}
+
+#[remote]
+fn quick(x: u64) -> u64 {
+    x + 1
+}
+
+#[remote]
+fn broken() -> u64 {
+    panic!("the \x1b[2Jbroken one")
+}
+
+#[remote]
+fn outer() -> mobula::Result<u64> {
+    mobula::get(hold::options().num_cpus(0).remote(7))
+}
+
+#[remote]
+struct Counter {
+    total: u64,
+}
+
+#[remote]
+impl Counter {
+    pub fn new() -> Self {
+        Counter { total: 0 }
+    }
+    pub fn add(&mut self, n: u64) -> u64 {
+        self.total += n;
+        self.total
+    }
+}
+
+/// The program that is looked at: two CPUs, one of them held, a call blocked on a call, calls that wait for a resource,
+/// a named actor, an object, and failures. Ends when its input does.
+#[test]
+fn the_program() {
+    if std::env::var_os(ROLE).is_none() {
+        return;
+    }
+    let mobula = Config::new()
+        .num_cpus(2)
+        .resource("slot", 1)
+        .on_unobserved_failure(|_| {})
+        .init()
+        .unwrap();
+    let sums: Vec<u64> = mobula::get(&(0..100).map(quick::remote).collect::<Vec<_>>()).unwrap();
+    assert_eq!(sums[99], 100);
+    let held: Vec<_> = (0..3)
+        .map(|i| hold::options().num_cpus(0).resource("slot", 1).remote(i))
+        .collect();
+    let blocked = outer::remote();
+    let counter = Counter::options().name("hits").max_restarts(3).remote();
+    assert_eq!(mobula::get(counter.add(5)).unwrap(), 5);
+    let object = mobula::put(&vec![1u8; 300_000]).unwrap();
+    for _ in 0..3 {
+        assert!(mobula::get(broken::remote()).is_err());
+    }
+    // All of it is there once it can be seen.
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let look = mobula::inspect::snapshot(&mobula::inspect::Query::all()).unwrap();
+        let is = |name: &str, state: &str| {
+            let mut all = look.tasks.items.iter();
+            all.any(|t| t.function.ends_with(name) && t.state.name() == state)
+        };
+        if is("hold", "running") && is("hold", "waiting-resources") && is("outer", "blocked") {
+            break;
+        }
+        assert!(Instant::now() < deadline, "never as it should be: {look:?}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    println!("\nready {}", mobula.attached_at().unwrap().display());
+    std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
+    END.store(true, Ordering::Relaxed);
+    assert_eq!(mobula::get(blocked).unwrap(), 7);
+    mobula::get(&held).unwrap();
+    drop((counter, object));
+}
+
+/// A folder of this test's alone.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Folder {
+        let path = std::env::temp_dir().join(format!("mobula-cli-{}-{name}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Folder(path)
+    }
+
+    fn start(&self) -> Program {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "the_program", "--nocapture"])
+            .env(ROLE, "1")
+            .env("XDG_RUNTIME_DIR", &self.0)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let socket = loop {
+            let line = lines.next().expect("it gets ready").unwrap();
+            if let Some(path) = line.strip_prefix("ready ") {
+                break PathBuf::from(path);
+            }
+        };
+        // What it prints later must not block it.
+        std::thread::spawn(move || lines.for_each(drop));
+        Program { child, socket }
+    }
+
+    fn mobula(&self, args: &[&str]) -> Output {
+        self.command(args).output().unwrap()
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mobula"));
+        command.args(args).env("XDG_RUNTIME_DIR", &self.0);
+        command
+    }
+
+    fn says(&self, args: &[&str]) -> String {
+        let out = self.mobula(args);
+        let error = String::from_utf8_lossy(&out.stderr);
+        assert!(out.status.success(), "{args:?}: {} {error}", out.status);
+        String::from_utf8(out.stdout).unwrap()
+    }
+
+    fn json(&self, args: &[&str]) -> Value {
+        let text = self.says(&[args, &["--json"]].concat());
+        assert_eq!(text.lines().count(), 1, "one line: {text}");
+        serde_json::from_str(&text).unwrap()
+    }
+
+    fn fails(&self, args: &[&str], code: i32) -> String {
+        let out = self.mobula(args);
+        let error = String::from_utf8(out.stderr).unwrap();
+        assert_eq!(out.status.code(), Some(code), "{args:?}: {error}");
+        assert!(out.stdout.is_empty());
+        error
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+struct Program {
+    child: Child,
+    socket: PathBuf,
+}
+
+impl Program {
+    fn pid(&self) -> String {
+        self.child.id().to_string()
+    }
+
+    /// Ends it in good order.
+    fn end(mut self) {
+        drop(self.child.stdin.take());
+        assert!(self.child.wait().unwrap().success());
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn items<'a>(list: &'a Value, field: &str, wanted: &str) -> Vec<&'a Value> {
+    let items = list["items"].as_array().expect("a list has items");
+    items
+        .iter()
+        .filter(|i| i[field].as_str().is_some_and(|text| text.ends_with(wanted)))
+        .collect()
+}
+
+#[test]
+fn a_program_shows_what_it_does() {
+    let folder = Folder::new("shows");
+    let program = folder.start();
+
+    let text = folder.says(&["status"]);
+    assert!(
+        text.contains(&format!("(process {})", program.pid())),
+        "{text}"
+    );
+    for part in [
+        "calls ",
+        "now ",
+        "cpu free",
+        "of 1 slot free",
+        "quick",
+        "broken",
+        "panicked",
+    ] {
+        assert!(text.contains(part), "{part:?} is missing: {text}");
+    }
+    assert!(!text.contains('\x1b'), "what the program says is cleaned");
+
+    let status = folder.json(&["status"]);
+    assert_eq!(
+        status["program"]["pid"].as_u64(),
+        Some(program.child.id().into())
+    );
+    assert_eq!(status["counts"]["running"], 3, "{status}"); // the blocked one, and two that hold
+    assert_eq!(status["counts"]["waiting_resources"], 2);
+    let quick = items(&status["functions"], "name", "::quick");
+    assert_eq!(quick[0]["calls"], 100, "{status}");
+    assert!(quick[0]["samples"].as_u64().unwrap() >= 1);
+    let failed = items(&status["errors"], "kind", "panicked");
+    assert_eq!(
+        failed[0]["count"], 3,
+        "equal failures are counted: {status}"
+    );
+
+    let tasks = folder.json(&["list", "tasks"]);
+    let outer = items(&tasks, "function", "::outer")[0];
+    assert_eq!(outer["state"], "blocked");
+    let awaited = outer["waits_for"][0].as_str().expect("what it waits for");
+    let one = folder.json(&["list", "tasks", "--id", awaited]);
+    assert_eq!(items(&one, "function", "::hold").len(), 1, "{one}");
+    let waiting = folder.json(&[
+        "list",
+        "tasks",
+        "--state",
+        "waiting-resources",
+        "--function",
+        "hold",
+    ]);
+    assert_eq!(waiting["items"].as_array().unwrap().len(), 2);
+    let why = waiting["items"][0]["why"].as_str().unwrap();
+    assert!(why.contains("1 slot: 0 of 1 free"), "{why}");
+    let limited = folder.json(&["list", "tasks", "--limit", "1"]);
+    assert_eq!(limited["items"].as_array().unwrap().len(), 1);
+    assert!(limited["left_out"].as_u64().unwrap() >= 4, "{limited}");
+    let text = folder.says(&["list", "tasks"]);
+    assert!(
+        text.contains("waiting-resources") && text.contains("blocked"),
+        "{text}"
+    );
+
+    let actors = folder.json(&["list", "actors", "--name", "hits"]);
+    let hits = &actors["items"][0];
+    assert_eq!(
+        (&hits["state"], &hits["max_restarts"]),
+        (&"idle".into(), &3.into()),
+        "{actors}"
+    );
+    assert!(
+        folder
+            .says(&["list", "actors", "--state", "idle"])
+            .contains("hits")
+    );
+    assert!(
+        folder
+            .says(&["list", "actors", "--name", "nobody"])
+            .contains("no actors")
+    );
+
+    let memory = folder.json(&["memory"]);
+    let origin = &memory["origins"]["items"][0];
+    assert!(origin["bytes"].as_u64().unwrap() >= 300_000, "{memory}");
+    assert!(
+        origin["origin"].as_str().unwrap().contains("tests/cli.rs"),
+        "{memory}"
+    );
+    assert!(folder.says(&["memory"]).contains("put at tests/cli.rs"));
+
+    let nodes = folder.json(&["list", "nodes"]);
+    assert_eq!(nodes["items"][0]["resources"][0]["total"], 2.0);
+    assert!(folder.says(&["list", "functions"]).contains("::quick"));
+    let errors = folder.says(&["list", "errors"]);
+    assert!(
+        errors.contains("panicked") && !errors.contains('\x1b'),
+        "{errors}"
+    );
+
+    let metrics = folder.says(&["metrics"]);
+    assert!(
+        metrics.contains("\nmobula_calls{state=\"running\"} 3\n"),
+        "{metrics}"
+    );
+
+    let socket = program.socket.clone();
+    program.end();
+    assert!(!socket.exists(), "a program that ends removes its socket");
+    assert!(folder.fails(&["status"], 3).contains("no running program"));
+}
+
+#[test]
+fn the_newest_program_is_taken_and_others_are_told_of() {
+    let folder = Folder::new("newest");
+    let first = folder.start();
+    let second = folder.start();
+    let out = folder.mobula(&["status", "--json"]);
+    let said = String::from_utf8(out.stderr).unwrap();
+    assert!(
+        said.contains("2 programs run") && said.contains(&second.pid()),
+        "{said}"
+    );
+    let status: Value = serde_json::from_slice(&out.stdout).unwrap();
+    assert_eq!(
+        status["program"]["pid"].as_u64(),
+        Some(second.child.id().into())
+    );
+    let chosen = folder.json(&["status", "--pid", &first.pid()]);
+    assert_eq!(
+        chosen["program"]["pid"].as_u64(),
+        Some(first.child.id().into())
+    );
+    let why = folder.fails(&["status", "--pid", "1"], 3);
+    assert!(
+        why.contains(&first.pid()) && why.contains(&second.pid()),
+        "{why}"
+    );
+}
+
+#[test]
+fn a_killed_program_is_found_dead_and_swept() {
+    let folder = Folder::new("killed");
+    let mut program = folder.start();
+    program.child.kill().unwrap();
+    program.child.wait().unwrap();
+    assert!(program.socket.exists(), "nobody was left to remove it");
+    assert!(folder.fails(&["status"], 3).contains("no running program"));
+    assert!(!program.socket.exists(), "it was swept");
+}
+
+#[test]
+fn watching_goes_on_until_the_program_ends() {
+    let folder = Folder::new("watch");
+    let program = folder.start();
+    let mut watching = folder
+        .command(&["status", "--json", "--watch", "0.1"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(watching.stdout.take().unwrap()).lines();
+    for _ in 0..3 {
+        let line = lines.next().unwrap().unwrap();
+        let status: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(status["counts"]["running"], 3);
+    }
+    program.end();
+    for line in lines {
+        drop(line);
+    }
+    assert_eq!(
+        watching.wait().unwrap().code(),
+        Some(3),
+        "the program has ended"
+    );
+}
+
+#[test]
+fn an_output_that_nobody_reads_is_no_failure() {
+    let folder = Folder::new("unread");
+    let _program = folder.start();
+    let mut watching = folder
+        .command(&["list", "tasks", "--watch", "0.1"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(watching.stdout.take());
+    assert_eq!(watching.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_wrong_command_line_is_said_to_be() {
+    let folder = Folder::new("usage");
+    for args in [
+        &["list"][..],
+        &["list", "nothing"],
+        &["list", "tasks", "--state", "asleep"],
+        &["list", "tasks", "--limit", "0"],
+        &["list", "tasks", "--id", "x"],
+        &["status", "--watch", "0"],
+        &["status", "--pid", "me"],
+        &["completions", "tcsh-but-not-really"],
+    ] {
+        folder.fails(args, 2);
+    }
+}
+
+#[test]
+fn every_command_explains_itself_with_examples() {
+    let folder = Folder::new("help");
+    for command in ["status", "list", "memory", "logs", "metrics", "completions"] {
+        let help = folder.says(&[command, "--help"]);
+        assert!(help.contains("Examples:\n  mobula "), "{command}: {help}");
+    }
+    for what in [
+        "tasks",
+        "actors",
+        "objects",
+        "workers",
+        "nodes",
+        "functions",
+        "errors",
+    ] {
+        let help = folder.says(&["list", what, "--help"]);
+        assert!(help.contains("Examples:\n  mobula list"), "{what}: {help}");
+    }
+    let help = folder.says(&["--help"]);
+    let words: Vec<&str> = help.split_whitespace().collect();
+    assert!(words.join(" ").contains("3 nothing is running"), "{help}");
+}
+
+#[test]
+fn shells_get_their_completions() {
+    let folder = Folder::new("shells");
+    for (shell, sign) in [
+        ("bash", "complete -F"),
+        ("zsh", "#compdef mobula"),
+        ("fish", "complete -c mobula"),
+    ] {
+        let script = folder.says(&["completions", shell]);
+        assert!(
+            script.contains(sign) && script.contains("actors"),
+            "{shell}"
+        );
+    }
+}
+
+/// One question over a connection of its own; the answer, or nothing if the program closed it.
+fn ask(socket: &Path, question: &[u8]) -> Option<String> {
+    let mut stream = UnixStream::connect(socket).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    // A program that refuses may close before everything is written.
+    let _ = stream.write_all(question);
+    let mut answer = String::new();
+    BufReader::new(stream).read_line(&mut answer).ok()?;
+    (!answer.is_empty()).then_some(answer)
+}
+
+#[test]
+fn hostile_clients_do_no_harm() {
+    let folder = Folder::new("hostile");
+    let program = folder.start();
+    let socket = program.socket.as_path();
+    for garbage in [
+        &b"\n"[..],
+        b"hello\n",
+        b"{}\n",
+        b"[[[[[[[[[[[[[[[[[[[[\n",
+        b"{\"snapshot\":{\"parts\":[\"everything\"]}}\n",
+        b"{\"snapshot\":{\"limit\":-1}}\n",
+        b"{\"snapshot\":{\"no-such-field\":1}}\n",
+        b"\xff\xfe\0\0\n",
+    ] {
+        let answer = ask(socket, garbage).expect("an answer");
+        assert!(answer.starts_with("{\"error\":"), "{answer}");
+    }
+    let nested = [&b"{\"snapshot\":"[..], &b"[".repeat(60_000), b"\n"].concat();
+    assert!(ask(socket, &nested).unwrap().contains("error"));
+    let endless = vec![b'x'; 10 << 20];
+    if let Some(answer) = ask(socket, &endless) {
+        assert!(answer.contains("64 KiB"), "{answer}");
+    }
+    // A limit beyond all bounds is no more than the greatest there is.
+    let answer = ask(
+        socket,
+        b"{\"snapshot\":{\"parts\":[\"tasks\"],\"limit\":18446744073709551615}}\n",
+    );
+    assert!(answer.unwrap().contains("\"snapshot\""));
+    // More connections than are taken, silent ones, and one that does not read its answers.
+    let silent: Vec<UnixStream> = (0..200)
+        .filter_map(|_| UnixStream::connect(socket).ok())
+        .collect();
+    let mut deaf = UnixStream::connect(socket).unwrap();
+    deaf.set_nonblocking(true).unwrap();
+    for _ in 0..10_000 {
+        if deaf
+            .write(b"{\"snapshot\":{\"parts\":[\"tasks\",\"functions\"]}}\n")
+            .is_err()
+        {
+            break;
+        }
+    }
+    assert_eq!(folder.json(&["status"])["counts"]["running"], 3);
+    drop((silent, deaf));
+    program.end();
+}
+
+#[test]
+fn a_folder_that_others_can_enter_is_not_used() {
+    let folder = Folder::new("open");
+    let place = folder.0.join("mobula");
+    std::fs::create_dir(&place).unwrap();
+    std::fs::set_permissions(&place, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let _trap = UnixListener::bind(place.join("1.sock")).unwrap();
+    let why = folder.fails(&["status", "--pid", "1"], 3);
+    assert!(why.contains("process 1 is not a program"), "{why}");
+}

@@ -1,0 +1,104 @@
+//! The dashboard: what it answers to those who ask well and to those who do not, and the page in a real browser.
+//!
+//! **Invariant:** the browser's tests are skipped, with a word, where there is no Chromium; pictures of what it showed are
+//! kept below `target/tmp/dashboard`. Left out: what the questions compute, which `src/dashboard/tests` shows.
+#![cfg(feature = "dashboard")]
+
+#[path = "dashboard/browser.rs"]
+mod browser;
+#[path = "dashboard/fixture.rs"]
+mod fixture;
+#[path = "dashboard/http.rs"]
+mod http;
+#[path = "dashboard/node.rs"]
+mod node;
+#[path = "dashboard/page.rs"]
+mod page;
+#[path = "dashboard/server.rs"]
+mod server;
+
+use std::sync::Arc;
+
+use mobula::dashboard::{Recording, Server, Settings};
+
+/// A server of a replayed recording, on a free port.
+fn serve(recording: Recording) -> Server {
+    let free = "127.0.0.1:0".parse().expect("an address");
+    let settings = Settings::new().address(free);
+    Server::start(settings, Arc::new(fixture::Replay::new(recording)))
+        .expect("the dashboard starts")
+}
+
+/// Serves the large recording until it is stopped, to work on the page: `cargo test --test dashboard -- --ignored --nocapture`.
+#[test]
+#[ignore = "serves until it is stopped"]
+fn serve_by_hand() {
+    let calls = std::env::var("CALLS")
+        .ok()
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(20_000);
+    let recording = if calls == 0 {
+        fixture::demo()
+    } else {
+        fixture::large(calls)
+    };
+    let server = serve(recording);
+    println!("{}", server.url());
+    loop {
+        std::thread::park();
+    }
+}
+
+/// Takes the README's pictures of `cargo run --example dashboard`, which this starts: `cargo test --features dashboard --test
+/// dashboard -- --ignored pictures`. They go to the folder in `PICTURES`, or to `target/tmp/dashboard`.
+#[test]
+#[ignore = "takes pictures for half a minute"]
+fn pictures() {
+    use std::io::{BufRead, BufReader};
+    use std::process::{Command, Stdio};
+    let Some(program) = browser::installed() else {
+        panic!("no chromium is installed");
+    };
+    let mut example = Command::new(env!("CARGO"))
+        .args([
+            "run",
+            "--quiet",
+            "--features",
+            "dashboard",
+            "--example",
+            "dashboard",
+            "45",
+        ])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("cargo runs the example");
+    let mut url = String::new();
+    let said = example.stdout.take().expect("it is piped");
+    BufReader::new(said)
+        .read_line(&mut url)
+        .expect("it says where it listens");
+    let url = url.trim();
+    let mut b = browser::Browser::start(&program, 1440, 900);
+    for scheme in ["light", "dark"] {
+        b.prefer(scheme);
+        b.open("about:blank");
+        b.open(&format!("{url}#overview"));
+        b.until("mobula.stats().history >= 14 && document.querySelectorAll('#origins .meter, #origins .quiet').length > 0");
+        b.picture(&format!("readme-overview-{scheme}"));
+        b.press("2");
+        b.until("mobula.stats().recorded > 500");
+        // Some rounds, and one of their ends with what led to it.
+        b.eval("mobula.timeline.set(mobula.stats().last - 3e7, mobula.stats().last - 1e7)");
+        b.until("mobula.stats().loadedDense === 0 && mobula.stats().boxes > 10");
+        b.eval("document.getElementById('timeline').focus({ focusVisible: false })");
+        b.eval("(() => { const d = mobula.timeline.data.boxes, v = mobula.timeline.view, n = mobula.names(); const i = [...d.id.keys()].find((i) => n[d.fn[i]].endsWith('best') && d.start[i] > (v.from + v.to) / 2); return mobula.timeline.select(d.id[i ?? 0]); })()");
+        b.until("mobula.stats().path > 1");
+        b.picture(&format!("readme-timeline-{scheme}"));
+        b.press("4");
+        b.until("mobula.stats().rows > 0");
+        b.picture(&format!("readme-tasks-{scheme}"));
+    }
+    drop(b);
+    let _ = example.kill();
+    let _ = example.wait();
+}
