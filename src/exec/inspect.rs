@@ -97,7 +97,8 @@ impl Engine {
     pub fn inspect(self: &Arc<Engine>, local: &Local, query: &Query) -> Snapshot {
         let taken = now();
         let sums = self.sums();
-        let running = self.glimpses(taken);
+        let mut running = self.glimpses(taken);
+        let polled = self.under_way(taken, &mut running);
         let (waiting_resources, amounts) = {
             let a = self.admission.lock();
             (a.ledger.queued() as u64, a.ledger.amounts())
@@ -114,7 +115,7 @@ impl Engine {
                 failed,
                 cancelled: sums.cancelled,
                 retried: sums.retried,
-                running: running.len() as u64,
+                running: running.len() as u64 + polled,
                 queued: self.queued_tasks(),
                 waiting_resources,
                 waiting_arguments: self.waiting.count(),
@@ -140,7 +141,8 @@ impl Engine {
             snapshot.actors = actor::list(query, local.generation());
             for actor in &mut snapshot.actors.items {
                 let here = running.iter().filter(|r| r.actor == Some(actor.id));
-                actor.running = here.take(8).map(|r| r.entry.name.to_owned()).collect();
+                let names = here.map(|r| r.entry.name.to_owned());
+                actor.running.extend(names.take(8));
             }
         }
         if query.wants(Part::Objects) {
@@ -195,6 +197,31 @@ impl Engine {
             }
         }
         all
+    }
+
+    /// Async calls to functions that wait or run: up to [`PEEKED`] are added, and the number of others is given.
+    #[cfg(feature = "async")]
+    fn under_way(&self, taken: Micros, running: &mut Vec<Running>) -> u64 {
+        let clock = books::clock();
+        let (some, all) = self.futures.under_way(PEEKED);
+        let more = all - some.len();
+        running.extend(some.into_iter().map(|(id, entry, began)| Running {
+            id: Id(id),
+            entry,
+            since: Some(taken.saturating_sub(clock.saturating_sub(began) / 1000)),
+            runs: None,
+            blocks: false,
+            awaits: None,
+            actor: None,
+            place: "the async runtime".to_owned(),
+            executor: false,
+        }));
+        more as u64
+    }
+
+    #[cfg(not(feature = "async"))]
+    fn under_way(&self, _: Micros, _: &mut Vec<Running>) -> u64 {
+        0
     }
 
     fn queued_tasks(&self) -> u64 {

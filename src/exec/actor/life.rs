@@ -54,6 +54,7 @@ fn new_cell(
         id,
         born,
         place: AtomicU32::new(roll::NOWHERE),
+        taken: AtomicU32::new(0),
     });
     ActorRef(NonNull::from(Box::leak(cell)))
 }
@@ -472,7 +473,9 @@ pub(super) fn condemn(actor: &ActorRef, restart: bool, cause: &str) {
     #[cfg(feature = "async")]
     {
         // Async calls end at their next await; they put themselves out of the table.
-        let wakers: Vec<_> = more.wakers.lock().values().cloned().collect();
+        let waiting = more.wakers.lock();
+        let wakers: Vec<_> = waiting.values().map(|w| w.waker.clone()).collect();
+        drop(waiting);
         wakers.into_iter().for_each(std::task::Waker::wake);
     }
     if !restart && let Some(host) = actor.hosted() {

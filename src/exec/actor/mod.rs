@@ -84,6 +84,8 @@ pub struct ActorCell {
     place: AtomicU32,
 
     _drainer: Line,
+    /// Calls in the backlog, about; written by the holder of the run lock.
+    taken: AtomicU32,
     /// The right to touch `inner`.
     run: RunLock,
     inner: UnsafeCell<Inner>,
@@ -138,7 +140,7 @@ pub(super) struct More {
     pub(super) stop: Mutex<Option<RawRef>>,
     /// Async calls under way, by id, so that a verdict or a cancellation reaches them while they wait.
     #[cfg(feature = "async")]
-    pub(super) wakers: Mutex<std::collections::HashMap<u64, std::task::Waker>>,
+    pub(super) wakers: Mutex<std::collections::HashMap<u64, super::futures::Polled>>,
     pub(super) gate: OnceLock<Mutex<Gate>>,
     pub(super) order: Mutex<Order<RawRef>>,
     pub(super) resolved: Mutex<Vec<(u64, u64)>>,
@@ -361,7 +363,7 @@ impl ActorCell {
 
     /// Async calls under way, so that one can be polled again by whoever has news for it.
     #[cfg(feature = "async")]
-    pub(super) fn wakers(&self) -> &Mutex<std::collections::HashMap<u64, std::task::Waker>> {
+    pub(super) fn wakers(&self) -> &Mutex<std::collections::HashMap<u64, super::futures::Polled>> {
         &self.more().wakers
     }
 }

@@ -266,12 +266,18 @@ impl Drain<'_> {
     fn next(&self) -> *mut Record {
         let inner = self.inner();
         if inner.backlog.is_null() {
-            inner.backlog = self.actor.mail.take();
+            let (backlog, n) = self.actor.mail.take_counted();
+            inner.backlog = backlog;
+            self.actor.taken.store(n, Ordering::Relaxed);
         }
         let next = inner.backlog;
         if !next.is_null() {
             // SAFETY: records in the backlog are ours, links included.
             inner.backlog = unsafe { mail::next(next) };
+            let taken = self.actor.taken.load(Ordering::Relaxed);
+            self.actor
+                .taken
+                .store(taken.saturating_sub(1), Ordering::Relaxed);
         }
         next
     }

@@ -67,17 +67,35 @@ fn show(actor: &ActorRef) -> Actor {
         state,
         pending: match state {
             ActorState::Idle | ActorState::Dead => Some(0),
-            _ => (bound > 0).then(|| u64::from(actor.pending())),
+            _ if bound > 0 => Some(u64::from(actor.pending())),
+            ActorState::Running => Some(u64::from(actor.taken.load(Ordering::Relaxed))),
+            _ => None,
         },
         max_pending: (bound > 0).then_some(bound),
         restarts: actor.restarts(),
         max_restarts: more.map_or(0, |m| m.max_restarts),
-        running: Vec::new(),
+        running: under_way(actor),
         cause: more
             .filter(|_| actor.life() == Life::Dead)
             .and_then(|m| m.cause.lock().as_deref().map(str::to_owned)),
         handles: u64::from(actor.handles.load(Ordering::Relaxed)),
     }
+}
+
+/// The async methods that wait or run, a few at most.
+#[cfg(feature = "async")]
+fn under_way(actor: &ActorCell) -> Vec<String> {
+    let more = actor.more.get();
+    more.map_or_else(Vec::new, |more| {
+        let polled = more.wakers.lock();
+        let names = polled.values().take(8).map(|p| p.entry.name.to_owned());
+        names.collect()
+    })
+}
+
+#[cfg(not(feature = "async"))]
+fn under_way(_: &ActorCell) -> Vec<String> {
+    Vec::new()
 }
 
 /// How many actors of this process are in memory, dead ones included.
