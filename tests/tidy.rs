@@ -195,6 +195,10 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
         "blocks for records, recycled through magazines",
     ),
     (
+        "exec/params.rs",
+        "reads archived arguments as the types that they were written as",
+    ),
+    (
         "exec/payload.rs",
         "a record's body: arguments, then an outcome, as its tag says",
     ),

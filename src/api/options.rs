@@ -95,9 +95,11 @@ macro_rules! __mobula_task_options {
         isolate(yes: bool) |o: &mut Options, y| o.isolate = Some(y)
     }
     {
-        /// Memory that the worker process may take while it runs the call, beside the object store: bytes, or a text like
-        /// `"2G"`. Beyond it the worker ends, which counts as a crash: the call is tried again, then fails with
-        /// [`Error::WorkerDied`]($crate::Error::WorkerDied) that says so. Needs `isolate`. Default: no bound.
+        /// Memory that the call may take in its worker process, on top of what that holds when the call begins and beside
+        /// the object store: bytes, or a text like `"2G"`. Beyond it the worker ends, which counts as a crash: the call is
+        /// tried again, then fails with [`Error::WorkerDied`]($crate::Error::WorkerDied) that says so. Where control
+        /// groups of version 2 can be made the bound is on memory in use, elsewhere on private memory reserved. Needs
+        /// `isolate`. Default: no bound.
         memory(most: impl Into<$crate::Memory>) |o: &mut Options, m| o.memory = Some(Into::<$crate::Memory>::into(m))
     }
     {
@@ -150,8 +152,9 @@ macro_rules! __mobula_actor_options {
         isolate(yes: bool) |o: &mut Options, y| o.isolate = Some(y)
     }
     {
-        /// Memory that the actor's worker process may take, beside the object store: bytes, or a text like `"2G"`. Beyond
-        /// it the worker ends. Needs `isolate`. Default: no bound.
+        /// Memory that the actor may take in its worker process, on top of what an empty one holds and beside the object
+        /// store: bytes, or a text like `"2G"`. Beyond it the worker ends, and the actor restarts if it may. Needs
+        /// `isolate`. Default: no bound.
         memory(most: impl Into<$crate::Memory>) |o: &mut Options, m| o.memory = Some(Into::<$crate::Memory>::into(m))
     }
     {

@@ -183,6 +183,10 @@ impl fmt::Display for Error {
                 if let Some(name) = name {
                     write!(f, " \"{name}\"")?;
                 }
+                if cause.contains('\n') {
+                    // What a worker printed stands at the end.
+                    return write!(f, " died after {restarts} restarts: {cause}");
+                }
                 write!(f, " died: {cause} (restarted {restarts} times)")
             }
             Error::NoSuchActor { name } => write!(

@@ -77,6 +77,14 @@ pub enum StoreError {
         /// The largest piece that could have been placed.
         largest_free: u64,
     },
+    /// The object was moved to disk and cannot be read back. Others are not concerned.
+    #[error("object {id} is lost: {why}")]
+    Lost {
+        /// The name.
+        id: ObjectId,
+        /// What is wrong.
+        why: String,
+    },
     /// The object could never fit.
     #[error("an object of {requested} bytes can never fit a store of {capacity}")]
     TooLarge {

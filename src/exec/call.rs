@@ -10,10 +10,10 @@ use super::INLINE_MAX;
 use super::cell::{self, BODY, Blank, PAD, Phase, RawRef, Record, SLOT, Slot, SlotTag};
 use super::entry::{FnEntry, Kind};
 use super::local::Local;
-use super::pin::{Pin, PinnedRef, Pins};
+use super::pin::{Pin, PinnedRef};
 use crate::base::{Error, Failure, Origin};
 use crate::store::Draft;
-use crate::value::{Archived, Cap, Native, Place, Placed, Ser, Value, decode, root};
+use crate::value::{Archived, Cap, Place, Placed, Ser, Value, decode, root};
 
 /// What running a call gives: nothing (the value is in the record) or why there is none.
 pub type Outcome = Result<(), CallError>;

@@ -26,6 +26,7 @@ fn matters(error: &Error) -> bool {
         // Whoever depended on the failed call has taken its failure over.
         Error::DependencyFailed { cause, .. } => matters(cause),
         Error::TaskFailed(_)
+        | Error::WorkerDied(_)
         | Error::StoreFull(_)
         | Error::Infeasible(_)
         | Error::BadAmount { .. }

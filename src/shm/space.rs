@@ -195,26 +195,22 @@ mod tests {
         const GRAIN: u64 = 4 * PAGE;
         let o = Origin::Result("f");
         let mut space = Space::new(4 * GRAIN);
-        let small = space.take_long(1, o).unwrap();
-        let lent = space.take_grains(GRAIN + 1, GRAIN, o).unwrap();
+        let long = |space: &mut Space, len| space.take_long(len, o).map(|p| p.offset);
+        let grains = |space: &mut Space, len| space.take_grains(len, GRAIN, o).map(|p| p.offset);
+        let small = long(&mut space, 1).unwrap();
+        let lent = grains(&mut space, GRAIN + 1).unwrap();
         assert_eq!(
             (small, lent, space.reserved()),
             (0, GRAIN, PAGE + 2 * GRAIN)
         );
-        assert_eq!(
-            space.take_long(3 * PAGE, o),
-            Some(PAGE),
-            "beside, not in it"
-        );
-        assert_eq!(
-            space.take_long(1, o),
-            Some(3 * GRAIN),
-            "not in its last grain"
-        );
-        assert_eq!(space.take_grains(1, GRAIN, o), None);
+        let beside = long(&mut space, 3 * PAGE);
+        assert_eq!(beside, Some(PAGE), "beside, not in it");
+        let behind = long(&mut space, 1);
+        assert_eq!(behind, Some(3 * GRAIN), "not in its last grain");
+        assert_eq!(grains(&mut space, 1), None);
         assert_eq!(space.give_long(lent, GRAIN + 1), 2 * GRAIN);
-        assert_eq!(space.take_grains(2 * GRAIN, GRAIN, o), Some(GRAIN));
-        assert_eq!(space.take_grains(u64::MAX, GRAIN, o), None);
+        assert_eq!(grains(&mut space, 2 * GRAIN), Some(GRAIN));
+        assert_eq!(grains(&mut space, u64::MAX), None);
     }
 
     #[test]

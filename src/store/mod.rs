@@ -47,6 +47,7 @@ pub use client::{AsyncClient, AsyncSubscription, AsyncWriting};
 pub use client::{
     Client, Event, Object, ObjectInfo, StoreView, Subscription, Writing, content_hash,
 };
+#[allow(unused_imports, reason = "for the served store's objects")]
 pub(crate) use kept::Kept;
 pub(crate) use object::{Draft, Sealed};
 pub use proto::ServedStats;

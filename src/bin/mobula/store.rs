@@ -4,6 +4,7 @@
 //! it is told to stop. Left out: the serving (the library's).
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use mobula::store::{Server, default_capacity};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -18,7 +19,8 @@ use crate::size::Size;
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  \
     mobula store --socket /run/user/1000/objects --capacity 4G\n  \
-    mobula store --socket ./objects --capacity 30% --huge-pages --json")]
+    mobula store --socket ./objects --capacity 30% --huge-pages --json\n  \
+    mobula store --socket ./objects --capacity 4G --spill /var/tmp/objects")]
 pub struct Args {
     /// Where clients connect: the path of a Unix socket, made here and removed at the end
     #[arg(long, value_name = "PATH")]
@@ -31,6 +33,16 @@ pub struct Args {
     /// Ask for pages of 2 MiB: reserved ones, else transparent ones; says which it got
     #[arg(long)]
     huge_pages: bool,
+
+    /// Move the objects used longest ago to this folder when memory is full, or to a URL as in
+    /// s3://bucket/folder; they come back when somebody gets them
+    #[arg(long, value_name = "DIR")]
+    spill: Option<PathBuf>,
+
+    /// How many seconds a creation waits for room while none comes about [default: 2 with --spill,
+    /// else 0]
+    #[arg(long, value_name = "SECONDS")]
+    patience: Option<f64>,
 
     /// Let processes of this user connect too (may be repeated); by default only your own may
     #[arg(long, value_name = "UID")]
@@ -54,6 +66,13 @@ pub fn run(args: Args) -> Result<(), String> {
     let mut options = Server::options().capacity(capacity).many_clients();
     if args.huge_pages {
         options = options.huge_pages(true);
+    }
+    if let Some(to) = args.spill {
+        options = options.spill(to);
+    }
+    if let Some(seconds) = args.patience {
+        let longest = Duration::try_from_secs_f64(seconds);
+        options = options.patience(longest.map_err(|e| format!("--patience {seconds}: {e}"))?);
     }
     for uid in args.allow_user {
         options = options.allow_user(uid);

@@ -69,6 +69,8 @@ impl Lines {
     }
 }
 
+/// Lines kept of a backtrace, whose end is of no use and would drive out what was said before it.
+const FRAMES: usize = 10;
 /// Lines within which the report of a failed allocation is still its process's last word: a backtrace may follow it.
 const LAST_WORD: u64 = 300;
 
@@ -77,6 +79,8 @@ const LAST_WORD: u64 = 300;
 pub struct Tail {
     lines: VecDeque<String>,
     seen: u64,
+    /// Lines of a backtrace in a row.
+    frames: usize,
     /// The bytes of an allocation that was said to have failed, and at which line.
     failed: Option<(u64, u64)>,
 }
@@ -88,6 +92,12 @@ impl Tail {
         if let Some(bytes) = failed_allocation(line) {
             self.failed = Some((bytes, self.seen));
         }
+        self.frames = if is_frame(line) { self.frames + 1 } else { 0 };
+        let line = match self.frames {
+            0..FRAMES => line,
+            FRAMES => "      ... (more of the backtrace)",
+            _ => return,
+        };
         if self.lines.len() == TAIL_LINES {
             self.lines.pop_front();
         }
@@ -116,6 +126,14 @@ impl Tail {
     pub fn into_lines(self) -> Vec<String> {
         self.lines.into()
     }
+}
+
+/// Whether this is a line of a backtrace as Rust prints it: `  12: function`, and `          at file:line:column`.
+fn is_frame(line: &str) -> bool {
+    let text = line.trim_start();
+    let indented = text.len() < line.len();
+    let number = text.trim_start_matches(|c: char| c.is_ascii_digit());
+    indented && (text.starts_with("at ") || number.len() < text.len() && number.starts_with(": "))
 }
 
 /// The bytes of the allocation of which Rust's default handler says in this line that it failed.
@@ -181,6 +199,23 @@ mod tests {
             last.len() <= TAIL_BYTES && last.ends_with("é ..."),
             "{last}"
         );
+    }
+
+    #[test]
+    fn a_backtrace_does_not_drive_out_its_reason() {
+        let mut tail = Tail::default();
+        tail.push("the reason");
+        tail.push("stack backtrace:");
+        for n in 0..50 {
+            tail.push(&format!("  {n:2}: app::function"));
+            tail.push("             at ./src/main.rs:3:5");
+        }
+        tail.push("note: Some details are omitted");
+        let lines = tail.into_lines();
+        assert_eq!(lines[0], "the reason");
+        assert_eq!(lines.len(), 2 + FRAMES + 1);
+        assert!(lines[FRAMES + 1].contains("more of the backtrace"));
+        assert!(!is_frame("  12 apples: red") && !is_frame("12: x") && is_frame("   0: x"));
     }
 
     #[test]

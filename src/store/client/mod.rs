@@ -380,7 +380,8 @@ fn denied(
             requested,
             capacity,
         },
-        Denial::Cancelled => return Err(unexpected(&Answer::Denied(denial))),
+        Denial::Lost { why } => StoreError::Lost { id, why },
+        denial @ Denial::Cancelled => unexpected(&Answer::Denied(denial)),
     })
 }
 

@@ -64,6 +64,7 @@ fn denial() -> impl Strategy<Value = Denial> {
             largest_free
         }),
         any::<u64>().prop_map(|capacity| Denial::TooLarge { capacity }),
+        ".{0,40}".prop_map(|why| Denial::Lost { why }),
     ]
 }
 

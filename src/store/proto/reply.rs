@@ -1,7 +1,7 @@
 //! What a server answers and tells.
 //!
-//! Invariant: what `encode` writes `decode` reads back; see `laws`. A denial carries numbers, not
-//! texts: the client, which knows what it asked for, makes the error. Left out: what to do with it.
+//! Invariant: what `encode` writes `decode` reads back; see `laws`. A denial carries numbers,
+//! seldom a text: the client, which knows what it asked for, makes the error. Left out: what to do with it.
 
 use super::cursor::{Reader, Writer};
 use super::{FRAME_MAX, Malformed, ServedStats};
@@ -45,8 +45,8 @@ pub(crate) enum Answer {
     Denied(Denial),
 }
 
-/// Why a request was denied.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Why a request was denied. Numbers, but for what only the server can tell.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Denial {
     NotFound,
     Exists,
@@ -62,6 +62,10 @@ pub(crate) enum Denial {
     },
     TooLarge {
         capacity: u64,
+    },
+    /// It was on disk, and is not to be had from there.
+    Lost {
+        why: String,
     },
 }
 
@@ -235,18 +239,22 @@ impl Answer {
 
 impl Denial {
     fn encode(&self, w: &mut Writer<'_>) {
-        match *self {
+        match self {
             Denial::NotFound => w.u8(0),
             Denial::Exists => w.u8(1),
             Denial::NotSealed => w.u8(2),
-            Denial::Deadline { state } => w.u8(3).u8(state_code(state)),
+            Denial::Deadline { state } => w.u8(3).u8(state_code(*state)),
             Denial::Cancelled => w.u8(4),
             Denial::Full {
                 capacity,
                 used,
                 largest_free,
-            } => w.u8(5).u64(capacity).u64(used).u64(largest_free),
-            Denial::TooLarge { capacity } => w.u8(6).u64(capacity),
+            } => w.u8(5).u64(*capacity).u64(*used).u64(*largest_free),
+            Denial::TooLarge { capacity } => w.u8(6).u64(*capacity),
+            Denial::Lost { why } => {
+                let why = &why.as_bytes()[..why.floor_char_boundary(16 << 10)];
+                w.u8(7).bytes(why)
+            }
         };
     }
 
@@ -263,6 +271,9 @@ impl Denial {
                 largest_free: r.u64()?,
             },
             6 => Denial::TooLarge { capacity: r.u64()? },
+            7 => Denial::Lost {
+                why: r.text()?.to_owned(),
+            },
             _ => return Err(Malformed("a denial of no known kind")),
         })
     }

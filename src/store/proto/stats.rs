@@ -14,27 +14,35 @@ macro_rules! stats {
             $($(#[$doc])* pub $field: u64,)*
             /// What pages the memory lies on, and why.
             pub pages: String,
+            /// Where objects are moved when memory is full, or why nowhere.
+            pub disk: String,
         }
 
         impl ServedStats {
             pub(super) fn encode(&self, w: &mut Writer<'_>) {
                 $(w.u64(self.$field);)*
-                w.bytes(self.pages.as_bytes());
+                w.bytes(shortened(&self.pages)).bytes(shortened(&self.disk));
             }
 
             pub(super) fn decode(r: &mut Reader<'_>) -> Result<ServedStats, Malformed> {
                 Ok(ServedStats {
                     $($field: r.u64()?,)*
                     pages: r.text()?.to_owned(),
+                    disk: r.text()?.to_owned(),
                 })
             }
 
             #[cfg(test)]
             pub(super) fn of(mut number: impl FnMut() -> u64, pages: String) -> ServedStats {
-                ServedStats { $($field: number(),)* pages }
+                ServedStats { $($field: number(),)* disk: pages.clone(), pages }
             }
         }
     };
+}
+
+/// As much of a text as fits a frame beside another.
+fn shortened(text: &str) -> &[u8] {
+    &text.as_bytes()[..text.floor_char_boundary(16 << 10)]
 }
 
 stats! {
@@ -62,4 +70,12 @@ stats! {
     sealed,
     /// Objects that were evicted since the server started.
     evicted,
+    /// Bytes of objects that are on disk now; they are not among `used`.
+    on_disk,
+    /// How many those are; they are among `objects`.
+    objects_on_disk,
+    /// Bytes moved to disk since the server started.
+    moved_to_disk,
+    /// Bytes brought back from disk since the server started.
+    restored,
 }

@@ -16,8 +16,9 @@ use rustix::io::Errno;
 
 use super::conn::{Conn, Heard, Phase};
 use super::door::Door;
+use super::helpers::Helpers;
 use super::shelf::Shelf;
-use super::table::{Client, Outbox, Table};
+use super::table::{Client, Effects, Table};
 use crate::shm::{peer, peer_process};
 use crate::store::proto::{Greeting, Hello, Message, Request, VERSION, Welcome};
 use crate::store::{Store, socket};
@@ -30,6 +31,7 @@ const EVENTS: usize = 256;
 
 const DOOR: u64 = u64::MAX;
 const STOP: u64 = u64::MAX - 1;
+const HELPED: u64 = u64::MAX - 2;
 
 /// Everything the thread has.
 pub struct Driver {
@@ -48,7 +50,8 @@ pub struct Driver {
     /// Kept to have one to close when there are no descriptors left.
     spare: Option<OwnedFd>,
     started: Instant,
-    outbox: Outbox,
+    helpers: Helpers,
+    effects: Effects,
 }
 
 impl Driver {
@@ -61,11 +64,14 @@ impl Driver {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         epoll::add(&epoll, &door, EventData::new_u64(DOOR), EventFlags::IN)?;
         epoll::add(&epoll, &*stop, EventData::new_u64(STOP), EventFlags::IN)?;
+        let shelf = Shelf::new(store.clone());
+        let helpers = Helpers::new(shelf.clone())?;
+        epoll::add(&epoll, &helpers, EventData::new_u64(HELPED), EventFlags::IN)?;
         Ok(Driver {
             epoll,
             door,
             _stop: stop,
-            table: Table::new(Shelf::new(store.clone())),
+            table: Table::new(shelf),
             store,
             users,
             conns: HashMap::new(),
@@ -73,7 +79,8 @@ impl Driver {
             new: BTreeSet::new(),
             spare: spare(),
             started: Instant::now(),
-            outbox: Outbox::new(),
+            helpers,
+            effects: Effects::default(),
         })
     }
 
@@ -92,11 +99,20 @@ impl Driver {
                 match event.data.u64() {
                     STOP => return Ok(()),
                     DOOR => self.accept(),
+                    HELPED => self.helped(),
                     token if token & 1 == 0 => self.socket(token / 2, event.flags),
                     token => self.dead(token / 2),
                 }
             }
             self.timers();
+        }
+    }
+
+    /// What was waited for has come.
+    fn helped(&mut self) {
+        for outcome in self.helpers.outcomes() {
+            self.table.outcome(outcome, &mut self.effects);
+            self.distribute();
         }
     }
 
@@ -111,6 +127,7 @@ impl Driver {
                 let _ = conn.flush();
             }
         }
+        self.table.end();
     }
 
     fn now(&self) -> u64 {
@@ -126,7 +143,7 @@ impl Driver {
     }
 
     fn timers(&mut self) {
-        self.table.expire(self.now(), &mut self.outbox);
+        self.table.expire(self.now(), &mut self.effects);
         self.distribute();
         let now = Instant::now();
         while let Some(&(by, client)) = self.new.first()
@@ -250,7 +267,7 @@ impl Driver {
             };
             let handled = match Request::decode(frame) {
                 Ok((seq, request)) => {
-                    let out = &mut self.outbox;
+                    let out = &mut self.effects;
                     let handled = self.table.handle(now, client, seq, request, out);
                     handled.map_err(|violation| violation.0)
                 }
@@ -305,10 +322,13 @@ impl Driver {
         true
     }
 
-    /// Puts the table's messages into their clients' queues.
+    /// Puts the table's messages into their clients' queues, and sends out its errands.
     fn distribute(&mut self) {
+        for errand in self.effects.errands.drain(..) {
+            self.helpers.send(errand);
+        }
         let mut sent = BTreeSet::new();
-        for (client, message) in self.outbox.drain(..) {
+        for (client, message) in self.effects.messages.drain(..) {
             if let Some(conn) = self.conns.get_mut(&client)
                 && conn.phase == Phase::Served
             {

@@ -1,12 +1,13 @@
 //! A store served to other processes over a Unix socket.
 //!
 //! `door` makes the socket; `driver` is the thread that carries bytes; `table` decides; `objects` and
-//! `shelf` keep what is decided about. Invariant: the metadata has one owner, the serving thread;
+//! `shelf` keep what is decided about; `helpers` wait for room and for the disk. Invariant: the metadata has one owner, the serving thread;
 //! clients see the memory, never the books. Left out: the other side (`client`).
 
 mod conn;
 mod door;
 mod driver;
+mod helpers;
 mod objects;
 mod shelf;
 mod table;
@@ -20,7 +21,7 @@ use std::time::Duration;
 
 use rustix::event::{EventfdFlags, eventfd};
 
-use super::{SpillTo, Store, StoreOptions};
+use super::{PATIENCE, SpillTo, Store, StoreOptions};
 use crate::base::StoreError;
 use crate::shm::{HugePages, Prefault};
 
@@ -30,6 +31,8 @@ use crate::shm::{HugePages, Prefault};
 pub struct ServerOptions {
     capacity: Option<u64>,
     huge_pages: HugePages,
+    spill: Option<PathBuf>,
+    patience: Option<Duration>,
     users: Vec<u32>,
 }
 
@@ -46,6 +49,21 @@ impl ServerOptions {
     /// [`ServedStats::pages`]: super::ServedStats::pages
     pub fn huge_pages(mut self, wanted: impl Into<HugePages>) -> ServerOptions {
         self.huge_pages = wanted.into();
+        self
+    }
+
+    /// Moves the objects that nobody holds and that were used longest ago to this folder when memory
+    /// is full, or to the object store at this URL; they come back when somebody gets them. Takes the
+    /// feature `object-store`. Without this a full store is full.
+    pub fn spill(mut self, to: impl Into<PathBuf>) -> ServerOptions {
+        self.spill = Some(to.into());
+        self
+    }
+
+    /// How long a creation waits for room while none comes about: 2 s if objects can move to disk,
+    /// and else not at all. Those who wait get room in the order they came.
+    pub fn patience(mut self, longest: Duration) -> ServerOptions {
+        self.patience = Some(longest);
         self
     }
 
@@ -81,13 +99,20 @@ impl ServerOptions {
                 source: Arc::new(e),
             }
         };
+        let patience = match (self.patience, &self.spill) {
+            (Some(patience), _) => patience,
+            (None, Some(_)) => PATIENCE,
+            (None, None) => Duration::ZERO,
+        };
         let store = Store::open(StoreOptions {
             capacity: self.capacity,
             huge_pages: self.huge_pages,
             prefault: Prefault::default(),
-            // Its one thread waits for nobody.
-            spill: SpillTo::Off,
-            patience: Duration::ZERO,
+            spill: match self.spill {
+                Some(to) => SpillTo::To(to),
+                None => SpillTo::Off,
+            },
+            patience,
         })
         .map_err(os("mapping the store's memory"))?;
         let door = door::Door::open(path, !self.users.is_empty())?;
@@ -147,6 +172,8 @@ impl Server {
         ServerOptions {
             capacity: None,
             huge_pages: HugePages::default(),
+            spill: None,
+            patience: None,
             users: Vec::new(),
         }
     }

@@ -2,11 +2,15 @@
 //!
 //! Invariants: a name is of at most one object; an object is written until it is sealed and never
 //! after; it stays in place while it is pinned, with or without its name; the idle ones are exactly
-//! those that are sealed, named and not pinned. Left out: clients (`table`), memory (`shelf`).
+//! those that are sealed, named, not pinned and not on their way back from disk. What would wait is
+//! an [`Errand`] for others. Left out: clients (`table`), memory (`shelf`).
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound::{Excluded, Unbounded};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
+use super::helpers::Errand;
 use super::shelf::{Place, Shelf, Shelved};
 use crate::base::{ObjectId, ObjectState};
 use crate::store::proto::{Answer, Denial, Entry, ServedStats};
@@ -15,8 +19,19 @@ use crate::store::proto::{Answer, Denial, Entry, ServedStats};
 pub type Serial = u64;
 
 enum State {
+    /// It has a name and waits for room; the flag says that it need not any more.
+    Roomless(Arc<AtomicBool>),
     Written(Place),
-    Sealed { shelved: Shelved, pins: u64 },
+    Sealed(Sealed),
+}
+
+struct Sealed {
+    shelved: Shelved,
+    /// Where it lies, while it is pinned.
+    offset: u64,
+    pins: u64,
+    /// It is on its way back from disk.
+    returning: bool,
 }
 
 struct Object {
@@ -63,24 +78,54 @@ impl Objects {
         }
     }
 
-    /// Makes room for an object and takes its name.
-    pub fn begin(&mut self, id: ObjectId, len: u64, may_lend: bool) -> Result<Serial, Denial> {
+    /// Takes a name, and room for an object; what is returned besides its number waits for the room.
+    pub fn begin(
+        &mut self,
+        id: ObjectId,
+        len: u64,
+        may_lend: bool,
+    ) -> Result<(Serial, Option<Errand>), Denial> {
         if self.names.contains_key(&id) {
             return Err(Denial::Exists);
         }
-        let place = self.shelf.place(len, may_lend)?;
+        let wanted = self.shelf.want(len, may_lend)?;
+        let place = self.shelf.try_place(wanted)?;
         self.serials += 1;
         self.counts.drafts += 1;
+        let serial = self.serials;
+        let (state, errand) = match place {
+            Some(place) => (State::Written(place), None),
+            None => {
+                let given_up = Arc::new(AtomicBool::new(false));
+                let errand = Errand::Place {
+                    serial,
+                    wanted,
+                    given_up: Arc::clone(&given_up),
+                };
+                (State::Roomless(given_up), Some(errand))
+            }
+        };
         let object = Object {
             id,
             len,
             used: 0,
             deleted: false,
-            state: State::Written(place),
+            state,
         };
-        self.all.insert(self.serials, object);
-        self.names.insert(id, self.serials);
-        Ok(self.serials)
+        self.all.insert(serial, object);
+        self.names.insert(id, serial);
+        Ok((serial, errand))
+    }
+
+    /// The room that an object waited for is there. False if nobody waits any more.
+    pub fn placed(&mut self, serial: Serial, place: Place) -> bool {
+        match self.all.get_mut(&serial).map(|object| &mut object.state) {
+            Some(state @ State::Roomless(_)) => {
+                *state = State::Written(place);
+                true
+            }
+            _ => false,
+        }
     }
 
     /// Where an object that is being written lies, if its pages are lent.
@@ -99,51 +144,116 @@ impl Objects {
         }
     }
 
-    /// Completes an object; its name and length. Nobody has it pinned.
+    /// Completes an object that has room; its name and length. Nobody has it pinned.
     pub fn seal(&mut self, serial: Serial) -> Option<(ObjectId, u64)> {
         let mut object = self.all.remove(&serial)?;
-        if let State::Written(place) = object.state {
-            let shelved = place.seal();
-            object.state = State::Sealed { shelved, pins: 0 };
-            self.counts.drafts -= 1;
-            self.counts.sealed += 1;
-            self.uses += 1;
-            object.used = self.uses;
-            self.idle.insert(object.used, serial);
-        }
         let told = (object.id, object.len);
+        let mut sealed = None;
+        object.state = match object.state {
+            State::Written(place) => {
+                self.counts.drafts -= 1;
+                self.counts.sealed += 1;
+                self.uses += 1;
+                object.used = self.uses;
+                self.idle.insert(object.used, serial);
+                sealed = Some(told);
+                State::Sealed(Sealed {
+                    shelved: place.seal(),
+                    offset: 0,
+                    pins: 0,
+                    returning: false,
+                })
+            }
+            other => other,
+        };
         self.all.insert(serial, object);
-        Some(told)
+        sealed
     }
 
     /// Gives up an object that is being written.
     pub fn abort(&mut self, serial: Serial) {
-        let written = |object: &Object| matches!(object.state, State::Written(_));
-        if self.all.get(&serial).is_some_and(written)
-            && let Some(object) = self.all.remove(&serial)
-        {
-            self.names.remove(&object.id);
-            self.counts.drafts -= 1;
+        let Some(object) = self.all.get(&serial) else {
+            return;
+        };
+        match &object.state {
+            State::Sealed(_) => return,
+            State::Written(_) => {}
+            State::Roomless(given_up) => given_up.store(true, Relaxed),
         }
+        self.names.remove(&object.id);
+        self.counts.drafts -= 1;
+        self.all.remove(&serial);
     }
 
     /// Pins the object of this name, if it is sealed.
-    pub fn pin(&mut self, id: ObjectId) -> Option<Found> {
-        let serial = *self.names.get(&id)?;
-        let object = self.all.get_mut(&serial)?;
-        let State::Sealed { shelved, pins } = &mut object.state else {
-            return None;
+    pub fn pin(&mut self, id: ObjectId) -> Pin {
+        let Some(serial) = self.names.get(&id).copied() else {
+            return Pin::None;
         };
-        if *pins == 0 {
+        let Some(object) = self.all.get_mut(&serial) else {
+            return Pin::None;
+        };
+        let State::Sealed(sealed) = &mut object.state else {
+            return Pin::None;
+        };
+        if sealed.pins == 0 {
+            let was_idle = !sealed.returning;
+            match sealed.shelved.try_hold() {
+                Some(offset) => sealed.offset = offset,
+                None => {
+                    let shelved = sealed.shelved.clone();
+                    self.idle.remove(&object.used);
+                    sealed.returning = true;
+                    return Pin::Away(was_idle.then_some(Errand::Hold { serial, shelved }));
+                }
+            }
             self.idle.remove(&object.used);
             self.counts.pinned += 1;
         }
-        *pins += 1;
-        Some(Found {
+        sealed.pins += 1;
+        Pin::Found(Found {
             serial,
-            offset: shelved.offset(),
+            offset: sealed.offset,
             len: object.len,
         })
+    }
+
+    /// An object came back from disk, with a hold that becomes its first pin, or did not. Returns its
+    /// name, if it has it still; what was pinned here is to be unpinned.
+    pub fn held(
+        &mut self,
+        serial: Serial,
+        shelved: &Shelved,
+        offset: Option<u64>,
+    ) -> Option<ObjectId> {
+        let object = self.all.get_mut(&serial).filter(|object| !object.deleted);
+        let Some(object) = object else {
+            if offset.is_some() {
+                shelved.release();
+            }
+            return None;
+        };
+        let State::Sealed(sealed) = &mut object.state else {
+            return None;
+        };
+        sealed.returning = false;
+        match offset {
+            Some(_) if sealed.pins > 0 => {
+                // It is held already: one hold stands for all pins.
+                shelved.release();
+                sealed.pins += 1;
+            }
+            Some(offset) => {
+                sealed.offset = offset;
+                sealed.pins = 1;
+                self.counts.pinned += 1;
+            }
+            None if sealed.pins == 0 => {
+                self.idle.insert(object.used, serial);
+            }
+            None => {}
+        }
+        Some(object.id)
     }
 
     /// Takes pins back. The last one of a deleted object frees it.
@@ -151,13 +261,17 @@ impl Objects {
         let Some(object) = self.all.get_mut(&serial) else {
             return;
         };
-        let State::Sealed { pins, .. } = &mut object.state else {
+        let State::Sealed(sealed) = &mut object.state else {
             return;
         };
-        *pins = pins.saturating_sub(count);
-        if *pins > 0 {
+        if sealed.pins == 0 {
             return;
         }
+        sealed.pins = sealed.pins.saturating_sub(count);
+        if sealed.pins > 0 {
+            return;
+        }
+        sealed.shelved.release();
         self.counts.pinned -= 1;
         if object.deleted {
             self.counts.deleted -= 1;
@@ -166,14 +280,16 @@ impl Objects {
         }
         self.uses += 1;
         object.used = self.uses;
-        self.idle.insert(object.used, serial);
+        if !sealed.returning {
+            self.idle.insert(object.used, serial);
+        }
     }
 
     pub fn state(&self, id: ObjectId) -> ObjectState {
         match self.names.get(&id).map(|serial| &self.all[serial].state) {
             None => ObjectState::Absent,
-            Some(State::Written(_)) => ObjectState::Written,
-            Some(State::Sealed { .. }) => ObjectState::Sealed,
+            Some(State::Roomless(_) | State::Written(_)) => ObjectState::Written,
+            Some(State::Sealed(_)) => ObjectState::Sealed,
         }
     }
 
@@ -188,7 +304,7 @@ impl Objects {
         let Some((serial, object)) = serial.and_then(|s| Some((s, self.all.get_mut(&s)?))) else {
             return Ok(());
         };
-        if matches!(object.state, State::Sealed { pins: 1.., .. }) {
+        if matches!(&object.state, State::Sealed(sealed) if sealed.pins > 0) {
             object.deleted = true;
             self.counts.deleted += 1;
         } else {
@@ -220,9 +336,9 @@ impl Objects {
         let mut names = self.names.range((from, Unbounded));
         let entries = names.by_ref().take(Entry::MAX).map(|(id, serial)| {
             let object = &self.all[serial];
-            let pins = match object.state {
-                State::Written(_) => None,
-                State::Sealed { pins, .. } => Some(pins),
+            let pins = match &object.state {
+                State::Roomless(_) | State::Written(_) => None,
+                State::Sealed(sealed) => Some(sealed.pins),
             };
             Entry {
                 id: *id,
@@ -247,6 +363,16 @@ impl Objects {
         stats.sealed = self.counts.sealed;
         stats.evicted = self.counts.evicted;
     }
+}
+
+/// What pinning came to.
+pub enum Pin {
+    /// It is pinned.
+    Found(Found),
+    /// It is sealed and on disk; the errand, if none is under way, brings it back.
+    Away(Option<Errand>),
+    /// There is none, or it is being written.
+    None,
 }
 
 /// Where a pinned object lies.

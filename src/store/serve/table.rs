@@ -1,14 +1,16 @@
 //! Who made, reads and awaits which object: every decision of the server.
 //!
-//! Events in, messages out; no socket, no clock. Invariants: only its creator names an object that is
-//! being written; a get is answered exactly once; whatever a client holds is given back when it is
-//! gone. Left out: bytes and sockets (`driver`), the objects themselves (`objects`).
+//! Events in, messages and errands out; no socket, no clock. Invariants: only its creator names an
+//! object that is being written; a get is answered exactly once; whatever a client holds is given back
+//! when it is gone. Left out: bytes and sockets (`driver`), the objects themselves (`objects`), what
+//! takes time (`helpers`).
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use super::objects::{Found, Objects, Serial};
-use super::shelf::Shelf;
-use crate::base::ObjectId;
+use super::helpers::{Errand, Outcome};
+use super::objects::{Found, Objects, Pin, Serial};
+use super::shelf::{Place, Shelf, Shelved};
+use crate::base::{ObjectId, ObjectState};
 use crate::store::proto::{Answer, Denial, FOREVER, Message, Request, ServedStats};
 
 /// The server's number of a client.
@@ -17,11 +19,20 @@ pub type Client = u64;
 /// Nanoseconds since the server started.
 pub type Nanos = u64;
 
-/// What is sent to whom.
-pub type Outbox = Vec<(Client, Message)>;
+/// What follows from an event.
+#[derive(Default)]
+pub struct Effects {
+    /// What is sent to whom.
+    pub messages: Vec<(Client, Message)>,
+    /// What is waited for elsewhere; its outcome is an event.
+    pub errands: Vec<Errand>,
+}
 
 /// Gets that one client may have waiting.
-pub const WAITS_MAX: usize = 1 << 12;
+const WAITS_MAX: usize = 1 << 12;
+
+/// Objects of one client that may wait for room. Those that are sent whole wait here with their bytes.
+const ROOMLESS_MAX: usize = 256;
 
 /// A client broke the protocol: it is heard no more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,11 +42,21 @@ pub struct Violation(pub &'static str);
 struct Wait {
     id: ObjectId,
     until: Nanos,
+    /// It asked for what is there now: it waits for the disk, not for a seal.
+    at_once: bool,
+}
+
+/// A request that waits for room.
+struct Roomless {
+    seq: u64,
+    /// The contents, if they came with it.
+    bytes: Option<Box<[u8]>>,
 }
 
 #[derive(Default)]
 struct Holdings {
     drafts: HashSet<Serial>,
+    roomless: HashMap<Serial, Roomless>,
     pins: HashMap<Serial, u64>,
     /// By the number of the get.
     waits: HashMap<u64, Wait>,
@@ -49,6 +70,8 @@ pub struct Table {
     /// Which gets of whom await a name.
     awaited: HashMap<ObjectId, BTreeSet<(Client, u64)>>,
     deadlines: BTreeSet<(Nanos, Client, u64)>,
+    /// Whose objects wait for room.
+    roomless: HashMap<Serial, Client>,
 }
 
 impl Table {
@@ -59,6 +82,7 @@ impl Table {
             subscribers: BTreeSet::new(),
             awaited: HashMap::new(),
             deadlines: BTreeSet::new(),
+            roomless: HashMap::new(),
         }
     }
 
@@ -77,8 +101,13 @@ impl Table {
         let unlent = |serial: &Serial| self.objects.lent(*serial).is_none();
         let drafts: Vec<Serial> = held.drafts.extract_if(unlent).collect();
         let waits = std::mem::take(&mut held.waits);
+        let roomless = std::mem::take(&mut held.roomless);
         for serial in drafts {
             self.objects.abort(serial);
+        }
+        for serial in roomless.into_keys() {
+            self.objects.abort(serial);
+            self.roomless.remove(&serial);
         }
         for (seq, wait) in waits {
             self.forget(client, seq, wait);
@@ -102,6 +131,13 @@ impl Table {
         gone
     }
 
+    /// Everybody is gone, since the server ends.
+    pub fn end(&mut self) {
+        for client in self.clients.keys().copied().collect::<Vec<_>>() {
+            self.leave(client);
+        }
+    }
+
     /// The client is dead: all it held is given back.
     pub fn leave(&mut self, client: Client) {
         self.hang_up(client);
@@ -118,15 +154,12 @@ impl Table {
         client: Client,
         seq: u64,
         request: Request<'_>,
-        out: &mut Outbox,
+        out: &mut Effects,
     ) -> Result<(), Violation> {
         let answer = match request {
-            Request::Create { id, len } => match self.begin(client, id, len, true) {
-                Err(denial) => Answer::Denied(denial),
-                Ok(serial) => match self.objects.lent(serial) {
-                    Some(offset) => Answer::Lent { serial, offset },
-                    None => Answer::Begun { serial },
-                },
+            Request::Create { id, len } => match self.begin(client, seq, id, len, None, out)? {
+                Some(answer) => answer,
+                None => return Ok(()),
             },
             Request::Write { serial, at, bytes } => {
                 self.writer(client, serial)?;
@@ -148,15 +181,14 @@ impl Table {
                 self.objects.abort(serial);
                 Answer::Done
             }
-            Request::Put { id, bytes } => match self.begin(client, id, bytes.len() as u64, false) {
-                Err(denial) => Answer::Denied(denial),
-                Ok(serial) => {
-                    self.objects.write(serial, 0, bytes);
-                    self.seal(client, serial, out);
-                    Answer::Done
+            Request::Put { id, bytes } => {
+                let len = bytes.len() as u64;
+                match self.begin(client, seq, id, len, Some(bytes), out)? {
+                    Some(answer) => answer,
+                    None => return Ok(()),
                 }
-            },
-            Request::Get { id, nanos } => match self.get(now, client, seq, id, nanos)? {
+            }
+            Request::Get { id, nanos } => match self.get(now, client, seq, id, nanos, out)? {
                 Some(answer) => answer,
                 None => return Ok(()),
             },
@@ -164,7 +196,7 @@ impl Table {
                 if let Some(wait) = self.held(client).waits.remove(&get) {
                     self.forget(client, get, wait);
                     let no = Answer::Denied(Denial::Cancelled);
-                    out.push((client, Message::Answer(get, no)));
+                    out.answer(client, get, no);
                 }
                 Answer::Done
             }
@@ -176,14 +208,15 @@ impl Table {
             Request::Delete { id } => match self.objects.delete(id) {
                 Err(denial) => Answer::Denied(denial),
                 Ok(()) => {
-                    tell(&self.subscribers, &Message::Deleted { id }, out);
+                    out.tell(&self.subscribers, &Message::Deleted { id });
+                    self.name_lost(id, out);
                     Answer::Done
                 }
             },
             Request::List { after } => self.objects.list(after),
             Request::Evict { bytes } => {
                 let subscribers = &self.subscribers;
-                let deleted = |id| tell(subscribers, &Message::Deleted { id }, out);
+                let deleted = |id| out.tell(subscribers, &Message::Deleted { id });
                 let bytes = self.objects.evict(bytes, deleted);
                 Answer::Freed { bytes }
             }
@@ -197,10 +230,20 @@ impl Table {
             }
             Request::Stats => Answer::Stats(Box::new(self.stats())),
         };
-        if seq != 0 {
-            out.push((client, Message::Answer(seq, answer)));
-        }
+        out.answer(client, seq, answer);
         Ok(())
+    }
+
+    /// What was waited for elsewhere has come, or will not.
+    pub fn outcome(&mut self, outcome: Outcome, out: &mut Effects) {
+        match outcome {
+            Outcome::Placed { serial, place } => self.placed(serial, place, out),
+            Outcome::Held {
+                serial,
+                shelved,
+                offset,
+            } => self.returned(serial, &shelved, offset, out),
+        }
     }
 
     /// The next time at which [`expire`](Self::expire) has something to do.
@@ -209,7 +252,7 @@ impl Table {
     }
 
     /// Answers the gets whose time has run out.
-    pub fn expire(&mut self, now: Nanos, out: &mut Outbox) {
+    pub fn expire(&mut self, now: Nanos, out: &mut Effects) {
         while let Some(&(until, client, seq)) = self.deadlines.first()
             && until <= now
         {
@@ -218,7 +261,7 @@ impl Table {
                 self.forget(client, seq, wait);
                 let state = self.objects.state(wait.id);
                 let no = Answer::Denied(Denial::Deadline { state });
-                out.push((client, Message::Answer(seq, no)));
+                out.answer(client, seq, no);
             }
         }
     }
@@ -238,16 +281,120 @@ impl Table {
         self.clients.entry(client).or_default()
     }
 
+    /// Begins an object, and completes it if its contents are there. The answer, or none if it waits
+    /// for room.
     fn begin(
         &mut self,
         client: Client,
+        seq: u64,
         id: ObjectId,
         len: u64,
-        may_lend: bool,
-    ) -> Result<Serial, Denial> {
-        let serial = self.objects.begin(id, len, may_lend)?;
+        bytes: Option<&[u8]>,
+        out: &mut Effects,
+    ) -> Result<Option<Answer>, Violation> {
+        if seq == 0 && bytes.is_none() {
+            return Err(Violation("it began an object without a number"));
+        }
+        if self.held(client).roomless.len() >= ROOMLESS_MAX {
+            return Err(Violation(
+                "it waits for room for too many objects at a time",
+            ));
+        }
+        let (serial, errand) = match self.objects.begin(id, len, bytes.is_none()) {
+            Ok(begun) => begun,
+            Err(denial) => return Ok(Some(Answer::Denied(denial))),
+        };
+        if let Some(errand) = errand {
+            let bytes = bytes.map(Box::from);
+            let roomless = Roomless { seq, bytes };
+            self.held(client).roomless.insert(serial, roomless);
+            self.roomless.insert(serial, client);
+            out.errands.push(errand);
+            return Ok(None);
+        }
+        Ok(Some(self.begun(client, serial, bytes, out)))
+    }
+
+    /// An object has room.
+    fn begun(
+        &mut self,
+        client: Client,
+        serial: Serial,
+        bytes: Option<&[u8]>,
+        out: &mut Effects,
+    ) -> Answer {
         self.held(client).drafts.insert(serial);
-        Ok(serial)
+        if let Some(bytes) = bytes {
+            self.objects.write(serial, 0, bytes);
+            self.seal(client, serial, out);
+            return Answer::Done;
+        }
+        match self.objects.lent(serial) {
+            Some(offset) => Answer::Lent { serial, offset },
+            None => Answer::Begun { serial },
+        }
+    }
+
+    fn placed(&mut self, serial: Serial, place: Result<Place, Denial>, out: &mut Effects) {
+        let Some(client) = self.roomless.remove(&serial) else {
+            // Given up meanwhile: the room goes with it.
+            return;
+        };
+        let Some(roomless) = self.held(client).roomless.remove(&serial) else {
+            return;
+        };
+        let answer = match place {
+            Ok(place) => {
+                self.objects.placed(serial, place);
+                self.begun(client, serial, roomless.bytes.as_deref(), out)
+            }
+            Err(denial) => {
+                self.objects.abort(serial);
+                Answer::Denied(denial)
+            }
+        };
+        out.answer(client, roomless.seq, answer);
+    }
+
+    /// An object is back from disk, or will not be.
+    fn returned(
+        &mut self,
+        serial: Serial,
+        shelved: &Shelved,
+        offset: Result<u64, Denial>,
+        out: &mut Effects,
+    ) {
+        let here = offset.as_ref().ok().copied();
+        let Some(id) = self.objects.held(serial, shelved, here) else {
+            return;
+        };
+        match offset {
+            Ok(_) => {
+                self.hand_out(id, out);
+                self.objects.unpin(serial, 1);
+            }
+            Err(denial) => {
+                for (client, seq) in self.take_waiters(id) {
+                    out.answer(client, seq, Answer::Denied(denial.clone()));
+                }
+            }
+        }
+    }
+
+    /// An object of this name is no more; who waits for it to come from disk waits in vain.
+    fn name_lost(&mut self, id: ObjectId, out: &mut Effects) {
+        let Some(waiters) = self.awaited.get(&id) else {
+            return;
+        };
+        for (client, seq) in waiters.clone() {
+            let held = self.held(client);
+            if let Some(wait) = held.waits.get(&seq).copied().filter(|wait| wait.at_once) {
+                held.waits.remove(&seq);
+                self.forget(client, seq, wait);
+                let state = ObjectState::Absent;
+                out.answer(client, seq, Answer::Denied(Denial::Deadline { state }));
+            }
+        }
     }
 
     /// The object is this client's to write.
@@ -259,34 +406,48 @@ impl Table {
     }
 
     /// Completes an object and gives it to those who wait for it.
-    fn seal(&mut self, client: Client, serial: Serial, out: &mut Outbox) {
+    fn seal(&mut self, client: Client, serial: Serial, out: &mut Effects) {
         self.held(client).drafts.remove(&serial);
         let Some((id, len)) = self.objects.seal(serial) else {
             return;
         };
-        for (waiter, seq) in self.awaited.remove(&id).unwrap_or_default() {
-            if let Some(wait) = self.held(waiter).waits.remove(&seq) {
-                self.deadlines.remove(&(wait.until, waiter, seq));
-            }
-            if let Some(found) = self.pin(waiter, id) {
-                out.push((waiter, Message::Answer(seq, found)));
-            }
-        }
-        tell(&self.subscribers, &Message::Sealed { id, len }, out);
+        self.hand_out(id, out);
+        out.tell(&self.subscribers, &Message::Sealed { id, len });
     }
 
-    fn pin(&mut self, client: Client, id: ObjectId) -> Option<Answer> {
+    /// Pins an object, which is in memory, for each who waits for it.
+    fn hand_out(&mut self, id: ObjectId, out: &mut Effects) {
+        for (client, seq) in self.take_waiters(id) {
+            if let Pin::Found(found) = self.objects.pin(id) {
+                let answer = self.pinned(client, found);
+                out.answer(client, seq, answer);
+            }
+        }
+    }
+
+    /// Takes all who wait for a name off the books.
+    fn take_waiters(&mut self, id: ObjectId) -> BTreeSet<(Client, u64)> {
+        let waiters = self.awaited.remove(&id).unwrap_or_default();
+        for (client, seq) in &waiters {
+            if let Some(wait) = self.held(*client).waits.remove(seq) {
+                self.deadlines.remove(&(wait.until, *client, *seq));
+            }
+        }
+        waiters
+    }
+
+    fn pinned(&mut self, client: Client, found: Found) -> Answer {
         let Found {
             serial,
             offset,
             len,
-        } = self.objects.pin(id)?;
+        } = found;
         *self.held(client).pins.entry(serial).or_default() += 1;
-        Some(Answer::Found {
+        Answer::Found {
             serial,
             offset,
             len,
-        })
+        }
     }
 
     /// The answer of a get, or none if it waits.
@@ -297,6 +458,7 @@ impl Table {
         seq: u64,
         id: ObjectId,
         nanos: u64,
+        out: &mut Effects,
     ) -> Result<Option<Answer>, Violation> {
         let held = self.held(client);
         if seq == 0 || held.waits.contains_key(&seq) {
@@ -305,19 +467,27 @@ impl Table {
         if held.waits.len() >= WAITS_MAX {
             return Err(Violation("it waits for too many objects at a time"));
         }
-        if let Some(found) = self.pin(client, id) {
-            return Ok(Some(found));
-        }
-        if nanos == 0 {
-            let state = self.objects.state(id);
-            return Ok(Some(Answer::Denied(Denial::Deadline { state })));
+        let mut at_once = false;
+        match self.objects.pin(id) {
+            Pin::Found(found) => return Ok(Some(self.pinned(client, found))),
+            Pin::Away(errand) => {
+                out.errands.extend(errand);
+                at_once = nanos == 0;
+            }
+            Pin::None if nanos == 0 => {
+                let state = self.objects.state(id);
+                return Ok(Some(Answer::Denied(Denial::Deadline { state })));
+            }
+            Pin::None => {}
         }
         // A time past the end of the clock is no deadline.
         let until = match nanos {
             FOREVER => FOREVER,
+            0 => FOREVER,
             nanos => now.saturating_add(nanos),
         };
-        self.held(client).waits.insert(seq, Wait { id, until });
+        let wait = Wait { id, until, at_once };
+        self.held(client).waits.insert(seq, wait);
         self.awaited.entry(id).or_default().insert((client, seq));
         if until != FOREVER {
             self.deadlines.insert((until, client, seq));
@@ -350,6 +520,15 @@ impl Table {
     }
 }
 
-fn tell(subscribers: &BTreeSet<Client>, message: &Message, out: &mut Outbox) {
-    out.extend(subscribers.iter().map(|client| (*client, message.clone())));
+impl Effects {
+    fn answer(&mut self, client: Client, seq: u64, answer: Answer) {
+        if seq != 0 {
+            self.messages.push((client, Message::Answer(seq, answer)));
+        }
+    }
+
+    fn tell(&mut self, subscribers: &BTreeSet<Client>, event: &Message) {
+        let told = subscribers.iter().map(|client| (*client, event.clone()));
+        self.messages.extend(told);
+    }
 }

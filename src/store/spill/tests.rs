@@ -12,7 +12,7 @@ use object_store::{
 use super::super::{Kept, Store, StoreOptions};
 use super::*;
 use crate::base::Loss;
-use crate::shm::Prefault;
+use crate::shm::{HugePages, Prefault};
 
 const F: Origin = Origin::Result("f");
 const MIB: usize = 1 << 20;
@@ -40,6 +40,7 @@ fn open(capacity: usize, spill: SpillTo) -> Store {
     Store::open(StoreOptions {
         capacity: Some(capacity as u64),
         prefault: Prefault::Off,
+        huge_pages: HugePages::Off,
         spill,
         patience: Duration::from_secs(20),
     })
@@ -50,6 +51,7 @@ fn impatient(capacity: usize, spill: SpillTo, patience: Duration) -> Store {
     Store::open(StoreOptions {
         capacity: Some(capacity as u64),
         prefault: Prefault::Off,
+        huge_pages: HugePages::Off,
         spill,
         patience,
     })
@@ -527,6 +529,7 @@ fn what_the_machine_lacks_is_not_promised() {
     let options = StoreOptions {
         capacity: Some(1 << 30),
         prefault: Prefault::Off,
+        huge_pages: HugePages::Off,
         spill: SpillTo::To(temp.0.clone()),
         patience: Duration::from_secs(3),
     };
