@@ -9,6 +9,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::actor;
@@ -104,11 +105,14 @@ impl Engine {
             (a.ledger.queued() as u64, a.ledger.amounts())
         };
         let (ended, failed) = sums.ended();
-        let mut looks = self.looks.lock();
+        let (started, per_second) = {
+            let mut looks = self.looks.lock();
+            (looks.started, looks.per_second(ended))
+        };
         let mut snapshot = Snapshot {
             taken,
             parts: query.parts.clone(),
-            program: program(looks.started),
+            program: program(started),
             counts: Counts {
                 submitted: sums.submitted,
                 finished: ended,
@@ -119,7 +123,7 @@ impl Engine {
                 queued: self.queued_tasks(),
                 waiting_resources,
                 waiting_arguments: self.waiting.count(),
-                per_second: looks.per_second(ended),
+                per_second,
                 actors: actor::count(),
             },
             ..Snapshot::default()
@@ -135,6 +139,7 @@ impl Engine {
         }
         if query.wants(Part::Tasks) {
             snapshot.tasks = self.tasks_now(local, running.clone(), query);
+            let mut looks = self.looks.lock();
             looks.remember(&mut snapshot.tasks.items, taken);
         }
         if query.wants(Part::Actors) {
@@ -391,7 +396,7 @@ impl Engine {
                 continue;
             };
             records.push(record.clone());
-            let mut task = waiting_task(record, TaskState::WaitingResources);
+            let mut task = Queued::of(record).task(TaskState::WaitingResources);
             task.why = Some(why.to_string());
             task.waits_for = holders.iter().take(8).map(|(id, _)| Id(*id)).collect();
             all.offer(task);
@@ -431,51 +436,48 @@ impl Engine {
     /// Looks at queued calls.
     fn peek(self: &Arc<Engine>, local: &Local, all: &mut Found<'_>) {
         let outboxes = self.outboxes();
-        let mut taken = Vec::new();
         let unfiltered = all.query.function.is_none() && all.query.id.is_none();
         let most = if unfiltered {
             all.query.bound().min(PEEKED)
         } else {
             PEEKED
         };
+        let mut out = PutBack(self, local, Vec::new());
         for queue in outboxes.iter().map(|o| &o.tasks) {
             // No more than there were: they are put back where they may be found again.
-            for _ in 0..queue.len() {
-                if taken.len() >= most {
-                    break;
-                }
-                match steal(|| queue.steal()) {
-                    Some(record) => taken.push(record),
-                    None => break,
-                }
-            }
+            out.take(queue.len().min(most - out.2.len()), || queue.steal());
         }
-        for _ in 0..self.tasks.len().min(most - taken.len()) {
-            match steal(|| self.tasks.steal()) {
-                Some(record) => taken.push(record),
-                None => break,
-            }
-        }
+        out.take(self.tasks.len().min(most - out.2.len()), || {
+            self.tasks.steal()
+        });
         let unseen = self.queued_tasks();
-        let back = PutBack(self, local, taken);
-        let (stand_before, place) = (back.2.len(), "a thread to run it");
-        for (i, record) in back.2.iter().enumerate() {
-            // Entries of calls that a waiting caller ran itself are only thrown away when they come up.
-            if cell::phase(record.state()) == Phase::Queued {
-                let mut task = waiting_task(record, TaskState::Queued);
-                task.why = Some(format!(
-                    "waits for {place}: {i} of {stand_before} in the queues looked at before it"
-                ));
-                all.offer(task);
-            }
+        // Entries of calls that a waiting caller ran itself are only thrown away when they come up.
+        let queued = out.2.iter();
+        let queued = queued.filter(|r| cell::phase(r.state()) == Phase::Queued);
+        let seen: Vec<Queued> = queued.map(|r| Queued::of(r)).collect();
+        drop(out);
+        for (i, queued) in seen.into_iter().enumerate() {
+            let mut task = queued.task(TaskState::Queued);
+            task.why = Some(format!("waits for a thread, behind {i} others or so"));
+            all.offer(task);
         }
-        drop(back);
         all.unseen(unseen as usize);
     }
 }
 
 /// Calls taken out of queues: they go back, whatever happens.
 struct PutBack<'a>(&'a Arc<Engine>, &'a Local, Vec<RawRef>);
+
+impl PutBack<'_> {
+    fn take(&mut self, n: usize, mut next: impl FnMut() -> crossbeam_deque::Steal<RawRef>) {
+        for _ in 0..n {
+            match steal(&mut next) {
+                Some(record) => self.2.push(record),
+                None => break,
+            }
+        }
+    }
+}
 
 impl Drop for PutBack<'_> {
     fn drop(&mut self) {
@@ -538,17 +540,34 @@ impl Running {
     }
 }
 
-fn waiting_task(record: &Record, state: TaskState) -> Task {
-    let begun = record
-        .extra()
-        .map_or(0, |e| e.attempts.load(std::sync::atomic::Ordering::Relaxed));
-    Task {
-        id: Id(record.id),
-        function: record.entry.name.to_owned(),
-        state,
-        attempt: begun + 1,
-        actor: record.target().map(|a| Id(a.id())),
-        ..Task::default()
+/// What is noted of a call that has not begun.
+struct Queued {
+    id: u64,
+    entry: &'static FnEntry,
+    attempt: u32,
+    actor: Option<u64>,
+}
+
+impl Queued {
+    fn of(record: &Record) -> Queued {
+        let begun = record.extra().map_or(0, |e| e.attempts.load(Relaxed));
+        Queued {
+            id: record.id,
+            entry: record.entry,
+            attempt: begun + 1,
+            actor: record.target().map(|a| a.id()),
+        }
+    }
+
+    fn task(&self, state: TaskState) -> Task {
+        Task {
+            id: Id(self.id),
+            function: self.entry.name.to_owned(),
+            state,
+            attempt: self.attempt,
+            actor: self.actor.map(Id),
+            ..Task::default()
+        }
     }
 }
 
