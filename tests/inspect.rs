@@ -76,18 +76,18 @@ fn await_look(query: &Query, is: impl Fn(&Snapshot) -> bool) -> Snapshot {
     }
 }
 
-/// A node of this test's own, one test after the other.
-fn node(config: Config) -> (mobula::Mobula, impl Sized) {
+/// A node of this test's own, one test after the other: what comes first is dropped last.
+fn node(config: Config) -> (impl Sized, mobula::Mobula) {
     static ONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
     let guard = ONE.lock().unwrap_or_else(|e| e.into_inner());
     HELD.store(true, Ordering::Relaxed);
     let config = config.on_unobserved_failure(|_| {});
-    (config.init().unwrap(), guard)
+    (guard, config.init().unwrap())
 }
 
 #[test]
 fn counts_are_exact_whoever_called() {
-    let (_mobula, _guard) = node(Config::new().num_cpus(2));
+    let (_guard, _mobula) = node(Config::new().num_cpus(2));
     let threads: Vec<_> = (0..4)
         .map(|_| {
             std::thread::spawn(|| {
@@ -134,7 +134,7 @@ fn counts_are_exact_whoever_called() {
 
 #[test]
 fn what_waits_says_for_what() {
-    let (_mobula, _guard) = node(Config::new().num_cpus(1).resource("disk", 1));
+    let (_guard, _mobula) = node(Config::new().num_cpus(1).resource("disk", 1));
     let on_disk = || held::options().num_cpus(0).resource("disk", 1).remote();
     let (first, second) = (on_disk(), on_disk());
     let third = add::remote(&second, 1);
@@ -183,7 +183,7 @@ fn what_waits_says_for_what() {
 
 #[test]
 fn looking_at_queued_calls_loses_none() {
-    let (_mobula, _guard) = node(Config::new().num_cpus(1));
+    let (_guard, _mobula) = node(Config::new().num_cpus(1));
     let blocker = held::remote();
     await_look(&Query::of(&[Part::Tasks]), |s| s.counts.running == 1);
     let all: Vec<_> = (0..20_000).map(|i| add::remote(i, 1)).collect();
@@ -225,7 +225,7 @@ fn look_calls(name: &str) -> u64 {
 
 #[test]
 fn actors_are_listed_from_birth_to_death() {
-    let (_mobula, _guard) = node(Config::new().num_cpus(2));
+    let (_guard, _mobula) = node(Config::new().num_cpus(2));
     let idle: Vec<_> = (0..5000).map(|_| Meter::remote(1)).collect();
     let busy = Meter::options().name("busy").max_restarts(2).remote(7);
     let result = busy.hold();
@@ -262,7 +262,7 @@ fn actors_are_listed_from_birth_to_death() {
 
 #[test]
 fn a_program_may_keep_to_itself() {
-    let (mobula, guard) = node(Config::new().num_cpus(1).attach(false));
+    let (guard, mobula) = node(Config::new().num_cpus(1).attach(false));
     assert!(mobula.attached_at().unwrap_err().contains("attach(false)"));
     drop(mobula);
     let e = snapshot(&Query::all()).unwrap_err();
@@ -272,7 +272,7 @@ fn a_program_may_keep_to_itself() {
 
 #[test]
 fn retries_and_panics_are_counted_apart() {
-    let (_mobula, _guard) = node(Config::new().num_cpus(1));
+    let (_guard, _mobula) = node(Config::new().num_cpus(1));
     let again = boom::options().retry_panics(true).max_retries(2).remote();
     assert!(mobula::get(again).is_err());
     let look = look(&[Part::Functions, Part::Errors]);

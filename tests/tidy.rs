@@ -95,11 +95,11 @@ const THIRD_PARTY: &[ThirdParty] = &[
     },
     ThirdParty {
         name: "serde",
-        rooms: &["base", "node", "dashboard", "bin"],
+        rooms: &["base", "node", "bin"],
     },
     ThirdParty {
         name: "serde_json",
-        rooms: &["node", "dashboard", "bin"],
+        rooms: &["node", "bin"],
     },
     ThirdParty {
         name: "signal_hook",

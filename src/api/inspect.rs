@@ -24,6 +24,7 @@
 pub use crate::base::metrics;
 pub use crate::base::query::{LIMIT_MAX, Part, Query};
 pub use crate::base::snapshot::*;
+use crate::base::Result;
 use crate::exec::local;
 #[cfg(feature = "attach")]
 pub use crate::node::attach::{AttachError, Client, Running, running};
@@ -33,6 +34,6 @@ pub use crate::node::attach::{AttachError, Client, Running, running};
 ///
 /// # Errors
 /// [`Error::NotInitialized`](crate::Error::NotInitialized) or [`Error::ShutDown`](crate::Error::ShutDown) if no node runs.
-pub fn snapshot(query: &Query) -> crate::Result<Snapshot> {
+pub fn snapshot(query: &Query) -> Result<Snapshot> {
     local::with(|local| local.engine.inspect(local, query))
 }
