@@ -544,6 +544,60 @@ fn what_a_worker_cannot_do_is_an_error_that_says_so() {
         // As one value, not as a Vec of arguments.
         let refs = mobula::put(&refs).unwrap();
         let error = mobula::get(&takes_references::remote(&refs, 1)).unwrap_err();
-        assert!(error.to_string().contains("references inside"), "{error}");
+        assert!(
+            error
+                .to_string()
+                .contains("references or actor handles inside"),
+            "{error}"
+        );
     });
+}
+
+#[remote(isolate, num_gpus = 1)]
+fn gpus() -> Vec<u32> {
+    mobula::gpu_ids()
+}
+
+#[test]
+fn a_call_knows_its_gpus_there_too() {
+    alone(config().num_gpus(2), |_| {
+        let given = mobula::get(&gpus::remote()).unwrap();
+        assert!(given.len() == 1 && given[0] < 2, "{given:?}");
+    });
+}
+
+#[test]
+fn crashes_leave_no_open_files() {
+    let open = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+    alone(config(), |_| {
+        let crash = || {
+            let r = ends::options()
+                .max_retries(0)
+                .remote(End::Abort, u32::MAX, counter("files"));
+            assert!(matches!(mobula::get(&r), Err(Error::WorkerDied(_))));
+        };
+        (0..3).for_each(|_| crash());
+        let before = open();
+        (0..20).for_each(|_| crash());
+        // Of the one in use, the one in advance, and what other tests of this program have open.
+        until(|| open() < before + 20);
+    });
+}
+
+#[test]
+fn a_process_that_only_has_the_variable_is_no_worker_and_no_node() {
+    const NAME: &str = "a_process_that_only_has_the_variable_is_no_worker_and_no_node";
+    if std::env::var_os("MOBULA_WORKER").is_some() {
+        let error = config().init().unwrap_err();
+        assert!(error.to_string().contains("MOBULA_WORKER"), "{error}");
+        return;
+    }
+    let ran = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", NAME])
+        .env("MOBULA_WORKER", "1")
+        .stdin(std::process::Stdio::null())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&ran.stdout);
+    assert!(ran.status.success() && said.contains("1 passed"), "{said}");
 }

@@ -65,6 +65,7 @@ const OF_THE_LIBRARY: &[&str] = &[
     "actor registry_dep::unused::Tally",
     "call registry_dep::unused::Tally::add",
     "double(21) = 42",
+    "triple(14) = 42 elsewhere",
 ];
 
 #[test]

@@ -19,8 +19,13 @@ fn id(n: usize) -> ObjectId {
     ObjectId::from_name(&format!("object {n}"))
 }
 
+/// What object `n` holds.
 fn bytes(n: usize) -> Vec<u8> {
-    (0..MIB).map(|i| (i * 31 + n * 97) as u8).collect()
+    let mut bytes = vec![n as u8; MIB];
+    for (i, piece) in bytes.chunks_exact_mut(64).enumerate() {
+        piece[..8].copy_from_slice(&((i * 31 + n * 97) as u64).to_le_bytes());
+    }
+    bytes
 }
 
 fn scene(

@@ -71,7 +71,7 @@ const THIRD_PARTY: &[ThirdParty] = &[
     },
     ThirdParty {
         name: "loom",
-        rooms: &["store", "exec"],
+        rooms: &["shm", "store", "exec"],
     },
     ThirdParty {
         name: "mobula_macros",
@@ -179,6 +179,18 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
     (
         "exec/futures.rs",
         "a future that borrows from the record it keeps alive",
+    ),
+    (
+        "exec/isolate/driver.rs",
+        "reads a claimed record's arguments, and puts its value, for a process that runs it",
+    ),
+    (
+        "exec/isolate/serve.rs",
+        "makes records of what the node sent, runs them, and reads arguments in the node's memory",
+    ),
+    (
+        "exec/isolate/takeover.rs",
+        "a constructor, and those behind it in the executable's own list",
     ),
     (
         "exec/local.rs",

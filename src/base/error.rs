@@ -144,6 +144,11 @@ pub enum Error {
     NotInitialized,
     /// The runtime was shut down before the call finished.
     ShutDown,
+    /// Something cannot be done in a worker process, or by one.
+    Isolation {
+        /// What, why, and what to do instead.
+        what: String,
+    },
     /// A setting cannot be honoured.
     Config {
         /// The setting.
@@ -242,6 +247,7 @@ impl fmt::Display for Error {
                 f.write_str("mobula is not running: call mobula::init() and keep what it returns")
             }
             Error::ShutDown => f.write_str("mobula was shut down before the call finished"),
+            Error::Isolation { what } => f.write_str(what),
             Error::Config { setting, why } => write!(f, "Config::{setting}: {why}"),
             Error::Store(e) => e.fmt(f),
             Error::Os { what, source } => write!(f, "{what}: {source}"),

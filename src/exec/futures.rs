@@ -72,6 +72,13 @@ pub struct Polled {
     pub(super) began: u64,
 }
 
+impl Polled {
+    /// By which all of them are reached.
+    pub fn wakers(all: &Mutex<HashMap<u64, Polled>>) -> Vec<Waker> {
+        all.lock().values().map(|p| p.waker.clone()).collect()
+    }
+}
+
 impl Futures {
     fn handle(&self) -> Option<&tokio::runtime::Handle> {
         self.handle

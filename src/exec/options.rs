@@ -118,6 +118,15 @@ pub struct Extra {
 }
 
 impl Extra {
+    /// What a call carries in a worker process: the GPUs that the node gave it.
+    pub fn there(gpus: Vec<u32>) -> Extra {
+        Extra {
+            demand: None,
+            gpus: std::sync::OnceLock::from(gpus),
+            ..Extra::of_actor(Demand::NONE)
+        }
+    }
+
     /// What an actor's constructor carries that needs resources.
     pub fn of_actor(demand: Demand) -> Extra {
         Extra {

@@ -221,7 +221,9 @@ impl<'a> Pins<'a> {
         self.release_all();
         let engine = &local.engine;
         engine.patiently(local, |patience| {
-            let _one_at_a_time = engine.store().loading();
+            // A single one is held by nobody else's wait.
+            let several = slots.iter().filter_map(object).nth(1).is_some();
+            let _one_at_a_time = several.then(|| engine.store().loading());
             for (i, slot) in slots.iter().enumerate() {
                 if let Some(object) = object(slot) {
                     let object = dependency(object, self.record)?;

@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use parking_lot::{Condvar, Mutex};
 
+use super::machine::{MemoryLeft, memory_left};
 use super::memfd::Segment;
 use super::numa::{self, Nodes};
 use super::pages::PageKind;
@@ -44,16 +45,9 @@ const WORTH: u64 = 4 << 20;
 /// How often, in bytes, the thread looks whether the machine has memory to spare.
 const LOOK: u64 = 64 << 20;
 
-/// Whether less than an eighth of the machine's memory is available, by the text of /proc/meminfo.
-fn is_short(meminfo: &str) -> bool {
-    let field = |name: &str| {
-        let line = meminfo.lines().find_map(|line| line.strip_prefix(name))?;
-        line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()
-    };
-    match (field("MemTotal:"), field("MemAvailable:")) {
-        (Some(total), Some(available)) => available < total / 8,
-        _ => false,
-    }
+/// Whether less than an eighth of the memory that this process may have is left.
+fn is_short(memory: MemoryLeft) -> bool {
+    memory.left < memory.total / 8
 }
 
 /// How far the pages should be populated for this frontier.
@@ -199,7 +193,7 @@ impl Shared {
             // are taken already.
             if pages.kind != PageKind::Reserved && from.abs_diff(looked) >= LOOK {
                 looked = from;
-                if std::fs::read_to_string("/proc/meminfo").is_ok_and(|text| is_short(&text)) {
+                if memory_left().is_some_and(is_short) {
                     return self.fail(&io::Error::from_raw_os_error(libc::ENOMEM));
                 }
             }
@@ -277,11 +271,9 @@ mod tests {
 
     #[test]
     fn knows_when_memory_is_short() {
-        assert!(is_short(
-            "MemTotal: 800 kB\nMemFree: 1 kB\nMemAvailable:  99 kB\n"
-        ));
-        assert!(!is_short("MemTotal: 800 kB\nMemAvailable: 100 kB\n"));
-        assert!(!is_short("what is this"));
+        let memory = |left, total| MemoryLeft { left, total };
+        assert!(is_short(memory(99, 800)));
+        assert!(!is_short(memory(100, 800)));
     }
 
     /// Waits, bounded, for something another thread does.

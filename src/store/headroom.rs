@@ -14,13 +14,13 @@ use std::os::fd::BorrowedFd;
 
 use parking_lot::Mutex;
 
-use super::sizing::{self, Reading};
+use crate::shm::{MemoryLeft, memory_left};
 
 /// The limit is raised by at least this.
 const STEP: u64 = 64 << 20;
 
 /// How the memory is read.
-pub type Meter = Box<dyn Fn() -> Option<Reading> + Send + Sync>;
+pub type Meter = Box<dyn Fn() -> Option<MemoryLeft> + Send + Sync>;
 
 /// Raises the limit.
 pub struct Headroom {
@@ -44,7 +44,7 @@ pub trait Limited {
 impl Headroom {
     /// Reads this machine's memory.
     pub fn new() -> Headroom {
-        Headroom::with(Box::new(sizing::reading))
+        Headroom::with(Box::new(memory_left))
     }
 
     /// Reads it by `meter`.
@@ -134,7 +134,7 @@ mod tests {
         let left = Arc::new(AtomicU64::new(200 << 20));
         let meter = Arc::clone(&left);
         let headroom = Headroom::with(Box::new(move || {
-            Some(Reading {
+            Some(MemoryLeft {
                 left: meter.load(Relaxed),
                 total: 1 << 30,
             })

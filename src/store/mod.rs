@@ -17,7 +17,7 @@ mod object;
 mod proto;
 mod room;
 mod serve;
-pub(crate) mod sizing;
+mod sizing;
 mod socket;
 mod spill;
 mod stored;

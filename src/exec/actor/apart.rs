@@ -10,7 +10,7 @@ use super::super::cell::{RawRef, Record, finished};
 use super::super::engine::Engine;
 use super::super::local::Local;
 use super::run::{access, panicked, perform};
-use super::{ActorCell, ActorRef, LIVE, Life, life};
+use super::{ActorCell, ActorRef, LIVE, Life, host, life};
 use crate::core::gate::Kind as Access;
 
 /// Runs a shared call apart from the drainer: the gate has let it in.
@@ -68,7 +68,7 @@ pub(in super::super) fn leave(
         life::drop_state(actor);
     } else if resume
         || (idle && more.verdict.load(Ordering::SeqCst) != LIVE)
-        || (idle && more.isolate && life::dead_host(actor).is_some())
+        || (idle && more.isolate && host::dead_host(actor).is_some())
     {
         engine.push_actor(local, actor.clone());
     }

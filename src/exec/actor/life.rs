@@ -10,23 +10,15 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use super::super::call::{CallError, CallWriter, Outcome, StateRef};
+use super::super::call::{CallError, CallWriter};
 use super::super::cell::{self, Blank, Phase, RawRef, Record};
 use super::super::engine::Engine;
-use super::super::entry::{ActorEntry, Kind, Run};
-use super::super::isolate;
+use super::super::entry::{ActorEntry, Kind};
 use super::super::local::{self, Local};
 use super::super::mail::{self, Mail, RunLock};
 use super::super::options::{self, Extra, Options};
-use super::{
-    ActorCell, ActorRef, DIE, HOSTED, HandleRef, Inner, LIVE, Life, Line, More, RESTART, roll,
-};
+use super::{ActorCell, ActorRef, DIE, HandleRef, Inner, LIVE, Life, Line, More, RESTART, host};
 use crate::base::{Defaults, Demand, Error, FailureKind, Units};
-
-/// Causes of death that the program asked for.
-pub(super) const STOPPED: &str = "it was stopped";
-const KILLED: &str = "it was killed";
-pub(super) const CONSUMED: &str = " consumed it";
 
 fn new_cell(
     entry: &'static ActorEntry,
@@ -53,7 +45,7 @@ fn new_cell(
         more: more.map_or_else(OnceLock::new, OnceLock::from),
         id,
         born,
-        place: AtomicU32::new(roll::NOWHERE),
+        place: AtomicU32::new(super::roll::NOWHERE),
         taken: AtomicU32::new(0),
     });
     ActorRef(NonNull::from(Box::leak(cell)))
@@ -192,7 +184,7 @@ pub fn create(
     // SAFETY: nobody else has the actor yet but the table of names, through which only mail can be sent; being
     // busy, it makes nobody drain, so this thread is alone with `inner`.
     unsafe { (*actor.inner.get()).init = Some(init.clone()) };
-    roll::enter(&actor);
+    super::roll::enter(&actor);
     if waits {
         engine.await_inputs(local, &init);
     } else {
@@ -262,13 +254,14 @@ pub(super) fn construct(
         };
         let mut state: *mut () = std::ptr::null_mut();
         let outcome = if actor.more.get().is_some_and(|m| m.isolate) {
-            Ok(construct_there(engine, local, actor, &init, &mut state))
+            Ok(host::construct_there(
+                engine, local, actor, &init, &mut state,
+            ))
         } else {
-            construct_here(local, &init, &mut state)
+            super::run::construct_here(local, &init, &mut state)
         };
         let why = match outcome {
             Ok(Ok(())) => {
-                local.books().done(init.entry);
                 actor.state.store(state, Ordering::Relaxed);
                 if actor.more.get().is_none_or(|m| m.max_restarts == 0) {
                     inner.init = None;
@@ -308,75 +301,6 @@ pub(super) fn construct(
             return false;
         }
     }
-}
-
-/// Runs the constructor on this thread.
-fn construct_here(
-    local: &Local,
-    init: &RawRef,
-    state: &mut *mut (),
-) -> std::thread::Result<Outcome> {
-    let Run::Sync(run) = init.entry.run else {
-        return Ok(Ok(()));
-    };
-    let before = local.current.replace(std::ptr::from_ref(&**init));
-    // SAFETY: in no mailbox, and run by this thread alone: see `Local::each_current`.
-    unsafe { init.set_outer(before) };
-    let timed = local.begin(init);
-    let out = StateRef(std::ptr::from_mut(state).cast());
-    // SAFETY: the record holds this constructor's arguments, which the actor alone reads, under the run lock; `out` is a
-    // place for one pointer.
-    let outcome = catch_unwind(AssertUnwindSafe(|| unsafe { run(local, init, out) }));
-    local.current.set(before);
-    local.end(init, timed);
-    outcome
-}
-
-/// Runs the constructor in a process of the actor's own.
-fn construct_there(
-    engine: &Arc<Engine>,
-    local: &Local,
-    actor: &ActorRef,
-    init: &RawRef,
-    state: &mut *mut (),
-) -> Outcome {
-    let host = isolate::driver::construct(engine, local, actor, init)?;
-    host.host(actor);
-    let more = actor.more();
-    *more.host.lock() = Some(Arc::clone(&host));
-    *state = HOSTED;
-    if more.verdict.load(Ordering::SeqCst) == DIE {
-        host.kill(); // passed while there was nothing to kill
-    }
-    Ok(())
-}
-
-/// The actor's process, if it is dead.
-pub(super) fn dead_host(actor: &ActorCell) -> Option<Arc<isolate::Process>> {
-    actor.hosted().filter(|host| host.dead())
-}
-
-/// What became of an actor's process, as a cause of death.
-pub(super) fn host_death(host: &isolate::Process) -> String {
-    host.watched.report("", 1).as_cause()
-}
-
-/// The actor's process has ended: the drainer sees to it.
-pub(in super::super) fn host_died(actor: &ActorRef) {
-    if actor.life() != Life::Dead {
-        poke(actor);
-    }
-}
-
-/// Has somebody look at the actor, also one that is parked.
-fn poke(actor: &ActorRef) {
-    let _ = local::with(|local| {
-        let engine = Arc::clone(&local.engine);
-        let poke = super::mailbox::control(local, actor, false);
-        engine.post(local, actor, poke);
-        // It may be parked, with nobody to come: one more entry does no harm.
-        engine.push_actor(local, actor.clone());
-    });
 }
 
 /// A cause of death, with why the actor is not made again.
@@ -441,7 +365,9 @@ fn take_verdict(more: &More) -> (u8, Arc<str>) {
     let verdict = more.verdict.swap(LIVE, Ordering::SeqCst);
     (
         verdict,
-        sentence.take().unwrap_or_else(|| Arc::from(KILLED)),
+        sentence
+            .take()
+            .unwrap_or_else(|| Arc::from(super::show::KILLED)),
     )
 }
 
@@ -473,15 +399,13 @@ pub(super) fn condemn(actor: &ActorRef, restart: bool, cause: &str) {
     #[cfg(feature = "async")]
     {
         // Async calls end at their next await; they put themselves out of the table.
-        let waiting = more.wakers.lock();
-        let wakers: Vec<_> = waiting.values().map(|w| w.waker.clone()).collect();
-        drop(waiting);
+        let wakers = super::super::futures::Polled::wakers(&more.wakers);
         wakers.into_iter().for_each(std::task::Waker::wake);
     }
     if !restart && let Some(host) = actor.hosted() {
         host.kill(); // what runs there ends now
     }
-    poke(actor);
+    super::mailbox::poke(actor);
 }
 
 /// Ends the actor: its state, name and resources go, and all its calls fail.
@@ -494,17 +418,9 @@ pub(super) fn end(
 ) {
     let more = actor.more();
     *more.cause.lock() = Some(Arc::from(cause));
-    // What the program asked for is no mishap.
-    if !asked_for(cause) {
-        let now = super::super::inspect::now();
-        engine.mishaps.died(actor.entry.name, cause, now);
-    }
+    super::show::died(engine, actor, cause);
     let death = actor.death();
     finish(engine, local, actor, inner, &death, |_| false);
-}
-
-fn asked_for(cause: &str) -> bool {
-    [STOPPED, KILLED].iter().any(|c| cause.starts_with(c)) || cause.ends_with(CONSUMED)
 }
 
 /// As [`end`], because the runtime closes.
@@ -576,7 +492,7 @@ pub(super) fn fail(engine: &Arc<Engine>, local: &Local, record: &RawRef, error: 
 pub(super) fn drop_state(actor: &ActorCell) {
     let state = actor.state.swap(std::ptr::null_mut(), Ordering::AcqRel);
     if actor.more.get().is_some_and(|m| m.isolate) {
-        return drop_there(actor); // its process ends, also if the state was consumed
+        return host::drop_there(actor); // its process ends, also if the state was consumed
     }
     if state.is_null() {
         return;
@@ -585,18 +501,6 @@ pub(super) fn drop_state(actor: &ActorCell) {
     let drop_it = || unsafe { (actor.entry.drop_state)(state) };
     if let Err(payload) = catch_unwind(AssertUnwindSafe(drop_it)) {
         let mut f = super::super::panics::failure(payload);
-        f.function = actor.entry.name;
-        super::super::report::unobserved(&Error::TaskFailed(Arc::new(f)));
-    }
-}
-
-/// Has the actor's process drop the state, and ends the process.
-fn drop_there(actor: &ActorCell) {
-    let Some(host) = actor.more.get().and_then(|m| m.host.lock().take()) else {
-        return;
-    };
-    drop(host.unhost());
-    if let Err(CallError::Function(mut f)) = isolate::driver::end_host(&host) {
         f.function = actor.entry.name;
         super::super::report::unobserved(&Error::TaskFailed(Arc::new(f)));
     }
@@ -689,7 +593,7 @@ fn bury(actor: &ActorRef) {
 
 /// Ends the actor as soon as the calls that run now have ended; the rest fail.
 pub fn kill(actor: &ActorRef) {
-    condemn(actor, false, KILLED);
+    condemn(actor, false, super::show::KILLED);
 }
 
 /// As [`kill`], but the actor is made again by its constructor if a restart is left.

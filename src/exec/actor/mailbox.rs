@@ -109,6 +109,17 @@ pub(super) fn control(local: &Local, actor: &ActorRef, stop: bool) -> RawRef {
     }
 }
 
+/// Has somebody look at the actor, also one that is parked.
+pub(super) fn poke(actor: &ActorRef) {
+    let _ = super::super::local::with(|local| {
+        let engine = Arc::clone(&local.engine);
+        let poke = control(local, actor, false);
+        engine.post(local, actor, poke);
+        // It may be parked, with nobody to come: one more entry does no harm.
+        engine.push_actor(local, actor.clone());
+    });
+}
+
 impl Engine {
     /// Puts a record into an actor's mailbox and sees to it that somebody comes.
     #[inline]

@@ -10,6 +10,7 @@
 //! Left out: where actors run across machines.
 
 mod apart;
+mod host;
 mod life;
 mod mailbox;
 mod roll;
@@ -36,7 +37,7 @@ pub(super) use apart::leave;
 pub(super) use apart::{forsake_apart, run_apart};
 #[cfg(feature = "async")]
 pub(super) use apart::{interrupted, method_panicked};
-pub(super) use life::host_died;
+pub(super) use host::host_died;
 pub use life::{create, kill, restart, stillborn, stop, wrong_type};
 pub use mailbox::call;
 pub(super) use run::drain_here;
@@ -324,20 +325,8 @@ impl ActorCell {
             .map_or(0, |m| m.restarts.load(Ordering::Relaxed))
     }
 
-    /// The worker process that has the state, if one has.
-    pub(super) fn hosted(&self) -> Option<Arc<Process>> {
-        self.more.get().and_then(|m| m.host.lock().clone())
-    }
-
     fn more(&self) -> &More {
         self.more.get_or_init(|| Box::new(More::new()))
-    }
-
-    /// Whether a verdict was passed that has not been carried out.
-    fn is_condemned(&self) -> bool {
-        self.more
-            .get()
-            .is_some_and(|m| m.verdict.load(Ordering::SeqCst) != LIVE)
     }
 
     /// Calls waiting in a bounded mailbox; 0 where it is not bounded.

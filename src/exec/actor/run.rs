@@ -21,8 +21,8 @@ use super::super::engine::Engine;
 use super::super::entry::{Kind, Run};
 use super::super::local::Local;
 use super::super::mail;
-use super::{ActorCell, ActorRef, HOSTED, Inner, LIVE, Life, More, life};
-use crate::base::{Error, FailureKind};
+use super::{ActorCell, ActorRef, HOSTED, Inner, LIVE, Life, More, host, life};
+use crate::base::FailureKind;
 use crate::core::gate::{Admit, Gate, Kind as Access};
 
 /// In a record's count of missing arguments: it was held for them, and its turn has come.
@@ -156,7 +156,7 @@ fn still_parked(actor: &ActorRef) -> bool {
     };
     // Written before a queue entry that may have come to nothing because the lock was held here: look after unlocking.
     let condemned = more.verdict.load(Ordering::SeqCst) != LIVE
-        || more.isolate && life::dead_host(actor).is_some();
+        || more.isolate && host::dead_host(actor).is_some();
     if more.unborn.load(Ordering::SeqCst) {
         return !condemned;
     }
@@ -213,7 +213,7 @@ impl Drain<'_> {
             }
             if let Some(more) = actor.more.get()
                 && more.isolate
-                && let Some(dead) = life::dead_host(actor)
+                && let Some(dead) = host::dead_host(actor)
             {
                 if self.gate().is_some_and(|g| g.lock().busy()) {
                     return Stopped::Parked;
@@ -222,7 +222,7 @@ impl Drain<'_> {
                     // The head of the backlog asks anew, or fails.
                     let _ = gate.lock().unpark();
                 }
-                if !life::fall(engine, local, actor, self.inner(), &life::host_death(&dead)) {
+                if !life::fall(engine, local, actor, self.inner(), &host::host_death(&dead)) {
                     return Stopped::Empty;
                 }
             }
@@ -352,7 +352,13 @@ impl Drain<'_> {
                 return Step::Wait(record);
             }
         }
-        life::end(engine, self.local, self.actor, self.inner(), life::STOPPED);
+        life::end(
+            engine,
+            self.local,
+            self.actor,
+            self.inner(),
+            super::show::STOPPED,
+        );
         Step::Dead
     }
 
@@ -458,14 +464,14 @@ impl Drain<'_> {
     #[cold]
     fn consume(&self, engine: &Arc<Engine>, record: &RawRef, mut state: *mut ()) -> Step {
         let outcome = if state == HOSTED {
-            perform_there(self.local, record, &mut state)
+            host::perform_there(self.local, record, &mut state)
         } else {
             perform(self.local, record, StateRef((&raw mut state).cast()))
         };
         let how = if panicked(&outcome) {
             " panicked while it consumed it"
         } else {
-            life::CONSUMED
+            super::show::CONSUMED
         };
         // A call whose arguments could not be read has not taken it.
         let taken = state.is_null();
@@ -520,36 +526,6 @@ pub(super) fn panicked(outcome: &std::thread::Result<Outcome>) -> bool {
     }
 }
 
-/// Runs a claimed call in the process that has the actor's state. `state` is null afterwards if the call consumed it.
-#[inline(never)]
-fn perform_there(
-    local: &Local,
-    record: &RawRef,
-    state: &mut *mut (),
-) -> std::thread::Result<Outcome> {
-    let Some(actor) = record.target() else {
-        return Ok(Ok(()));
-    };
-    let Some(host) = actor.hosted() else {
-        return Ok(Err(CallError::Runtime(actor.death())));
-    };
-    let ended = super::super::isolate::driver::method(local, record, &host);
-    if ended.taken {
-        *state = std::ptr::null_mut();
-    }
-    Ok(match ended.outcome {
-        Err(CallError::Runtime(Error::WorkerDied(_))) if local.engine.is_closing() => {
-            Err(CallError::Runtime(Error::ShutDown))
-        }
-        // It was killed on purpose.
-        Err(CallError::Runtime(Error::WorkerDied(_))) if actor.is_condemned() => {
-            let sentence = actor.more().sentence.lock().clone();
-            Err(CallError::Runtime(actor.died_of(sentence)))
-        }
-        outcome => outcome,
-    })
-}
-
 /// Runs a claimed call with the actor's state.
 #[inline]
 pub(super) fn perform(
@@ -559,7 +535,7 @@ pub(super) fn perform(
 ) -> std::thread::Result<Outcome> {
     if state.0 == HOSTED {
         let mut state = HOSTED;
-        return perform_there(local, record, &mut state);
+        return host::perform_there(local, record, &mut state);
     }
     let Run::Sync(run) = record.entry.run else {
         return Ok(Ok(()));
@@ -572,5 +548,30 @@ pub(super) fn perform(
     let outcome = catch_unwind(AssertUnwindSafe(|| unsafe { run(local, record, state) }));
     local.current.set(before);
     local.end(record, timed);
+    outcome
+}
+
+/// Runs the constructor on this thread.
+pub(super) fn construct_here(
+    local: &Local,
+    init: &RawRef,
+    state: &mut *mut (),
+) -> std::thread::Result<Outcome> {
+    let Run::Sync(run) = init.entry.run else {
+        return Ok(Ok(()));
+    };
+    let before = local.current.replace(std::ptr::from_ref(&**init));
+    // SAFETY: in no mailbox, and run by this thread alone: see `Local::each_current`.
+    unsafe { init.set_outer(before) };
+    let timed = local.begin(init);
+    let out = StateRef(std::ptr::from_mut(state).cast());
+    // SAFETY: the record holds this constructor's arguments, which the actor alone reads, under the run lock; `out` is a
+    // place for one pointer.
+    let outcome = catch_unwind(AssertUnwindSafe(|| unsafe { run(local, init, out) }));
+    local.current.set(before);
+    local.end(init, timed);
+    if matches!(outcome, Ok(Ok(()))) {
+        local.books().done(init.entry);
+    }
     outcome
 }

@@ -4,10 +4,25 @@
 
 use std::sync::atomic::Ordering;
 
+use super::super::engine::Engine;
 use super::roll::{self, Look};
 use super::{ActorCell, ActorRef, Life};
 use crate::base::query::Query;
 use crate::base::snapshot::{Actor, ActorState, Id, List};
+
+/// Causes of death that the program asked for.
+pub(super) const STOPPED: &str = "it was stopped";
+pub(super) const KILLED: &str = "it was killed";
+pub(super) const CONSUMED: &str = " consumed it";
+
+/// Notes a death, unless the program asked for it.
+pub(super) fn died(engine: &Engine, actor: &ActorCell, cause: &str) {
+    let asked = [STOPPED, KILLED].iter().any(|c| cause.starts_with(c)) || cause.ends_with(CONSUMED);
+    if !asked {
+        let now = super::super::inspect::now();
+        engine.mishaps.died(actor.entry.name, cause, now);
+    }
+}
 
 /// The most actors that are looked at for one list.
 const LOOKED_AT: usize = 1_000_000;

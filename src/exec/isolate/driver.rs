@@ -285,9 +285,13 @@ fn send(local: &Local, record: &RawRef, lane: &mut Lane) -> Result<(), Error> {
     out.u32(number);
     out.u32(u32::from(wanted));
     out.u32(record.id as u32);
+    let gpus = record.extra().and_then(|e| e.gpus.get());
+    let gpus = gpus.map_or(&[][..], |g| &g[..g.len().min(frame::MAX_GPUS)]);
+    out.u32(gpus.len() as u32);
+    gpus.iter().for_each(|g| out.u32(*g));
     // SAFETY: claimed; the arguments stay until the call has ended.
     unsafe {
-        let caps = "references inside its arguments cannot be sent to a worker process yet";
+        let caps = "an argument has references or actor handles inside; pass them as arguments of their own, or values";
         if !record.caps().is_empty() {
             return Err(cannot(record, caps));
         }
@@ -334,9 +338,11 @@ fn send(local: &Local, record: &RawRef, lane: &mut Lane) -> Result<(), Error> {
 }
 
 fn cannot(record: &Record, why: &str) -> Error {
-    Error::Encode {
-        value: record.entry.name,
-        why: Arc::from(why),
+    Error::Isolation {
+        what: format!(
+            "{} cannot run in a worker process: {why}",
+            record.entry.name
+        ),
     }
 }
 

@@ -31,6 +31,9 @@ pub const LEND: u32 = 20;
 /// More arguments than a remote call can have.
 pub const MAX_ARGS: usize = 16;
 
+/// More GPUs than a machine has.
+pub const MAX_GPUS: usize = 256;
+
 /// In an answer's first word: the call consumed the actor's state.
 pub const TAKEN: u32 = 1;
 /// Bytes at the head of an answer: its flags, and what aligns the archive that follows as records do.

@@ -44,10 +44,9 @@ pub fn check_start() -> Result<(), Error> {
 
 /// What calls, objects and handles made inside a worker process come to.
 pub fn not_here() -> Error {
-    Error::Config {
-        setting: "isolate",
-        why: "remote calls and actors are not available inside an isolated call or actor: return values and let the \
-              caller go on from there"
+    Error::Isolation {
+        what: "remote calls and actors are not available inside an isolated call or actor: return values and let the \
+               caller go on from there"
             .to_owned(),
     }
 }

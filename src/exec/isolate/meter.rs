@@ -7,8 +7,7 @@ use std::fs::read_to_string;
 use std::path::{Path, PathBuf};
 
 use crate::core::workers::Reading;
-use crate::shm::{group_files, group_limit};
-use crate::store::sizing;
+use crate::shm::{group_files, group_limit, meminfo_field};
 
 /// Of control groups, in both versions, and the files that say the limit.
 const CONTROLLER: &str = "memory";
@@ -51,8 +50,8 @@ pub fn fullest() -> Option<(Place, Reading)> {
 
 /// What the machine has and what of it cannot be had.
 fn machine(meminfo: &str) -> Option<Reading> {
-    let total = sizing::field(meminfo, "MemTotal:")?;
-    let available = sizing::field(meminfo, "MemAvailable:")?;
+    let total = meminfo_field(meminfo, "MemTotal:")?;
+    let available = meminfo_field(meminfo, "MemAvailable:")?;
     Some(Reading {
         used: total.saturating_sub(available),
         total,

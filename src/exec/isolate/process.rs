@@ -213,6 +213,8 @@ impl Process {
     /// Ends it now. Its death is seen a little later.
     pub fn kill(&self) {
         self.doomed.store(true, Ordering::Release);
+        self.watched.kill_group();
+        // It may have left its group.
         let _ = rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL);
     }
 

@@ -14,7 +14,8 @@ use super::super::cell::{self, BODY, Blank, PAD, Phase, RawRef, SLOT, Slot, Slot
 use super::super::engine::Engine;
 use super::super::entry::{ActorEntry, FnEntry, Kind, Run};
 use super::super::local::{self, Local};
-use super::frame::{self, HEAD, MAX_ARGS, Place, Reader, Writer};
+use super::super::options::Extra;
+use super::frame::{self, HEAD, MAX_ARGS, MAX_GPUS, Place, Reader, Writer};
 use super::hello::{self, Welcome};
 use super::orphan::{self, Node};
 use super::table::table;
@@ -164,9 +165,12 @@ fn watch(worker: &'static Worker) {
         match rustix::net::recv(&worker.socket, &mut byte, rustix::net::RecvFlags::empty()) {
             Ok((1, _)) => {
                 let lane = usize::from(byte[0]);
-                let _ = std::thread::Builder::new()
+                let served = std::thread::Builder::new()
                     .name(format!("mobula-lane-{lane}"))
                     .spawn(move || local::with(|local| serve_lane(worker, lane, local)));
+                if served.is_err() {
+                    std::process::abort(); // a call would wait for this lane without end
+                }
             }
             Err(rustix::io::Errno::INTR) => {}
             _ => orphan::end(),
@@ -227,6 +231,9 @@ fn say(what: u32, parts: &[&[u8]]) -> Result<(), Lied> {
     })
 }
 
+/// From here on faulting pages one by one costs more than all at once.
+const POPULATE: usize = 256 << 10;
+
 /// Pages of the arena for a value of `len` bytes, lent by the node.
 pub fn lend(len: usize) -> Result<Lease, Error> {
     let lost = |why: &str| Error::Os {
@@ -244,10 +251,15 @@ pub fn lend(len: usize) -> Result<Lease, Error> {
         frame::LENT => {
             let offset = r.u64().map_err(|_| lost("a short answer"))?;
             // SAFETY: the node lends these pages to the call that runs here, until its answer.
-            unsafe { worker.arena.lease(offset, len as u64) }.map_err(|e| Error::Os {
+            let lease = unsafe { worker.arena.lease(offset, len as u64) };
+            let lease = lease.map_err(|e| Error::Os {
                 what: "leasing pages of the store",
                 source: Arc::new(e),
-            })
+            })?;
+            if len >= POPULATE {
+                lease.populate();
+            }
+            Ok(lease)
         }
         _ => Err(lost(&r.text().unwrap_or_default())),
     }
@@ -304,10 +316,12 @@ fn call(
     let number = r.u32()? as usize;
     let wanted = r.u32()? != 0;
     let name = r.u32()?;
+    let gpus = (0..r.u32()?.min(MAX_GPUS as u32)).map(|_| r.u32());
+    let gpus = gpus.collect::<Result<Vec<_>, _>>()?;
+    let extra = (!gpus.is_empty()).then(|| Box::new(Extra::there(gpus)));
+    let actor = table().actors.get(number).copied();
     let entry = if what == frame::CONSTRUCT {
-        let actor = *table().actors.get(number).ok_or(Lied)?;
-        worker.actor.set(actor).map_err(|_| Lied)?;
-        &actor.constructor
+        &actor.ok_or(Lied)?.constructor
     } else {
         *table().functions.get(number).ok_or(Lied)?
     };
@@ -315,7 +329,7 @@ fn call(
     if (what == frame::METHOD) == state.is_null() {
         return Err(Lied);
     }
-    let record = read_record(worker, local, entry, &mut r)?;
+    let record = read_record(worker, local, entry, extra, &mut r)?;
     // The node knows whether anybody wants the value.
     let wants = if wanted {
         std::ptr::from_ref(&*record)
@@ -335,7 +349,11 @@ fn call(
     local.wanted.set(std::ptr::null());
     let mut flags = 0;
     match entry.kind {
-        Kind::Constructor => worker.state.store(state, Ordering::Release),
+        Kind::Constructor if !state.is_null() => {
+            // After one that failed the process may be another actor's.
+            worker.actor.set(actor.ok_or(Lied)?).map_err(|_| Lied)?;
+            worker.state.store(state, Ordering::Release);
+        }
         Kind::Consuming if state.is_null() => {
             worker.state.store(state, Ordering::Release);
             flags = frame::TAKEN;
@@ -394,6 +412,8 @@ fn answer(
     outcome: std::thread::Result<Outcome>,
     out: &mut Writer,
 ) -> Result<(), Lied> {
+    // What the call printed is out before its result is.
+    let _ = std::io::Write::flush(&mut std::io::stdout());
     out.0.clear();
     out.u32(flags);
     out.0.resize(HEAD, 0);
@@ -407,7 +427,9 @@ fn answer(
             if unsafe { !record.caps().is_empty() } {
                 CallError::Runtime(Error::Encode {
                     value: (record.entry.output)(),
-                    why: Arc::from("references cannot leave a worker process inside a value yet"),
+                    why: Arc::from(
+                        "references cannot leave a worker process inside a value; return values",
+                    ),
                 })
             } else if let Some(bytes) = record.foreign() {
                 out.u64(worker.arena.offset_of(bytes));
@@ -429,6 +451,7 @@ fn read_record(
     worker: &'static Worker,
     local: &Local,
     entry: &'static FnEntry,
+    extra: Option<Box<Extra>>,
     r: &mut Reader<'_>,
 ) -> Result<RawRef, Lied> {
     let (count, end) = (r.u32()? as usize, r.u32()? as usize);
@@ -473,7 +496,7 @@ fn read_record(
         caller: 0,
         id: local.next_id(),
         target: None,
-        extra: None,
+        extra,
         caps: None,
     };
     // SAFETY: `count` slots were written at the beginning, and what they own goes to the record.

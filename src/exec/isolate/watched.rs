@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use rustix::process::Pid;
+use rustix::process::{Pid, Signal};
 
 use super::care::Care;
 use super::limits::Limit;
@@ -112,6 +112,8 @@ pub struct Watched {
     pid: Pid,
     doing: Arc<Mutex<Doing>>,
     captured: Mutex<Option<Captured>>,
+    /// Its number, and its group's, are no longer its own.
+    reaped: Mutex<bool>,
     limit: Mutex<Limit>,
     death: OnceLock<Death>,
 }
@@ -136,6 +138,7 @@ impl Watched {
             pid,
             doing,
             captured: Mutex::new(Some(captured)),
+            reaped: Mutex::new(false),
             limit: Mutex::default(),
             death: OnceLock::new(),
         })
@@ -204,9 +207,21 @@ impl Watched {
         here
     }
 
+    /// Ends what it started, and it, now: the node may not be there to do that once it has ended.
+    pub fn kill_group(&self) {
+        let reaped = self.reaped.lock();
+        if !*reaped {
+            let _ = rustix::process::kill_process_group(self.pid, Signal::KILL);
+        }
+    }
+
     /// The process has ended, or is about to: finds out how. `ours` if the node killed it.
     pub fn bury(&self, care: &Care, pidfd: BorrowedFd<'_>, ours: bool) {
-        let exit = reap::collect(pidfd, self.pid);
+        let exit = {
+            let mut reaped = self.reaped.lock();
+            *reaped = true;
+            reap::collect(pidfd, self.pid)
+        };
         let captured = self.captured.lock().take();
         let last = captured.map(Captured::finish).unwrap_or_default();
         let sentence = self.doing.lock().sentence.take();

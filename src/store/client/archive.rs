@@ -45,7 +45,6 @@ pub fn measure<T: Value>(value: &T) -> Result<First, StoreError> {
 /// The second pass, of what was measured.
 pub fn write<T: Value>(value: &T, writing: &mut Writing) -> Result<(), StoreError> {
     let mut ser = Ser::default();
-    writing.populate();
     ser.write_into(value, writing)
         .map_err(|e| encode_error::<T>(&e.to_string()))?;
     plain::<T>(&mut ser)

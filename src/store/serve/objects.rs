@@ -354,6 +354,12 @@ impl Objects {
         }
     }
 
+    /// The number of the object begun last.
+    #[cfg(test)]
+    pub fn begun(&self) -> Serial {
+        self.serials
+    }
+
     pub fn count(&self, stats: &mut ServedStats) {
         self.shelf.count(stats);
         stats.objects = self.names.len() as u64 - self.counts.drafts;

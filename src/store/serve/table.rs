@@ -532,3 +532,6 @@ impl Effects {
         self.messages.extend(told);
     }
 }
+
+#[cfg(all(test, not(miri)))]
+mod tests;

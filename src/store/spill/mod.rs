@@ -389,7 +389,15 @@ fn run(store: &Weak<Shared>, disk: &Disk, asks: &Sender<Ask>, heard: &Receiver<A
                     make_room(&store, disk, asks, &mut segments);
                 }
             }
-            Ask::Delete(segment) => disk.delete(segment),
+            Ask::Delete(segment) => {
+                disk.delete(segment);
+                // There may be space now where there was none.
+                if let Some(store) = store.upgrade()
+                    && let Some(off) = &mut store.spill.books().off
+                {
+                    off.until = Instant::now();
+                }
+            }
             Ask::End => break,
         }
     }

@@ -13,5 +13,10 @@ fn main() -> mobula::Result<()> {
         "double(21) = {}",
         mobula::get(registry_dep::double::remote(21))?
     );
+    // In a worker process: what the linker must keep for it is there.
+    println!(
+        "triple(14) = {} elsewhere",
+        mobula::get(registry_dep::triple_there::remote(14))?
+    );
     Ok(())
 }

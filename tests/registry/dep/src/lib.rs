@@ -18,3 +18,9 @@ pub fn double(x: u64) -> u64 {
 pub fn triple(x: u64) -> u64 {
     3 * x
 }
+
+/// Runs in a worker process.
+#[remote(isolate)]
+pub fn triple_there(x: u64) -> u64 {
+    3 * x
+}
