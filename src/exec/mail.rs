@@ -129,13 +129,13 @@ impl<N: Link> Mail<N> {
         }
     }
 
-    /// Takes all mail, oldest first; null if there is none. Only the holder of the run lock may call this.
-    #[inline]
+    /// The same without the count.
+    #[cfg(loom)]
     pub fn take(&self) -> *mut N {
         self.take_counted().0
     }
 
-    /// As [`take`](Self::take), with how many there are.
+    /// Takes all mail, oldest first, and counts it; null if there is none. Only the holder of the run lock may call this.
     #[inline]
     pub fn take_counted(&self) -> (*mut N, u32) {
         // Nobody else takes, so mail seen here is still there below. An old word seen here is made up for by

@@ -365,9 +365,7 @@ fn take_verdict(more: &More) -> (u8, Arc<str>) {
     let verdict = more.verdict.swap(LIVE, Ordering::SeqCst);
     (
         verdict,
-        sentence
-            .take()
-            .unwrap_or_else(|| Arc::from(super::show::KILLED)),
+        sentence.take().unwrap_or_else(|| Arc::from(super::KILLED)),
     )
 }
 
@@ -593,7 +591,7 @@ fn bury(actor: &ActorRef) {
 
 /// Ends the actor as soon as the calls that run now have ended; the rest fail.
 pub fn kill(actor: &ActorRef) {
-    condemn(actor, false, super::show::KILLED);
+    condemn(actor, false, super::KILLED);
 }
 
 /// As [`kill`], but the actor is made again by its constructor if a restart is left.

@@ -41,6 +41,7 @@ pub(super) use host::host_died;
 pub use life::{create, kill, restart, stillborn, stop, wrong_type};
 pub use mailbox::call;
 pub(super) use run::drain_here;
+use show::KILLED;
 pub(super) use show::{count, list};
 
 /// Where an actor is in its life.
