@@ -19,7 +19,7 @@ use crate::base::snapshot::{
     Counts, Function, Id, List, Micros, Node, Object, OriginGroup, Place, Program, Resource,
     Snapshot, StoreNow, Task, TaskState, Worker,
 };
-use tasks::{PEEKED, Running};
+use tasks::Running;
 
 /// The most objects that are looked at for one snapshot.
 const OBJECTS: u64 = 200_000;
@@ -196,11 +196,11 @@ impl Engine {
         all
     }
 
-    /// Async calls to functions that wait or run: up to [`PEEKED`] are added, and the number of others is given.
+    /// Async calls to functions that wait or run: up to [`tasks::PEEKED`] are added, and the number of others is given.
     #[cfg(feature = "async")]
     fn under_way(&self, taken: Micros, running: &mut Vec<Running>) -> u64 {
         let clock = books::clock();
-        let (some, all) = self.futures.under_way(PEEKED);
+        let (some, all) = self.futures.under_way(tasks::PEEKED);
         let more = all - some.len();
         running.extend(some.into_iter().map(|(id, entry, began)| Running {
             id: Id(id),
