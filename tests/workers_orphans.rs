@@ -12,7 +12,8 @@ use common::{serial, until};
 use mobula::remote;
 use workers_common::{Folder, config, is_there, signal};
 
-/// Says its process id and that of a child it starts, and stays.
+/// Says its process id and that of a child it starts, which it leaves behind.
+#[allow(clippy::zombie_processes)]
 fn settle(file: &str) {
     let child = Command::new("sleep").arg("3600").spawn().unwrap();
     let pids = format!("{} {}", std::process::id(), child.id());
@@ -43,6 +44,7 @@ impl Idle {
 const ROLE: &str = "MOBULA_TEST_END";
 
 #[test]
+#[allow(clippy::zombie_processes)]
 fn plays_a_driver() {
     let Ok(role) = std::env::var(ROLE) else {
         return; // only the other tests start it

@@ -84,11 +84,6 @@ impl Attached {
         self.len as u64
     }
 
-    /// The unit of leasing, in bytes.
-    pub fn grain(&self) -> u64 {
-        self.grain as u64
-    }
-
     /// The bytes at `offset`, or `None` if they are not all inside.
     ///
     /// # Safety

@@ -243,7 +243,7 @@ impl Slabs {
         let inside = offset.checked_sub(chunk.start).filter(|i| *i < CHUNK)?;
         let block = inside as u32 / chunk.size;
         let record = chunk.records.get(block as usize)?;
-        let begins = inside as u32 % chunk.size == 0 && record.origin != FREE;
+        let begins = (inside as u32).is_multiple_of(chunk.size) && record.origin != FREE;
         begins.then(|| chunk.live(block as usize, record, &self.tally))
     }
 

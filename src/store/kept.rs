@@ -2,13 +2,13 @@
 //!
 //! ```text
 //! let kept = Kept::new(draft.seal());          // may be moved to disk from here on
-//! let guard = kept.pin(&store.patience())?;    // in memory, in place, until the guard goes
-//! let offset = kept.hold(&store.patience())?;  // the same without a guard, until `release`
+//! let offset = kept.hold(&store.patience())?;  // in memory, in place, until `release`
 //! ```
 //!
 //! Invariant: the object lies in a box of its own, so that its address stays. Left out: who counts
 //! references to it.
 
+#[cfg(test)]
 use std::ops::Deref;
 use std::ptr::NonNull;
 
@@ -38,6 +38,7 @@ impl Kept {
     }
 
     /// Bytes.
+    #[cfg(test)]
     pub fn len(&self) -> usize {
         self.stored().len()
     }
@@ -47,13 +48,17 @@ impl Kept {
     ///
     /// # Errors
     /// [`Error::ObjectLost`], [`Error::StoreFull`].
+    #[cfg(test)]
     pub(crate) fn pin(&self, patience: &Patience<'_>) -> Result<Pinned<'_>, Error> {
         self.stored().pin(patience)?;
         Ok(Pinned(self.stored()))
     }
 
-    /// As [`pin`](Self::pin) without a guard: returns where the object begins in the store's memory.
-    /// Each needs one [`release`](Self::release).
+    /// Keeps its bytes in memory and in place until one [`release`](Self::release); returns where they begin in the
+    /// store's memory. Some nanoseconds if they are there; else they are read from disk, for which this blocks.
+    ///
+    /// # Errors
+    /// [`Error::ObjectLost`], [`Error::StoreFull`].
     pub(crate) fn hold(&self, patience: &Patience<'_>) -> Result<u64, Error> {
         self.stored().pin(patience)?;
         Ok(self.stored().offset())
@@ -78,8 +83,10 @@ impl Drop for Kept {
 }
 
 /// See [`Kept::pin`].
+#[cfg(test)]
 pub struct Pinned<'a>(&'a Stored);
 
+#[cfg(test)]
 impl Pinned<'_> {
     /// Where the object begins in the store's memory.
     pub fn offset(&self) -> u64 {
@@ -87,6 +94,7 @@ impl Pinned<'_> {
     }
 }
 
+#[cfg(test)]
 impl Deref for Pinned<'_> {
     type Target = [u8];
 
@@ -96,6 +104,7 @@ impl Deref for Pinned<'_> {
     }
 }
 
+#[cfg(test)]
 impl Drop for Pinned<'_> {
     fn drop(&mut self) {
         self.0.unpin();

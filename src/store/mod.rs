@@ -137,6 +137,10 @@ enum Kind {
     OnPages,
 }
 
+#[allow(
+    clippy::result_large_err,
+    reason = "made where a wait has failed, and shared from there on"
+)]
 impl Store {
     /// Maps the store's memory without touching it: well under a millisecond. Fails with
     /// `InvalidInput` if the capacity is 0 or more than there could ever be, with `Unsupported` if
@@ -193,11 +197,13 @@ impl Store {
     /// Finds room for an object of `len` bytes, waiting for it as long as the store's patience says
     /// while objects move to disk or are freed. Fails naming who holds the store, and at once if it
     /// is larger than the store.
+    #[cfg(test)]
     pub fn create(&self, len: usize, origin: Origin) -> Result<Draft, StoreFull> {
         self.create_patiently(len, origin, &self.patience())
     }
 
-    /// As [`create`](Self::create), with a patience of its own.
+    /// Finds room for an object of `len` bytes, waiting for it while objects move to disk or are freed.
+    /// Fails naming who holds the store, and at once if it is larger than the store.
     pub fn create_patiently(
         &self,
         len: usize,
@@ -227,11 +233,6 @@ impl Store {
             Some(draft) => Ok(draft),
             None => self.shared.wait_for(len, origin, Kind::OnPages, patience),
         }
-    }
-
-    /// The same with the store's patience.
-    pub fn create_on_pages(&self, len: usize, origin: Origin) -> Result<Draft, StoreFull> {
-        self.create_on_pages_patiently(len, origin, &self.patience())
     }
 
     /// The patience that the store was opened with.
@@ -338,6 +339,7 @@ impl Store {
     }
 }
 
+#[allow(clippy::result_large_err, reason = "as above")]
 impl Shared {
     fn own_patience(&self) -> Patience<'static> {
         Patience {
