@@ -197,7 +197,7 @@ impl Engine {
         let waits = writer.refers || extra.as_ref().is_some_and(|e| e.demand.is_some());
         if let Some(why) = self.refusal(extra.as_deref()) {
             let record = cell::failed(self.blank(local, entry, 1, Phase::Failed, None), why);
-            self.note_failure(local, &record, &record.error());
+            self.note_refusal(local, &record);
             return record;
         }
         let direct = !waits && !entry.is_async();
@@ -216,7 +216,7 @@ impl Engine {
         let (record, refers) = writer.finish(blank, entry.result_size);
         if direct {
             if cell::phase(record.state()) == Phase::Failed {
-                self.note_failure(local, &record, &record.error());
+                self.note_refusal(local, &record);
                 return record;
             }
             // SAFETY: the record was made with a second count, which the queue takes.
@@ -264,7 +264,7 @@ impl Engine {
     #[inline(never)]
     fn submit_slowly(self: &Arc<Engine>, local: &Local, record: &RawRef, refers: bool) {
         if finished(record.state()) {
-            return self.note_failure(local, record, &record.error());
+            return self.note_refusal(local, record);
         }
         if refers {
             self.await_inputs(local, record);

@@ -43,7 +43,7 @@ pub fn call(
         writer.finish(blank(local, entry, refs, phase, actor), entry.result_size);
     if cell::phase(record.state()) == Phase::Failed {
         unreserve(actor);
-        engine.note_failure(local, &record, &record.error());
+        engine.note_refusal(local, &record);
         return record;
     }
     if refers {
@@ -65,7 +65,7 @@ fn refused(
     why: Error,
 ) -> RawRef {
     let record = cell::failed(blank(local, entry, 1, Phase::Failed, actor), why);
-    engine.note_failure(local, &record, &record.error());
+    engine.note_refusal(local, &record);
     record
 }
 
