@@ -144,9 +144,9 @@ pub use exec::isolate::{WorkerLine, WorkerOutput, WorkerStream};
 pub use exec::options::Memory;
 pub use mobula_macros::{main, remote, value};
 pub use node::Config;
-pub use trace::{Mode as Trace, Written as Timeline};
 pub use rkyv;
 pub use shm::{HugePages, PageKind, StorePages};
+pub use trace::{Mode as Trace, Written as Timeline};
 pub use value::{Archived, Native, Value};
 
 #[doc(hidden)]

@@ -43,6 +43,20 @@ fn outer() -> mobula::Result<u64> {
 }
 
 #[remote]
+fn sum(a: u64, b: u64) -> u64 {
+    a + b
+}
+
+#[remote(isolate)]
+fn talk(until_gone: String) -> u64 {
+    println!("said by a worker");
+    while Path::new(&until_gone).exists() {
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+    1
+}
+
+#[remote]
 struct Counter {
     total: u64,
 }
@@ -77,6 +91,13 @@ fn the_program() {
         .map(|i| hold::options().num_cpus(0).resource("slot", 1).remote(i))
         .collect();
     let blocked = outer::remote();
+    let waiting = sum::remote(&held[2], 1);
+    let folder = PathBuf::from(std::env::var_os("XDG_RUNTIME_DIR").unwrap());
+    let marker = folder.join(format!("{}.held", std::process::id()));
+    std::fs::write(&marker, "").unwrap();
+    let talking = talk::options()
+        .num_cpus(0)
+        .remote(marker.display().to_string());
     let counter = Counter::options().name("hits").max_restarts(3).remote();
     assert_eq!(mobula::get(counter.add(5)).unwrap(), 5);
     let object = mobula::put(&vec![1u8; 300_000]).unwrap();
@@ -86,12 +107,16 @@ fn the_program() {
     // All of it is there once it can be seen.
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let look = mobula::inspect::snapshot(&mobula::inspect::Query::all()).unwrap();
+        let look = mobula::inspect::snapshot(&mobula::inspect::Query::all().lines(5)).unwrap();
         let is = |name: &str, state: &str| {
             let mut all = look.tasks.items.iter();
             all.any(|t| t.function.ends_with(name) && t.state.name() == state)
         };
-        if is("hold", "running") && is("hold", "waiting-resources") && is("outer", "blocked") {
+        let calls = is("hold", "running")
+            && is("hold", "waiting-resources")
+            && is("outer", "blocked")
+            && is("talk", "running");
+        if calls && look.workers.items.iter().any(|w| !w.lines.is_empty()) {
             break;
         }
         assert!(Instant::now() < deadline, "never as it should be: {look:?}");
@@ -100,6 +125,9 @@ fn the_program() {
     println!("\nready {}", mobula.attached_at().unwrap().display());
     std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
     END.store(true, Ordering::Relaxed);
+    std::fs::remove_file(&marker).unwrap();
+    assert_eq!(mobula::get(talking).unwrap(), 1);
+    assert_eq!(mobula::get(waiting).unwrap(), 3);
     assert_eq!(mobula::get(blocked).unwrap(), 7);
     mobula::get(&held).unwrap();
     drop((counter, object));
@@ -235,7 +263,9 @@ fn a_program_shows_what_it_does() {
         status["program"]["pid"].as_u64(),
         Some(program.child.id().into())
     );
-    assert_eq!(status["counts"]["running"], 3, "{status}"); // the blocked one, and two that hold
+    // The blocked one, the one that it waits for, the one with the slot, and the one in the worker.
+    assert_eq!(status["counts"]["running"], 4, "{status}");
+    assert_eq!(status["counts"]["waiting_arguments"], 1);
     assert_eq!(status["counts"]["waiting_resources"], 2);
     let quick = items(&status["functions"], "name", "::quick");
     assert_eq!(quick[0]["calls"], 100, "{status}");
@@ -263,6 +293,14 @@ fn a_program_shows_what_it_does() {
     assert_eq!(waiting["items"].as_array().unwrap().len(), 2);
     let why = waiting["items"][0]["why"].as_str().unwrap();
     assert!(why.contains("1 slot: 0 of 1 free"), "{why}");
+    let late = folder.json(&["list", "tasks", "--state", "waiting-arguments"]);
+    let why = late["items"][0]["why"].as_str().unwrap();
+    assert!(
+        why.contains("waits for the results of cli::hold (0x"),
+        "{why}"
+    );
+    let there = folder.json(&["list", "tasks", "--function", "talk"]);
+    let place = there["items"][0]["runs_on"].as_str().unwrap();
     let limited = folder.json(&["list", "tasks", "--limit", "1"]);
     assert_eq!(limited["items"].as_array().unwrap().len(), 1);
     assert!(limited["left_out"].as_u64().unwrap() >= 4, "{limited}");
@@ -299,6 +337,24 @@ fn a_program_shows_what_it_does() {
     );
     assert!(folder.says(&["memory"]).contains("put at tests/cli.rs"));
 
+    let objects = folder.json(&["list", "objects", "--function", "tests/cli.rs"]);
+    let object = &objects["items"][0];
+    assert!(object["bytes"].as_u64().unwrap() >= 300_000, "{objects}");
+    assert_eq!(object["place"], "store");
+
+    let workers = folder.json(&["list", "workers", "--function", "talk"]);
+    let worker = &workers["items"][0];
+    assert_eq!(place, format!("process {}", worker["pid"]), "{workers}");
+    assert!(worker["resident_bytes"].as_u64().unwrap() > 0);
+    assert!(folder.says(&["list", "workers"]).contains("talk"));
+    let logs = folder.says(&["logs", "--worker", &worker["pid"].to_string()]);
+    assert!(logs.contains("said by a worker"), "{logs}");
+    assert!(
+        folder
+            .says(&["logs", "--worker", "1"])
+            .contains("no worker")
+    );
+
     let nodes = folder.json(&["list", "nodes"]);
     assert_eq!(nodes["items"][0]["resources"][0]["total"], 2.0);
     assert!(folder.says(&["list", "functions"]).contains("::quick"));
@@ -310,7 +366,7 @@ fn a_program_shows_what_it_does() {
 
     let metrics = folder.says(&["metrics"]);
     assert!(
-        metrics.contains("\nmobula_calls{state=\"running\"} 3\n"),
+        metrics.contains("\nmobula_calls{state=\"running\"} 4\n"),
         "{metrics}"
     );
 
@@ -373,7 +429,7 @@ fn watching_goes_on_until_the_program_ends() {
     for _ in 0..3 {
         let line = lines.next().unwrap().unwrap();
         let status: Value = serde_json::from_str(&line).unwrap();
-        assert_eq!(status["counts"]["running"], 3);
+        assert_eq!(status["counts"]["running"], 4);
     }
     program.end();
     for line in lines {
@@ -511,7 +567,7 @@ fn hostile_clients_do_no_harm() {
             break;
         }
     }
-    assert_eq!(folder.json(&["status"])["counts"]["running"], 3);
+    assert_eq!(folder.json(&["status"])["counts"]["running"], 4);
     drop((silent, deaf));
     program.end();
 }

@@ -111,7 +111,7 @@ const THIRD_PARTY: &[ThirdParty] = &[
     },
     ThirdParty {
         name: "serde",
-        rooms: &["base", "node", "dashboard", "bin"],
+        rooms: &["base", "node", "bin"],
     },
     ThirdParty {
         name: "serde_json",
@@ -268,10 +268,7 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
         "store/client/memory.rs",
         "reads what the server pinned, writes what it lent, and archives that were checked",
     ),
-    (
-        "trace/ticks.rs",
-        "reads the processor's counter of time",
-    ),
+    ("trace/ticks.rs", "reads the processor's counter of time"),
     (
         "store/kept.rs",
         "an object in a box that the arena's books point to",
@@ -280,10 +277,7 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
         "store/mod.rs",
         "frees extents for the objects that own them",
     ),
-    (
-        "trace/ticks.rs",
-        "reads the processor's counter of time",
-    ),
+    ("trace/ticks.rs", "reads the processor's counter of time"),
     (
         "store/object.rs",
         "turns an extent of the arena into slices",

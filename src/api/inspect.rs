@@ -21,6 +21,7 @@
 //! more ([`List::incomplete`]). Times are those of all calls as long as they take more than
 //! 20 us, of one in 256 otherwise, and of some of the first.
 
+use crate::base::Result;
 pub use crate::base::metrics;
 pub use crate::base::query::{LIMIT_MAX, Part, Query};
 pub use crate::base::snapshot::*;
@@ -33,6 +34,6 @@ pub use crate::node::attach::{AttachError, Client, Running, running};
 ///
 /// # Errors
 /// [`Error::NotInitialized`](crate::Error::NotInitialized) or [`Error::ShutDown`](crate::Error::ShutDown) if no node runs.
-pub fn snapshot(query: &Query) -> crate::Result<Snapshot> {
+pub fn snapshot(query: &Query) -> Result<Snapshot> {
     local::with(|local| local.engine.inspect(local, query))
 }

@@ -289,8 +289,6 @@ pub enum TaskState {
     /// It is ready and lies in a queue.
     #[default]
     Queued,
-    /// It lies in an actor's mailbox.
-    Mailbox,
     /// It waits for CPUs, GPUs or other resources.
     WaitingResources,
     /// It waits for arguments.
@@ -299,11 +297,10 @@ pub enum TaskState {
 
 impl TaskState {
     /// Every state.
-    pub const ALL: [TaskState; 6] = [
+    pub const ALL: [TaskState; 5] = [
         TaskState::Running,
         TaskState::Blocked,
         TaskState::Queued,
-        TaskState::Mailbox,
         TaskState::WaitingResources,
         TaskState::WaitingArguments,
     ];
@@ -314,7 +311,6 @@ impl TaskState {
             TaskState::Running => "running",
             TaskState::Blocked => "blocked",
             TaskState::Queued => "queued",
-            TaskState::Mailbox => "mailbox",
             TaskState::WaitingResources => "waiting-resources",
             TaskState::WaitingArguments => "waiting-arguments",
         }
@@ -327,7 +323,7 @@ impl fmt::Display for TaskState {
     }
 }
 
-/// A call that has not ended.
+/// A call that has not ended. Calls in mailboxes are counted with their actors and not listed.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[cfg_attr(feature = "attach", derive(Serialize, Deserialize))]
 #[cfg_attr(feature = "attach", serde(default))]
@@ -414,7 +410,8 @@ pub struct Actor {
     pub name: Option<String>,
     /// Where it is in its life.
     pub state: ActorState,
-    /// Calls in its mailbox; `None` where that is not counted.
+    /// Calls in its mailbox. Exact where it is bounded or idle; otherwise at least so many: those that came since a thread
+    /// emptied it are not counted. `None` if nothing is known.
     pub pending: Option<u64>,
     /// The bound of its mailbox, if it has one.
     pub max_pending: Option<u32>,

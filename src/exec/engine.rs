@@ -216,9 +216,11 @@ impl Engine {
         let special = extra.is_some();
         let waits = writer.refers || extra.as_ref().is_some_and(|e| e.demand.is_some());
         if let Some(why) = self.refusal(extra.as_deref()) {
-            let blank = self.blank(local, &writer, entry, 1, Phase::Failed, None);
-            let record = cell::failed(blank, why);
-            self.note_failure(local, &record, &record.error());
+            let record = cell::failed(
+                self.blank(local, &writer, entry, 1, Phase::Failed, None),
+                why,
+            );
+            self.note_refusal(local, &record);
             return record;
         }
         let direct = !waits && !entry.is_async();
@@ -238,7 +240,7 @@ impl Engine {
         let (record, refers) = writer.finish(blank, entry.result_size);
         if direct {
             if cell::phase(record.state()) == Phase::Failed {
-                self.note_failure(local, &record, &record.error());
+                self.note_refusal(local, &record);
                 return record;
             }
             // SAFETY: the record was made with a second count, which the queue takes.
@@ -287,7 +289,7 @@ impl Engine {
     #[inline(never)]
     fn submit_slowly(self: &Arc<Engine>, local: &Local, record: &RawRef, refers: bool) {
         if finished(record.state()) {
-            return self.note_failure(local, record, &record.error());
+            return self.note_refusal(local, record);
         }
         if refers {
             self.await_inputs(local, record);

@@ -63,7 +63,22 @@ pub struct Futures {
     handle: OnceLock<Option<tokio::runtime::Handle>>,
     /// Wakers of running calls to functions by record id, so that cancellation reaches a call that waits. Methods' are with
     /// their actors, whose end reaches them too.
-    wakers: Mutex<HashMap<u64, Waker>>,
+    wakers: Mutex<HashMap<u64, Polled>>,
+}
+
+/// A call under way that was polled: how it is reached, and what can be said of it.
+pub struct Polled {
+    pub(super) waker: Waker,
+    pub(super) entry: &'static FnEntry,
+    /// When it was launched, by the clock of the books.
+    pub(super) began: u64,
+}
+
+impl Polled {
+    /// By which all of them are reached.
+    pub fn wakers(all: &Mutex<HashMap<u64, Polled>>) -> Vec<Waker> {
+        all.lock().values().map(|p| p.waker.clone()).collect()
+    }
 }
 
 impl Futures {
@@ -94,13 +109,23 @@ impl Futures {
 
     /// Polls a call again, so that it sees that it was cancelled.
     pub fn wake(&self, record: &RawRef) {
-        let waker = self.wakers(record).lock().get(&record.id).cloned();
+        let polled = self.wakers(record).lock();
+        let waker = polled.get(&record.id).map(|p| p.waker.clone());
+        drop(polled);
         if let Some(waker) = waker {
             waker.wake();
         }
     }
 
-    fn wakers<'a>(&'a self, record: &'a RawRef) -> &'a Mutex<HashMap<u64, Waker>> {
+    /// Calls to functions under way: id, function, since when.
+    pub fn under_way(&self, most: usize) -> (Vec<(u64, &'static FnEntry, u64)>, usize) {
+        let polled = self.wakers.lock();
+        let some = polled.iter().take(most);
+        let some = some.map(|(id, p)| (*id, p.entry, p.began)).collect();
+        (some, polled.len())
+    }
+
+    fn wakers<'a>(&'a self, record: &'a RawRef) -> &'a Mutex<HashMap<u64, Polled>> {
         record.target().map_or(&self.wakers, |actor| actor.wakers())
     }
 
@@ -169,6 +194,7 @@ fn launch(engine: &Arc<Engine>, record: RawRef, state: StateRef, access: Option<
         access,
         future: Some(future),
         polls: 0,
+        began: super::books::clock(),
     };
     match engine.futures.handle() {
         Some(handle) => drop(handle.spawn(call)),
@@ -184,6 +210,7 @@ struct Running {
     future: Option<BoxFuture>,
     /// How often it was polled.
     polls: u16,
+    began: u64,
 }
 
 impl Running {
@@ -206,7 +233,10 @@ impl Running {
             super::actor::method_panicked(actor, &self.record);
         }
         let engine = Arc::clone(&self.engine);
+        let took = super::books::clock().saturating_sub(self.began);
         let settled = local::with(|local| {
+            let took = Duration::from_nanos(took);
+            local.books().took(self.record.entry, took, 1);
             engine.settle(local, &self.record, outcome);
             if let (Some(access), Some(actor)) = (self.access, self.record.target()) {
                 let actor = actor.clone();
@@ -238,8 +268,15 @@ impl Future for Running {
         {
             let mut wakers = this.engine.futures.wakers(&this.record).lock();
             match wakers.get_mut(&this.record.id) {
-                Some(waker) => waker.clone_from(cx.waker()),
-                None => drop(wakers.insert(this.record.id, cx.waker().clone())),
+                Some(polled) => polled.waker.clone_from(cx.waker()),
+                None => {
+                    let polled = Polled {
+                        waker: cx.waker().clone(),
+                        entry: this.record.entry,
+                        began: this.began,
+                    };
+                    wakers.insert(this.record.id, polled);
+                }
             }
         }
         if this.record.state() & CANCEL != 0 {

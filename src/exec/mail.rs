@@ -129,25 +129,31 @@ impl<N: Link> Mail<N> {
         }
     }
 
-    /// Takes all mail, oldest first; null if there is none. Only the holder of the run lock may call this.
-    #[inline]
+    /// The same without the count.
+    #[cfg(loom)]
     pub fn take(&self) -> *mut N {
+        self.take_counted().0
+    }
+
+    /// Takes all mail, oldest first, and counts it; null if there is none. Only the holder of the run lock may call this.
+    #[inline]
+    pub fn take_counted(&self) -> (*mut N, u32) {
         // Nobody else takes, so mail seen here is still there below. An old word seen here is made up for by
         // `settle_idle`; and a closed mailbox stays closed.
         if !Self::is_node(self.head.load(Ordering::Relaxed)) {
-            return std::ptr::null_mut();
+            return (std::ptr::null_mut(), 0);
         }
         Self::turn_around(self.head.swap(Self::BUSY, Ordering::SeqCst))
     }
 
     /// Closes the mailbox; its last mail, oldest first. Only the holder of the run lock may call this.
     pub fn close(&self) -> *mut N {
-        Self::turn_around(self.head.swap(Self::CLOSED, Ordering::SeqCst))
+        Self::turn_around(self.head.swap(Self::CLOSED, Ordering::SeqCst)).0
     }
 
     #[inline]
-    fn turn_around(mut node: *mut N) -> *mut N {
-        let mut oldest = std::ptr::null_mut();
+    fn turn_around(mut node: *mut N) -> (*mut N, u32) {
+        let (mut oldest, mut n) = (std::ptr::null_mut(), 0u32);
         while Self::is_node(node) {
             // SAFETY: the list was swapped out, which made its nodes this thread's.
             unsafe {
@@ -156,8 +162,9 @@ impl<N: Link> Mail<N> {
                 oldest = node;
                 node = after;
             }
+            n = n.saturating_add(1);
         }
-        oldest
+        (oldest, n)
     }
 
     /// Whether there is no mail and nobody is to come.

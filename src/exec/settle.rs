@@ -104,6 +104,14 @@ impl Engine {
             .failed(record.entry.name, record.id, error, now);
     }
 
+    /// Counts a call that was refused as it was made; whoever made it has not seen that yet.
+    #[cold]
+    pub(super) fn note_refusal(&self, local: &Local, record: &Record) {
+        if let Some(error) = record.peek_error() {
+            self.note_failure(local, record, &error);
+        }
+    }
+
     fn push_again(self: &Arc<Engine>, local: &Local, record: RawRef) {
         if record.demand().is_some() && !record.is_future() {
             self.push_started(local, record);

@@ -127,7 +127,7 @@ states!(
         Running,
         Blocked,
         Queued,
-        Mailbox,
+
         WaitingResources,
         WaitingArguments
     }

@@ -30,6 +30,7 @@ pub(super) fn construct_there(
     if more.verdict.load(Ordering::SeqCst) == DIE {
         host.kill(); // passed while there was nothing to kill
     }
+    local.books().done(init.entry);
     Ok(())
 }
 

@@ -19,7 +19,7 @@ use super::super::local::{self, Local};
 use super::super::mail::{self, Mail, RunLock};
 use super::super::options::{self, Extra, Options};
 use super::{
-    ActorCell, ActorRef, DIE, HandleRef, Inner, LIVE, Life, Line, More, RESTART, STOPPED, host, roll,
+    ActorCell, ActorRef, DIE, HandleRef, Inner, LIVE, Life, Line, More, RESTART, STOPPED, host,
     wrong_type,
 };
 use crate::base::{Defaults, Demand, Error, FailureKind, Units};
@@ -50,7 +50,8 @@ fn new_cell(
         more: more.map_or_else(OnceLock::new, OnceLock::from),
         id,
         born,
-        place: AtomicU32::new(roll::NOWHERE),
+        place: AtomicU32::new(super::roll::NOWHERE),
+        taken: AtomicU32::new(0),
     });
     ActorRef(NonNull::from(Box::leak(cell)))
 }
@@ -188,7 +189,7 @@ pub fn create(
     // SAFETY: nobody else has the actor yet but the table of names, through which only mail can be sent; being
     // busy, it makes nobody drain, so this thread is alone with `inner`.
     unsafe { (*actor.inner.get()).init = Some(init.clone()) };
-    roll::enter(&actor);
+    super::roll::enter(&actor);
     if waits {
         engine.await_inputs(local, &init);
     } else {
@@ -257,7 +258,6 @@ pub(super) fn construct(
         };
         let why = match outcome {
             Ok(Ok(())) => {
-                local.books().done(init.entry);
                 events::born(local, actor, &init);
                 actor.state.store(state, Ordering::Relaxed);
                 if actor.more.get().is_none_or(|m| m.max_restarts == 0) {
@@ -365,7 +365,7 @@ fn take_verdict(more: &More) -> (u8, Arc<str>) {
     let verdict = more.verdict.swap(LIVE, Ordering::SeqCst);
     (
         verdict,
-        sentence.take().unwrap_or_else(|| Arc::from(KILLED)),
+        sentence.take().unwrap_or_else(|| Arc::from(super::KILLED)),
     )
 }
 
@@ -397,7 +397,7 @@ pub(super) fn condemn(actor: &ActorRef, restart: bool, cause: &str) {
     #[cfg(feature = "async")]
     {
         // Async calls end at their next await; they put themselves out of the table.
-        let wakers: Vec<_> = more.wakers.lock().values().cloned().collect();
+        let wakers = super::super::futures::Polled::wakers(&more.wakers);
         wakers.into_iter().for_each(std::task::Waker::wake);
     }
     if !restart && let Some(host) = actor.hosted() {
@@ -416,18 +416,10 @@ pub(super) fn end(
 ) {
     let more = actor.more();
     *more.cause.lock() = Some(Arc::from(cause));
-    // What the program asked for is no mishap.
-    if !asked_for(cause) {
-        let now = super::super::inspect::now();
-        engine.mishaps.died(actor.entry.name, cause, now);
-    }
+    super::show::died(engine, actor, cause);
     let death = actor.death();
     events::died(local, actor, cause, cause == STOPPED);
     finish(engine, local, actor, inner, &death, |_| false);
-}
-
-fn asked_for(cause: &str) -> bool {
-    [STOPPED, KILLED].iter().any(|c| cause.starts_with(c)) || cause.ends_with(CONSUMED)
 }
 
 /// As [`end`], because the runtime closes.
@@ -600,7 +592,7 @@ fn bury(actor: &ActorRef) {
 
 /// Ends the actor as soon as the calls that run now have ended; the rest fail.
 pub fn kill(actor: &ActorRef) {
-    condemn(actor, false, KILLED);
+    condemn(actor, false, super::KILLED);
 }
 
 /// As [`kill`], but the actor is made again by its constructor if a restart is left.

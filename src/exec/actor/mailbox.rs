@@ -44,7 +44,7 @@ pub fn call(
     let (record, refers) = writer.finish(blank, entry.result_size);
     if cell::phase(record.state()) == Phase::Failed {
         unreserve(actor);
-        engine.note_failure(local, &record, &record.error());
+        engine.note_refusal(local, &record);
         return record;
     }
     if refers {
@@ -67,7 +67,7 @@ fn refused(
     why: Error,
 ) -> RawRef {
     let record = cell::failed(blank(local, begun, entry, 1, Phase::Failed, actor), why);
-    engine.note_failure(local, &record, &record.error());
+    engine.note_refusal(local, &record);
     record
 }
 

@@ -41,10 +41,8 @@ pub(super) use host::host_died;
 pub use life::{create, kill, restart, stillborn, stop};
 pub use mailbox::call;
 pub(super) use run::drain_here;
+use show::{KILLED, STOPPED};
 pub(super) use show::{count, list};
-
-/// The cause of a death that was asked for.
-const STOPPED: &str = "it was stopped";
 
 /// The error for a name that belongs to another type.
 pub fn wrong_type(name: &str, expected: &ActorEntry, found: &ActorCell) -> crate::base::Error {
@@ -97,6 +95,8 @@ pub struct ActorCell {
     place: AtomicU32,
 
     _drainer: Line,
+    /// Calls in the backlog, about; written by the holder of the run lock.
+    taken: AtomicU32,
     /// The right to touch `inner`.
     run: RunLock,
     inner: UnsafeCell<Inner>,
@@ -151,7 +151,7 @@ pub(super) struct More {
     pub(super) stop: Mutex<Option<RawRef>>,
     /// Async calls under way, by id, so that a verdict or a cancellation reaches them while they wait.
     #[cfg(feature = "async")]
-    pub(super) wakers: Mutex<std::collections::HashMap<u64, std::task::Waker>>,
+    pub(super) wakers: Mutex<std::collections::HashMap<u64, super::futures::Polled>>,
     pub(super) gate: OnceLock<Mutex<Gate>>,
     pub(super) order: Mutex<Order<RawRef>>,
     pub(super) resolved: Mutex<Vec<(u64, u64)>>,
@@ -362,7 +362,7 @@ impl ActorCell {
 
     /// Async calls under way, so that one can be polled again by whoever has news for it.
     #[cfg(feature = "async")]
-    pub(super) fn wakers(&self) -> &Mutex<std::collections::HashMap<u64, std::task::Waker>> {
+    pub(super) fn wakers(&self) -> &Mutex<std::collections::HashMap<u64, super::futures::Polled>> {
         &self.more().wakers
     }
 }

@@ -266,12 +266,18 @@ impl Drain<'_> {
     fn next(&self) -> *mut Record {
         let inner = self.inner();
         if inner.backlog.is_null() {
-            inner.backlog = self.actor.mail.take();
+            let (backlog, n) = self.actor.mail.take_counted();
+            inner.backlog = backlog;
+            self.actor.taken.store(n, Ordering::Relaxed);
         }
         let next = inner.backlog;
         if !next.is_null() {
             // SAFETY: records in the backlog are ours, links included.
             inner.backlog = unsafe { mail::next(next) };
+            let taken = self.actor.taken.load(Ordering::Relaxed);
+            self.actor
+                .taken
+                .store(taken.saturating_sub(1), Ordering::Relaxed);
         }
         next
     }
@@ -459,7 +465,7 @@ impl Drain<'_> {
         let how = if panicked(&outcome) {
             " panicked while it consumed it"
         } else {
-            life::CONSUMED
+            super::show::CONSUMED
         };
         // A call whose arguments could not be read has not taken it.
         let taken = state.is_null();
@@ -553,10 +559,15 @@ pub(super) fn construct_here(
     super::super::events::enter(local, init);
     // SAFETY: in no mailbox, and run by this thread alone: see `Local::each_current`.
     unsafe { init.set_outer(before) };
+    let timed = local.begin(init);
     let out = StateRef(std::ptr::from_mut(state).cast());
     // SAFETY: the record holds this constructor's arguments, which the actor alone reads, under the run lock; `out` is a
     // place for one pointer.
     let outcome = catch_unwind(AssertUnwindSafe(|| unsafe { run(local, init, out) }));
     local.current.set(before);
+    local.end(init, timed);
+    if matches!(outcome, Ok(Ok(()))) {
+        local.books().done(init.entry);
+    }
     outcome
 }

@@ -4,10 +4,25 @@
 
 use std::sync::atomic::Ordering;
 
+use super::super::engine::Engine;
 use super::roll::{self, Look};
 use super::{ActorCell, ActorRef, Life};
 use crate::base::query::Query;
 use crate::base::snapshot::{Actor, ActorState, Id, List};
+
+/// Causes of death that the program asked for.
+pub(super) const STOPPED: &str = "it was stopped";
+pub(super) const KILLED: &str = "it was killed";
+pub(super) const CONSUMED: &str = " consumed it";
+
+/// Notes a death, unless the program asked for it.
+pub(super) fn died(engine: &Engine, actor: &ActorCell, cause: &str) {
+    let asked = [STOPPED, KILLED].iter().any(|c| cause.starts_with(c)) || cause.ends_with(CONSUMED);
+    if !asked {
+        let now = super::super::inspect::now();
+        engine.mishaps.died(actor.entry.name, cause, now);
+    }
+}
 
 /// The most actors that are looked at for one list.
 const LOOKED_AT: usize = 1_000_000;
@@ -67,17 +82,35 @@ fn show(actor: &ActorRef) -> Actor {
         state,
         pending: match state {
             ActorState::Idle | ActorState::Dead => Some(0),
-            _ => (bound > 0).then(|| u64::from(actor.pending())),
+            _ if bound > 0 => Some(u64::from(actor.pending())),
+            ActorState::Running => Some(u64::from(actor.taken.load(Ordering::Relaxed))),
+            _ => None,
         },
         max_pending: (bound > 0).then_some(bound),
         restarts: actor.restarts(),
         max_restarts: more.map_or(0, |m| m.max_restarts),
-        running: Vec::new(),
+        running: under_way(actor),
         cause: more
             .filter(|_| actor.life() == Life::Dead)
             .and_then(|m| m.cause.lock().as_deref().map(str::to_owned)),
         handles: u64::from(actor.handles.load(Ordering::Relaxed)),
     }
+}
+
+/// The async methods that wait or run, a few at most.
+#[cfg(feature = "async")]
+fn under_way(actor: &ActorCell) -> Vec<String> {
+    let more = actor.more.get();
+    more.map_or_else(Vec::new, |more| {
+        let polled = more.wakers.lock();
+        let names = polled.values().take(8).map(|p| p.entry.name.to_owned());
+        names.collect()
+    })
+}
+
+#[cfg(not(feature = "async"))]
+fn under_way(_: &ActorCell) -> Vec<String> {
+    Vec::new()
 }
 
 /// How many actors of this process are in memory, dead ones included.

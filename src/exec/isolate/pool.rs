@@ -378,7 +378,7 @@ mod tests {
             capacity: Some(1 << 20),
             ..StoreOptions::default()
         });
-        let engine = Engine::new(Capacity::default(), store.unwrap());
+        let engine = Engine::new(Capacity::default(), store.unwrap(), None);
         let workers = &engine.workers;
         workers.state.lock().failed = Some(Arc::from("long ago"));
         let worker = workers.take(&engine);

@@ -111,6 +111,11 @@ impl Connection {
         }
     }
 
+    /// Whether there is a whole question that was not answered yet.
+    pub(super) fn has_question(&self) -> bool {
+        self.input.contains(&b'\n')
+    }
+
     /// When it is to be let go if nothing happens.
     pub(super) fn deadline(&self) -> Instant {
         let stalls = !self.output.is_empty() || !self.input.is_empty();
@@ -135,7 +140,9 @@ mod tests {
         c.sent(1, now);
         assert_eq!((c.next(), c.unsent()), (Next::Write, &b"es\n"[..]));
         c.sent(3, now);
+        assert!(c.has_question());
         assert_eq!(c.next(), Next::Answer(b"{}".to_vec()));
+        assert!(!c.has_question());
         assert_eq!(c.next(), Next::Read);
         c.received(b"", now);
         assert_eq!(c.next(), Next::Close, "half a question is none");

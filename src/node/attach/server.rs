@@ -10,7 +10,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -124,6 +124,8 @@ fn listen(place: &Path) -> Result<(UnixListener, PathBuf), AttachError> {
 struct Peer {
     stream: UnixStream,
     state: Connection,
+    /// It has sent another question already, which waits until the others had their turn.
+    more: bool,
 }
 
 fn serve(listener: &UnixListener, stopped: &UnixStream) {
@@ -135,6 +137,10 @@ fn serve(listener: &UnixListener, stopped: &UnixStream) {
             .map(|p| p.state.deadline())
             .min()
             .map(|at| at.saturating_duration_since(now));
+        let timeout = match peers.iter().any(|p| p.more) {
+            true => Some(Duration::ZERO),
+            false => timeout,
+        };
         let timeout = timeout.map(|t| Timespec {
             tv_sec: t.as_secs() as i64,
             tv_nsec: i64::from(t.subsec_nanos()),
@@ -169,7 +175,7 @@ fn serve(listener: &UnixListener, stopped: &UnixStream) {
         let mut ready_peers = ready[2..].iter();
         peers.retain_mut(|peer| {
             let ready = ready_peers.next().copied().unwrap_or(false);
-            if ready {
+            if ready || peer.more {
                 go_on(peer, now)
             } else {
                 peer.state.deadline() > now
@@ -188,7 +194,7 @@ fn accept(listener: &UnixListener, peers: &mut Vec<Peer>, now: Instant) {
         Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
         Err(_) => {
             // No file descriptor is left, as a rule. Poll would say at once that there is somebody, again and again.
-            std::thread::sleep(std::time::Duration::from_millis(20));
+            std::thread::sleep(Duration::from_millis(20));
             return;
         }
     };
@@ -208,6 +214,7 @@ fn accept(listener: &UnixListener, peers: &mut Vec<Peer>, now: Instant) {
     peers.push(Peer {
         stream,
         state: Connection::new(now),
+        more: false,
     });
 }
 
@@ -216,7 +223,12 @@ fn go_on(peer: &mut Peer, now: Instant) -> bool {
     let mut buffer = [0; 8192];
     // One question at a time, so that nobody has the thread alone.
     let mut answered = false;
+    peer.more = false;
     loop {
+        if answered && peer.state.unsent().is_empty() {
+            peer.more = peer.state.has_question();
+            return true;
+        }
         match peer.state.next() {
             Next::Close => return false,
             Next::Refuse(why) => {
@@ -235,7 +247,6 @@ fn go_on(peer: &mut Peer, now: Instant) -> bool {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => return false,
             },
-            Next::Read if answered => return true,
             Next::Read => match peer.stream.read(&mut buffer) {
                 Ok(n) => peer.state.received(&buffer[..n], now),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return true,

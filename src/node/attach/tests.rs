@@ -1,1 +1,149 @@
-//! Hostile and clumsy clients, and folders that are not to be trusted.
+//! Folders that are not to be trusted, and sockets that nobody listens on.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use super::folder::{self, Socket};
+use super::*;
+
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Folder {
+        let name = format!("mobula-attach-{}-{name}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        fs::create_dir_all(&path).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
+        Folder(path)
+    }
+
+    fn socket(&self, pid: u32, age: Duration) -> Socket {
+        Socket {
+            pid,
+            path: self.0.join(folder::name(pid, 0)),
+            since: SystemTime::now() - age,
+        }
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn a_folder_is_made_for_its_user_alone() {
+    let outer = Folder::new("made");
+    let place = outer.0.join("mobula");
+    folder::prepare(&place).unwrap();
+    let mode = fs::metadata(&place).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o700);
+    folder::prepare(&place).unwrap();
+}
+
+#[test]
+fn what_others_could_have_made_is_not_used() {
+    let outer = Folder::new("untrusted");
+    let (open, file, link) = (outer.0.join("a"), outer.0.join("b"), outer.0.join("c"));
+    fs::create_dir(&open).unwrap();
+    fs::set_permissions(&open, fs::Permissions::from_mode(0o711)).unwrap();
+    fs::write(&file, "").unwrap();
+    std::os::unix::fs::symlink(&outer.0, &link).unwrap();
+    for (path, what) in [
+        (&open, "chmod 700"),
+        (&file, "not a folder"),
+        (&link, "not a folder"),
+    ] {
+        let why = folder::prepare(path).unwrap_err().to_string();
+        assert!(why.contains(what), "{why}");
+        assert!(Server::start_in(path).is_err());
+        assert!(folder::sockets(path).is_empty());
+    }
+    // In the folder of somebody who is not there.
+    assert!(folder::prepare(&outer.0.join("no/such")).is_err());
+}
+
+#[test]
+fn only_what_nobody_listens_on_is_swept() {
+    let folder = Folder::new("sweep");
+    let me = std::process::id();
+    // A process that has ended and was waited for: its number is free.
+    let mut child = std::process::Command::new("true").spawn().unwrap();
+    let dead = child.id();
+    child.wait().unwrap();
+    let leave = |pid| {
+        let path = folder.0.join(folder::name(pid, 0));
+        drop(UnixListener::bind(&path).unwrap());
+        path
+    };
+    let (ours, theirs) = (leave(me), leave(dead));
+    fs::write(folder.0.join("notes.txt"), "").unwrap();
+    folder::sweep(&folder.0);
+    assert!(!theirs.exists(), "its program is dead");
+    assert!(ours.exists(), "its program may be about to listen");
+    // One that is old and refuses is dead whatever its number means by now.
+    assert!(folder::connect(&folder.socket(me, Duration::from_secs(60))).is_err());
+    assert!(!ours.exists());
+    assert!(folder.0.join("notes.txt").exists());
+    let _listener = UnixListener::bind(&ours).unwrap();
+    assert!(folder::connect(&folder.socket(me, Duration::from_secs(60))).is_ok());
+    assert!(ours.exists());
+}
+
+#[test]
+fn two_of_one_number_share_a_folder() {
+    let folder = Folder::new("twins");
+    let first = Server::start_in(&folder.0).unwrap();
+    let second = Server::start_in(&folder.0).unwrap();
+    assert_ne!(first.path(), second.path());
+    let found = folder::sockets(&folder.0);
+    assert_eq!(found.len(), 2);
+    assert!(found.iter().all(|s| s.pid == std::process::id()));
+    drop((first, second));
+    assert!(folder::sockets(&folder.0).is_empty());
+}
+
+#[test]
+fn a_server_without_a_runtime_says_so_and_serves_on() {
+    let folder = Folder::new("idle");
+    let server = Server::start_in(&folder.0).unwrap();
+    let mut stream = UnixStream::connect(server.path()).unwrap();
+    stream
+        .set_read_timeout(Some(Duration::from_secs(60)))
+        .unwrap();
+    // Many questions at once are answered one after the other.
+    stream.write_all(&b"nonsense\n".repeat(1000)).unwrap();
+    let mut lines = BufReader::new(stream).lines();
+    for _ in 0..1000 {
+        let line = lines.next().unwrap().unwrap();
+        assert!(
+            matches!(serde_json::from_str(&line), Ok(Answer::Error(_))),
+            "{line}"
+        );
+    }
+}
+
+#[test]
+fn questions_and_answers_read_back() {
+    let query = Query::all().limit(7).state("running").id(u64::MAX);
+    let question = Question::Snapshot(query);
+    let text = serde_json::to_string(&question).unwrap();
+    assert_eq!(serde_json::from_str::<Question>(&text).unwrap(), question);
+    let mut snapshot = Snapshot::default();
+    snapshot.tasks.items.push(crate::base::snapshot::Task {
+        id: crate::base::snapshot::Id(u64::MAX),
+        ..Default::default()
+    });
+    let text = serde_json::to_string(&snapshot).unwrap();
+    assert!(text.contains("\"0xffffffffffffffff\""), "{text}");
+    assert_eq!(serde_json::from_str::<Snapshot>(&text).unwrap(), snapshot);
+    // A program of another version may know less, or more.
+    let other = r#"{"taken": 5, "counts": {"running": 2, "news": true}, "more": []}"#;
+    let read: Snapshot = serde_json::from_str(other).unwrap();
+    assert_eq!((read.taken, read.counts.running), (5, 2));
+}

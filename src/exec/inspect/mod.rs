@@ -1,11 +1,9 @@
 //! A look at the running program from outside: what runs, what waits and why, who holds what.
 //!
-//! Running calls are glimpses of what each thread publishes. Calls that wait for resources are read off the ledger.
-//! Calls in queues are taken out, looked at and put back, at most [`PEEKED`] for one look: which call runs first is
-//! promised to nobody.
-//!
-//! Invariant: a look stops no thread and holds no lock for longer than some thousand entries take; calls that it takes
-//! out of a queue come back, or fail if the runtime closes meanwhile. Left out: who asks (`node`).
+//! Invariant: a look stops no thread and holds no lock for longer than some thousand entries take; what it
+//! takes out of a queue comes back. Left out: calls that have not ended (`tasks`), and who asks (`node`).
+
+mod tasks;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,21 +11,16 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::actor;
 use super::books::{self, Sums};
-use super::cell::{self, Phase, RawRef, Record};
 use super::engine::Engine;
-use super::entry::{self, FnEntry, Kind};
-use super::executor::steal;
+use super::entry::{self, Kind};
 use super::local::Local;
 use crate::base::query::{Part, Query};
 use crate::base::snapshot::{
     Counts, Function, Id, List, Micros, Node, Object, OriginGroup, Place, Program, Resource,
     Snapshot, StoreNow, Task, TaskState, Worker,
 };
+use tasks::Running;
 
-/// The most queued calls that are looked at for one snapshot.
-pub const PEEKED: usize = 4096;
-/// The most waiting calls whose places in line are worked out for one snapshot.
-const IN_LINE: usize = 1024;
 /// The most objects that are looked at for one snapshot.
 const OBJECTS: u64 = 200_000;
 /// A rate is measured over at least this time.
@@ -97,28 +90,32 @@ impl Engine {
     pub fn inspect(self: &Arc<Engine>, local: &Local, query: &Query) -> Snapshot {
         let taken = now();
         let sums = self.sums();
-        let running = self.glimpses(taken);
+        let mut running = self.glimpses(taken);
+        let polled = self.under_way(taken, &mut running);
         let (waiting_resources, amounts) = {
             let a = self.admission.lock();
             (a.ledger.queued() as u64, a.ledger.amounts())
         };
         let (ended, failed) = sums.ended();
-        let mut looks = self.looks.lock();
+        let (started, per_second) = {
+            let mut looks = self.looks.lock();
+            (looks.started, looks.per_second(ended))
+        };
         let mut snapshot = Snapshot {
             taken,
             parts: query.parts.clone(),
-            program: program(looks.started),
+            program: program(started),
             counts: Counts {
                 submitted: sums.submitted,
                 finished: ended,
                 failed,
                 cancelled: sums.cancelled,
                 retried: sums.retried,
-                running: running.len() as u64,
+                running: running.len() as u64 + polled,
                 queued: self.queued_tasks(),
                 waiting_resources,
                 waiting_arguments: self.waiting.count(),
-                per_second: looks.per_second(ended),
+                per_second,
                 actors: actor::count(),
             },
             ..Snapshot::default()
@@ -134,13 +131,15 @@ impl Engine {
         }
         if query.wants(Part::Tasks) {
             snapshot.tasks = self.tasks_now(local, running.clone(), query);
+            let mut looks = self.looks.lock();
             looks.remember(&mut snapshot.tasks.items, taken);
         }
         if query.wants(Part::Actors) {
             snapshot.actors = actor::list(query, local.generation());
             for actor in &mut snapshot.actors.items {
                 let here = running.iter().filter(|r| r.actor == Some(actor.id));
-                actor.running = here.take(8).map(|r| r.entry.name.to_owned()).collect();
+                let names = here.map(|r| r.entry.name.to_owned());
+                actor.running.extend(names.take(8));
             }
         }
         if query.wants(Part::Objects) {
@@ -195,6 +194,31 @@ impl Engine {
             }
         }
         all
+    }
+
+    /// Async calls to functions that wait or run: up to [`tasks::PEEKED`] are added, and the number of others is given.
+    #[cfg(feature = "async")]
+    fn under_way(&self, taken: Micros, running: &mut Vec<Running>) -> u64 {
+        let clock = books::clock();
+        let (some, all) = self.futures.under_way(tasks::PEEKED);
+        let more = all - some.len();
+        running.extend(some.into_iter().map(|(id, entry, began)| Running {
+            id: Id(id),
+            entry,
+            since: Some(taken.saturating_sub(clock.saturating_sub(began) / 1000)),
+            runs: None,
+            blocks: false,
+            awaits: None,
+            actor: None,
+            place: "the async runtime".to_owned(),
+            executor: false,
+        }));
+        more as u64
+    }
+
+    #[cfg(not(feature = "async"))]
+    fn under_way(&self, _: Micros, _: &mut Vec<Running>) -> u64 {
+        0
     }
 
     fn queued_tasks(&self) -> u64 {
@@ -324,240 +348,6 @@ impl Engine {
             });
         }
         list
-    }
-
-    /// The calls that have not ended, as far as they can be seen.
-    fn tasks_now(
-        self: &Arc<Engine>,
-        local: &Local,
-        running: Vec<Running>,
-        query: &Query,
-    ) -> List<Task> {
-        let mut all = Found::new(query);
-        running.into_iter().for_each(|r| all.offer(r.into_task()));
-        if all.may_take(TaskState::WaitingResources) {
-            self.in_line(&mut all);
-        }
-        if all.may_take(TaskState::WaitingArguments) {
-            self.without_arguments(&mut all);
-        }
-        if all.may_take(TaskState::Queued) {
-            self.peek(local, &mut all);
-        }
-        all.list
-    }
-
-    /// Calls that wait for resources, in their order.
-    fn in_line(&self, all: &mut Found<'_>) {
-        // Records are let go after the lock.
-        let mut records = Vec::new();
-        let a = self.admission.lock();
-        let waiting = a.ledger.queued();
-        let looked = match all.query.id {
-            Some(id) => a.ledger.waiting(id).map(|w| (id, w)).into_iter().collect(),
-            None => a.ledger.line(IN_LINE),
-        };
-        let holders = a.ledger.holders();
-        let (n, unseen) = (looked.len(), waiting.saturating_sub(looked.len()));
-        for (id, why) in looked {
-            let Some(record) = a.parked.get(&id) else {
-                continue;
-            };
-            records.push(record.clone());
-            let mut task = waiting_task(record, TaskState::WaitingResources);
-            task.why = Some(why.to_string());
-            task.waits_for = holders.iter().take(8).map(|(id, _)| Id(*id)).collect();
-            all.offer(task);
-        }
-        drop(a);
-        if n > 0 && all.query.id.is_none() {
-            all.unseen(unseen);
-        }
-    }
-
-    /// Calls that wait for arguments.
-    fn without_arguments(&self, all: &mut Found<'_>) {
-        let (notes, more) = self.waiting.list();
-        for note in notes {
-            let named = || note.named.into_iter().flatten();
-            let names: Vec<String> = named()
-                .map(|(id, entry)| format!("{} ({})", entry.name, Id(id)))
-                .collect();
-            let mut why = format!("waits for the results of {}", names.join(", "));
-            if note.missing as usize > names.len() {
-                why += &format!(" and of {} more", note.missing as usize - names.len());
-            }
-            all.offer(Task {
-                id: Id(note.call),
-                function: note.entry.name.to_owned(),
-                state: TaskState::WaitingArguments,
-                attempt: 1,
-                actor: Some(note.actor).filter(|id| *id != 0).map(Id),
-                why: Some(why),
-                waits_for: named().map(|(id, _)| Id(id)).collect(),
-                ..Task::default()
-            });
-        }
-        all.unseen(more as usize);
-    }
-
-    /// Looks at queued calls.
-    fn peek(self: &Arc<Engine>, local: &Local, all: &mut Found<'_>) {
-        let outboxes = self.outboxes();
-        let mut taken = Vec::new();
-        let unfiltered = all.query.function.is_none() && all.query.id.is_none();
-        let most = if unfiltered {
-            all.query.bound().min(PEEKED)
-        } else {
-            PEEKED
-        };
-        for queue in outboxes.iter().map(|o| &o.tasks) {
-            // No more than there were: they are put back where they may be found again.
-            for _ in 0..queue.len() {
-                if taken.len() >= most {
-                    break;
-                }
-                match steal(|| queue.steal()) {
-                    Some(record) => taken.push(record),
-                    None => break,
-                }
-            }
-        }
-        for _ in 0..self.tasks.len().min(most - taken.len()) {
-            match steal(|| self.tasks.steal()) {
-                Some(record) => taken.push(record),
-                None => break,
-            }
-        }
-        let unseen = self.queued_tasks();
-        let back = PutBack(self, local, taken);
-        let (stand_before, place) = (back.2.len(), "a thread to run it");
-        for (i, record) in back.2.iter().enumerate() {
-            // Entries of calls that a waiting caller ran itself are only thrown away when they come up.
-            if cell::phase(record.state()) == Phase::Queued {
-                let mut task = waiting_task(record, TaskState::Queued);
-                task.why = Some(format!(
-                    "waits for {place}: {i} of {stand_before} in the queues looked at before it"
-                ));
-                all.offer(task);
-            }
-        }
-        drop(back);
-        all.unseen(unseen as usize);
-    }
-}
-
-/// Calls taken out of queues: they go back, whatever happens.
-struct PutBack<'a>(&'a Arc<Engine>, &'a Local, Vec<RawRef>);
-
-impl Drop for PutBack<'_> {
-    fn drop(&mut self) {
-        let PutBack(engine, local, taken) = self;
-        if taken.is_empty() {
-            return;
-        }
-        taken.drain(..).for_each(|r| engine.tasks.push(r));
-        engine.crew.notify_injected();
-        if engine.is_closing() {
-            engine.drain_all(local);
-        }
-    }
-}
-
-/// A running call.
-#[derive(Clone)]
-struct Running {
-    id: Id,
-    entry: &'static FnEntry,
-    since: Option<Micros>,
-    /// The call that it waits for, and which runs on its own thread meanwhile.
-    runs: Option<Id>,
-    /// It waits for some call on its own thread.
-    blocks: bool,
-    /// The call that it sleeps for.
-    awaits: Option<Id>,
-    actor: Option<Id>,
-    /// The thread or the process that runs it.
-    place: String,
-    /// It is what an executor does now.
-    executor: bool,
-}
-
-impl Running {
-    fn into_task(self) -> Task {
-        let why = match (self.runs, self.awaits) {
-            (Some(id), _) => Some(format!(
-                "waits for the result of {id}, which its thread runs"
-            )),
-            (None, Some(id)) => Some(format!("waits for the result of {id}")),
-            (None, None) => self
-                .blocks
-                .then(|| "waits for a call that its thread runs".into()),
-        };
-        Task {
-            id: self.id,
-            function: self.entry.name.to_owned(),
-            state: match why {
-                Some(_) => TaskState::Blocked,
-                None => TaskState::Running,
-            },
-            since: self.since,
-            attempt: 1,
-            runs_on: Some(self.place),
-            actor: self.actor,
-            waits_for: self.runs.or(self.awaits).into_iter().collect(),
-            why,
-        }
-    }
-}
-
-fn waiting_task(record: &Record, state: TaskState) -> Task {
-    let begun = record
-        .extra()
-        .map_or(0, |e| e.attempts.load(std::sync::atomic::Ordering::Relaxed));
-    Task {
-        id: Id(record.id),
-        function: record.entry.name.to_owned(),
-        state,
-        attempt: begun + 1,
-        actor: record.target().map(|a| Id(a.id())),
-        ..Task::default()
-    }
-}
-
-/// Calls that were found, and whether they are asked for.
-struct Found<'a> {
-    query: &'a Query,
-    list: List<Task>,
-}
-
-impl<'a> Found<'a> {
-    fn new(query: &'a Query) -> Found<'a> {
-        Found {
-            query,
-            list: List::default(),
-        }
-    }
-
-    fn may_take(&self, state: TaskState) -> bool {
-        self.query.takes_state(state.name())
-    }
-
-    fn offer(&mut self, task: Task) {
-        let takes = self.query.takes_state(task.state.name())
-            && self.query.takes_function(&task.function)
-            && self.query.takes_id(task.id.0);
-        if takes {
-            self.list.offer(self.query.bound(), || task);
-        }
-    }
-
-    /// So many were not looked at.
-    fn unseen(&mut self, n: usize) {
-        if n > 0 && self.query.function.is_none() && self.query.id.is_none() {
-            self.list.left_out += n as u64;
-        }
-        self.list.incomplete |= n > 0;
     }
 }
 
