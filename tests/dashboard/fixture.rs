@@ -379,7 +379,7 @@ impl Source for Replay {
             "waiting-arguments",
             "waiting-resources",
             "blocked",
-            "mailbox",
+            "queued",
             "queued",
         ];
         const WHY: [Option<&str>; 6] = [
@@ -387,7 +387,7 @@ impl Source for Replay {
             Some("waits for its argument 0x300000001 of report::merge, which is running"),
             Some("waits for 2 cpu: 0.5 of 12 are free"),
             Some("waits in get for ingest::fetch"),
-            Some("is 4th in the mailbox of report::Totals"),
+            Some("waits for a free executor, behind 40 others"),
             Some("waits for a free executor"),
         ];
         let seconds = self.start.elapsed().as_secs_f64();
@@ -414,7 +414,7 @@ impl Source for Replay {
                     { "name": "cpu", "total": 12.0, "free": 12.0 - running as f64 }, { "name": "gpu", "total": 1.0, "free": 0.0 }, { "name": "licence", "total": 4.0, "free": 3.0 }],
                 "executors": 14, "busy": running, "blocked": 2, "idle": 12 - running,
                 "store": { "capacity": 8u64 << 30, "used": (5u64 << 30) + looks * 700_000 % (1 << 30), "objects": 1_204 + looks % 40, "reserved": 6u64 << 30, "prefaulted": 1u64 << 30,
-                    "spilled_bytes": 640u64 << 20, "spilled_objects": 10, "pinned_bytes": 900u64 << 20, "spills": 31, "restores": 21 } }]), wants(Part::Nodes)),
+                    "spilled_bytes": 640u64 << 20, "spilled_objects": 10, "pinned_bytes": 900u64 << 20, "moved_bytes": 3u64 << 30, "restored_bytes": 1u64 << 30, "waiting": 1 } }]), wants(Part::Nodes)),
             "counts": { "submitted": 1_000_000 + looks * 2_500, "finished": finished, "failed": 412 + looks / 9, "cancelled": 3, "retried": 51, "running": running,
                 "queued": 40 + looks % 7, "waiting_resources": 3, "waiting_arguments": 118, "per_second": 9_600.0 + wave * 2_000.0, "actors": 3 },
             "functions": list(serde_json::json!([]), false),
