@@ -4,7 +4,7 @@
 //! **Left out:** serving, which is the dashboard's.
 
 use std::io::{self, Write};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::base::metrics::Exposition;
 use crate::base::query::Query;
@@ -13,12 +13,20 @@ use crate::base::{Error, Result};
 use crate::dashboard::{Recording, Server, Settings, Source, Window};
 use crate::exec::local;
 use crate::node::{DashboardConfig, Node};
-use crate::trace::{self, Recorder};
+use crate::trace::{self, Follower, Recorder};
 
 /// This process's node.
 struct Here {
     recorder: Option<Arc<Recorder>>,
+    follower: Option<Mutex<Follower>>,
     metrics: Mutex<Exposition>,
+}
+
+impl Here {
+    fn follower(&self) -> Option<MutexGuard<'_, Follower>> {
+        let follower = self.follower.as_ref()?;
+        Some(follower.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 fn gone(e: Error) -> io::Error {
@@ -32,10 +40,19 @@ impl Source for Here {
 
     fn recording(&self) -> io::Result<Recording> {
         Ok(self
-            .recorder
-            .as_deref()
-            .map(trace::decode)
+            .follower()
+            .map(|mut follower| follower.recording())
             .unwrap_or_default())
+    }
+
+    fn generation(&self) -> Option<u64> {
+        Some(self.recorder.as_ref().map_or(0, |r| r.generation()))
+    }
+
+    fn forget(&self) {
+        if let Some(mut follower) = self.follower() {
+            follower.forget();
+        }
     }
 
     fn trace(&self, window: Window, out: &mut dyn Write) -> io::Result<()> {
@@ -66,8 +83,10 @@ pub(super) fn start(config: &DashboardConfig, node: &Node) -> Result<Option<Serv
     if let Some(token) = &config.token {
         settings = settings.token(token.clone());
     }
+    let recorder = node.engine().recorder().cloned();
     let here = Here {
-        recorder: node.engine().recorder().cloned(),
+        follower: recorder.clone().map(|r| Mutex::new(Follower::new(r))),
+        recorder,
         metrics: Mutex::new(Exposition::new()),
     };
     Server::start(settings, Arc::new(here)).map(Some)

@@ -106,7 +106,7 @@ pub fn functions(index: &Index, window: Window) -> Functions {
         let took = run.end - run.start;
         entry.count += 1;
         entry.failed += u64::from(matches!(run.outcome, Outcome::Failed | Outcome::Again));
-        entry.total += took;
+        entry.total = entry.total.saturating_add(took);
         entry.min = entry.min.min(took);
         entry.max = entry.max.max(took);
         entry.slots[slot(took)] += 1;
@@ -164,7 +164,10 @@ pub fn heat(index: &Index, window: Window, columns: usize) -> Heat<'_> {
             .skip(first)
         {
             let left = column as u64 * width;
-            *sum += end.min(left + width).saturating_sub(start.max(left));
+            let part = end
+                .min(left.saturating_add(width))
+                .saturating_sub(start.max(left));
+            *sum = sum.saturating_add(part);
         }
     }
     let percent = |&n: &u64| (n.saturating_mul(100) / width).min(100) as u8;

@@ -5,6 +5,8 @@
 //! **Left out:** the questions: [`super::window`], [`super::task`], [`super::figures`], [`super::find`].
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use crate::trace::recording::{Call, Inside, Lane, Object, Outcome, Recording, Run};
 
@@ -20,8 +22,10 @@ const STRIDE: usize = 512;
 /// A recording, ready to be asked.
 #[derive(Debug, Default)]
 pub struct Index {
-    /// The time of the recording.
-    pub now: u64,
+    /// The time of the recording, or a later one until which nothing else was recorded.
+    now: AtomicU64,
+    /// Whether a call had begun and not ended.
+    pub open: bool,
     /// The last moment anything happened: the time of the recording if something runs.
     pub until: u64,
     /// The first moment anything was recorded.
@@ -107,7 +111,7 @@ impl Index {
             lost,
         } = recording;
         let mut index = Index {
-            now,
+            now: AtomicU64::new(now),
             lanes,
             names,
             texts,
@@ -121,6 +125,17 @@ impl Index {
         index.take_runs(runs, &moved);
         index.take_rest();
         index
+    }
+
+    /// The time up to which it is known what was recorded.
+    pub fn now(&self) -> u64 {
+        self.now.load(Ordering::Relaxed)
+    }
+
+    /// So much time has passed since, in which nothing was recorded.
+    pub fn pass(&self, time: Duration) {
+        let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX >> 1);
+        self.now.fetch_add(nanos, Ordering::Relaxed);
     }
 
     /// Takes the calls, sorted; gives the new place of each.
@@ -148,7 +163,7 @@ impl Index {
     }
 
     fn take_runs(&mut self, mut runs: Vec<Run>, moved: &[u32]) {
-        let lanes = self.lanes.len();
+        let (lanes, now) = (self.lanes.len(), self.now());
         runs.truncate(u32::MAX as usize - 1);
         runs.retain_mut(|run| {
             let Some(&call) = moved.get(run.call as usize) else {
@@ -156,7 +171,8 @@ impl Index {
             };
             run.call = call;
             if run.end == 0 {
-                run.end = self.now;
+                run.end = now;
+                self.open = true;
             }
             run.end = run.end.max(run.start);
             (run.lane as usize) < lanes
@@ -211,28 +227,26 @@ impl Index {
             .map(|i| i.end - i.start)
             .max()
             .unwrap_or(0);
-        let first_run = self.runs.first().map_or(self.now, |run| run.start);
+        let now = self.now();
+        let first_run = self.runs.first().map_or(now, |run| run.start);
         let submitted = self
             .calls
             .iter()
             .map(|call| call.submitted)
             .filter(|&at| at > 0)
             .min();
-        let objects = self.objects.first().map_or(self.now, |object| object.at);
+        let objects = self.objects.first().map_or(now, |object| object.at);
         self.begin = first_run
-            .min(submitted.unwrap_or(self.now))
+            .min(submitted.unwrap_or(now))
             .min(objects)
-            .min(self.now);
+            .min(now);
         let last = self.reach.iter().copied().max().unwrap_or(0);
-        self.now = self.now.max(last);
+        let now = now.max(last);
+        *self.now.get_mut() = now;
         let submitted = self.calls.last().map_or(0, |call| call.submitted);
         let object = self.objects.last().map_or(0, |object| object.at);
         let last = last.max(submitted).max(object);
-        self.until = if last > 0 {
-            last.min(self.now)
-        } else {
-            self.now
-        };
+        self.until = if last > 0 { last.min(now) } else { now };
     }
 
     fn take_ids(&mut self) {

@@ -118,7 +118,7 @@ pub async fn sample(state: Arc<State>) {
         let mut sample = between(before, &now);
         if keep {
             last = Instant::now();
-            state.keep.forget();
+            state.keep.forget(&*state.source);
             sample = kept.as_ref().map_or(sample, |kept| between(kept, &now));
             state.history().push(sample);
             kept = Some(now.clone());

@@ -53,6 +53,15 @@ pub trait Source: Send + Sync + 'static {
     /// As for [`snapshot`](Source::snapshot).
     fn recording(&self) -> io::Result<Recording>;
 
+    /// A number that is another one once anything new was recorded, so that nothing is arranged twice; `None`, as here
+    /// where a source does not say otherwise, if that cannot be told. The end of a call that had begun need not change it.
+    fn generation(&self) -> Option<u64> {
+        None
+    }
+
+    /// Nobody looks any more: what was kept to answer the next question quickly may go.
+    fn forget(&self) {}
+
     /// Writes what was recorded within a window as a Chrome trace.
     ///
     /// # Errors

@@ -240,7 +240,7 @@ impl Span {
     fn window(&self, index: &Index) -> Result<Window, Refusal> {
         let window = Window {
             from: self.from.unwrap_or(index.begin),
-            to: self.to.unwrap_or(index.now),
+            to: self.to.unwrap_or(index.now()),
         };
         check(window)
     }
@@ -372,7 +372,7 @@ async fn snapshot(state: &State, look: Look) -> Answer {
     apart(move || json(&snapshot)).await?
 }
 
-/// All about one call, from what was recorded and from what the program says now.
+/// All about one call or object, from what was recorded and from what the program says now.
 async fn about(state: &State, id: &str) -> Answer {
     let Id(id) = id
         .parse()
@@ -384,16 +384,18 @@ async fn about(state: &State, id: &str) -> Answer {
         struct About<'a> {
             recorded: Option<task::Task<'a>>,
             now: Option<crate::base::snapshot::Task>,
+            object: Option<task::Thing<'a>>,
         }
         let recorded = task::Task::of(&index, id);
         let asked = source.snapshot(&Query::of(&[Part::Tasks]).id(id).limit(1)).ok();
         let now = asked.and_then(|mut s| s.tasks.items.pop()).filter(|task| task.id == Id(id));
-        match (&recorded, &now) {
-            (None, None) => Err(Refusal(
+        let object = task::Thing::of(&index, id).filter(|_| recorded.is_none());
+        match (&recorded, &now, &object) {
+            (None, None, None) => Err(Refusal(
                 StatusCode::NOT_FOUND,
                 format!("nothing is known of {}: it ended, and what was recorded of it has been overwritten", Id(id)),
             )),
-            _ => json(&About { recorded, now }),
+            _ => json(&About { recorded, now, object }),
         }
     })
     .await?

@@ -1,4 +1,4 @@
-//! All about one call: where it comes from, what it takes and gives, what it waits for, and which chain of calls led to it.
+//! All about one call, or one object: where it comes from, what it takes and gives, what it waits for, and which chain of calls led to it.
 //!
 //! **Invariant:** an answer is bounded: at most [`MAX_LISTED`] neighbours of a kind and [`MAX_STEPS`] steps of the path, and
 //! says what it leaves out. A recording with circles or lies ends the path; it does not hang.
@@ -143,6 +143,44 @@ impl<'a> Task<'a> {
             path,
             path_cut,
             waiting: waiting(index, at),
+        })
+    }
+}
+
+/// An object that the program made by hand, and who takes it.
+#[derive(Debug, Serialize)]
+pub struct Thing<'a> {
+    id: Id,
+    origin: &'a str,
+    bytes: u64,
+    at: u64,
+    lane: u32,
+    made_on: &'a str,
+    consumers: Vec<Near>,
+    consumers_left_out: usize,
+    edges: Edges,
+}
+
+impl<'a> Thing<'a> {
+    /// What is known of the object with this id.
+    pub fn of(index: &'a Index, id: u64) -> Option<Thing<'a>> {
+        let object = index.object(id)?;
+        let consumers = index.consumers_of(id);
+        let mut edges = Edges::default();
+        for &consumer in consumers.iter().take(MAX_LISTED) {
+            edges.input(index, id, consumer, 0);
+        }
+        let near = |&call: &u32| near_call(index, call);
+        Some(Thing {
+            id: Id(id),
+            origin: index.name(object.origin),
+            bytes: object.bytes,
+            at: object.at,
+            lane: object.lane,
+            made_on: &index.lanes.get(object.lane as usize)?.name,
+            consumers: consumers.iter().take(MAX_LISTED).map(near).collect(),
+            consumers_left_out: consumers.len().saturating_sub(MAX_LISTED),
+            edges,
         })
     }
 }

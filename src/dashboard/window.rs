@@ -251,7 +251,7 @@ impl<'a> Timeline<'a> {
             to,
             begin: index.begin,
             last: index.until,
-            now: index.now,
+            now: index.now(),
             total: hits.len(),
             recorded: index.runs.len(),
             lost: index.lost,
@@ -387,7 +387,7 @@ impl<'a> Timeline<'a> {
             let at = *open;
             dense.end[at] = dense.end[at].max(end);
             dense.count[at] += 1;
-            dense.busy[at] += long;
+            dense.busy[at] = dense.busy[at].saturating_add(long);
             dense.failed[at] += failed;
             if long > dense.lead[at] {
                 dense.lead[at] = long;

@@ -1,42 +1,23 @@
-//! Events put together: from the recorder's memory to calls with their submissions, runs and inputs.
+//! Events put together: from chunks of the recorder's memory to calls with their submissions, runs and inputs.
 //!
 //! **Invariant:** what the memory claims may be anything; what comes of it has indices in range and is no larger than what
-//! the events take. Calls whose submission was overwritten are there with what is still known of them. **Left out:** questions.
+//! the events take. Calls whose submission was overwritten are there with what is still known of them. **Left out:** which chunks
+//! ([`follow`](super::follow)), and questions.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use super::event::{Deed, Event, Outcome as Ended, Ran, WORDS};
 use super::lane::{Part, SAID};
 use super::pool::{Recorder, Whose};
-use super::read;
 use super::recording::{Call, Inside, Lane, Object, Outcome, Recording, Run};
 use super::ticks::Scale;
 
-/// Everything that `recorder` holds. Others may go on recording. Takes about a tenth of a microsecond per event.
-pub fn decode(recorder: &Recorder) -> Recording {
-    let (ticks, nanos, _) = recorder.origin();
-    let scale = Scale::measure(recorder.clock(), ticks, nanos);
-    let mut d = Decoder {
-        recorder,
-        scale,
-        out: Recording {
-            now: scale.nanos(recorder.clock().now()),
-            ..Recording::default()
-        },
-        lanes: HashMap::new(),
-        names: HashMap::new(),
-        calls: HashMap::new(),
-        inputs: Vec::new(),
-        begun: Vec::new(),
-        said: (0, Vec::new()),
-    };
-    read::each_chunk(recorder, |whose, events| d.chunk(whose, events));
-    d.finish()
-}
-
-struct Decoder<'a> {
-    recorder: &'a Recorder,
+/// What was made of the chunks that were handed over. A clone can be finished while the other one goes on.
+#[derive(Clone)]
+pub(super) struct Decoder {
+    recorder: Arc<Recorder>,
     scale: Scale,
     out: Recording,
     lanes: HashMap<u32, (u32, Whose)>,
@@ -50,8 +31,30 @@ struct Decoder<'a> {
     said: (u64, Vec<u8>),
 }
 
-impl Decoder<'_> {
-    fn chunk(&mut self, whose: Whose, events: &[[u64; WORDS]]) {
+impl Decoder {
+    /// Nothing yet.
+    pub fn new(recorder: Arc<Recorder>) -> Decoder {
+        let (ticks, nanos, _) = recorder.origin();
+        Decoder {
+            scale: Scale::measure(recorder.clock(), ticks, nanos),
+            recorder,
+            out: Recording::default(),
+            lanes: HashMap::new(),
+            names: HashMap::new(),
+            calls: HashMap::new(),
+            inputs: Vec::new(),
+            begun: Vec::new(),
+            said: (0, Vec::new()),
+        }
+    }
+
+    /// Now, on the scale of what is decoded.
+    pub fn now(&self) -> u64 {
+        self.scale.nanos(self.recorder.clock().now())
+    }
+
+    /// Takes the events of a chunk. The order of chunks does not matter; one that is taken twice counts twice.
+    pub fn chunk(&mut self, whose: Whose, events: &[[u64; WORDS]]) {
         let next = self.lanes.len() as u32;
         let lane = self.lanes.entry(whose.lane).or_insert((next, whose)).0;
         self.said.0 = 0;
@@ -243,7 +246,7 @@ impl Decoder<'_> {
     }
 
     fn name(&mut self, id: u32, line: Option<u32>) -> u32 {
-        let (recorder, names) = (self.recorder, &mut self.out.names);
+        let (recorder, names) = (&self.recorder, &mut self.out.names);
         *self.names.entry((id, line)).or_insert_with(|| {
             let name = recorder.read_name(id).unwrap_or_else(|| "unnamed".into());
             names.push(match line {
@@ -254,17 +257,19 @@ impl Decoder<'_> {
         })
     }
 
-    fn finish(mut self) -> Recording {
+    /// All of it as one recording, as of now.
+    pub fn finish(mut self) -> Recording {
+        self.out.now = self.now();
         // Of what had begun in one chunk most has ended in a later one.
-        let key = |r: &Run, calls: &[Call]| (calls[r.call as usize].id, r.start);
-        let ended: std::collections::HashSet<(u64, u64)> = self
-            .out
-            .runs
-            .iter()
-            .map(|r| key(r, &self.out.calls))
-            .collect();
+        let key = |r: &Ran| (r.call, self.scale.nanos(r.begin));
+        let mut open: HashSet<(u64, u64)> = self.begun.iter().map(|(_, r)| key(r)).collect();
+        if !open.is_empty() {
+            for run in &self.out.runs {
+                open.remove(&(self.out.calls[run.call as usize].id, run.start));
+            }
+        }
         for (lane, r) in std::mem::take(&mut self.begun) {
-            if !ended.contains(&(r.call, self.scale.nanos(r.begin))) {
+            if open.remove(&(r.call, self.scale.nanos(r.begin))) {
                 self.ran(lane, &r);
             }
         }

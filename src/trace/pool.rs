@@ -428,6 +428,28 @@ impl Recorder {
         self.words()[base + of::STATE].load(Ordering::Acquire) >> 1
     }
 
+    /// Whether somebody may still write to the chunk at this word.
+    #[cfg(feature = "dashboard")]
+    pub(super) fn is_held(&self, base: usize) -> bool {
+        self.words()[base + of::STATE].load(Ordering::Acquire) & HELD != 0
+    }
+
+    /// A number that is another one once anything was recorded, but for the end of a call that stands where its beginning
+    /// stood. Reads two words of each chunk.
+    #[cfg(feature = "dashboard")]
+    pub fn generation(&self) -> u64 {
+        let lost = self
+            .head(at::OVERWRITTEN)
+            .wrapping_add(self.head(at::DROPPED));
+        (0..self.chunks).fold(lost, |sum, chunk| {
+            let base = self.base(chunk);
+            let word = |at: usize| self.words()[base + at].load(Ordering::Relaxed);
+            let both = word(of::STATE).rotate_left(32) ^ word(of::PUBLISHED);
+            // An odd factor and a rotation: what changes in one chunk is not undone by what changes in another.
+            (sum.rotate_left(5) ^ both).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        })
+    }
+
     /// Copies a chunk's events; `None` if it is, or meanwhile was, taken under another ticket.
     pub(super) fn copy(
         &self,

@@ -20,10 +20,26 @@ pub(super) fn each_chunk(
     recorder: &Recorder,
     mut each: impl FnMut(Whose, &[[u64; WORDS]]),
 ) -> Seen {
+    each_of(recorder, |_| true, |_, whose, events| each(whose, events))
+}
+
+/// One filling of a chunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Filling {
+    pub base: usize,
+    pub ticket: u64,
+}
+
+/// As [`each_chunk`], for those fillings that are `wanted`.
+pub(super) fn each_of(
+    recorder: &Recorder,
+    wanted: impl Fn(Filling) -> bool,
+    mut each: impl FnMut(Filling, Whose, &[[u64; WORDS]]),
+) -> Seen {
     let mut tickets: Vec<(u64, usize)> = (0..recorder.chunks())
         .map(|chunk| recorder.base(chunk))
         .map(|base| (recorder.ticket(base), base))
-        .filter(|(ticket, _)| *ticket != 0)
+        .filter(|&(ticket, base)| ticket != 0 && wanted(Filling { base, ticket }))
         .collect();
     tickets.sort_unstable_by(|a, b| b.cmp(a));
     let mut seen = Seen::default();
@@ -32,7 +48,7 @@ pub(super) fn each_chunk(
         match recorder.copy(base, ticket, &mut events) {
             Some(whose) => {
                 seen.chunks += 1;
-                each(whose, &events);
+                each(Filling { base, ticket }, whose, &events);
             }
             None => seen.missed += 1,
         }

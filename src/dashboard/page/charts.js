@@ -71,38 +71,63 @@ export function histogram(canvas, slots, low, high, tone, floor, quantiles) {
   ctx.globalAlpha = 1;
 }
 
-const NAME = 110, ROW = 18, FOOT = 18;
+const NAME = 132, ROW = 18, FOOT = 18;
+/** From so many nodes on, their threads are folded away at first. */
+const MANY_NODES = 5;
 
-export function heatHeight(lanes) {
-  return lanes * ROW + FOOT;
+/** The rows of a heat map: each node, and below it its threads unless it is folded. `open` says which were opened or folded by hand. */
+export function heatRows(heat, open) {
+  const nodes = new Map();
+  heat.lanes.forEach((lane, i) => nodes.set(lane.node, [...(nodes.get(lane.node) ?? []), i]));
+  return [...nodes].flatMap(([name, lanes]) => {
+    // How busy a node is, is how busy the threads are that are there to run calls.
+    const work = lanes.filter((i) => !heat.lanes[i].driver), of = work.length ? work : lanes;
+    const busy = heat.busy[0].map((_, k) => of.reduce((n, i) => n + heat.busy[i][k], 0) / of.length);
+    const shown = open.get(name) ?? nodes.size < MANY_NODES;
+    const node = { node: name, name, busy, open: shown, threads: lanes.length };
+    return [node, ...(shown ? lanes.map((i) => ({ name: heat.lanes[i].name, busy: heat.busy[i] })) : [])];
+  });
 }
 
-/** Lanes downwards, time to the right, darker where busier. */
-export function heatmap(canvas, heat, at) {
+export function heatHeight(rows) {
+  return rows.length * ROW + FOOT;
+}
+
+/** The row under a point. */
+export const heatRow = (rows, py) => rows[Math.floor(py / ROW)];
+
+/** Nodes and threads downwards, time to the right, darker where busier. */
+export function heatmap(canvas, heat, rows, at) {
   const sized = context(canvas);
   if (!sized) return;
   const { ctx, width, height } = sized;
   const c = colors();
   const step = (width - NAME) / heat.columns;
-  ctx.font = "11px system-ui, sans-serif";
   ctx.textBaseline = "middle";
-  heat.lanes.forEach((lane, i) => {
-    const y = i * ROW;
-    ctx.fillStyle = c.muted;
-    ctx.fillText(lane.name.length > 16 ? lane.name.slice(0, 15) + "…" : lane.name, 0, y + ROW / 2);
+  rows.forEach((row, i) => {
+    const y = i * ROW, inset = row.node ? 0 : 12;
+    ctx.font = row.node ? "600 11px system-ui, sans-serif" : "11px system-ui, sans-serif";
+    ctx.fillStyle = row.node ? c.text : c.muted;
+    if (row.node) {
+      // A small triangle: open or folded.
+      ctx.beginPath();
+      if (row.open) { ctx.moveTo(0, y + 7); ctx.lineTo(7, y + 7); ctx.lineTo(3.5, y + 12); } else { ctx.moveTo(1, y + 5.5); ctx.lineTo(1, y + 12.5); ctx.lineTo(6, y + 9); }
+      ctx.fill();
+    }
+    const room = 17 - inset / 6, name = row.name.length > room ? row.name.slice(0, room - 1) + "…" : row.name;
+    ctx.fillText(name, 12, y + ROW / 2 + 0.5);
     ctx.fillStyle = c.line;
     ctx.globalAlpha = 0.5;
     ctx.fillRect(NAME, y + 1, width - NAME, ROW - 2);
     ctx.fillStyle = c.accent;
-    const row = heat.busy[i];
     for (let k = 0; k < heat.columns; k++) {
-      if (!row[k]) continue;
-      ctx.globalAlpha = 0.06 + 0.9 * (row[k] / 100) ** 1.4;
+      if (!row.busy[k]) continue;
+      ctx.globalAlpha = 0.06 + 0.9 * (row.busy[k] / 100) ** 1.4;
       ctx.fillRect(NAME + k * step, y + 1, step + 0.3, ROW - 2);
     }
     ctx.globalAlpha = 1;
   });
-  ctx.fillStyle = c.faint;
+  ctx.fillStyle = c.muted;
   ctx.font = "10px system-ui, sans-serif";
   for (let i = 0; i <= 4; i++) {
     ctx.textAlign = i === 4 ? "right" : i ? "center" : "left";

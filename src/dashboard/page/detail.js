@@ -17,6 +17,7 @@ export function showDetail(about, close) {
     return panel.replaceChildren(el("header", {}, el("div", {}, el("h2", {}, "Not known"), el("span", { class: "id" }, about.id)), shut), el("p", { class: "quiet" }, about.failed));
   }
   const r = about.recorded, now = about.now;
+  if (about.object && !now) return thing(panel, about.object, shut);
   const state = now?.state ?? r.outcome;
   panel.replaceChildren(
     el("header", {}, el("div", {}, el("h2", {}, r?.function ?? now.function), el("span", { class: "id" }, r?.id ?? now.id)), shut),
@@ -24,12 +25,21 @@ export function showDetail(about, close) {
     ...(r?.runs.length ? phases(r) : []),
     ...why(r, now),
     ...(r?.error ? [el("div", { class: "fault", role: "note" }, r.error)] : []),
+    ...(r ? path(r) : []),
     ...(r?.parent ? links("Submitted by", [r.parent], 0) : []),
     ...links("Takes", r?.inputs ?? [], r?.inputs_left_out),
     ...links("Taken by", r?.consumers ?? [], r?.consumers_left_out),
     ...links("Submitted", r?.children ?? [], r?.children_left_out),
-    ...(r ? path(r) : []),
   );
+}
+
+/** An object that the program made by hand. */
+function thing(panel, o, shut) {
+  const rows = [["Size", bytes(o.bytes)], ["Made", moment(o.at)], ["Made on", o.made_on], ["Taken by", o.consumers.length + o.consumers_left_out ? `${count(o.consumers.length + o.consumers_left_out)} calls` : "nobody yet"]];
+  panel.replaceChildren(
+    el("header", {}, el("div", {}, el("h2", {}, o.origin), el("span", { class: "id" }, o.id)), shut),
+    el("dl", { class: "facts" }, ...rows.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)])),
+    ...links("Taken by", o.consumers, o.consumers_left_out));
 }
 
 function facts(r, now, state) {
@@ -85,16 +95,16 @@ function link(n) {
   const dot = el("i", { class: n.what, color: n.outcome === "failed" ? "var(--bad)" : color(Math.max(0, number)) });
   const name = el("span", { class: "name", title: n.name }, short(n.name));
   const num = el("span", { class: "num" }, long);
-  const known = n.what === "task";
+  const known = n.what !== "unknown";
   return el("li", {}, el("button", { onclick: known ? () => go(n.id) : undefined, disabled: !known, title: n.id }, dot, name, num));
 }
 
 function links(title, list, left) {
   if (!list.length) return [];
-  const shown = list.slice(0, 12);
+  const shown = list.slice(0, 8);
   const box = el("ul", { class: "links" }, ...shown.map(link));
   const rest = list.length - shown.length;
-  const more = rest > 0 ? el("button", { class: "link", onclick: (e) => { box.append(...list.slice(12).map(link)); e.target.remove(); } }, `${rest} more`) : null;
+  const more = rest > 0 ? el("button", { class: "link", onclick: (e) => { box.append(...list.slice(8).map(link)); e.target.remove(); } }, `${rest} more`) : null;
   return [el("h3", {}, `${title}${list.length > 1 ? ` · ${count(list.length + (left || 0))}` : ""}`), box, more ?? "", left ? el("p", { class: "more" }, `${count(left)} are not listed`) : ""];
 }
 
@@ -102,15 +112,13 @@ function path(r) {
   if (r.path.length < 2) return [];
   const whole = r.path[0].end - r.path[r.path.length - 1].start || 1;
   const busy = r.path.reduce((n, s) => n + s.end - s.start, 0);
-  const items = r.path.slice(0, 40).map((s) => {
-    const name = names.of(s.function);
-    return el("li", {}, el("button", { onclick: () => go(s.id), title: s.id },
-      el("i", { color: color(s.function) }), el("span", { class: "name" }, short(name)), el("span", { class: "num" }, `${duration(s.end - s.start)}${s.gap > 1000 ? ` + ${duration(s.gap)}` : ""}`)));
-  });
-  const more = r.path.length > 40 ? [el("p", { class: "more" }, `${count(r.path.length - 40)} earlier steps`)] : [];
-  return [
+  const step = (s) => el("li", {}, el("button", { onclick: () => go(s.id), title: `${names.of(s.function)} ${s.id}` },
+    el("i", { color: color(s.function) }), el("span", { class: "name" }, short(names.of(s.function))),
+    el("span", { class: "num" }, `${duration(s.end - s.start)}${s.gap > 1000 ? ` + ${duration(s.gap)}` : ""}`)));
+  const list = el("ul", { class: "links" }, ...r.path.slice(0, 8).map(step));
+  const rest = r.path.length - 8;
+  const more = rest > 0 ? el("button", { class: "link", onclick: (e) => { list.append(...r.path.slice(8, 200).map(step)); e.target.remove(); } }, `${count(rest)} earlier steps`) : "";
+  return [el("section", { class: "chain", "aria-label": "Critical path" },
     el("h3", {}, `Critical path · ${count(r.path.length)} calls${r.path_cut ? " and more" : ""}`),
-    el("p", { class: "quiet" }, `${duration(whole)}, of which ${percent(busy / whole)} in calls${busy < whole ? "; the rest they waited" : ""}.`),
-    el("ul", { class: "links" }, ...items), ...more,
-  ];
+    el("p", { class: "quiet" }, `${duration(whole)}, ${percent(busy / whole)} of it in calls${busy < whole ? ", the rest waiting" : ""}.`), list, more)];
 }

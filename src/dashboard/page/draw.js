@@ -1,25 +1,37 @@
 // How the timeline looks. Reads the view and the data, writes pixels, keeps nothing but measures of text.
 
-import { color, colors, duration, last, moment, short, names } from "./util.js";
+import { color, colors, dark, duration, last, moment, short, names } from "./util.js";
 
 export const AXIS = 26;
 export const GUTTER = 132;
 const PAD = 8;
+/** The height of a node's name, where there are several. */
+const HEAD = 22;
 /** Arrows that are drawn together; beyond, those of one call are. */
 const MANY = 500;
 
-/** Places the lanes one under the other; gives the height of all. */
+/** Places the lanes one under the other, those of a node together; gives the height of all. */
 export function layout(lanes, height) {
+  const nodes = Map.groupBy ? Map.groupBy(lanes, (lane) => lane.node) : grouped(lanes);
+  const head = nodes.size > 1 ? HEAD : 0;
   const rows = lanes.reduce((n, lane) => n + lane.rows, 0) || 1;
-  const room = (height - AXIS - lanes.length * PAD) / rows;
-  const rowHeight = Math.max(17, Math.min(34, Math.floor(room)));
+  const room = (height - AXIS - lanes.length * PAD - nodes.size * head) / rows;
+  const rowHeight = Math.max(17, Math.min(38, Math.floor(room)));
   let y = 0;
-  for (const lane of lanes) {
+  for (const lane of [...nodes.values()].flat()) {
+    lane.head = head && nodes.get(lane.node)[0] === lane ? head : 0;
+    y += lane.head;
     lane.y = y;
     lane.height = lane.rows * rowHeight + PAD;
     y += lane.height;
   }
   return { rowHeight, total: y };
+}
+
+function grouped(lanes) {
+  const groups = new Map();
+  for (const lane of lanes) groups.set(lane.node, [...(groups.get(lane.node) ?? []), lane]);
+  return groups;
 }
 
 const widths = new Map();
@@ -75,6 +87,8 @@ export function draw(t, ctx, width, height) {
   ctx.rect(GUTTER, AXIS, width - GUTTER, height - AXIS);
   ctx.clip();
   const on = { boxes: 0, dense: 0, edges: 0, phases: 0, labels: 0 };
+  ctx.fillStyle = c.hover;
+  for (const lane of t.lanes) if (lane.head) ctx.fillRect(GUTTER, AXIS + lane.y - lane.head - t.scroll, width, lane.head);
   if (t.data) {
     dense(t, ctx, c, x, y, boxH, width, height, on);
     boxes(t, ctx, c, x, y, boxH, scale, width, height, on);
@@ -83,7 +97,7 @@ export function draw(t, ctx, width, height) {
   }
   now(t, ctx, c, x, height);
   if (t.data) edges(t, ctx, c, x, y, boxH, width, height, on);
-  path(t, ctx, c, x, y, boxH, width);
+  path(t, ctx, c, x, y, boxH, width, height);
   if (t.data) labels(t, ctx, c, x, y, boxH, width, height, on);
   ctx.restore();
   gutter(t, ctx, c, height);
@@ -102,7 +116,7 @@ function dense(t, ctx, c, x, y, boxH, width, height, on) {
     if (x1 < GUTTER || x0 > width || !seen(py, boxH, height)) continue;
     const w = Math.max(1, x1 - x0);
     const share = Math.min(1, d.busy[i] / Math.max(1, d.end[i] - d.start[i]));
-    ctx.globalAlpha = (0.25 + 0.7 * share) * (t.dim(d.fn[i]) ? 0.15 : 1);
+    ctx.globalAlpha = (0.25 + 0.7 * share) * (t.dim(d.fn[i]) ? 0.15 : t.lit ? 0.4 : 1);
     ctx.fillStyle = color(d.fn[i]);
     ctx.fillRect(x0, py, w, boxH);
     ctx.globalAlpha = 1;
@@ -125,7 +139,9 @@ function boxes(t, ctx, c, x, y, boxH, scale, width, height, on) {
     if (x1 < GUTTER || x0 > width || !seen(py, boxH, height)) continue;
     let w = Math.max(1, x1 - x0);
     const dim = t.dim(b.fn[i]);
-    ctx.globalAlpha = dim ? 0.13 : 1;
+    // With a call chosen, what has nothing to do with it steps back.
+    const back = t.lit && !t.lit.has(b.id[i]);
+    ctx.globalAlpha = dim ? 0.13 : back ? 0.34 : 1;
     ctx.fillStyle = b.outcome[i] === 3 || b.outcome[i] === 5 ? c.bad : color(b.fn[i]);
     if (w > 5) {
       ctx.beginPath();
@@ -163,11 +179,21 @@ function labels(t, ctx, c, x, y, boxH, width, height, on) {
     const name = (w > 130 ? short(full) : last(full)) + (WORD[b.outcome[i]] ? ` · ${WORD[b.outcome[i]]}` : "") + (b.turn[i] > 1 ? ` · ${b.turn[i]}` : "");
     const text = fit(ctx, w > 170 ? `${name}   ${duration(end - b.start[i])}` : name, w - 10);
     if (!text) continue;
-    ctx.fillStyle = b.outcome[i] === 3 || b.outcome[i] === 5 ? c.surface : "rgb(0 0 0 / 80%)";
+    // A seam in the box's colour keeps letters readable where an arrow passes under them.
+    const back = t.lit && !t.lit.has(b.id[i]);
+    ctx.globalAlpha = back ? 0.6 : 1;
+    ctx.strokeStyle = b.outcome[i] === 3 || b.outcome[i] === 5 ? c.bad : back ? blend(color(b.fn[i]), c.surface) : color(b.fn[i]);
+    ctx.lineWidth = 3.5;
+    ctx.lineJoin = "round";
+    if (on.edges && on.edges < MANY) ctx.strokeText(text, x0 + 6, py + boxH / 2 + 0.5);
+    ctx.fillStyle = back && dark() ? c.text : b.outcome[i] === 3 || b.outcome[i] === 5 ? c.surface : "rgb(0 0 0 / 80%)";
     ctx.fillText(text, x0 + 6, py + boxH / 2 + 0.5);
+    ctx.globalAlpha = 1;
     on.labels++;
   }
 }
+
+const blend = (front, behind) => `color-mix(in srgb, ${front} 34%, ${behind})`;
 
 /** Reading arguments on the left, storing the result on the right: darker ends of the box. */
 function phases(ctx, c, b, i, x0, w, py, boxH, scale) {
@@ -224,7 +250,8 @@ function objects(t, ctx, c, x, y, boxH, width, height) {
     drawn[o.lane[i]] = x(o.at[i]);
     const px = x(o.at[i]), py = y(o.lane[i], 0) + boxH / 2;
     if (px < GUTTER - 5 || px > width + 5 || !seen(py - 5, 10, height)) continue;
-    ctx.fillStyle = c.surface;
+    const chosen = t.selected === o.id[i];
+    ctx.fillStyle = chosen ? c.accent : c.surface;
     ctx.strokeStyle = c.accent;
     ctx.lineWidth = 1.5;
     ctx.beginPath();
@@ -259,7 +286,6 @@ function edges(t, ctx, c, x, y, boxH, width, height, on) {
       arrows(t, ctx, c, x, y, boxH, width, height, all, 0.8, 1.25, on, t.data.boxes.id[t.hovered]);
     }
   } else {
-    if (all.length < 400) arrows(t, ctx, c, x, y, boxH, width, height, all, 0.1, 1, null);
     arrows(t, ctx, c, x, y, boxH, width, height, chosen, 0.95, 1.6, on);
   }
 }
@@ -297,17 +323,39 @@ function arrows(t, ctx, c, x, y, boxH, width, height, e, alpha, line, on, of = n
   ctx.globalAlpha = 1;
 }
 
-/** The critical path of the chosen call: its boxes outlined, one line through them. */
-function path(t, ctx, c, x, y, boxH, width) {
+/** The critical path of the chosen call: its boxes outlined, and one line from each to the one that it led to. */
+function path(t, ctx, c, x, y, boxH, width, height) {
   const steps = t.task?.path;
   if (!steps || steps.length < 2) return;
-  ctx.strokeStyle = c.accent;
-  ctx.lineWidth = 2;
-  for (const s of steps) {
-    if (s.lane >= t.lanes.length) continue;
-    const x0 = x(s.start), x1 = x(s.end);
-    if (x1 < GUTTER || x0 > width) continue;
-    ctx.strokeRect(Math.max(x0, GUTTER - 4), y(s.lane, s.row) - 1, Math.max(2, Math.min(x1, width + 4) - Math.max(x0, GUTTER - 4)), boxH + 2);
+  const known = steps.filter((s) => s.lane < t.lanes.length);
+  const line = () => {
+    ctx.beginPath();
+    for (let i = 0; i + 1 < known.length; i++) {
+      const to = known[i], from = known[i + 1];
+      const x0 = x(from.end), x1 = x(to.start);
+      if (x1 < GUTTER - 40 || x0 > width + 40) continue;
+      const y0 = y(from.lane, from.row) + boxH / 2, y1 = y(to.lane, to.row) + boxH / 2;
+      const bend = Math.max(6, Math.min(60, Math.abs(x1 - x0) / 2));
+      ctx.moveTo(x0, y0);
+      if (y0 === y1) ctx.lineTo(x1, y1); else ctx.bezierCurveTo(x0 + bend, y0, x1 - bend, y1, x1, y1);
+    }
+    ctx.stroke();
+  };
+  ctx.lineCap = "round";
+  ctx.strokeStyle = c.surface;
+  ctx.lineWidth = 6;
+  line();
+  ctx.strokeStyle = c.path;
+  ctx.lineWidth = 3;
+  line();
+  ctx.lineCap = "butt";
+  ctx.lineWidth = 2.5;
+  for (const s of known) {
+    const x0 = Math.max(x(s.start), GUTTER - 6), x1 = Math.min(x(s.end), width + 6), py = y(s.lane, s.row);
+    if (x1 < GUTTER || x0 > width || !seen(py, boxH, height)) continue;
+    ctx.beginPath();
+    ctx.roundRect(x0 - 0.5, py - 0.5, Math.max(3, x1 - x0 + 1), boxH + 1, 3);
+    ctx.stroke();
   }
 }
 
@@ -319,24 +367,27 @@ function gutter(t, ctx, c, height) {
   ctx.beginPath();
   ctx.moveTo(GUTTER - 0.5, 0); ctx.lineTo(GUTTER - 0.5, height);
   ctx.stroke();
-  let node = null;
   ctx.save();
   ctx.beginPath();
   ctx.rect(0, AXIS, GUTTER, height - AXIS);
   ctx.clip();
-  const several = new Set(t.lanes.map((lane) => lane.node)).size > 1;
   for (const lane of t.lanes) {
     const py = AXIS + lane.y - t.scroll;
-    if (py + lane.height < AXIS || py > height) { node = lane.node; continue; }
+    if (py + lane.height < AXIS || py - lane.head > height) continue;
+    if (lane.head) {
+      ctx.fillStyle = c.hover;
+      ctx.fillRect(0, py - lane.head, GUTTER - 1, lane.head);
+      ctx.fillStyle = c.text;
+      ctx.font = "600 11px system-ui, sans-serif";
+      ctx.fillText(fit(ctx, lane.node, GUTTER - 28), 16, py - lane.head / 2 + 0.5);
+    }
     ctx.strokeStyle = c.line;
     ctx.beginPath();
     ctx.moveTo(0, Math.round(py + lane.height) + 0.5); ctx.lineTo(GUTTER, Math.round(py + lane.height) + 0.5);
     ctx.stroke();
     ctx.fillStyle = lane.driver ? c.accent : c.text;
-    const text = several && lane.node !== node ? `${lane.node} · ${lane.name}` : lane.name;
     ctx.font = lane.driver ? "600 12px system-ui, sans-serif" : "12px system-ui, sans-serif";
-    ctx.fillText(fit(ctx, text, GUTTER - 28), 16, py + Math.min(lane.height / 2, 20) + 0.5);
-    node = lane.node;
+    ctx.fillText(fit(ctx, lane.name, GUTTER - 28), 16, py + Math.min(lane.height / 2, 20) + 0.5);
   }
   ctx.restore();
 }
@@ -356,7 +407,8 @@ function axis(ctx, c, x, from, to, every, width) {
   ctx.rect(GUTTER, 0, width - GUTTER, AXIS);
   ctx.clip();
   for (let at = Math.ceil(from / every) * every; at < to; at += every) {
-    ctx.fillText(moment(at, every), x(at) + 5, AXIS / 2);
+    const text = moment(at, every);
+    if (x(at) + 9 + ctx.measureText(text).width < width) ctx.fillText(text, x(at) + 5, AXIS / 2);
   }
   ctx.restore();
   ctx.fillText(duration(to - from), 16, AXIS / 2);

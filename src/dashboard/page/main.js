@@ -81,7 +81,7 @@ async function only(name) {
   const number = names.all.indexOf(name);
   timeline.only(number < 0 ? null : number);
 }
-const search = startSearch({ task: choose, fn: only, at: (from, to) => { show("timeline"); timeline.jumpTo(from, to); } });
+const search = startSearch({ task: choose, fn: only });
 startTables({ task: choose, only, timeline });
 startOverview({ open: show, jump: (at, span) => { show("timeline"); timeline.go(at - span / 2, at + span / 2); } });
 

@@ -1,11 +1,12 @@
 // The first view: the last minutes in four lines, load per thread, nodes, what fills the store, the latest errors.
 
 import { $, ago, api, bytes, count, digitsOf, duration, el, moment, notice, onTheme } from "./util.js";
-import { heatHeight, heatTime, heatmap, sparkline } from "./charts.js";
+import { heatHeight, heatRow, heatRows, heatTime, heatmap, sparkline } from "./charts.js";
 
 const KEPT = 900;
 const history = [];
-let latest = null, heat = null, shown = false, jump = () => {}, open = () => {};
+const opened = new Map();
+let latest = null, heat = null, rows = [], shown = false, jump = () => {}, open = () => {};
 
 const CARDS = [
   ["tasks", "Calls per second", (s) => s.finished, (v) => count(v), (t) => `${count(t.snapshot.counts.finished)} ended`],
@@ -23,14 +24,29 @@ function resource(snapshot, name) {
 export async function startOverview(hooks) {
   ({ jump, open } = hooks);
   $("cards").replaceChildren(...CARDS.map(([id, label]) => el("div", { class: "card" },
-    el("div", { class: "label" }, el("span", {}, label), el("span", { id: `card-${id}-note` })),
-    el("div", { class: "value", id: `card-${id}` }, "–"), el("canvas", { id: `card-${id}-line`, role: "img", "aria-label": `${label}, the last two minutes` }))));
+    el("div", { class: "label" }, label),
+    el("div", { class: "value" }, el("span", { id: `card-${id}` }, "–"), el("small", { id: `card-${id}-note` })), el("canvas", { id: `card-${id}-line`, role: "img", "aria-label": `${label}, the last two minutes` }))));
   const legend = $("heat-legend");
   legend.append("idle", ...[0.06, 0.3, 0.6, 0.96].map((a) => { const i = el("i", { color: "var(--accent)" }); i.style.opacity = a; return i; }), "busy");
   const canvas = $("heat");
-  canvas.addEventListener("click", (e) => { const at = heat && heatTime(canvas, heat, e.offsetX); if (at !== null && at !== undefined) jump(at, (heat.to - heat.from) / 20); });
-  canvas.addEventListener("pointermove", (e) => { const at = heat && heatTime(canvas, heat, e.offsetX); $("heat-hint").textContent = at ? `${moment(at, 1e6)} · click to see it on the timeline` : ""; });
-  canvas.addEventListener("keydown", (e) => { if (e.key === "Enter" && heat) jump((heat.from + heat.to) / 2, heat.to - heat.from); });
+  const fold = (row) => { opened.set(row.node, !row.open); paint(); };
+  canvas.addEventListener("click", (e) => {
+    if (!heat) return;
+    const at = heatTime(canvas, heat, e.offsetX), row = heatRow(rows, e.offsetY);
+    if (at !== null) jump(at, (heat.to - heat.from) / 20);
+    else if (row?.node) fold(row);
+  });
+  canvas.addEventListener("pointermove", (e) => {
+    if (!heat) return;
+    const at = heatTime(canvas, heat, e.offsetX), row = heatRow(rows, e.offsetY);
+    const k = at === null ? -1 : Math.min(heat.columns - 1, Math.floor(((at - heat.from) / (heat.to - heat.from)) * heat.columns));
+    $("heat-hint").textContent = at !== null && row ? `${row.name} at ${moment(at, 1e6)}: ${Math.round(row.busy[k])} % busy · click to see it on the timeline` : row?.node ? `${count(row.threads)} threads · click to ${row.open ? "fold" : "open"}` : "";
+  });
+  canvas.addEventListener("keydown", (e) => {
+    if (!heat) return;
+    if (e.key === "Enter") jump((heat.from + heat.to) / 2, heat.to - heat.from);
+    else if (e.key === " ") { e.preventDefault(); for (const row of rows.filter((r) => r.node)) opened.set(row.node, !row.open); paint(); }
+  });
   canvas.addEventListener("pointerleave", () => ($("heat-hint").textContent = ""));
   onTheme(paint);
   addEventListener("resize", () => shown && paint());
@@ -60,7 +76,12 @@ function paint() {
     sparkline($(`card-${id}-line`), history.map(value), id === "cpu" ? resource(latest?.snapshot ?? { nodes: { items: [] } }, "cpu")?.total ?? 0 : 0);
   }
   if (latest) $("nodes").replaceChildren(...latest.snapshot.nodes.items.flatMap(node));
-  if (heat) { $("heat").style.height = `${heatHeight(heat.lanes.length)}px`; heatmap($("heat"), heat, (ns) => moment(ns, (heat.to - heat.from) / 4)); }
+  if (heat?.lanes.length) {
+    rows = heatRows(heat, opened);
+    $("heat").style.height = `${heatHeight(rows)}px`;
+    heatmap($("heat"), heat, rows, (ns) => moment(ns, (heat.to - heat.from) / 4));
+  }
+  $("heat-empty").hidden = !heat || heat.lanes.length > 0;
 }
 
 function meter(name, value, part, second = 0) {
@@ -84,6 +105,8 @@ async function slow() {
   try {
     const [map, snapshot] = await Promise.all([api("/api/heat?columns=160"), api("/api/snapshot?parts=objects,errors&limit=6")]);
     heat = map;
+    const nodes = heat.lanes.length ? heatRows(heat, opened).filter((row) => row.node) : [];
+    $("heat-about").textContent = nodes.map((n) => `${n.name}: ${count(n.threads)} threads, ${Math.round(n.busy.reduce((a, b) => a + b, 0) / n.busy.length)} % busy.`).join(" ");
     const origins = snapshot.origins.items.slice(0, 6), most = Math.max(1, ...origins.map((o) => o.bytes));
     $("origins").replaceChildren(...(origins.length ? origins.map((o) => meter(o.origin, `${bytes(o.bytes)} in ${count(o.objects)}`, o.bytes / most)) : [el("p", { class: "quiet" }, "No object is in the store.")]));
     const errors = snapshot.errors.items.slice(0, 4);

@@ -2,7 +2,7 @@
 
 import { $, api, color, count, duration, el, names, short } from "./util.js";
 
-export function startSearch({ task, fn, at }) {
+export function startSearch({ task, fn }) {
   const field = $("search"), list = $("results");
   let found = [], chosen = -1, timer = 0, asked = 0;
 
@@ -19,7 +19,6 @@ export function startSearch({ task, fn, at }) {
     close();
     field.blur();
     if (f.what === "function") fn(f.name);
-    else if (f.what === "object") at(f.start, f.end);
     else task(f.id);
   };
   const show = () => {

@@ -6,7 +6,7 @@ import { histogram } from "./charts.js";
 const SHOWN = 300;
 let task = () => {}, only = () => {}, current = null, timeline = null;
 
-const id = (x) => el("button", { class: "link mono", onclick: () => task(x), title: "Show all about this call" }, x);
+const id = (x) => el("button", { class: "link mono", onclick: () => task(x), title: "Show it on the timeline" }, x);
 const state = (x) => el("span", { class: `state ${x}` }, words(x));
 const fn = (name) => el("span", { title: name }, name);
 
@@ -32,7 +32,7 @@ const TABLES = {
   objects: {
     part: "objects", empty: "No object is in the store. Values of up to 512 bytes lie in their calls.", noun: "objects",
     columns: [
-      ["Object", (o) => el("span", { class: "mono" }, o.id), (o) => o.id, "id"], ["Size", (o) => bytes(o.bytes), (o) => o.bytes, "num"], ["Made by", (o) => o.origin, (o) => o.origin, "text"],
+      ["Object", (o) => id(o.id), (o) => o.id, "id"], ["Size", (o) => bytes(o.bytes), (o) => o.bytes, "num"], ["Made by", (o) => o.origin, (o) => o.origin, "text"],
       ["References", (o) => (o.references === null ? "–" : count(o.references)), (o) => o.references ?? -1, "num"], ["Pins", (o) => (o.pins === null ? "–" : count(o.pins)), (o) => o.pins ?? -1, "num"],
       ["Place", (o) => state(o.place), (o) => o.place],
     ],

@@ -4,7 +4,7 @@
 // the next step shows at once; what is there is drawn meanwhile. The server bounds an answer, so a window of a million calls
 // costs as much as one of thousand.
 
-import { $, api, announce, color, colors, context, count, duration, el, moment, names, notice, onTheme, short } from "./util.js";
+import { $, api, announce, bytes, color, colors, context, count, duration, el, moment, names, notice, onTheme, short } from "./util.js";
 import { AXIS, GUTTER, draw, layout } from "./draw.js";
 
 const LIMIT = 6000;
@@ -49,6 +49,8 @@ class Timeline {
   heat = null;
   selected = null;
   task = null;
+  /** The ids that the chosen call has to do with; null while none is chosen. */
+  lit = null;
   hovered = -1;
   filter = null;
   show = { data: true, submit: true };
@@ -265,6 +267,11 @@ class Timeline {
     const lost = d.lost ? ` · ${count(d.lost)} older or fast events were not kept` : "";
     $("summary").textContent = `${count(d.recorded)} calls recorded${lost}`;
     $("summary").title = $("summary").textContent;
+    // The same for those who do not see the picture; only while they are on it, and not at every step.
+    const b = d.boxes, groups = d.dense.count.reduce((n, c) => n + c, 0);
+    const failed = b.outcome.reduce((n, o) => n + (o === 3), 0) + d.dense.failed.reduce((n, f) => n + f, 0);
+    const nodes = new Set(this.lanes.map((lane) => lane.node)).size;
+    $("timeline-about").textContent = `From ${moment(this.view.from)} to ${moment(this.view.to)}: ${count(b.length + groups)} runs around it on ${count(this.lanes.length)} threads of ${count(nodes)} ${nodes === 1 ? "node" : "nodes"}, ${count(failed)} failed, ${count(d.edges.length)} arrows.`;
   }
 
   // --- the choice ---------------------------------------------------------------------------------------------------
@@ -272,19 +279,22 @@ class Timeline {
   /** Shows one call and its arrows. With `jump`, also where it is. */
   async select(id, jump = false) {
     this.selected = id;
-    this.task = null;
+    this.task = this.lit = null;
+    $("path-key").hidden = true;
     this.redraw();
     if (!id) return this.#onSelect(null);
     try {
       if (!this.#begun) this.#bound(await api("/api/timeline?from=0&to=0&limit=1"));
       const about = await api(`/api/task/${encodeURIComponent(id)}`);
       if (this.selected !== id) return;
-      const recorded = about.recorded;
+      const recorded = about.recorded ?? (about.object && { ...about.object, path: [], runs: [], inputs: [], children: [] });
       this.task = recorded && { ...recorded, edges: typedEdges(recorded.edges, 0) };
+      this.lit = recorded && new Set([id, ...recorded.path.map((s) => s.id), ...["inputs", "consumers", "children"].flatMap((list) => recorded[list].map((n) => n.id)), recorded.parent?.id]);
+      $("path-key").hidden = !(recorded?.path.length > 1);
       this.#onSelect(about);
       if (jump) this.jump();
-      const name = recorded?.function ?? about.now?.function ?? "";
-      announce(`${name}, ${recorded?.outcome ?? about.now?.state}, chosen`);
+      const name = recorded?.function ?? about.now?.function ?? about.object?.origin ?? "";
+      announce(`${name}, ${recorded?.outcome ?? about.now?.state ?? "an object"}, chosen`);
     } catch (e) {
       this.#onSelect({ failed: e.message, id });
     }
@@ -294,6 +304,10 @@ class Timeline {
   /** Goes to the chosen call. */
   jump() {
     const run = this.task?.runs[0];
+    if (!run && this.task?.at) {
+      const half = (this.view.to - this.view.from) / 2;
+      return this.go(this.task.at - half, this.task.at + half);
+    }
     if (!run) {
       // It has not run: where it was submitted, up to now.
       if (this.task?.submitted) this.go(this.task.submitted - (this.bounds.now - this.task.submitted) / 4, this.bounds.now);
@@ -380,6 +394,18 @@ class Timeline {
     return -1;
   }
 
+  /** The object under a point; the last one where several are as near. */
+  #hitObject(px, py) {
+    if (!this.data || px < GUTTER || py < AXIS) return -1;
+    const o = this.data.objects, scale = (this.canvas.clientWidth - GUTTER) / (this.view.to - this.view.from);
+    const y = py - AXIS + this.scroll;
+    for (let i = o.length - 1; i >= 0; i--) {
+      const lane = this.lanes[o.lane[i]];
+      if (lane && Math.abs(lane.y + 4 + this.place.rowHeight / 2 - y) < 8 && Math.abs(GUTTER + (o.at[i] - this.view.from) * scale - px) < 7) return i;
+    }
+    return -1;
+  }
+
   #time(px) {
     return this.view.from + ((px - GUTTER) / (this.canvas.clientWidth - GUTTER)) * (this.view.to - this.view.from);
   }
@@ -433,6 +459,8 @@ class Timeline {
       const was = fingers.delete(e.pointerId);
       canvas.classList.remove("dragging");
       if (!was || moved > 3 || e.type === "pointercancel") return;
+      const thing = this.#hitObject(e.offsetX, e.offsetY);
+      if (thing >= 0) return this.select(this.data.objects.id[thing]);
       const at = this.hit(e.offsetX, e.offsetY);
       if (at >= 0) return this.select(this.data.boxes.id[at]);
       const group = this.#hitDense(e.offsetX, e.offsetY);
@@ -471,15 +499,18 @@ class Timeline {
   }
 
   #hover(e) {
-    const at = this.hit(e.offsetX, e.offsetY);
-    const group = at < 0 ? this.#hitDense(e.offsetX, e.offsetY) : -1;
-    this.canvas.classList.toggle("over", at >= 0 || group >= 0);
+    const thing = this.#hitObject(e.offsetX, e.offsetY);
+    const at = thing < 0 ? this.hit(e.offsetX, e.offsetY) : -1;
+    const group = thing < 0 && at < 0 ? this.#hitDense(e.offsetX, e.offsetY) : -1;
+    this.canvas.classList.toggle("over", at >= 0 || group >= 0 || thing >= 0);
     if (at !== this.hovered) { this.hovered = at; this.redraw(); }
     const tip = $("tip");
-    tip.hidden = at < 0 && group < 0;
+    tip.hidden = at < 0 && group < 0 && thing < 0;
     if (tip.hidden) return;
-    const b = this.data.boxes, d = this.data.dense;
-    if (at >= 0) {
+    const b = this.data.boxes, d = this.data.dense, o = this.data.objects;
+    if (thing >= 0) {
+      tip.replaceChildren(el("b", {}, names.of(o.origin[thing])), `${bytes(o.bytes[thing])}, an object`, el("br"), el("span", { class: "mono" }, `${o.id[thing]} at ${moment(o.at[thing])}`));
+    } else if (at >= 0) {
       const words = ["waiting", "running", "done", "failed", "cancelled", "failed, tried again", "suspended"];
       tip.replaceChildren(el("b", {}, names.of(b.fn[at])), `${duration(b.end[at] - b.start[at])}, ${words[b.outcome[at]]}`, el("br"),
         el("span", { class: "mono" }, `${b.id[at]} at ${moment(b.start[at])}`));

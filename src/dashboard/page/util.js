@@ -126,7 +126,7 @@ export function colors() {
   if (!css) {
     const style = getComputedStyle(document.documentElement);
     const get = (name) => style.getPropertyValue(`--${name}`).trim();
-    css = Object.fromEntries(["bg", "surface", "raised", "text", "muted", "faint", "line", "line-strong", "accent", "accent-soft", "bad", "bad-soft", "warn", "hover"].map((n) => [n, get(n)]));
+    css = Object.fromEntries(["bg", "surface", "raised", "text", "muted", "faint", "line", "line-strong", "accent", "accent-soft", "bad", "bad-soft", "warn", "hover", "path"].map((n) => [n, get(n)]));
   }
   return css;
 }

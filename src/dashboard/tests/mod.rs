@@ -3,7 +3,7 @@
 use super::figures;
 use super::find::find;
 use super::index::Index;
-use super::task::{Task, critical_path};
+use super::task::{Task, Thing, critical_path};
 use super::window::{Timeline, Window};
 use crate::trace::recording::{Call, Inside, Lane, Object, Outcome, Recording, Run};
 use proptest::prelude::*;
@@ -328,7 +328,7 @@ proptest! {
     ) {
         let (from, to) = (from.min(to) >> 3, from.max(to));
         let index = Index::new(recording);
-        for window in [Window { from, to }, Window { from: index.begin, to: index.now }] {
+        for window in [Window { from, to }, Window { from: index.begin, to: index.now() }] {
             let timeline = Timeline::of(&index, window, limit);
             prop_assert_eq!(timeline.boxes.len() as u64 + timeline.dense.stands_for(), timeline.total as u64);
             json(&timeline);
@@ -337,6 +337,7 @@ proptest! {
         }
         for id in 0..14 {
             json(&Task::of(&index, id));
+            json(&Thing::of(&index, id));
         }
         for text in ["a", "0x3", "e", "003"] {
             find(&index, text);
