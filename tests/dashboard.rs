@@ -50,7 +50,7 @@ fn serve_by_hand() {
 }
 
 /// Takes the README's pictures of `cargo run --example dashboard`, which this starts: `cargo test --features dashboard --test
-/// dashboard -- --ignored pictures`. They go to the folder in `PICTURES`, or to `target/tmp/dashboard`.
+/// dashboard -- --ignored pictures`. They go to the folder in `PICTURES` (such as `docs`), or to `target/tmp/dashboard`.
 #[test]
 #[ignore = "takes pictures for half a minute"]
 fn pictures() {

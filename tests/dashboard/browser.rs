@@ -203,8 +203,23 @@ impl Browser {
 
     /// As if the system preferred `light` or `dark`.
     pub fn prefer(&mut self, scheme: &str) {
-        let params = json!({ "features": [{ "name": "prefers-color-scheme", "value": scheme }] });
-        self.call("Emulation.setEmulatedMedia", params);
+        self.media(&[("prefers-color-scheme", scheme)]);
+    }
+
+    /// As if the system had these preferences.
+    pub fn media(&mut self, features: &[(&str, &str)]) {
+        let one = |(name, value): &(&str, &str)| json!({ "name": name, "value": value });
+        let features: Vec<Value> = features.iter().map(one).collect();
+        self.call(
+            "Emulation.setEmulatedMedia",
+            json!({ "features": features }),
+        );
+    }
+
+    /// Moves the mouse there.
+    pub fn mouse(&mut self, x: f64, y: f64) {
+        let params = json!({ "type": "mouseMoved", "x": x, "y": y });
+        self.call("Input.dispatchMouseEvent", params);
     }
 
     /// Presses a key, as the page sees it: `a`, `+`, `Enter`.

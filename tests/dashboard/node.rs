@@ -1,6 +1,8 @@
 //! The dashboard of a node that runs: what it shows is what the program did.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use mobula::prelude::*;
@@ -41,6 +43,16 @@ impl Totals {
     }
 }
 
+/// There is one node in a process at a time.
+static ONE: Mutex<()> = Mutex::new(());
+
+/// Where its dashboard listens.
+fn address(mobula: &mobula::Mobula) -> SocketAddr {
+    let url = mobula.dashboard_url().expect("a dashboard");
+    let address = url.trim_start_matches("http://").trim_end_matches('/');
+    address.parse().expect("an address")
+}
+
 /// Asks until the answer is as wanted.
 #[track_caller]
 fn until(
@@ -66,6 +78,7 @@ fn until(
 
 #[test]
 fn a_running_program_shows_its_calls_errors_and_actors() {
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let mobula = Config::new()
         .num_cpus(2)
         .trace(mobula::Trace::Full)
@@ -74,11 +87,7 @@ fn a_running_program_shows_its_calls_errors_and_actors() {
         .init()
         .expect("a node");
     let url = mobula.dashboard_url().expect("a dashboard");
-    let at: SocketAddr = url
-        .trim_start_matches("http://")
-        .trim_end_matches('/')
-        .parse()
-        .expect("an address");
+    let at = address(&mobula);
     let mut x = mobula::put(&1_u64).expect("an object");
     for _ in 0..3 {
         let ys: Vec<_> = (0..8).map(|_| f::remote(&x)).collect();
@@ -210,4 +219,173 @@ fn a_running_program_shows_its_calls_errors_and_actors() {
         std::net::TcpStream::connect(at).is_err(),
         "the dashboard ends with its node"
     );
+}
+
+/// Whether the calls of the tests below may go on.
+static GO: AtomicBool = AtomicBool::new(false);
+
+fn wait_for_go() {
+    let start = Instant::now();
+    while !GO.load(Ordering::Acquire) && start.elapsed() < Duration::from_secs(120) {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+#[remote]
+fn holds(_x: u64) -> u64 {
+    wait_for_go();
+    1
+}
+
+#[remote]
+fn asks(x: ObjectRef<u64>) -> u64 {
+    mobula::get(&x).unwrap_or(0)
+}
+
+#[remote]
+fn takes(x: u64) -> u64 {
+    x
+}
+
+#[remote]
+struct Slow {}
+
+#[remote]
+impl Slow {
+    pub fn new() -> Self {
+        Slow {}
+    }
+
+    pub fn step(&mut self, n: u64) -> u64 {
+        wait_for_go();
+        n
+    }
+}
+
+#[test]
+fn whatever_waits_says_why() {
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let mobula = Config::new()
+        .num_cpus(4)
+        .resource("licence", 1.0)
+        .trace(mobula::Trace::Full)
+        .dashboard_addr(([127, 0, 0, 1], 0))
+        .init()
+        .expect("a node");
+    let at = address(&mobula);
+    let first = holds::options().resource("licence", 1.0).remote(1);
+    until(at, &format!("/api/task/{:#x}", first.id()), |a| {
+        a["now"]["state"] == "running"
+    });
+    let starved = holds::options().resource("licence", 1.0).remote(2);
+    let blocked = asks::remote(first.clone());
+    let taker = takes::remote(&first);
+    let slow = Slow::remote();
+    let step = slow.step(1);
+    let queued = slow.step(2);
+    let about = |id: u64, wanted: &dyn Fn(&serde_json::Value) -> bool| {
+        until(at, &format!("/api/task/{id:#x}"), wanted)
+    };
+    let says = |a: &serde_json::Value, words: &[&str]| {
+        a["now"]["why"]
+            .as_str()
+            .is_some_and(|why| words.iter().all(|w| why.contains(w)))
+    };
+    let id = |r: u64| format!("{r:#x}");
+    // For a resource: which one, how much there is, and who has it.
+    about(starved.id(), &|a| {
+        a["now"]["state"] == "waiting-resources"
+            && says(a, &["licence", "1"])
+            && a["now"]["waits_for"][0] == id(first.id())
+    });
+    // In a get: for which call.
+    about(blocked.id(), &|a| {
+        a["now"]["state"] == "blocked" && says(a, &[&id(first.id())])
+    });
+    // For an argument: which one.
+    about(taker.id(), &|a| {
+        a["now"]["state"] == "waiting-arguments"
+            && says(a, &["holds", &id(first.id())])
+            && a["recorded"]["waiting"]
+                .as_str()
+                .is_some_and(|w| w.contains("holds"))
+    });
+    // In a mailbox: behind earlier calls of which actor.
+    about(step.id(), &|a| a["now"]["state"] == "running");
+    about(queued.id(), &|a| {
+        a["recorded"]["waiting"]
+            .as_str()
+            .is_some_and(|w| w.contains("mailbox") && w.contains(&id(slow.id())))
+    });
+    if let Some(program) = installed() {
+        let url = mobula.dashboard_url().expect("a dashboard");
+        let mut b = Browser::start(&program, 1280, 800);
+        b.open(&format!("{url}#tasks"));
+        b.until(
+            "document.getElementById('view-tasks').textContent.includes('waits for resources')",
+        );
+        for (call, words) in [
+            (starved.id(), "licence"),
+            (blocked.id(), "result of"),
+            (queued.id(), "mailbox"),
+        ] {
+            b.eval(&format!("mobula.choose('{call:#x}')"));
+            b.until(&format!(
+                "document.querySelector('#detail .why').textContent.includes('{words}')"
+            ));
+        }
+        b.picture("node-why");
+        assert!(b.complaints.is_empty(), "{:?}", b.complaints);
+    }
+    GO.store(true, Ordering::Release);
+    assert_eq!(mobula::get(&queued).expect("it goes on when it may"), 2);
+    assert_eq!(mobula::get(&taker).expect("a value"), 1);
+    about(taker.id(), &|a| a["recorded"]["outcome"] == "done");
+}
+
+#[test]
+fn a_trace_of_a_window_has_that_window_only() {
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let mobula = Config::new()
+        .num_cpus(2)
+        .trace(mobula::Trace::Full)
+        .dashboard_addr(([127, 0, 0, 1], 0))
+        .init()
+        .expect("a node");
+    let at = address(&mobula);
+    let mut x = mobula::put(&1_u64).expect("an object");
+    for _ in 0..60 {
+        x = f::remote(&x);
+    }
+    assert_eq!(mobula::get(&x).expect("a value"), 1);
+    let timeline = until(at, "/api/timeline", |t| t["recorded"] == 60);
+    let time = |list: &str, i: usize| {
+        let base = timeline["from"].as_i64().expect("a time");
+        (base + timeline["boxes"][list][i].as_i64().expect("a time")) as f64 / 1e3
+    };
+    // From within the 20th to within the 25th: these, and nothing that is a millisecond away from them.
+    let (from, to) = (time("start", 19) + 200.0, time("start", 24) + 200.0);
+    let path = format!(
+        "/api/trace.json?from={}&to={}",
+        (from * 1e3) as u64,
+        (to * 1e3) as u64
+    );
+    let trace = get(at, &path).json();
+    let boxes: Vec<&serde_json::Value> = trace["traceEvents"]
+        .as_array()
+        .expect("events")
+        .iter()
+        .filter(|e| e["ph"] == "X" && e["name"].as_str().is_some_and(|n| n.ends_with("f")))
+        .collect();
+    assert!((5..=8).contains(&boxes.len()), "{} boxes", boxes.len());
+    for b in boxes {
+        let (ts, dur) = (
+            b["ts"].as_f64().expect("a time"),
+            b["dur"].as_f64().expect("a time"),
+        );
+        assert!(
+            ts <= to + 500.0 && ts + dur >= from - 500.0,
+            "{b} is not within {from} to {to}"
+        );
+    }
 }

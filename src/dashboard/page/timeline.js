@@ -242,6 +242,8 @@ class Timeline {
   #bound(data) {
     this.bounds = { begin: data.begin, last: Math.max(data.last, data.begin + 1000), now: Math.max(data.now, data.begin + 1000) };
     this.lanes = data.lanes;
+    // At once, and not with the next picture: a pointer may look for a box before.
+    this.place = layout(this.lanes, this.canvas.clientHeight || 600);
     names.all = data.functions;
   }
 
@@ -392,6 +394,13 @@ class Timeline {
       if (y >= top && y < top + this.place.rowHeight && at >= d.start[i] && at <= d.end[i]) return i;
     }
     return -1;
+  }
+
+  /** The middle of a box on the page. */
+  where(i) {
+    const b = this.data.boxes, lane = this.lanes[b.lane[i]], rect = this.canvas.getBoundingClientRect();
+    const part = ((b.start[i] + b.end[i]) / 2 - this.view.from) / (this.view.to - this.view.from);
+    return [rect.left + GUTTER + part * (rect.width - GUTTER), rect.top + AXIS + lane.y - this.scroll + 4 + (b.row[i] + 0.5) * this.place.rowHeight];
   }
 
   /** The object under a point; the last one where several are as near. */
