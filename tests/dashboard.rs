@@ -79,24 +79,23 @@ fn pictures() {
         .expect("it says where it listens");
     let url = url.trim();
     let mut b = browser::Browser::start(&program, 1440, 900);
-    for scheme in ["light", "dark"] {
+    for (scheme, suffix) in [("light", ""), ("dark", "-dark")] {
         b.prefer(scheme);
         b.open("about:blank");
         b.open(&format!("{url}#overview"));
-        b.until("mobula.stats().history >= 14 && document.querySelectorAll('#origins .meter, #origins .quiet').length > 0");
-        b.picture(&format!("readme-overview-{scheme}"));
+        b.until("mobula.stats().history >= 20 && document.querySelectorAll('#origins .meter, #origins .quiet').length > 0");
+        b.picture(&format!("dashboard-overview{suffix}"));
         b.press("2");
         b.until("mobula.stats().recorded > 500");
         // Some rounds, and one of their ends with what led to it.
-        b.eval("mobula.timeline.set(mobula.stats().last - 3e7, mobula.stats().last - 1e7)");
+        b.eval("mobula.timeline.set(mobula.stats().last - 9e7, mobula.stats().last - 2e7)");
         b.until("mobula.stats().loadedDense === 0 && mobula.stats().boxes > 10");
         b.eval("document.getElementById('timeline').focus({ focusVisible: false })");
         b.eval("(() => { const d = mobula.timeline.data.boxes, v = mobula.timeline.view, n = mobula.names(); const i = [...d.id.keys()].find((i) => n[d.fn[i]].endsWith('best') && d.start[i] > (v.from + v.to) / 2); return mobula.timeline.select(d.id[i ?? 0]); })()");
         b.until("mobula.stats().path > 1");
-        b.picture(&format!("readme-timeline-{scheme}"));
-        b.press("4");
-        b.until("mobula.stats().rows > 0");
-        b.picture(&format!("readme-tasks-{scheme}"));
+        b.eval("(() => { const t = mobula.timeline, p = t.task.path, a = p[Math.min(p.length, 9) - 1].start, z = p[0].end; t.set(a - (z - a) / 12, z + (z - a) / 12); })()");
+        b.until("mobula.timeline.data.from <= mobula.stats().from && mobula.timeline.data.to >= mobula.stats().to && mobula.stats().loadedDense === 0");
+        b.picture(&format!("dashboard-timeline{suffix}"));
     }
     drop(b);
     let _ = example.kill();

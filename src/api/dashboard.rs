@@ -4,10 +4,10 @@
 //! **Left out:** serving, which is the dashboard's.
 
 use std::io::{self, Write};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::base::metrics::Exposition;
-use crate::base::query::Query;
+use crate::base::query::{Part, Query};
 use crate::base::snapshot::Snapshot;
 use crate::base::{Error, Result};
 use crate::dashboard::{Recording, Server, Settings, Source, Window};
@@ -20,9 +20,20 @@ struct Here {
     recorder: Option<Arc<Recorder>>,
     follower: Option<Mutex<Follower>>,
     metrics: Mutex<Exposition>,
+    node: OnceLock<String>,
 }
 
 impl Here {
+    /// What the node is called, once it can be asked.
+    fn node(&self) -> Option<&String> {
+        if self.node.get().is_none() {
+            let snapshot = self.snapshot(&Query::of(&[Part::Nodes])).ok()?;
+            let name = snapshot.nodes.items.into_iter().next()?.name;
+            let _ = self.node.set(name);
+        }
+        self.node.get()
+    }
+
     fn follower(&self) -> Option<MutexGuard<'_, Follower>> {
         let follower = self.follower.as_ref()?;
         Some(follower.lock().unwrap_or_else(PoisonError::into_inner))
@@ -39,10 +50,14 @@ impl Source for Here {
     }
 
     fn recording(&self) -> io::Result<Recording> {
-        Ok(self
-            .follower()
-            .map(|mut follower| follower.recording())
-            .unwrap_or_default())
+        let recording = self.follower().map(|mut follower| follower.recording());
+        let mut recording = recording.unwrap_or_default();
+        // Its worker processes belong to this machine's node too.
+        if let Some(node) = self.node() {
+            let lanes = recording.lanes.iter_mut();
+            lanes.for_each(|lane| lane.node.clone_from(node));
+        }
+        Ok(recording)
     }
 
     fn generation(&self) -> Option<u64> {
@@ -88,6 +103,7 @@ pub(super) fn start(config: &DashboardConfig, node: &Node) -> Result<Option<Serv
         follower: recorder.clone().map(|r| Mutex::new(Follower::new(r))),
         recorder,
         metrics: Mutex::new(Exposition::new()),
+        node: OnceLock::new(),
     };
     Server::start(settings, Arc::new(here)).map(Some)
 }

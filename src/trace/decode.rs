@@ -300,25 +300,37 @@ impl Decoder {
         self.out
     }
 
-    /// The user's threads first, then those of the node, in the order in which they came.
+    /// The user's threads first, in the order in which they came, then those of the node by their numbers. An executor that
+    /// ended and the later one that has its name share a lane: else a program that runs for days would have lanes without end.
     fn lanes(&mut self) {
-        let mut lanes: Vec<(u32, Whose)> = self.lanes.values().copied().collect();
-        lanes.sort_unstable_by_key(|(_, whose)| (whose.part, whose.lane));
-        let mut moved = vec![0; lanes.len()];
-        for (to, (from, whose)) in lanes.iter().enumerate() {
-            moved[*from as usize] = to as u32;
-            let name = self.recorder.lane_name(*whose);
-            let worker = whose.part == Part::Worker as u32;
-            let process = if worker {
-                whose.process
-            } else {
-                self.recorder.process()
+        let named = |&(from, whose): &(u32, Whose)| {
+            let name = self.recorder.lane_name(whose);
+            let digits = name.len() - name.trim_end_matches(|c: char| c.is_ascii_digit()).len();
+            let number = name[name.len() - digits..].parse().unwrap_or(u32::MAX);
+            let driver = whose.part == Part::Driver as u32;
+            let process = match whose.part == Part::Worker as u32 {
+                true => whose.process,
+                false => self.recorder.process(),
             };
-            self.out.lanes.push(Lane {
-                node: format!("process {process}"),
-                name,
-                driver: whose.part == Part::Driver as u32,
-            });
+            let order = if driver { whose.lane } else { number };
+            ((whose.part, process, order, name, whose.lane), from)
+        };
+        let mut lanes: Vec<_> = self.lanes.values().map(named).collect();
+        lanes.sort_unstable();
+        let mut moved = vec![0; lanes.len()];
+        let mut last = None;
+        for ((part, process, _, name, _), from) in lanes {
+            let driver = part == Part::Driver as u32;
+            let this = (part, process, name);
+            if driver || last.as_ref() != Some(&this) {
+                self.out.lanes.push(Lane {
+                    node: format!("process {process}"),
+                    name: this.2.clone(),
+                    driver,
+                });
+                last = Some(this);
+            }
+            moved[from as usize] = self.out.lanes.len() as u32 - 1;
         }
         let place = |lane: &mut u32| *lane = moved.get(*lane as usize).copied().unwrap_or(u32::MAX);
         self.out

@@ -188,6 +188,44 @@ mod tests {
     }
 
     #[test]
+    fn executors_of_one_name_share_a_lane_and_are_in_order() {
+        let recorder = recorder();
+        let runs = |name: &str, part: Part, call: u64| {
+            let recorder = Arc::clone(&recorder);
+            let work = move || {
+                let lane = Lane::new(&recorder, part);
+                let pen = lane.pen().unwrap();
+                pen.enter(pen.name("f"), call, 0, 1);
+                pen.exit(call, Ended::Done, 0, None);
+            };
+            let thread = std::thread::Builder::new().name(name.into());
+            thread.spawn(work).unwrap().join().unwrap();
+        };
+        for (i, name) in ["mobula-10", "mobula-5", "mobula-5", "mobula-5", "mobula-9"]
+            .iter()
+            .enumerate()
+        {
+            runs(name, Part::Executor, i as u64 + 1);
+        }
+        runs("mine", Part::Driver, 8);
+        runs("mine", Part::Driver, 9);
+        let recording = Follower::new(Arc::clone(&recorder)).recording();
+        let names: Vec<&str> = recording.lanes.iter().map(|l| l.name.as_str()).collect();
+        assert_eq!(
+            names,
+            [
+                "driver mine",
+                "driver mine",
+                "executor 5",
+                "executor 9",
+                "executor 10"
+            ]
+        );
+        let on = |lane: u32| recording.runs.iter().filter(|r| r.lane == lane).count();
+        assert_eq!((on(2), on(3), on(4)), (3, 1, 1));
+    }
+
+    #[test]
     fn what_is_overwritten_goes_in_the_end() {
         let recorder = recorder();
         let lane = Lane::new(&recorder, Part::Driver);
