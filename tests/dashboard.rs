@@ -82,16 +82,26 @@ fn pictures() {
     for (scheme, suffix) in [("light", ""), ("dark", "-dark")] {
         b.prefer(scheme);
         b.open("about:blank");
+        b.size(1440, 860);
         b.open(&format!("{url}#overview"));
         b.until("mobula.stats().history >= 20 && document.querySelectorAll('#origins .meter, #origins .quiet').length > 0");
+        b.size(1440, 760);
+        b.until("innerHeight === 760");
         b.picture(&format!("dashboard-overview{suffix}"));
+        b.size(1440, 860);
         b.press("2");
         b.until("mobula.stats().recorded > 500");
         // Some rounds, and one of their ends with what led to it.
         b.eval("mobula.timeline.set(mobula.stats().last - 9e7, mobula.stats().last - 2e7)");
         b.until("mobula.stats().loadedDense === 0 && mobula.stats().boxes > 10");
         b.eval("document.getElementById('timeline').focus({ focusVisible: false })");
-        b.eval("(() => { const d = mobula.timeline.data.boxes, v = mobula.timeline.view, n = mobula.names(); const i = [...d.id.keys()].find((i) => n[d.fn[i]].endsWith('best') && d.start[i] > (v.from + v.to) / 2); return mobula.timeline.select(d.id[i ?? 0]); })()");
+        // Of the ends of rounds that show, the one with the longest way to it.
+        b.eval(
+            "(async () => { const t = mobula.timeline, d = t.data.boxes, n = mobula.names(); let best = [0]; \
+             for (const i of [...d.id.keys()].filter((i) => n[d.fn[i]].endsWith('best')).slice(-24)) { \
+             const about = await (await fetch('/api/task/' + d.id[i])).json(); best = [[about.recorded.path.length, d.id[i]], best].sort((a, b) => b[0] - a[0])[0]; } \
+             await t.select(best[1]); })()",
+        );
         b.until("mobula.stats().path > 1");
         b.eval("(() => { const t = mobula.timeline, p = t.task.path, a = p[Math.min(p.length, 9) - 1].start, z = p[0].end; t.set(a - (z - a) / 12, z + (z - a) / 12); })()");
         b.until("mobula.timeline.data.from <= mobula.stats().from && mobula.timeline.data.to >= mobula.stats().to && mobula.stats().loadedDense === 0");

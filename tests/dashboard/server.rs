@@ -459,6 +459,41 @@ fn the_stream_brings_counts_and_is_bounded() {
 }
 
 #[test]
+fn those_who_watch_and_do_not_read_hold_up_nobody() {
+    let settings = Settings::new()
+        .address(local())
+        .patience(Duration::from_millis(300));
+    let server = start(settings).expect("it starts");
+    let at = server.address();
+    let watch = || {
+        let mut stream = connect(at);
+        stream
+            .write_all(format!("GET /events HTTP/1.1\r\nHost: {at}\r\n\r\n").as_bytes())
+            .expect("it listens");
+        stream
+    };
+    let deaf: Vec<TcpStream> = (0..20).map(|_| watch()).collect();
+    let mut reader = watch();
+    let (mut ticks, mut piece, mut times) = (0, [0; 4096], Vec::new());
+    let begin = Instant::now();
+    while ticks < 8 {
+        let n = reader.read(&mut piece).expect("it goes on");
+        assert!(n > 0, "the one who reads was cut");
+        let text = String::from_utf8_lossy(&piece[..n]).into_owned();
+        ticks += text.matches("data: ").count();
+        let asked = Instant::now();
+        assert_eq!(get(at, "/api/timeline").status, 200);
+        times.push(asked.elapsed());
+        assert!(begin.elapsed() < Duration::from_secs(60), "{times:?}");
+    }
+    // What they did not read was not kept for them: they are told the latest.
+    for mut stream in deaf {
+        let n = stream.read(&mut piece).expect("there is something");
+        assert!(n > 0);
+    }
+}
+
+#[test]
 fn the_end_is_quick_whoever_watches() {
     let server = serve(fixture::demo());
     let at = server.address();
