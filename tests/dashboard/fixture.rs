@@ -3,6 +3,7 @@
 //! **Invariant:** the same every time; what is drawn from a generator of its own. Left out: a program.
 #![allow(dead_code)]
 
+use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -189,7 +190,7 @@ pub fn large(calls: usize) -> Recording {
         ..Recording::default()
     };
     let mut free = [MS; 13];
-    let mut recent: Vec<(u64, u64)> = Vec::new();
+    let mut recent: VecDeque<(u64, u64)> = VecDeque::new();
     let mut id = 0x2_0000_0000u64;
     let base = MS;
     for n in 0..calls {
@@ -217,14 +218,14 @@ pub fn large(calls: usize) -> Recording {
         if function > 0 && function < 5 {
             for _ in 0..=dice.below(if function == 4 { 7 } else { 2 }) {
                 // What has ended can be taken.
-                let ended: Vec<u64> = recent
-                    .iter()
-                    .filter(|(_, end)| end + 5_000 < start)
-                    .map(|(id, _)| *id)
-                    .collect();
-                if !ended.is_empty() {
-                    wanted.push(ended[dice.below(ended.len() as u64) as usize]);
-                }
+                let tries = (0..4).map(|_| dice.below(recent.len().max(1) as u64) as usize);
+                let tries = tries.filter_map(|i| recent.get(i));
+                wanted.extend(
+                    tries
+                        .filter(|(_, end)| end + 5_000 < start)
+                        .map(|(id, _)| *id)
+                        .next(),
+                );
             }
         }
         let inputs = add_inputs(&mut r, &wanted);
@@ -304,12 +305,12 @@ pub fn large(calls: usize) -> Recording {
                 at: start,
                 bytes: 64 << 20,
             });
-            recent.push((id, start));
+            recent.push_back((id, start));
             id += 1;
         }
-        recent.push((parent, end));
+        recent.push_back((parent, end));
         if recent.len() > 64 {
-            recent.remove(0);
+            recent.pop_front();
         }
         free[lane] = end;
     }
@@ -437,6 +438,10 @@ impl Source for Replay {
 
     fn recording(&self) -> io::Result<Recording> {
         Ok(self.recording.clone())
+    }
+
+    fn generation(&self) -> Option<u64> {
+        Some(0)
     }
 
     fn trace(&self, window: Window, out: &mut dyn Write) -> io::Result<()> {

@@ -386,6 +386,6 @@ fn nothing_yet_and_nothing_any_more_are_said() {
     assert!(b.complaints.is_empty(), "{:?}", b.complaints);
     drop(server);
     b.until("document.getElementById('live').dataset.state === 'off'");
-    b.until("document.getElementById('notice').textContent.includes('cannot be read')");
+    b.until("document.getElementById('notice').textContent.includes('has ended')");
     b.picture("gone");
 }

@@ -240,7 +240,7 @@ class Timeline {
   }
 
   #bound(data) {
-    this.bounds = { begin: data.begin, last: Math.max(data.last, data.begin + 1000), now: Math.max(data.now, data.begin + 1000) };
+    this.bounds = { begin: data.begin, last: Math.max(data.last, data.begin + 1e5), now: Math.max(data.now, data.begin + 1e5) };
     this.lanes = data.lanes;
     // At once, and not with the next picture: a pointer may look for a box before.
     this.place = layout(this.lanes, this.canvas.clientHeight || 600);

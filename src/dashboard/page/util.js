@@ -85,7 +85,9 @@ const STATES = { "waiting-arguments": "waits for arguments", "waiting-resources"
 export const words = (state) => STATES[state] ?? state;
 
 export async function api(path, signal) {
-  const response = await fetch(path, { signal, headers: { accept: "application/json" } });
+  const response = await fetch(path, { signal, headers: { accept: "application/json" } }).catch((e) => {
+    throw e.name === "AbortError" ? e : new Error("the program has ended, or cannot be reached");
+  });
   if (response.status === 401) { location.href = "/login"; throw new Error("a token is needed"); }
   if (response.ok) return response.json();
   const refusal = await response.json().catch(() => ({}));
