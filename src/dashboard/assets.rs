@@ -6,12 +6,15 @@
 /// A file of the page: its path, its type, its text.
 pub type Asset = (&'static str, &'static str, &'static str);
 
-const HTML: &str = "text/html; charset=utf-8";
+pub const HTML: &str = "text/html; charset=utf-8";
 const CSS: &str = "text/css; charset=utf-8";
 const JS: &str = "text/javascript; charset=utf-8";
 const SVG: &str = "image/svg+xml";
 
-/// All of them.
+/// The form that asks for a token.
+pub const LOGIN: &str = include_str!("page/login.html");
+
+/// What everybody gets who may see anything.
 pub const ASSETS: &[Asset] = &[
     ("/", HTML, include_str!("page/index.html")),
     ("/style.css", CSS, include_str!("page/style.css")),
@@ -25,7 +28,6 @@ pub const ASSETS: &[Asset] = &[
     ("/tables.js", JS, include_str!("page/tables.js")),
     ("/overview.js", JS, include_str!("page/overview.js")),
     ("/util.js", JS, include_str!("page/util.js")),
-    ("/login", HTML, include_str!("page/login.html")),
 ];
 
 /// The file at a path.

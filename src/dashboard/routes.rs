@@ -162,7 +162,10 @@ async fn admit(state: &Arc<State>, request: Request<Body>) -> Answer {
         && !guard::knows_token(request.headers(), token)
     {
         // What the form needs, and nothing else.
-        if matches!(path.as_str(), "/login" | "/style.css" | "/icon.svg") {
+        if path == "/login" {
+            return Ok(login(request.uri().query() == Some("wrong")));
+        }
+        if matches!(path.as_str(), "/style.css" | "/icon.svg") {
             return asset(&path);
         }
         if path == "/" {
@@ -180,6 +183,18 @@ async fn admit(state: &Arc<State>, request: Request<Body>) -> Answer {
 
 fn go_to(path: &'static str) -> Response {
     (StatusCode::SEE_OTHER, [(header::LOCATION, path)]).into_response()
+}
+
+/// The token's form, after a wrong token with a line that says so.
+fn login(wrong: bool) -> Response {
+    let (before, rest) = assets::LOGIN
+        .split_once("  <p class=\"wrong\"")
+        .unwrap_or((assets::LOGIN, ""));
+    let text = match rest.split_once("</p>\n") {
+        Some((_, after)) if !wrong => format!("{before}{after}"),
+        _ => assets::LOGIN.to_owned(),
+    };
+    ([(header::CONTENT_TYPE, assets::HTML)], text).into_response()
 }
 
 #[derive(Deserialize)]

@@ -241,7 +241,9 @@ fn with_a_token_only_those_who_know_it_see_anything() {
     }
     assert_eq!(get(at, "/healthz").status, 200);
     assert_eq!(get(at, "/").header("location"), Some("/login"));
-    assert!(get(at, "/login").text().contains("password"));
+    let form = get(at, "/login").text();
+    assert!(form.contains("password") && !form.contains("not the token"));
+    assert!(get(at, "/login?wrong").text().contains("not the token"));
     let bearer = format!("Authorization: Bearer {token}\r\n");
     assert_eq!(request(at, "GET", "/api/snapshot", &bearer).status, 200);
     let log_in = |token: &str| {
