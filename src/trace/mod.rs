@@ -27,6 +27,8 @@ mod ticks;
 
 #[cfg(feature = "dashboard")]
 pub use chrome::write_within;
+#[cfg(feature = "attach")]
+pub use chrome::write_watched;
 pub use chrome::{Written, write};
 #[cfg(feature = "dashboard")]
 pub use decode::decode;

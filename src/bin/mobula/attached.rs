@@ -93,23 +93,11 @@ pub fn print(text: &str) -> Result<(), Failure> {
 
 /// Why a program could not be looked at, as a failure of the command.
 pub fn failure(e: AttachError) -> Failure {
-    let gone = |e: &io::Error| {
-        matches!(
-            e.kind(),
-            io::ErrorKind::UnexpectedEof
-                | io::ErrorKind::BrokenPipe
-                | io::ErrorKind::ConnectionReset
-                | io::ErrorKind::ConnectionRefused
-                | io::ErrorKind::NotFound
-        )
-    };
     match &e {
         AttachError::NothingRuns | AttachError::NotRunning { .. } => {
             Failure::NothingRuns(e.to_string())
         }
-        AttachError::Io { source, .. } if gone(source) => {
-            Failure::NothingRuns("the program has ended".to_owned())
-        }
+        _ if e.has_ended() => Failure::NothingRuns("the program has ended".to_owned()),
         _ => Failure::Error(e.to_string()),
     }
 }
