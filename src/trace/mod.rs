@@ -25,10 +25,10 @@ mod tests;
 mod text;
 mod ticks;
 
-#[cfg(feature = "dashboard")]
-pub use chrome::write_within;
 #[cfg(feature = "attach")]
 pub use chrome::write_watched;
+#[cfg(feature = "dashboard")]
+pub use chrome::write_within;
 pub use chrome::{Written, write};
 #[cfg(feature = "dashboard")]
 pub use decode::decode;

@@ -65,7 +65,9 @@ pub fn run(args: Args) -> Result<(), Failure> {
     if let Some(address) = args.address.or(args.port.map(here)) {
         settings = settings.address(address);
     }
-    let token = args.token.or_else(|| std::env::var("MOBULA_DASHBOARD_TOKEN").ok());
+    let token = args
+        .token
+        .or_else(|| std::env::var("MOBULA_DASHBOARD_TOKEN").ok());
     if let Some(token) = token.filter(|t| !t.is_empty()) {
         settings = settings.token(token);
     }

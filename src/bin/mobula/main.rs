@@ -13,6 +13,7 @@ mod logs;
 mod memory;
 mod metrics;
 mod progress;
+mod screen;
 mod show;
 mod size;
 mod status;
@@ -50,6 +51,9 @@ enum Command {
     Completions(completions::Args),
 }
 
+/// The exit code of a command that somebody stopped, as shells have it.
+const INTERRUPTED: u8 = 130;
+
 /// Why a command did not do what it was to do.
 #[derive(Debug)]
 enum Failure {
@@ -57,7 +61,7 @@ enum Failure {
     Error(String),
     /// There is no program to look at, or it has ended: 3.
     NothingRuns(String),
-    /// Somebody stopped it: 130, as shells have it.
+    /// Somebody stopped it: [`INTERRUPTED`].
     Interrupted,
     /// Nobody reads the output any more, which is nobody's fault: 0.
     Unread,
@@ -86,7 +90,7 @@ fn main() -> ExitCode {
         Ok(()) | Err(Failure::Unread) => return ExitCode::SUCCESS,
         Err(Failure::Error(why)) => (why, 1),
         Err(Failure::NothingRuns(why)) => (why, 3),
-        Err(Failure::Interrupted) => ("interrupted".to_owned(), 130),
+        Err(Failure::Interrupted) => ("interrupted".to_owned(), INTERRUPTED),
     };
     eprintln!("mobula: {why}");
     ExitCode::from(code)

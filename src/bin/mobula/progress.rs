@@ -11,26 +11,16 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 pub struct Bar(ProgressBar);
 
 impl Bar {
-    /// A bar with a word before it, for steps of any kind.
+    /// A bar with a word before it.
     pub fn new(what: &'static str) -> Bar {
-        Bar::styled(what, "{msg} [{bar:40}] {percent}% ({elapsed}, {eta} left)")
-    }
-
-    /// A bar for bytes.
-    pub fn of_bytes(what: &'static str) -> Bar {
-        Bar::styled(
-            what,
-            "{msg} [{bar:40}] {binary_bytes} of {binary_total_bytes} ({binary_bytes_per_sec})",
-        )
-    }
-
-    fn styled(what: &'static str, template: &str) -> Bar {
         let target = match std::io::stderr().is_terminal() {
             true => ProgressDrawTarget::stderr(),
             false => ProgressDrawTarget::hidden(),
         };
         let bar = ProgressBar::with_draw_target(Some(1), target).with_message(what);
-        if let Ok(style) = ProgressStyle::with_template(template) {
+        let style =
+            ProgressStyle::with_template("{msg} [{bar:40}] {percent}% ({elapsed}, {eta} left)");
+        if let Ok(style) = style {
             bar.set_style(style.progress_chars("=> "));
         }
         Bar(bar)
@@ -47,4 +37,3 @@ impl Bar {
         self.0.finish_and_clear();
     }
 }
-

@@ -166,9 +166,9 @@ impl Place {
         }
         // A link goes on to lead to where it led.
         let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-        let name = target.file_name().ok_or_else(|| {
-            Failure::Error(format!("{}: is no name of a file", path.display()))
-        })?;
+        let name = target
+            .file_name()
+            .ok_or_else(|| Failure::Error(format!("{}: is no name of a file", path.display())))?;
         let beside = format!(".{}.{}.part", name.to_string_lossy(), std::process::id());
         Ok(Place {
             beside: Some(target.with_file_name(beside)),
@@ -234,7 +234,9 @@ mod tests {
         ] {
             assert_eq!(length(text), Ok(Duration::from_secs_f64(seconds)), "{text}");
         }
-        for text in ["", "s", "-1s", "0", "1d", "10 s", "1e99h", "NaN", "infs", "é"] {
+        for text in [
+            "", "s", "-1s", "0", "1d", "10 s", "1e99h", "NaN", "infs", "é",
+        ] {
             assert!(length(text).is_err(), "{text}");
         }
     }

@@ -157,9 +157,9 @@ impl Client {
         let (line, file) = self.receive_with_file()?;
         match (read(&line)?, file) {
             (Answer::Recording(program), Some(file)) => Recorded::new(program, file),
-            (Answer::Recording(_), None) => {
-                Err(AttachError::Answer("the recording's file is missing".into()))
-            }
+            (Answer::Recording(_), None) => Err(AttachError::Answer(
+                "the recording's file is missing".into(),
+            )),
             _ => Err(AttachError::Answer("to another question".into())),
         }
     }
@@ -178,7 +178,10 @@ impl Client {
     fn send(&mut self, question: &Question) -> Result<(), AttachError> {
         let mut line = serde_json::to_vec(question).map_err(|e| self.io(e.into()))?;
         line.push(b'\n');
-        self.stream.get_mut().write_all(&line).map_err(|e| self.io(e))
+        self.stream
+            .get_mut()
+            .write_all(&line)
+            .map_err(|e| self.io(e))
     }
 
     /// One short line, and the first file that comes beside its bytes.
@@ -195,12 +198,12 @@ impl Client {
             let mut bytes = [0; 4096];
             let mut into = [IoSliceMut::new(&mut bytes)];
             let flags = RecvFlags::CMSG_CLOEXEC;
-            let got = match rustix::net::recvmsg(self.stream.get_ref(), &mut into, &mut beside, flags)
-            {
-                Ok(message) => message.bytes,
-                Err(rustix::io::Errno::INTR) => continue,
-                Err(e) => return Err(self.io(e.into())),
-            };
+            let got =
+                match rustix::net::recvmsg(self.stream.get_ref(), &mut into, &mut beside, flags) {
+                    Ok(message) => message.bytes,
+                    Err(rustix::io::Errno::INTR) => continue,
+                    Err(e) => return Err(self.io(e.into())),
+                };
             for message in beside.drain() {
                 if let RecvAncillaryMessage::ScmRights(files) = message {
                     // All are taken, so that those nobody asked for are closed.
