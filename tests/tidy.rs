@@ -115,7 +115,7 @@ const THIRD_PARTY: &[ThirdParty] = &[
     },
     ThirdParty {
         name: "serde",
-        rooms: &["base", "node", "bin"],
+        rooms: &["base", "node", "dashboard", "bin"],
     },
     ThirdParty {
         name: "serde_json",

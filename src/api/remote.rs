@@ -52,7 +52,8 @@ impl Source for There {
     fn trace(&self, window: Window, out: &mut dyn Write) -> io::Result<()> {
         match &self.recorded {
             Some(recorded) => {
-                trace::write_within(recorded.recorder(), window.from..=window.to, out).map(|_| ())
+                trace::write_within(recorded.recorder(), window.from..=window.to, out, |_, _| {})
+                    .map(|_| ())
             }
             None => out.write_all(b"{\"traceEvents\":[]}\n"),
         }

@@ -99,26 +99,15 @@ pub(super) struct Writer<'a, W> {
 /// # Errors
 /// Those of `to`.
 pub fn write(recorder: &Recorder, to: impl Write) -> io::Result<Written> {
-    write_within(recorder, 0..=u64::MAX, to)
+    write_within(recorder, 0..=u64::MAX, to, |_, _| {})
 }
 
-/// As [`write`], but only what touches a window, in nanoseconds since recording began.
+/// As [`write`], but only what touches a window, in nanoseconds since recording began; `progress` is told how much of the
+/// memory has been read, and how much there is.
 ///
 /// # Errors
 /// Those of `to`.
 pub fn write_within(
-    recorder: &Recorder,
-    window: RangeInclusive<u64>,
-    to: impl Write,
-) -> io::Result<Written> {
-    write_watched(recorder, window, to, |_, _| {})
-}
-
-/// As [`write_within`]; `progress` is told how much of the memory has been read, and how much there is.
-///
-/// # Errors
-/// Those of `to`.
-pub fn write_watched(
     recorder: &Recorder,
     window: RangeInclusive<u64>,
     to: impl Write,

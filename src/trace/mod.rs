@@ -26,8 +26,6 @@ mod text;
 mod ticks;
 
 #[cfg(feature = "attach")]
-pub use chrome::write_watched;
-#[cfg(feature = "dashboard")]
 pub use chrome::write_within;
 pub use chrome::{Written, write};
 #[cfg(feature = "dashboard")]

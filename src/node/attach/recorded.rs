@@ -61,7 +61,7 @@ impl Recorded {
             let last = u64::try_from(last.as_nanos()).unwrap_or(u64::MAX);
             self.recorder.now().saturating_sub(last)
         });
-        trace::write_watched(&self.recorder, from..=u64::MAX, to, progress)
+        trace::write_within(&self.recorder, from..=u64::MAX, to, progress)
     }
 
     #[cfg(feature = "dashboard")]
