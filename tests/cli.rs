@@ -895,8 +895,28 @@ fn every_command_explains_itself_with_examples() {
         assert!(help.contains("Examples:\n  mobula list"), "{what}: {help}");
     }
     let help = folder.says(&["--help"]);
+    assert!(commands(&help).len() >= 8, "{help}");
     let words: Vec<&str> = help.split_whitespace().collect();
-    assert!(words.join(" ").contains("3 nothing is running"), "{help}");
+    for code in [
+        "0 all went well",
+        "1 something went wrong",
+        "2 the command line is wrong",
+        "3 nothing is running",
+        "130 it was interrupted",
+    ] {
+        assert!(words.join(" ").contains(code), "{code}: {help}");
+    }
+}
+
+/// The commands that a help text lists.
+fn commands(help: &str) -> Vec<String> {
+    let listed = help.lines().skip_while(|l| *l != "Commands:").skip(1);
+    listed
+        .take_while(|l| !l.is_empty())
+        .filter_map(|l| l.strip_prefix("  ")?.split(' ').next())
+        .filter(|c| !c.is_empty() && *c != "help")
+        .map(str::to_owned)
+        .collect()
 }
 
 #[test]
@@ -908,10 +928,33 @@ fn shells_get_their_completions() {
         ("fish", "complete -c mobula"),
     ] {
         let script = folder.says(&["completions", shell]);
-        assert!(
-            script.contains(sign) && script.contains("actors"),
-            "{shell}"
-        );
+        assert!(script.contains(sign), "{shell}");
+        for command in commands(&folder.says(&["--help"])) {
+            assert!(script.contains(&command), "{shell}: {command} is missing");
+            for inner in commands(&folder.says(&[&command, "--help"])) {
+                assert!(script.contains(&inner), "{shell}: {command} {inner}");
+            }
+        }
+        for option in ["--follow", "--last", "--limit", "--state", "--watch"] {
+            let found = match shell {
+                "fish" => script.contains(&format!("-l {}", &option[2..])),
+                _ => script.contains(option),
+            };
+            assert!(found, "{shell}: {option} is missing");
+        }
+        // The shell itself reads it without complaint, if there is one.
+        if let Ok(mut checking) = Command::new(shell)
+            .arg("-n")
+            .stdin(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+        {
+            let mut to = checking.stdin.take().unwrap();
+            to.write_all(script.as_bytes()).unwrap();
+            drop(to);
+            let out = checking.wait_with_output().unwrap();
+            assert!(out.status.success() && out.stderr.is_empty(), "{out:?}");
+        }
     }
 }
 
