@@ -78,6 +78,10 @@ const THIRD_PARTY: &[ThirdParty] = &[
         rooms: &["dashboard"],
     },
     ThirdParty {
+        name: "indicatif",
+        rooms: &["bin"],
+    },
+    ThirdParty {
         name: "inventory",
         rooms: &["exec", "api"],
     },
@@ -111,7 +115,7 @@ const THIRD_PARTY: &[ThirdParty] = &[
     },
     ThirdParty {
         name: "serde",
-        rooms: &["base", "node", "bin", "dashboard"],
+        rooms: &["base", "node", "dashboard", "bin"],
     },
     ThirdParty {
         name: "serde_json",

@@ -98,7 +98,7 @@ impl Follower {
         read::each_of(
             recorder,
             |of| taken.get(&of.base) != Some(&of.ticket) && !recorder.is_held(of.base),
-            |of, whose, found| {
+            |of, whose, found, _| {
                 sealed.push((of.base, of.ticket));
                 *events += found.len();
                 decoder.chunk(whose, found);
@@ -109,7 +109,7 @@ impl Follower {
         read::each_of(
             recorder,
             |of| taken.get(&of.base) != Some(&of.ticket),
-            |_, whose, found| now.chunk(whose, found),
+            |_, whose, found, _| now.chunk(whose, found),
         );
         self.kept = Some(kept);
         now.finish()

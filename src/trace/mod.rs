@@ -27,7 +27,7 @@ mod tests;
 mod text;
 mod ticks;
 
-#[cfg(feature = "dashboard")]
+#[cfg(feature = "attach")]
 pub use chrome::write_within;
 pub use chrome::{Written, write};
 pub use event::{Deed, Event, INPUTS, Outcome, Submitted, Turn};
