@@ -197,12 +197,14 @@ fn resources_of_all_nodes_are_added_up_and_bounded() {
         ..Node::default()
     };
     let many = (0..1000).map(|i| resource(&format!("r{i}"), 1.0)).collect();
-    let mut snapshot = Snapshot::default();
-    snapshot.nodes = List::whole(vec![
-        node(vec![resource("cpu", 4.0)]),
-        node(vec![resource("cpu", 2.0)]),
-        node(many),
-    ]);
+    let snapshot = Snapshot {
+        nodes: List::whole(vec![
+            node(vec![resource("cpu", 4.0)]),
+            node(vec![resource("cpu", 2.0)]),
+            node(many),
+        ]),
+        ..Snapshot::default()
+    };
     let samples = parse(&Exposition::new().text(&snapshot)).unwrap();
     let is = |name, value| assert_eq!(get(&samples, name, &[("resource", "cpu")]), Some(value));
     is("mobula_resource", 6.0);
