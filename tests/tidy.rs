@@ -209,6 +209,10 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
         "reads a claimed record's arguments, and puts its value, for a process that runs it",
     ),
     (
+        "exec/moves.rs",
+        "an object that leaves memory says in which record it lies",
+    ),
+    (
         "exec/isolate/serve.rs",
         "makes records of what the node sent, runs them, and reads arguments in the node's memory",
     ),

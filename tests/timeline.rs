@@ -7,6 +7,8 @@ mod common;
 mod deaths;
 #[path = "timeline/importer.rs"]
 mod importer;
+#[path = "timeline/objects.rs"]
+mod objects;
 #[path = "timeline/perfetto.rs"]
 mod perfetto;
 
@@ -14,7 +16,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use common::{alone, until};
+use common::alone;
 use importer::{Trace, import};
 use mobula::prelude::*;
 use mobula::{Error, Timeline};
@@ -98,6 +100,8 @@ fn the_demo_has_exactly_its_boxes_and_arrows() {
             (written.passed, written.overwritten, written.unreadable),
             (0, 0, 0)
         );
+        assert_eq!(trace.other["events"], written.events);
+        assert!(written.events >= 55, "two for each call, one for the put");
         let count = |name: &str, category: &str| {
             trace
                 .named(name)
@@ -265,7 +269,7 @@ fn failures_say_why_in_their_boxes() {
         let long = "a \"long\" story ".repeat(8);
         let failed = fails::remote(long.clone());
         assert!(mobula::get(&failed).is_err());
-        assert!(mobula::get(inner::remote(&failed_number(&failed))).is_err());
+        assert!(mobula::get(inner::remote(failed_number(&failed))).is_err());
         assert!(mobula::get(panics::remote(1)).is_err());
         let (_, trace) = timeline();
         let (_, slice) = trace.of("task").find(|(_, s)| s.name == "fails").unwrap();
@@ -333,28 +337,6 @@ fn an_actors_life_is_told() {
             "{ended:?}"
         );
         assert_eq!(ended.arg("actor"), pokes[0].1.arg("actor"));
-    });
-}
-
-#[test]
-fn large_objects_are_made_taken_and_freed() {
-    alone(two(), |_| {
-        let big = mobula::put(&vec![1_u64; 10_000]).unwrap();
-        let mut room = mobula::create::<u64>(5_000).unwrap();
-        room.fill(2);
-        let sealed = room.seal();
-        let sums = [g::remote(&big), g::remote(&sealed)];
-        mobula::get(&sums).unwrap();
-        drop((big, sealed, sums));
-        let mut found = BTreeMap::new();
-        // The last reference may go with a call's arguments, on another thread.
-        until(|| {
-            let (_, trace) = timeline();
-            found = arrows(&trace);
-            trace.named("free").count() == 2
-        });
-        let data = |from: &str| found[&("data".into(), from.into(), "g".into())];
-        assert_eq!((data("put"), data("seal")), (1, 1));
     });
 }
 

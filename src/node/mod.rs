@@ -41,12 +41,15 @@ impl Node {
             Some(0) => crate::shm::Prefault::Off,
             Some(n) => crate::shm::Prefault::Bytes(n),
         };
+        let recording = timeline::recording(config.trace, config.trace_bytes)?;
+        let watch = recording.as_ref().map(|r| exec::moves::watch(&r.recorder));
         let options = StoreOptions {
             capacity: config.store_bytes,
             prefault,
             spill: config.spill.clone(),
             patience: config.store_patience,
             huge_pages: config.huge_pages,
+            watch,
         };
         let store = Store::open(options).map_err(|e| {
             let setting = match e.kind() {
@@ -61,7 +64,6 @@ impl Node {
             let why = e.to_string();
             Error::Config { setting, why }
         })?;
-        let recording = timeline::recording(config.trace, config.trace_bytes)?;
         let engine = Engine::new(capacity, store, recording);
         engine.set_workers(config.workers.clone());
         let generation = local::start(&engine)?;

@@ -429,8 +429,22 @@ impl<W: Write> Writer<'_, W> {
             Deed::Create => "\"create\"",
             Deed::Seal => "\"seal\"",
             Deed::Free => "\"free\"",
+            Deed::Join => "\"join\"",
+            Deed::Spill => "\"spilled\"",
+            Deed::Restore => "\"restore\"",
+            Deed::Segment => "\"spill\"",
         };
-        self.complete(lane, "object", what, begin, end);
+        if deed == Deed::Segment {
+            self.complete(lane, "store", what, begin, end);
+            self.out.raw(",\"args\":{\"objects\":").number(line.into());
+            self.out.raw(",\"bytes\":").number(bytes).raw("}}");
+            return;
+        }
+        if deed == Deed::Spill {
+            self.instant_at(lane, "store", what, begin);
+        } else {
+            self.complete(lane, "object", what, begin, end);
+        }
         self.out.raw(",\"args\":{\"object\":").id(object);
         self.out.raw(",\"bytes\":").number(bytes);
         if name != 0 {
@@ -560,9 +574,13 @@ impl<W: Write> Writer<'_, W> {
 
     /// A moment, up to its arguments; `name` in quotes.
     fn instant(&mut self, lane: u32, category: &str, name: &str, at: u64) {
+        self.instant_at(lane, category, name, self.scale.nanos(at));
+    }
+
+    /// As `instant`, in nanoseconds.
+    fn instant_at(&mut self, lane: u32, category: &str, name: &str, at: u64) {
         self.open("i\",\"s\":\"t\"", category);
         self.out.raw(",\"name\":").raw(name);
-        let at = self.scale.nanos(at);
         self.place(lane, at);
     }
 

@@ -205,6 +205,11 @@ impl Recorder {
         self.clock
     }
 
+    /// Now, in ticks.
+    pub fn now(&self) -> u64 {
+        self.clock.now()
+    }
+
     /// What is recorded.
     pub fn mode(&self) -> Mode {
         self.mode
@@ -311,6 +316,7 @@ impl Recorder {
             p if p == super::Part::Driver as u32 => format!("driver {name}"),
             p if p == super::Part::Executor as u32 => format!("executor {number}"),
             p if p == super::Part::Async as u32 => format!("async {number}"),
+            p if p == super::Part::Store as u32 => format!("store {number}"),
             _ => format!("worker {} {number}", whose.process),
         }
     }

@@ -85,7 +85,7 @@ fn perfetto_finds_the_boxes_and_arrows_of_the_demo() {
         (slices("submit", "submit f"), slices("submit", "submit g")),
         (24, 3)
     );
-    assert_eq!(slices("object", "put"), 1);
+    assert_eq!((slices("object", "put"), slices("object", "join")), (1, 3));
     let flows = |leaves, enters| {
         count(
             &found,
