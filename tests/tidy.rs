@@ -126,6 +126,10 @@ const THIRD_PARTY: &[ThirdParty] = &[
         rooms: &["base", "value", "api"],
     },
     ThirdParty {
+        name: "tracing_chrome",
+        rooms: &["api"],
+    },
+    ThirdParty {
         name: "tracing_core",
         rooms: &["api"],
     },

@@ -19,6 +19,8 @@ mod queue;
 mod timeline;
 #[cfg(feature = "tracing")]
 mod tracing;
+#[cfg(feature = "tracing-chrome")]
+pub mod tracing_chrome;
 mod view;
 mod wait;
 

@@ -6,6 +6,8 @@
 #[cfg(feature = "attach")]
 pub mod attach;
 mod config;
+#[cfg(feature = "otel")]
+mod otel;
 pub mod timeline;
 
 use std::io::ErrorKind;
@@ -15,6 +17,8 @@ use std::time::{Duration, Instant};
 pub use config::Config;
 #[cfg(feature = "dashboard")]
 pub use config::DashboardConfig;
+#[cfg(feature = "otel")]
+pub use otel::Otel;
 
 use crate::base::{Error, Result};
 use crate::exec::{self, Engine, local};
@@ -26,6 +30,8 @@ use crate::store::{Store, StoreOptions};
 pub struct Node {
     engine: Arc<Engine>,
     config: Config,
+    #[cfg(feature = "otel")]
+    exporter: Option<otel::Exporter>,
     #[cfg(feature = "attach")]
     attached: Result<attach::Server, String>,
 }
@@ -64,6 +70,8 @@ impl Node {
             let why = e.to_string();
             Error::Config { setting, why }
         })?;
+        #[cfg(feature = "otel")]
+        let exporter = otel::start(config.otel.as_ref(), recording.as_ref())?;
         let engine = Engine::new(capacity, store, recording);
         engine.set_workers(config.workers.clone());
         let generation = local::start(&engine)?;
@@ -76,6 +84,8 @@ impl Node {
                 true => attach::Server::start().map_err(|e| e.to_string()),
                 false => Err("Config::attach(false) said so".to_owned()),
             },
+            #[cfg(feature = "otel")]
+            exporter,
             engine,
             config,
         })
@@ -108,6 +118,8 @@ impl Node {
         self.engine.store().stop_spilling();
         local::stop();
         local::leave();
+        #[cfg(feature = "otel")]
+        drop(self.exporter.take());
         timeline::write_at_end(self.engine.recorder());
         if let Ok(left @ 1..) = left {
             eprintln!(

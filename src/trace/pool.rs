@@ -232,6 +232,12 @@ impl Recorder {
         )
     }
 
+    /// When recording began, in nanoseconds since 1970.
+    #[cfg(feature = "otel")]
+    pub fn date(&self) -> u64 {
+        self.head(at::DATE)
+    }
+
     /// The process that began the recording.
     pub(super) fn process(&self) -> u32 {
         self.head(at::PROCESS) as u32
