@@ -111,7 +111,7 @@ const THIRD_PARTY: &[ThirdParty] = &[
     },
     ThirdParty {
         name: "serde",
-        rooms: &["base", "node", "bin"],
+        rooms: &["base", "node", "dashboard", "bin"],
     },
     ThirdParty {
         name: "serde_json",

@@ -18,6 +18,7 @@ use mobula::Trace;
 use mobula::prelude::*;
 use report::{Beside, Bound, Report, Row};
 
+/// A call that does next to nothing.
 #[remote]
 pub fn inc(x: u64) -> u64 {
     x + 1

@@ -31,4 +31,4 @@
 //!
 //! Invariant: the crate's own items, under one name that does not change with its version. Left out: anything of ours.
 
-pub use ::tracing_chrome::{ChromeLayer, ChromeLayerBuilder, EventOrSpan, FlushGuard, TraceStyle};
+pub use tracing_chrome::{ChromeLayer, ChromeLayerBuilder, EventOrSpan, FlushGuard, TraceStyle};

@@ -2,7 +2,7 @@
 //!
 //! Room map: [`ticks`] the clock; [`event`] one event in 64 bytes; [`pool`] the memory that events lie in, which several
 //! processes may share; [`budget`] how many calls are recorded while they come fast; [`lane`] a thread's pen; [`read`]
-//! the memory read back; [`chrome`] the trace file and [`arrows`] in it, with [`text`] for its numbers and strings;
+//! the memory read back; [`chrome`] the trace file, [`boxes`] and [`arrows`] in it, with [`text`] for its numbers and strings;
 //! `decode` puts the events together to a `recording` of calls; `spans` reads the calls that ended little by little, which
 //! `otlp` writes as OpenTelemetry has them.
 //!
@@ -11,6 +11,7 @@
 //! Left out: where the memory comes from (`shm`), and what of a call is worth an event (`exec`).
 
 mod arrows;
+mod boxes;
 mod budget;
 mod chrome;
 #[cfg(feature = "dashboard")]
