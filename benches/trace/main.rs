@@ -30,19 +30,34 @@ fn cpu_nanos() -> f64 {
     t.tv_sec as f64 * 1e9 + t.tv_nsec as f64
 }
 
+/// Calls of one sample; more than a full purse records.
+const N: u64 = 20_000;
+
+fn node(mode: Trace) -> mobula::Mobula {
+    let config = Config::new().num_cpus(2.0).trace(mode);
+    config.init().expect("the runtime starts")
+}
+
+/// Calls one after the other.
+fn round_trips() {
+    for i in 0..N {
+        assert_eq!(mobula::get(inc::remote(black_box(i))).unwrap(), i + 1);
+    }
+}
+
+/// The part of fast calls that the default records, in percent.
+fn share() -> f64 {
+    let mobula = node(Trace::Adaptive);
+    let recorded = || mobula.timeline("/dev/null").expect("it is written").boxes;
+    round_trips();
+    let before = recorded();
+    round_trips();
+    (recorded() - before) as f64 * 100.0 / N as f64
+}
+
 /// Nanoseconds per call, one after the other, and per call of many submitted at once.
 fn calls(mode: Trace) -> (f64, f64) {
-    const N: u64 = 20_000;
-    let _mobula = Config::new()
-        .num_cpus(2.0)
-        .trace(mode)
-        .init()
-        .expect("the runtime starts");
-    let round_trips = || {
-        for i in 0..N {
-            assert_eq!(mobula::get(inc::remote(black_box(i))).unwrap(), i + 1);
-        }
-    };
+    let _mobula = node(mode);
     // Past what a full purse records.
     round_trips();
     let before = cpu_nanos();
@@ -96,6 +111,14 @@ fn costs(report: &mut Report) {
         row(report, one, all[i].0.clone());
         row(report, many, all[i].1.clone());
     }
+    let shares = (0..report.samples(15)).map(|_| share()).collect();
+    report.row(Row {
+        bench: "trace_recorded_share",
+        unit: "%",
+        values: shares,
+        limit: None,
+        every: false,
+    });
     let [(off, off_async), (adaptive, adaptive_async), (full, _)] = all;
     let overheads = [
         (

@@ -374,3 +374,60 @@ impl Sending {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_environment_says_what_the_program_does_not() {
+        let of = |otel: &Otel, set: &[(&str, &str)]| {
+            let variable = |name: &str| {
+                let found = set.iter().find(|(key, _)| *key == name);
+                found.map(|(_, value)| (*value).to_owned())
+            };
+            Target::find(otel, &variable)
+        };
+        let url = |otel: &Otel, set: &[(&str, &str)]| of(otel, set).unwrap().url;
+        let (base, whole) = (
+            "OTEL_EXPORTER_OTLP_ENDPOINT",
+            "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+        );
+        let none = Otel::new();
+        assert_eq!(url(&none, &[]), "http://localhost:4318/v1/traces");
+        assert_eq!(url(&none, &[(base, "http://a:1/")]), "http://a:1/v1/traces");
+        assert_eq!(
+            url(&none, &[(base, "http://a:1"), (whole, "http://b/x")]),
+            "http://b/x"
+        );
+        let own = Otel::new().endpoint("http://c");
+        assert_eq!(url(&own, &[(whole, "http://b/x")]), "http://c/v1/traces");
+        let target = of(
+            &own,
+            &[
+                (
+                    "OTEL_EXPORTER_OTLP_HEADERS",
+                    "api-key=a%20b,nonsense, other = c",
+                ),
+                ("OTEL_EXPORTER_OTLP_TIMEOUT", "250"),
+            ],
+        );
+        let target = target.unwrap();
+        assert_eq!(
+            (target.host.as_str(), target.path.as_str()),
+            ("c:80", "/v1/traces")
+        );
+        assert_eq!(target.timeout, Duration::from_millis(250));
+        let pair = |k: &str, v: &str| (k.to_owned(), v.to_owned());
+        assert_eq!(target.headers, [pair("api-key", "a b"), pair("other", "c")]);
+        let bad = of(&own, &[("OTEL_EXPORTER_OTLP_HEADERS", "key=a%0d%0ab")]);
+        assert!(bad.is_err(), "a line of its own is no header");
+    }
+
+    #[test]
+    fn what_is_no_escape_stays() {
+        assert_eq!(unescaped("100%"), "100%");
+        assert_eq!(unescaped("%zz%41%4"), "%zzA%4");
+        assert_eq!(unescaped("%c3%a9"), "\u{e9}");
+    }
+}

@@ -349,3 +349,133 @@ impl Batch {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::lane::{Lane, Part};
+    use super::super::tests::{memory, recorder};
+    use super::super::{Mode, Source, request};
+    use super::*;
+    use proptest::prelude::*;
+
+    fn all(spans: &mut Spans, recorder: &Recorder) -> Vec<Span> {
+        let mut found = Vec::new();
+        spans.read(recorder, &mut |span| found.push(span));
+        found
+    }
+
+    fn submit(call: u64, caller: u64, first: &[u64]) -> Event {
+        let mut two = [0; 2];
+        two[..first.len()].copy_from_slice(first);
+        Event::Submit(Submitted {
+            name: 0,
+            begin: 5,
+            end: 6,
+            call,
+            caller,
+            actor: 0,
+            bytes: 0,
+            inputs: first.len() as u16,
+            first: two,
+        })
+    }
+
+    #[test]
+    fn a_call_is_told_once_when_it_has_ended() {
+        let recorder = recorder(Mode::Full);
+        let lane = Lane::new(&recorder, Part::Executor);
+        let pen = lane.pen().unwrap();
+        let mut spans = Spans::default();
+        let name = pen.name("some::call");
+        pen.put(&submit(3, 2, &[]));
+        pen.enter(name, 3, 0, 1);
+        pen.put(&submit(5, 3, &[]));
+        pen.enter(name, 5, 0, 1);
+        assert_eq!(all(&mut spans, &recorder), []);
+        // Their events are changed where they lie.
+        assert!(pen.exit(5, Outcome::Done, 8, None));
+        let inner = all(&mut spans, &recorder);
+        assert_eq!(inner.len(), 1);
+        assert_eq!((inner[0].call, inner[0].parent, inner[0].root), (5, 3, 3));
+        assert_eq!(inner[0].name, "some::call");
+        assert!(pen.exit(3, Outcome::Failed, 0, Some("out of luck")));
+        let outer = all(&mut spans, &recorder);
+        assert_eq!(outer.len(), 1);
+        assert_eq!((outer[0].parent, outer[0].ok), (0, false));
+        assert_eq!(outer[0].error.as_deref(), Some("out of luck"));
+        assert_eq!(all(&mut spans, &recorder), []);
+    }
+
+    #[test]
+    fn attempts_are_one_span_and_links_lead_to_calls_that_ended() {
+        let recorder = recorder(Mode::Full);
+        let lane = Lane::new(&recorder, Part::Executor);
+        let pen = lane.pen().unwrap();
+        let mut spans = Spans::default();
+        for call in [3, 7] {
+            // 7 takes the first, and an object that is no call.
+            pen.put(&submit(call, 2, if call == 7 { &[3, 9] } else { &[] }));
+            pen.enter(0, call, 0, 1);
+            assert!(pen.exit(call, Outcome::Again, 0, Some("try again")));
+            pen.enter(0, call, 0, 2);
+            assert!(pen.exit(call, Outcome::Done, 0, None));
+        }
+        let found = all(&mut spans, &recorder);
+        let seen: Vec<_> = found.iter().map(|s| (s.call, s.turns, s.ok)).collect();
+        assert_eq!(seen, [(3, 2, true), (7, 2, true)]);
+        assert_eq!(found[1].links, [(3, 3)]);
+    }
+
+    #[test]
+    fn an_end_whose_submission_was_never_seen_is_told_at_the_next_reading() {
+        let recorder = recorder(Mode::Full);
+        let lane = Lane::new(&recorder, Part::Executor);
+        let pen = lane.pen().unwrap();
+        let mut spans = Spans::default();
+        pen.enter(0, 3, 0, 1);
+        assert!(pen.exit(3, Outcome::Done, 0, None));
+        assert_eq!(all(&mut spans, &recorder), []);
+        let found = all(&mut spans, &recorder);
+        assert_eq!((found.len(), found[0].root, found[0].parent), (1, 3, 0));
+    }
+
+    #[test]
+    fn calls_that_never_end_are_forgotten() {
+        let mut spans = Spans::default();
+        for call in 0..3 * OPEN as u64 {
+            spans.open(call);
+        }
+        assert_eq!((spans.open.len(), spans.order.len()), (OPEN, OPEN));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 2 } else { 24 }))]
+
+        /// Whatever another process wrote.
+        #[test]
+        fn any_events_are_sent_as_json(
+            all in proptest::collection::vec((0_u8..14, any::<[u64; WORDS]>()), 0..200),
+        ) {
+            let memory = memory(super::super::SMALLEST);
+            let recorder = std::sync::Arc::new(Recorder::create(memory, Mode::Full).unwrap());
+            let lane = Lane::new(&recorder, Part::Executor);
+            let pen = lane.pen().unwrap();
+            let mut spans = Spans::default();
+            let mut found = Vec::new();
+            for (kind, mut words) in all {
+                words[0] = words[0] & !0xff | u64::from(kind);
+                pen.scribble(words);
+                spans.read(&recorder, &mut |span| found.push(span));
+            }
+            let source = Source {
+                service: "a \"test\"".into(),
+                attributes: vec![("key".into(), "value".into())],
+                process: 1,
+                seed: 2,
+            };
+            let body: serde_json::Value = serde_json::from_slice(&request(&source, &found)).unwrap();
+            let sent = &body["resourceSpans"][0]["scopeSpans"][0]["spans"];
+            prop_assert_eq!(sent.as_array().map(Vec::len), Some(found.len()));
+        }
+    }
+}
