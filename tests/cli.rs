@@ -14,6 +14,9 @@ use std::time::{Duration, Instant};
 use mobula::prelude::*;
 use serde_json::Value;
 
+#[path = "cli/outputs.rs"]
+mod outputs;
+
 const ROLE: &str = "MOBULA_TEST_CLI_ROLE";
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -50,7 +53,13 @@ fn sum(a: u64, b: u64) -> u64 {
 #[remote(isolate)]
 fn talk(until_gone: String) -> u64 {
     println!("said by a worker");
+    let more = format!("{until_gone}.say");
     while Path::new(&until_gone).exists() {
+        if let Ok(text) = std::fs::read_to_string(&more)
+            && std::fs::remove_file(&more).is_ok()
+        {
+            println!("{text}");
+        }
         std::thread::park_timeout(Duration::from_millis(5));
     }
     1
@@ -148,6 +157,7 @@ impl Folder {
             .args(["--exact", "the_program", "--nocapture"])
             .env(ROLE, "1")
             .env("XDG_RUNTIME_DIR", &self.0)
+            .env("MOBULA_ATTACH_DIR", self.0.join("mobula"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -171,7 +181,10 @@ impl Folder {
 
     fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_mobula"));
-        command.args(args).env("XDG_RUNTIME_DIR", &self.0);
+        // Only what this test started: other programs of this user may run.
+        command
+            .args(args)
+            .env("MOBULA_ATTACH_DIR", self.0.join("mobula"));
         command
     }
 
@@ -442,6 +455,160 @@ fn watching_goes_on_until_the_program_ends() {
     );
 }
 
+/// The other end of a terminal that a command has, and what was read there.
+struct Terminal {
+    end: std::fs::File,
+    seen: String,
+}
+
+impl Terminal {
+    fn give(command: &mut Command) -> Terminal {
+        use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+        let end = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
+        grantpt(&end).unwrap();
+        unlockpt(&end).unwrap();
+        let name = ptsname(&end, Vec::new()).unwrap();
+        let its = std::fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(name.to_str().unwrap())
+            .unwrap();
+        command.stdout(its.try_clone().unwrap()).stderr(its);
+        Terminal {
+            end: end.into(),
+            seen: String::new(),
+        }
+    }
+
+    /// Reads until it has seen this, or to the end: whether it has.
+    fn sees(&mut self, part: &str) -> bool {
+        let mut buffer = [0; 4096];
+        while !self.seen.contains(part) {
+            match self.end.read(&mut buffer) {
+                Ok(n) if n > 0 => self.seen += &String::from_utf8_lossy(&buffer[..n]),
+                _ => return false, // nobody has the terminal any more
+            }
+        }
+        true
+    }
+}
+
+#[test]
+fn an_interrupted_watch_gives_the_terminal_back() {
+    let folder = Folder::new("terminal");
+    let mut program = Some(folder.start());
+    const ENTER: &str = "\x1b[?1049h";
+    const LEAVE: &str = "\x1b[?25h\x1b[?1049l";
+    for interrupted in [true, false] {
+        let mut command = folder.command(&["status", "--watch", "0.1"]);
+        let mut terminal = Terminal::give(&mut command);
+        let mut watching = command.spawn().unwrap();
+        drop(command);
+        assert!(terminal.sees("slot free"), "{:?}", terminal.seen);
+        assert!(terminal.seen.contains(ENTER), "{:?}", terminal.seen);
+        if interrupted {
+            let pid = rustix::process::Pid::from_child(&watching);
+            rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+            assert_eq!(watching.wait().unwrap().code(), Some(130));
+        } else {
+            program.take().unwrap().end();
+            assert_eq!(watching.wait().unwrap().code(), Some(3));
+        }
+        terminal.sees("the very end");
+        let (_, after) = terminal.seen.rsplit_once(ENTER).unwrap();
+        let (_, after) = after.split_once(LEAVE).expect("the terminal is given back");
+        assert!(
+            !after.contains("\x1b["),
+            "nothing is drawn after that: {after:?}"
+        );
+    }
+}
+
+#[test]
+fn followed_logs_come_line_by_line() {
+    let folder = Folder::new("follow");
+    let program = folder.start();
+    let follow = |more: &[&str]| {
+        let mut following = folder
+            .command(&[&["logs", "--follow"], more].concat())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(following.stdout.take().unwrap()).lines();
+        (following, lines)
+    };
+    let (mut following, mut lines) = follow(&["--task", "talk"]);
+    let first = lines.next().unwrap().unwrap();
+    assert!(
+        first.starts_with('[') && first.ends_with("] said by a worker"),
+        "{first}"
+    );
+    let (mut machine, mut as_json) = follow(&["--json", "--lines", "0"]);
+    let (mut nobody, others) = follow(&["--actor", "talk"]);
+    let say = folder.0.join(format!("{}.held.say", program.pid()));
+    let say = |text: &str| {
+        // Whole at once, and only when the last one was taken.
+        let deadline = Instant::now() + PATIENCE;
+        while say.exists() {
+            assert!(Instant::now() < deadline, "nobody says it");
+            std::thread::yield_now();
+        }
+        let part = say.with_extension("part");
+        std::fs::write(&part, text).unwrap();
+        std::fs::rename(part, &say).unwrap();
+    };
+    // The one that wants no old lines begins with some line.
+    let (hears, heard) = std::sync::mpsc::channel();
+    std::thread::spawn(move || as_json.next().map(|line| hears.send(line.unwrap())));
+    let mut said = 0;
+    while said < 100 {
+        say(&format!("line {said}"));
+        said += 1;
+    }
+    let line = loop {
+        match heard.try_recv() {
+            Ok(line) => break line,
+            Err(_) => say(&format!("line {said}")),
+        }
+        said += 1;
+    };
+    let line: Value = serde_json::from_str(&line).unwrap();
+    assert!(
+        line["line"].as_str().unwrap().starts_with("line "),
+        "{line}"
+    );
+    say("the last");
+    // Every line, in order, once; or how many of them went by.
+    let mut next: usize = 0;
+    loop {
+        let line = lines.next().unwrap().unwrap();
+        let text = line.split_once("] ").unwrap().1;
+        if text == "the last" {
+            break;
+        }
+        if let Some(i) = text.strip_prefix("line ") {
+            assert_eq!(i.parse(), Ok(next));
+            next += 1;
+        } else {
+            let n = text.trim_start_matches("... ").split(' ').next().unwrap();
+            next += n.replace(',', "").parse::<usize>().unwrap();
+        }
+    }
+    assert_eq!(next, said);
+    program.end();
+    // Nobody read on what this one said.
+    assert!(matches!(machine.wait().unwrap().code(), Some(0 | 3)));
+    for child in [&mut following, &mut nobody] {
+        assert_eq!(
+            child.wait().unwrap().code(),
+            Some(3),
+            "the program has ended"
+        );
+    }
+    assert_eq!(others.count(), 0, "no actor talks");
+}
+
 #[test]
 fn an_output_that_nobody_reads_is_no_failure() {
     let folder = Folder::new("unread");
@@ -475,7 +642,17 @@ fn a_wrong_command_line_is_said_to_be() {
 #[test]
 fn every_command_explains_itself_with_examples() {
     let folder = Folder::new("help");
-    for command in ["status", "list", "memory", "logs", "metrics", "completions"] {
+    for command in [
+        "status",
+        "list",
+        "memory",
+        "logs",
+        "metrics",
+        "timeline",
+        #[cfg(feature = "dashboard")]
+        "dashboard",
+        "completions",
+    ] {
         let help = folder.says(&[command, "--help"]);
         assert!(help.contains("Examples:\n  mobula "), "{command}: {help}");
     }
@@ -492,8 +669,28 @@ fn every_command_explains_itself_with_examples() {
         assert!(help.contains("Examples:\n  mobula list"), "{what}: {help}");
     }
     let help = folder.says(&["--help"]);
+    assert!(commands(&help).len() >= 8, "{help}");
     let words: Vec<&str> = help.split_whitespace().collect();
-    assert!(words.join(" ").contains("3 nothing is running"), "{help}");
+    for code in [
+        "0 all went well",
+        "1 something went wrong",
+        "2 the command line is wrong",
+        "3 nothing is running",
+        "130 it was interrupted",
+    ] {
+        assert!(words.join(" ").contains(code), "{code}: {help}");
+    }
+}
+
+/// The commands that a help text lists.
+fn commands(help: &str) -> Vec<String> {
+    let listed = help.lines().skip_while(|l| *l != "Commands:").skip(1);
+    listed
+        .take_while(|l| !l.is_empty())
+        .filter_map(|l| l.strip_prefix("  ")?.split(' ').next())
+        .filter(|c| !c.is_empty() && *c != "help")
+        .map(str::to_owned)
+        .collect()
 }
 
 #[test]
@@ -505,10 +702,33 @@ fn shells_get_their_completions() {
         ("fish", "complete -c mobula"),
     ] {
         let script = folder.says(&["completions", shell]);
-        assert!(
-            script.contains(sign) && script.contains("actors"),
-            "{shell}"
-        );
+        assert!(script.contains(sign), "{shell}");
+        for command in commands(&folder.says(&["--help"])) {
+            assert!(script.contains(&command), "{shell}: {command} is missing");
+            for inner in commands(&folder.says(&[&command, "--help"])) {
+                assert!(script.contains(&inner), "{shell}: {command} {inner}");
+            }
+        }
+        for option in ["--follow", "--last", "--limit", "--state", "--watch"] {
+            let found = match shell {
+                "fish" => script.contains(&format!("-l {}", &option[2..])),
+                _ => script.contains(option),
+            };
+            assert!(found, "{shell}: {option} is missing");
+        }
+        // The shell itself reads it without complaint, if there is one.
+        if let Ok(mut checking) = Command::new(shell)
+            .arg("-n")
+            .stdin(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+        {
+            let mut to = checking.stdin.take().unwrap();
+            to.write_all(script.as_bytes()).unwrap();
+            drop(to);
+            let out = checking.wait_with_output().unwrap();
+            assert!(out.status.success() && out.stderr.is_empty(), "{out:?}");
+        }
     }
 }
 
@@ -536,6 +756,8 @@ fn hostile_clients_do_no_harm() {
         b"{\"snapshot\":{\"parts\":[\"everything\"]}}\n",
         b"{\"snapshot\":{\"limit\":-1}}\n",
         b"{\"snapshot\":{\"no-such-field\":1}}\n",
+        b"{\"recording\":{}}\n",
+        b"\"recordings\"\n",
         b"\xff\xfe\0\0\n",
     ] {
         let answer = ask(socket, garbage).expect("an answer");
@@ -553,8 +775,15 @@ fn hostile_clients_do_no_harm() {
         b"{\"snapshot\":{\"parts\":[\"tasks\"],\"limit\":18446744073709551615}}\n",
     );
     assert!(answer.unwrap().contains("\"snapshot\""));
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let wanted = limit.maximum.map_or(4096, |most| most.min(4096));
+    let raised = rustix::process::Rlimit {
+        current: Some(wanted),
+        maximum: limit.maximum,
+    };
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, raised).unwrap();
     // More connections than are taken, silent ones, and one that does not read its answers.
-    let silent: Vec<UnixStream> = (0..200)
+    let silent: Vec<UnixStream> = (0..1000)
         .filter_map(|_| UnixStream::connect(socket).ok())
         .collect();
     let mut deaf = UnixStream::connect(socket).unwrap();
@@ -567,8 +796,56 @@ fn hostile_clients_do_no_harm() {
             break;
         }
     }
+    // Those who ask for the recording and never take the file.
+    let greedy: Vec<UnixStream> = (0..100)
+        .filter_map(|_| UnixStream::connect(socket).ok())
+        .map(|mut stream| {
+            let _ = stream.write_all(&b"\"recording\"\n".repeat(1000));
+            stream
+        })
+        .collect();
     assert_eq!(folder.json(&["status"])["counts"]["running"], 4);
-    drop((silent, deaf));
+    drop((silent, deaf, greedy));
+    program.end();
+}
+
+/// Answers to questions asked by another user, if this one may become another.
+fn asked_by_a_stranger(socket: &Path) -> Option<Vec<Option<String>>> {
+    if !rustix::process::geteuid().is_root() {
+        return None;
+    }
+    let socket = socket.to_owned();
+    let ask_all = move || {
+        // Of this thread alone, and for good.
+        let nobody = rustix::process::Uid::from_raw(65534);
+        rustix::thread::set_thread_res_uid(nobody, nobody, nobody).unwrap();
+        let questions: [&[u8]; 3] = [b"\"hello\"\n", b"{\"snapshot\":{}}\n", b"\"recording\"\n"];
+        questions.map(|question| ask(&socket, question)).to_vec()
+    };
+    Some(std::thread::spawn(ask_all).join().unwrap())
+}
+
+#[test]
+fn another_user_gets_no_answer() {
+    let folder = Folder::new("stranger");
+    let program = folder.start();
+    // Even if somebody opened all that keeps others out.
+    for (path, mode) in [
+        (folder.0.as_path(), 0o755),
+        (program.socket.parent().unwrap(), 0o755),
+        (&program.socket, 0o666),
+    ] {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    }
+    match asked_by_a_stranger(&program.socket) {
+        Some(answers) => assert_eq!(answers, [None, None, None]),
+        None => eprintln!("skipped: only root can become another user"),
+    }
+    assert!(
+        ask(&program.socket, b"\"hello\"\n")
+            .unwrap()
+            .contains("\"hello\"")
+    );
     program.end();
 }
 

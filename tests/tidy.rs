@@ -78,6 +78,10 @@ const THIRD_PARTY: &[ThirdParty] = &[
         rooms: &["dashboard"],
     },
     ThirdParty {
+        name: "indicatif",
+        rooms: &["bin"],
+    },
+    ThirdParty {
         name: "inventory",
         rooms: &["exec", "api"],
     },

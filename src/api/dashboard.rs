@@ -41,7 +41,7 @@ impl Source for Here {
     fn trace(&self, window: Window, out: &mut dyn Write) -> io::Result<()> {
         match &self.recorder {
             Some(recorder) => {
-                trace::write_within(recorder, window.from..=window.to, out).map(|_| ())
+                trace::write_within(recorder, window.from..=window.to, out, |_, _| {}).map(|_| ())
             }
             None => out.write_all(b"{\"traceEvents\":[]}\n"),
         }

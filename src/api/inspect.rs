@@ -27,7 +27,7 @@ pub use crate::base::query::{LIMIT_MAX, Part, Query};
 pub use crate::base::snapshot::*;
 use crate::exec::local;
 #[cfg(feature = "attach")]
-pub use crate::node::attach::{AttachError, Client, Running, running};
+pub use crate::node::attach::{AttachError, Client, Recorded, Running, running};
 
 /// A look at this program. Some tens of microseconds, and about a tenth of one for each entry looked at; blocks on
 /// nothing for longer.

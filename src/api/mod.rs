@@ -16,6 +16,8 @@ pub mod private;
 mod put;
 #[cfg(feature = "async")]
 mod queue;
+#[cfg(feature = "dashboard")]
+mod remote;
 mod timeline;
 #[cfg(feature = "tracing")]
 mod tracing;

@@ -14,7 +14,7 @@
 //! | `mobula_calls` | gauge | calls under way, by `state`: `running`, `queued`, `waiting_resources`, `waiting_arguments` |
 //! | `mobula_actors` | gauge | actors in memory |
 //! | `mobula_executors` | gauge | threads that run calls, by `state`: `busy`, `blocked`, `idle` |
-//! | `mobula_resource` | gauge | what the node has, by `resource` |
+//! | `mobula_resource` | gauge | what the nodes have, by `resource` |
 //! | `mobula_resource_free` | gauge | what of it nobody holds, by `resource` |
 //! | `mobula_store_capacity_bytes` | gauge | bytes that the object store may hold |
 //! | `mobula_store_used_bytes` | gauge | bytes of its objects |
@@ -36,7 +36,7 @@
 //! Invariant: the number of series is bounded: the first [`FUNCTIONS_MAX`] functions seen have a label of their own for as
 //! long as the program runs, all others are `other` together. Left out: serving it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write};
 
 use super::query::{LIMIT_MAX, Part, Query};
@@ -112,7 +112,7 @@ pub const METRICS: [(&str, &str, &str); 30] = [
     (
         "mobula_resource",
         "gauge",
-        "what the node has, by `resource`",
+        "what the nodes have, by `resource`",
     ),
     (
         "mobula_resource_free",
@@ -270,16 +270,15 @@ impl Exposition {
                     labelled(out, name, "state", states)?;
                 }
                 "mobula_resource" | "mobula_resource_free" => {
-                    let all = s.nodes.items.iter().flat_map(|n| &n.resources);
-                    let all = all.take(RESOURCES_MAX).map(|r| {
-                        let amount = if name == "mobula_resource" {
-                            r.total
-                        } else {
-                            r.free
+                    // Of all nodes together: a series twice is refused by whoever reads it.
+                    let mut all = BTreeMap::new();
+                    for r in s.nodes.items.iter().flat_map(|n| &n.resources) {
+                        *all.entry(r.name.as_str()).or_insert(0.0) += match name {
+                            "mobula_resource" => r.total,
+                            _ => r.free,
                         };
-                        (r.name.as_str(), amount)
-                    });
-                    labelled(out, name, "resource", all)?;
+                    }
+                    labelled(out, name, "resource", all.into_iter().take(RESOURCES_MAX))?;
                 }
                 "mobula_store_capacity_bytes" => one(sum(|s| s.capacity))?,
                 "mobula_store_used_bytes" => one(sum(|s| s.used))?,

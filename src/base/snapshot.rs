@@ -515,6 +515,8 @@ pub struct Worker {
     pub memory_limit: Option<u64>,
     /// The last lines it printed, oldest first; as many as were asked for.
     pub lines: Vec<String>,
+    /// How many lines it has printed, but for the rest of long backtraces; `None` if that cannot be told now.
+    pub printed: Option<u64>,
 }
 
 /// A failure, or several equal ones.

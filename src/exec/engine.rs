@@ -152,7 +152,7 @@ impl Engine {
     }
 
     /// The recorder with its memory's file, for worker processes.
-    pub(super) fn recording(&self) -> Option<&Recording> {
+    pub fn recording(&self) -> Option<&Recording> {
         self.recording.as_ref()
     }
 

@@ -102,8 +102,13 @@ fn readied(local: &Local, call: u64, resources: bool) {
 #[inline(always)]
 pub fn enter(local: &Local, record: &Record) {
     if recorded(record.id) {
-        entered(local, record, attempt(record));
+        entered_anew(local, record);
     }
+}
+
+#[cold]
+fn entered_anew(local: &Local, record: &Record) {
+    entered(local, record, attempt(record));
 }
 
 /// The call begins to run, or is polled, for the `turn`-th time.

@@ -15,9 +15,18 @@ use super::waiter::{Waiter, WaiterKind};
 use crate::base::{Error, Failure, FailureKind};
 use crate::trace::Outcome as End;
 
+/// The call is recorded, and about to end well; the caller holds the claim.
+#[cold]
+#[inline(never)]
+fn record_done(local: &Local, record: &RawRef) {
+    // SAFETY: the caller holds the claim.
+    let bytes = unsafe { record.result_size() };
+    events::exited(local, record, End::Done, bytes);
+}
+
 impl Engine {
     /// Puts what came of a claimed call into its record and tells whoever waits.
-    #[inline]
+    #[inline(always)]
     pub(super) fn settle(
         self: &Arc<Engine>,
         local: &Local,
@@ -27,9 +36,7 @@ impl Engine {
         if let Ok(Ok(())) = outcome {
             local.books().done(record.entry);
             if events::recorded(record.id) {
-                // SAFETY: the caller holds the claim.
-                let bytes = unsafe { record.result_size() };
-                events::exited(local, record, End::Done, bytes);
+                record_done(local, record);
             }
             if record.extra().is_some() {
                 self.release(local, record);

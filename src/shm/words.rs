@@ -36,28 +36,47 @@ impl Words {
             .ok_or(io::ErrorKind::InvalidInput)?;
         rustix::fs::ftruncate(&fd, bytes as u64)?;
         rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW)?;
-        Words::map(fd, bytes)
+        Words::map(fd, bytes, MapFlags::SHARED)
     }
 
     /// Maps the words of a file that another process made. Fails if it could be cut short, or if the kernel refuses.
     pub fn attach(fd: OwnedFd) -> io::Result<Words> {
-        if !rustix::fs::fcntl_get_seals(&fd)?.contains(SealFlags::SHRINK) {
+        let bytes = Words::sealed_size(&fd)?;
+        Words::map(fd, bytes, MapFlags::SHARED)
+    }
+
+    /// As [`attach`](Words::attach), for who only looks: what is written through this mapping stays in it, and a file that was
+    /// opened for reading will do.
+    pub fn look(fd: OwnedFd) -> io::Result<Words> {
+        let bytes = Words::sealed_size(&fd)?;
+        // Pages that are not written here show what others write into the file.
+        Words::map(fd, bytes, MapFlags::PRIVATE)
+    }
+
+    /// The file once more, for reading only.
+    pub fn for_reading(&self) -> io::Result<OwnedFd> {
+        use std::os::fd::AsRawFd;
+        let path = format!("/proc/self/fd/{}", self.fd.as_raw_fd());
+        std::fs::File::open(path).map(OwnedFd::from)
+    }
+
+    fn sealed_size(fd: &OwnedFd) -> io::Result<usize> {
+        if !rustix::fs::fcntl_get_seals(fd)?.contains(SealFlags::SHRINK) {
             let why = "the file of words is not sealed against shrinking";
             return Err(io::Error::new(io::ErrorKind::InvalidData, why));
         }
-        let size = rustix::fs::fstat(&fd)?.st_size;
-        let bytes = usize::try_from(size).map_err(|_| io::ErrorKind::InvalidData)?;
-        Words::map(fd, bytes)
+        let size = rustix::fs::fstat(fd)?.st_size;
+        Ok(usize::try_from(size).map_err(|_| io::ErrorKind::InvalidData)?)
     }
 
-    fn map(fd: OwnedFd, bytes: usize) -> io::Result<Words> {
+    fn map(fd: OwnedFd, bytes: usize, sharing: MapFlags) -> io::Result<Words> {
         // SAFETY: a fresh mapping at an address of the kernel's choice replaces nothing.
         let base = unsafe {
             rustix::mm::mmap(
                 std::ptr::null_mut(),
                 bytes,
                 ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::SHARED | MapFlags::NORESERVE,
+                sharing | MapFlags::NORESERVE,
                 &fd,
                 0,
             )
@@ -114,6 +133,18 @@ mod tests {
         rustix::fs::ftruncate(&fd, 4096).unwrap();
         let e = Words::attach(fd).err().unwrap();
         assert!(e.to_string().contains("shrinking"), "{e}");
+    }
+
+    #[test]
+    fn who_looks_sees_what_is_written_and_changes_nothing() {
+        let words = Words::create(8192).unwrap();
+        let look = Words::look(words.for_reading().unwrap()).unwrap();
+        words.as_ref()[3].store(9, Ordering::Relaxed);
+        assert_eq!(look.as_ref()[3].load(Ordering::Relaxed), 9);
+        look.as_ref()[3].store(1, Ordering::Relaxed);
+        assert_eq!(words.as_ref()[3].load(Ordering::Relaxed), 9);
+        let e = Words::attach(words.for_reading().unwrap()).err().unwrap();
+        assert_eq!(e.kind(), std::io::ErrorKind::PermissionDenied);
     }
 
     #[test]

@@ -92,10 +92,11 @@ pub(super) struct Writer<'a, W> {
 /// # Errors
 /// Those of `to`.
 pub fn write(recorder: &Recorder, to: impl Write) -> io::Result<Written> {
-    write_within(recorder, 0..=u64::MAX, to)
+    write_within(recorder, 0..=u64::MAX, to, |_, _| {})
 }
 
-/// As [`write`], but only what touches a window, in nanoseconds since recording began.
+/// As [`write`], but only what touches a window, in nanoseconds since recording began; `progress` is told how much of the
+/// memory has been read, and how much there is.
 ///
 /// # Errors
 /// Those of `to`.
@@ -103,6 +104,7 @@ pub fn write_within(
     recorder: &Recorder,
     window: RangeInclusive<u64>,
     to: impl Write,
+    mut progress: impl FnMut(u64, u64),
 ) -> io::Result<Written> {
     let (ticks, nanos, date) = recorder.origin();
     let scale = Scale::measure(recorder.clock(), ticks, nanos);
@@ -127,7 +129,12 @@ pub fn write_within(
         written: Written::default(),
     };
     w.out.raw("{\"displayTimeUnit\":\"ns\",\"traceEvents\":[\n");
-    let seen = read::each_chunk(recorder, |whose, events| w.chunk(whose, events));
+    let mut read = 0;
+    let seen = read::each_chunk(recorder, |whose, events, left| {
+        w.chunk(whose, events);
+        read += 1;
+        progress(read, read + left as u64);
+    });
     w.unfinished();
     w.arrows();
     w.threads();
@@ -352,9 +359,7 @@ impl<W: Write> Writer<'_, W> {
         self.out
             .raw(",\"name\":\"process_name\",\"pid\":")
             .number(self.process);
-        let program = std::env::current_exe().ok();
-        let program = program.as_ref().and_then(|p| p.file_name());
-        let program = program.map_or_else(|| "node".into(), |p| p.to_string_lossy());
+        let program = self.recorder.program();
         self.out
             .raw(",\"args\":{\"name\":")
             .string(&format!("node: {program}"));

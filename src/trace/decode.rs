@@ -31,7 +31,7 @@ pub fn decode(recorder: &Recorder) -> Recording {
         begun: Vec::new(),
         said: (0, Vec::new()),
     };
-    read::each_chunk(recorder, |whose, events| d.chunk(whose, events));
+    read::each_chunk(recorder, |whose, events, _| d.chunk(whose, events));
     d.finish()
 }
 

@@ -31,7 +31,7 @@ mod tests;
 mod text;
 mod ticks;
 
-#[cfg(feature = "dashboard")]
+#[cfg(feature = "attach")]
 pub use chrome::write_within;
 pub use chrome::{Written, write};
 #[cfg(feature = "dashboard")]

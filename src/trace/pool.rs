@@ -130,6 +130,8 @@ pub struct Recorder {
     clock: Clock,
     mode: Mode,
     process: u32,
+    /// What the program is called, if it is not this one.
+    program: Option<String>,
     /// Names that this process has put into the memory.
     known: Mutex<HashMap<Box<str>, u32>>,
 }
@@ -176,6 +178,15 @@ impl Recorder {
         Recorder::over(memory, Clock::from_code(clock), mode)
     }
 
+    /// Looks at a recording of another program, with this name; `None` if the memory holds none that this version reads.
+    pub fn of(program: String, memory: Memory) -> Option<Recorder> {
+        let recorder = Recorder::attach(memory, Mode::Off)?;
+        Some(Recorder {
+            program: Some(program),
+            ..recorder
+        })
+    }
+
     fn over(memory: Memory, clock: Clock, mode: Mode) -> Option<Recorder> {
         let words = (*memory).as_ref().len();
         if words < SMALLEST / 8 {
@@ -187,6 +198,7 @@ impl Recorder {
             clock,
             mode,
             process: std::process::id(),
+            program: None,
             known: Mutex::default(),
         })
     }
@@ -241,6 +253,22 @@ impl Recorder {
     /// The process that began the recording.
     pub(super) fn process(&self) -> u32 {
         self.head(at::PROCESS) as u32
+    }
+
+    /// What that process is called.
+    pub(super) fn program(&self) -> String {
+        if let Some(name) = &self.program {
+            return name.clone();
+        }
+        let program = std::env::current_exe().ok();
+        let program = program.as_ref().and_then(|p| p.file_name());
+        program.map_or_else(|| "node".into(), |p| p.to_string_lossy().into_owned())
+    }
+
+    /// Nanoseconds since the recording began, for windows.
+    pub fn now(&self) -> u64 {
+        let (ticks, nanos, _) = self.origin();
+        ticks::Scale::measure(self.clock, ticks, nanos).nanos(self.clock.now())
     }
 
     /// How many events were overwritten by newer ones, and how many found no room since every chunk was held.

@@ -15,10 +15,10 @@ pub(super) struct Seen {
     pub missed: u64,
 }
 
-/// Hands every chunk with events to `each`, the newest first. Copies a chunk at a time: 16 KiB.
+/// Hands every chunk with events to `each`, the newest first, with how many are left. Copies a chunk at a time: 16 KiB.
 pub(super) fn each_chunk(
     recorder: &Recorder,
-    mut each: impl FnMut(Whose, &[[u64; WORDS]]),
+    mut each: impl FnMut(Whose, &[[u64; WORDS]], usize),
 ) -> Seen {
     let mut tickets: Vec<(u64, usize)> = (0..recorder.chunks())
         .map(|chunk| recorder.base(chunk))
@@ -28,11 +28,12 @@ pub(super) fn each_chunk(
     tickets.sort_unstable_by(|a, b| b.cmp(a));
     let mut seen = Seen::default();
     let mut events = Vec::new();
-    for (ticket, base) in tickets {
+    let all = tickets.len();
+    for (at, (ticket, base)) in tickets.into_iter().enumerate() {
         match recorder.copy(base, ticket, &mut events) {
             Some(whose) => {
                 seen.chunks += 1;
-                each(whose, &events);
+                each(whose, &events, all - at - 1);
             }
             None => seen.missed += 1,
         }

@@ -34,7 +34,7 @@ fn counter(at: u64, value: f64) -> Event {
 /// The values of all counters, oldest first, with their threads.
 fn values(recorder: &Recorder) -> Vec<(u32, f64)> {
     let mut all = Vec::new();
-    read::each_chunk(recorder, |whose, events| {
+    read::each_chunk(recorder, |whose, events, _| {
         let read = events.iter().rev().filter_map(Event::read);
         all.extend(read.filter_map(|e| match e {
             Event::Counter { value, .. } => Some((whose.lane, value)),
@@ -144,7 +144,7 @@ fn readers_see_whole_events_while_writers_overwrite_them() {
         }
         let mut events = 0;
         while events < 200_000 {
-            read::each_chunk(&recorder, |whose, words| {
+            read::each_chunk(&recorder, |whose, words, _| {
                 assert!((1..=2).contains(&whose.lane));
                 for word in words {
                     match Event::read(word) {

@@ -186,6 +186,32 @@ fn every_metric_is_there_and_reads_back() {
 }
 
 #[test]
+fn resources_of_all_nodes_are_added_up_and_bounded() {
+    let resource = |name: &str, total| Resource {
+        name: name.into(),
+        total,
+        free: 1.0,
+    };
+    let node = |resources| Node {
+        resources,
+        ..Node::default()
+    };
+    let many = (0..1000).map(|i| resource(&format!("r{i}"), 1.0)).collect();
+    let mut snapshot = Snapshot::default();
+    snapshot.nodes = List::whole(vec![
+        node(vec![resource("cpu", 4.0)]),
+        node(vec![resource("cpu", 2.0)]),
+        node(many),
+    ]);
+    let samples = parse(&Exposition::new().text(&snapshot)).unwrap();
+    let is = |name, value| assert_eq!(get(&samples, name, &[("resource", "cpu")]), Some(value));
+    is("mobula_resource", 6.0);
+    is("mobula_resource_free", 2.0);
+    let shown = samples.iter().filter(|(n, ..)| n == "mobula_resource");
+    assert_eq!(shown.count(), RESOURCES_MAX);
+}
+
+#[test]
 fn buckets_never_fall() {
     let mut snapshot = Snapshot::default();
     snapshot.functions.items = vec![Function {

@@ -10,6 +10,7 @@ use mobula::inspect::{AttachError, Client, Query, Snapshot, running};
 use serde::Serialize;
 
 use crate::Failure;
+use crate::screen::Screen;
 
 /// Which program, how often, in which form.
 #[derive(clap::Args, Clone, Debug)]
@@ -59,24 +60,36 @@ impl Attached {
         text: impl Fn(&Snapshot) -> String,
     ) -> Result<(), Failure> {
         let mut client = self.client()?;
-        let on_screen = self.watch.is_some() && !self.json && io::stdout().is_terminal();
-        loop {
+        let mut show = || -> Result<String, Failure> {
             let snapshot = client.snapshot(query).map_err(failure)?;
-            let mut out = if self.json {
-                serde_json::to_string(&json(snapshot)).map_err(|e| e.to_string())?
-            } else {
-                text(&snapshot)
-            };
-            if on_screen {
-                // Home, and clear what was below.
-                out.insert_str(0, "\x1b[H\x1b[J");
-            }
-            print(&out)?;
-            match self.watch {
-                Some(pause) => std::thread::sleep(pause),
-                None => return Ok(()),
+            Ok(match self.json {
+                true => serde_json::to_string(&json(snapshot)).map_err(|e| e.to_string())?,
+                false => text(&snapshot),
+            })
+        };
+        let Some(pause) = self.watch else {
+            return print(&show()?);
+        };
+        if self.json || !io::stdout().is_terminal() {
+            loop {
+                print(&show()?)?;
+                std::thread::sleep(pause);
             }
         }
+        let screen = Screen::enter()?;
+        let mut last = String::new();
+        let ended = loop {
+            match show() {
+                Ok(text) => last = text,
+                Err(e) => break e,
+            }
+            screen.show(&last)?;
+            std::thread::sleep(pause);
+        };
+        drop(screen);
+        // What was seen last stays to be read.
+        print(&last)?;
+        Err(ended)
     }
 }
 
@@ -93,23 +106,11 @@ pub fn print(text: &str) -> Result<(), Failure> {
 
 /// Why a program could not be looked at, as a failure of the command.
 pub fn failure(e: AttachError) -> Failure {
-    let gone = |e: &io::Error| {
-        matches!(
-            e.kind(),
-            io::ErrorKind::UnexpectedEof
-                | io::ErrorKind::BrokenPipe
-                | io::ErrorKind::ConnectionReset
-                | io::ErrorKind::ConnectionRefused
-                | io::ErrorKind::NotFound
-        )
-    };
     match &e {
         AttachError::NothingRuns | AttachError::NotRunning { .. } => {
             Failure::NothingRuns(e.to_string())
         }
-        AttachError::Io { source, .. } if gone(source) => {
-            Failure::NothingRuns("the program has ended".to_owned())
-        }
+        _ if e.has_ended() => Failure::NothingRuns("the program has ended".to_owned()),
         _ => Failure::Error(e.to_string()),
     }
 }

@@ -6,14 +6,19 @@
 
 mod attached;
 mod completions;
+#[cfg(feature = "dashboard")]
+mod dashboard;
 mod list;
 mod logs;
 mod memory;
 mod metrics;
+mod progress;
+mod screen;
 mod show;
 mod size;
 mod status;
 mod store;
+mod timeline;
 
 use std::process::ExitCode;
 
@@ -25,7 +30,7 @@ use clap::{Parser, Subcommand};
 #[command(name = "mobula", version, max_term_width = 100)]
 #[command(
     after_help = "Exit codes: 0 all went well, 1 something went wrong, 2 the command line is wrong, \
-    3 nothing is running."
+    3 nothing is running or the program has ended, 130 it was interrupted."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -39,9 +44,15 @@ enum Command {
     Memory(memory::Args),
     Logs(logs::Args),
     Metrics(metrics::Args),
+    Timeline(timeline::Args),
+    #[cfg(feature = "dashboard")]
+    Dashboard(dashboard::Args),
     Store(store::Args),
     Completions(completions::Args),
 }
+
+/// The exit code of a command that somebody stopped, as shells have it.
+const INTERRUPTED: u8 = 130;
 
 /// Why a command did not do what it was to do.
 #[derive(Debug)]
@@ -50,6 +61,8 @@ enum Failure {
     Error(String),
     /// There is no program to look at, or it has ended: 3.
     NothingRuns(String),
+    /// Somebody stopped it: [`INTERRUPTED`].
+    Interrupted,
     /// Nobody reads the output any more, which is nobody's fault: 0.
     Unread,
 }
@@ -67,6 +80,9 @@ fn main() -> ExitCode {
         Command::Memory(args) => memory::run(&args),
         Command::Logs(args) => logs::run(&args),
         Command::Metrics(args) => metrics::run(&args),
+        Command::Timeline(args) => timeline::run(&args),
+        #[cfg(feature = "dashboard")]
+        Command::Dashboard(args) => dashboard::run(args),
         Command::Store(args) => store::run(args).map_err(Failure::Error),
         Command::Completions(args) => completions::run(&args),
     };
@@ -74,6 +90,7 @@ fn main() -> ExitCode {
         Ok(()) | Err(Failure::Unread) => return ExitCode::SUCCESS,
         Err(Failure::Error(why)) => (why, 1),
         Err(Failure::NothingRuns(why)) => (why, 3),
+        Err(Failure::Interrupted) => ("interrupted".to_owned(), INTERRUPTED),
     };
     eprintln!("mobula: {why}");
     ExitCode::from(code)

@@ -1,8 +1,7 @@
 //! An actor's birth, restarts and death.
 //!
 //! Invariant: after death every call, queued, held or yet to come, fails with the cause, and the state, the name and
-//! the resources are gone. All functions with `inner` run under the run lock.
-//! Left out: recovery of state; a restart is by constructor.
+//! the resources are gone. All functions with `inner` run under the run lock. Left out: recovery; restart is by constructor.
 
 use std::cell::UnsafeCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};

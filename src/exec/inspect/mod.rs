@@ -306,16 +306,20 @@ impl Engine {
                 && query.takes_function(runs.as_deref().unwrap_or_default())
                 && query.takes_name(runs.as_deref());
             if takes {
-                list.offer(query.bound(), || Worker {
-                    pid: told.pid,
-                    runs,
-                    actor: told.actor,
-                    since: told
-                        .since
-                        .map(|s| taken.saturating_sub(s.as_micros() as Micros)),
-                    resident_bytes: told.memory,
-                    memory_limit: told.bound,
-                    lines: worker.watched.last_lines(query.lines),
+                list.offer(query.bound(), || {
+                    let (lines, printed) = worker.watched.last_lines(query.lines).unzip();
+                    Worker {
+                        pid: told.pid,
+                        runs,
+                        actor: told.actor,
+                        since: told
+                            .since
+                            .map(|s| taken.saturating_sub(s.as_micros() as Micros)),
+                        resident_bytes: told.memory,
+                        memory_limit: told.bound,
+                        lines: lines.unwrap_or_default(),
+                        printed,
+                    }
                 });
             }
         }

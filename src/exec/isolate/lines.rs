@@ -79,6 +79,8 @@ const LAST_WORD: u64 = 300;
 pub struct Tail {
     lines: VecDeque<String>,
     seen: u64,
+    /// How many were ever kept.
+    kept: u64,
     /// Lines of a backtrace in a row.
     frames: usize,
     /// The bytes of an allocation that was said to have failed, and at which line.
@@ -102,6 +104,7 @@ impl Tail {
             self.lines.pop_front();
         }
         const MARK: &str = " ...";
+        self.kept += 1;
         self.lines.push_back(if line.len() <= TAIL_BYTES {
             line.to_owned()
         } else {
@@ -116,10 +119,11 @@ impl Tail {
         (self.seen - at <= LAST_WORD).then_some(bytes)
     }
 
-    /// The last `n`, oldest first.
-    pub fn last(&self, n: usize) -> Vec<String> {
+    /// The last `n`, oldest first, and how many there have been.
+    pub fn last(&self, n: usize) -> (Vec<String>, u64) {
         let skipped = self.lines.len().saturating_sub(n);
-        self.lines.iter().skip(skipped).cloned().collect()
+        let last = self.lines.iter().skip(skipped).cloned().collect();
+        (last, self.kept)
     }
 
     /// All, oldest first.

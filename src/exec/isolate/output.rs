@@ -259,10 +259,11 @@ impl Captured {
         }
     }
 
-    /// The last `n` lines that were read, oldest first; none while whoever takes them holds them up.
-    pub fn last(&self, n: usize) -> Vec<String> {
+    /// The last `n` lines that were read, oldest first, and how many there have been; `None` while whoever takes them holds
+    /// them up.
+    pub fn last(&self, n: usize) -> Option<(Vec<String>, u64)> {
         let printed = self.printed.try_lock_for(Duration::from_millis(10));
-        printed.map_or_else(Vec::new, |p| p.tail.last(n))
+        printed.map(|p| p.tail.last(n))
     }
 
     /// The worker is dead: reads what is left in its pipes and gives the last of it.

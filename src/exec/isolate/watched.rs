@@ -269,12 +269,9 @@ impl Watched {
         death
     }
 
-    /// The last `n` lines that it printed, oldest first.
-    pub fn last_lines(&self, n: usize) -> Vec<String> {
-        self.captured
-            .lock()
-            .as_ref()
-            .map_or_else(Vec::new, |c| c.last(n))
+    /// The last `n` lines that it printed, oldest first, and how many there have been; `None` if that cannot be told now.
+    pub fn last_lines(&self, n: usize) -> Option<(Vec<String>, u64)> {
+        self.captured.lock().as_ref()?.last(n)
     }
 
     /// What is told of it.

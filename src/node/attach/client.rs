@@ -2,13 +2,17 @@
 //!
 //! Invariant: an answer is read up to a bound and for a bounded time; what is no answer is an error. Left out: showing it.
 
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, IoSliceMut, Read, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
+
 use super::folder::{self, Socket};
-use super::{ANSWER_MAX, Answer, AttachError, Question};
+use super::{ANSWER_MAX, Answer, AttachError, Question, Recorded};
 use crate::base::query::Query;
 use crate::base::snapshot::{Program, Snapshot};
 
@@ -60,7 +64,7 @@ fn all_sockets() -> Vec<Socket> {
 /// ```
 #[derive(Debug)]
 pub struct Client {
-    pid: u32,
+    program: Running,
     stream: BufReader<UnixStream>,
 }
 
@@ -105,14 +109,19 @@ impl Client {
         stream.set_read_timeout(Some(PATIENCE)).map_err(io)?;
         stream.set_write_timeout(Some(PATIENCE)).map_err(io)?;
         Ok(Client {
-            pid: to.pid,
+            program: to.clone(),
             stream: BufReader::new(stream),
         })
     }
 
     /// The process id of the program.
     pub fn pid(&self) -> u32 {
-        self.pid
+        self.program.pid
+    }
+
+    /// The program, as it was found.
+    pub fn running(&self) -> &Running {
+        &self.program
     }
 
     /// Which program it is.
@@ -138,33 +147,98 @@ impl Client {
         }
     }
 
-    fn ask(&mut self, question: &Question) -> Result<Answer, AttachError> {
-        let pid = self.pid;
-        let io = |source: io::Error| AttachError::Io {
+    /// What it recorded, and goes on to record. Costs the program nothing but the handing over of a file; what is read in
+    /// it afterwards can be read also when the program has ended.
+    ///
+    /// # Errors
+    /// As for [`snapshot`](Self::snapshot); [`AttachError::Refused`] if it records nothing.
+    pub fn recorded(&mut self) -> Result<Recorded, AttachError> {
+        self.send(&Question::Recording)?;
+        let (line, file) = self.receive_with_file()?;
+        match (read(&line)?, file) {
+            (Answer::Recording(program), Some(file)) => Recorded::new(program, file),
+            (Answer::Recording(_), None) => Err(AttachError::Answer(
+                "the recording's file is missing".into(),
+            )),
+            _ => Err(AttachError::Answer("to another question".into())),
+        }
+    }
+
+    fn io(&self, source: io::Error) -> AttachError {
+        let pid = self.program.pid;
+        AttachError::Io {
             what: match source.kind() {
                 io::ErrorKind::WouldBlock => format!("process {pid} does not answer"),
                 _ => format!("talking to process {pid}"),
             },
             source,
-        };
-        let mut line = serde_json::to_vec(question).map_err(|e| io(e.into()))?;
+        }
+    }
+
+    fn send(&mut self, question: &Question) -> Result<(), AttachError> {
+        let mut line = serde_json::to_vec(question).map_err(|e| self.io(e.into()))?;
         line.push(b'\n');
-        self.stream.get_mut().write_all(&line).map_err(io)?;
-        line.clear();
-        let read = (&mut self.stream)
+        self.stream
+            .get_mut()
+            .write_all(&line)
+            .map_err(|e| self.io(e))
+    }
+
+    /// One short line, and the first file that comes beside its bytes.
+    fn receive_with_file(&mut self) -> Result<(Vec<u8>, Option<OwnedFd>), AttachError> {
+        const SHORT: usize = 64 << 10;
+        let (mut line, mut first) = (self.stream.buffer().to_vec(), None);
+        self.stream.consume(line.len());
+        while line.last() != Some(&b'\n') {
+            if line.len() > SHORT {
+                return Err(AttachError::Answer("it is longer than 64 KiB".into()));
+            }
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
+            let mut beside = RecvAncillaryBuffer::new(&mut space);
+            let mut bytes = [0; 4096];
+            let mut into = [IoSliceMut::new(&mut bytes)];
+            let flags = RecvFlags::CMSG_CLOEXEC;
+            let got =
+                match rustix::net::recvmsg(self.stream.get_ref(), &mut into, &mut beside, flags) {
+                    Ok(message) => message.bytes,
+                    Err(rustix::io::Errno::INTR) => continue,
+                    Err(e) => return Err(self.io(e.into())),
+                };
+            for message in beside.drain() {
+                if let RecvAncillaryMessage::ScmRights(files) = message {
+                    // All are taken, so that those nobody asked for are closed.
+                    first = files.fold(first, |first, file| first.or(Some(file)));
+                }
+            }
+            if got == 0 {
+                return Err(self.io(io::ErrorKind::UnexpectedEof.into()));
+            }
+            line.extend_from_slice(&bytes[..got]);
+        }
+        Ok((line, first))
+    }
+
+    fn ask(&mut self, question: &Question) -> Result<Answer, AttachError> {
+        self.send(question)?;
+        let mut line = Vec::new();
+        let got = (&mut self.stream)
             .take(ANSWER_MAX)
             .read_until(b'\n', &mut line)
-            .map_err(io)?;
+            .map_err(|e| self.io(e))?;
         if line.last() != Some(&b'\n') {
-            return match read as u64 {
+            return match got as u64 {
                 ANSWER_MAX => Err(AttachError::Answer("it is longer than 512 MiB".into())),
-                _ => Err(io(io::ErrorKind::UnexpectedEof.into())),
+                _ => Err(self.io(io::ErrorKind::UnexpectedEof.into())),
             };
         }
-        match serde_json::from_slice(&line) {
-            Ok(Answer::Error(why)) => Err(AttachError::Refused(why)),
-            Ok(answer) => Ok(answer),
-            Err(e) => Err(AttachError::Answer(e.to_string())),
-        }
+        read(&line)
+    }
+}
+
+fn read(line: &[u8]) -> Result<Answer, AttachError> {
+    match serde_json::from_slice(line) {
+        Ok(Answer::Error(why)) => Err(AttachError::Refused(why)),
+        Ok(answer) => Ok(answer),
+        Err(e) => Err(AttachError::Answer(e.to_string())),
     }
 }

@@ -1,6 +1,6 @@
 //! Attaching to a running program: the socket on which it listens, and the client that finds it.
 //!
-//! A question is one line of JSON, and so is its answer. Programs of one user find each other in a folder that only that
+//! A question is one line of JSON, and so is its answer; only a recording comes as a file beside it. Programs of one user find each other in a folder that only that
 //! user can enter; whoever connects is checked besides, by what the kernel says of it.
 //!
 //! Invariant: whatever comes through the socket costs bounded memory and time, and nothing that a client does ends or
@@ -9,6 +9,7 @@
 mod client;
 mod connection;
 mod folder;
+mod recorded;
 mod server;
 #[cfg(test)]
 mod tests;
@@ -20,6 +21,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 pub use client::{Client, Running, running};
+pub use recorded::Recorded;
 pub use server::Server;
 
 use crate::base::query::Query;
@@ -38,6 +40,8 @@ enum Question {
     Hello,
     /// What do you look like?
     Snapshot(Query),
+    /// What did you record? The answer has the memory's file beside it.
+    Recording,
 }
 
 /// What is answered.
@@ -46,6 +50,8 @@ enum Question {
 enum Answer {
     Hello(Program),
     Snapshot(Box<Snapshot>),
+    /// Its file, opened for reading, comes beside the first byte.
+    Recording(Program),
     /// The question was not understood, or cannot be answered now.
     Error(String),
 }
@@ -81,6 +87,26 @@ pub enum AttachError {
     Refused(String),
     /// The program answered something that is no answer: its version of Mobula may be another.
     Answer(String),
+    /// The dashboard of the program could not be served.
+    #[cfg(feature = "dashboard")]
+    Dashboard(Box<crate::base::Error>),
+}
+
+impl AttachError {
+    /// Whether it says that the program has ended.
+    pub fn has_ended(&self) -> bool {
+        use io::ErrorKind::{
+            BrokenPipe, ConnectionRefused, ConnectionReset, NotFound, UnexpectedEof,
+        };
+        let gone = [
+            UnexpectedEof,
+            BrokenPipe,
+            ConnectionReset,
+            ConnectionRefused,
+            NotFound,
+        ];
+        matches!(self, AttachError::Io { source, .. } if gone.contains(&source.kind()))
+    }
 }
 
 impl fmt::Display for AttachError {
@@ -102,6 +128,8 @@ impl fmt::Display for AttachError {
             AttachError::Folder { path, why } => write!(f, "{}: {why}", path.display()),
             AttachError::Io { what, source } => write!(f, "{what}: {source}"),
             AttachError::Refused(why) => write!(f, "the program refused: {why}"),
+            #[cfg(feature = "dashboard")]
+            AttachError::Dashboard(e) => e.fmt(f),
             AttachError::Answer(why) => write!(
                 f,
                 "the program's answer makes no sense: {why} (it may use another version of Mobula)"
@@ -114,6 +142,8 @@ impl std::error::Error for AttachError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             AttachError::Io { source, .. } => Some(source),
+            #[cfg(feature = "dashboard")]
+            AttachError::Dashboard(e) => e.source(),
             _ => None,
         }
     }

@@ -5,7 +5,8 @@
 
 use std::fs;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 
 use super::connection::{Connection, Next};
 use super::{Answer, AttachError, Question, folder};
@@ -126,6 +128,8 @@ struct Peer {
     state: Connection,
     /// It has sent another question already, which waits until the others had their turn.
     more: bool,
+    /// A file that goes with the next bytes.
+    file: Option<OwnedFd>,
 }
 
 fn serve(listener: &UnixListener, stopped: &UnixStream) {
@@ -215,6 +219,7 @@ fn accept(listener: &UnixListener, peers: &mut Vec<Peer>, now: Instant) {
         stream,
         state: Connection::new(now),
         more: false,
+        file: None,
     });
 }
 
@@ -236,11 +241,12 @@ fn go_on(peer: &mut Peer, now: Instant) -> bool {
                 peer.state.answer(answer, true, now);
             }
             Next::Answer(question) => {
-                let answer = answer(&question);
+                let (answer, file) = answer(&question);
+                peer.file = file;
                 peer.state.answer(answer, false, now);
                 answered = true;
             }
-            Next::Write => match peer.stream.write(peer.state.unsent()) {
+            Next::Write => match send(peer) {
                 Ok(0) => return false,
                 Ok(n) => peer.state.sent(n, now),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return true,
@@ -257,28 +263,62 @@ fn go_on(peer: &mut Peer, now: Instant) -> bool {
     }
 }
 
-fn answer(question: &[u8]) -> Vec<u8> {
+/// Sends what the socket takes, the file beside its first byte.
+fn send(peer: &mut Peer) -> io::Result<usize> {
+    let Some(file) = &peer.file else {
+        return peer.stream.write(peer.state.unsent());
+    };
+    let files = [file.as_fd()];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut beside = SendAncillaryBuffer::new(&mut space);
+    beside.push(SendAncillaryMessage::ScmRights(&files));
+    let bytes = [io::IoSlice::new(peer.state.unsent())];
+    let sent = rustix::net::sendmsg(&peer.stream, &bytes, &mut beside, SendFlags::NOSIGNAL)?;
+    peer.file = None;
+    Ok(sent)
+}
+
+/// The answer's line, and the file that goes with it.
+fn answer(question: &[u8]) -> (Vec<u8>, Option<OwnedFd>) {
+    let mut file = None;
     let answer = match serde_json::from_slice::<Question>(question) {
         Err(e) => Answer::Error(format!("this is no question: {e}")),
         Ok(question) => {
             // A mistake in looking must not end the program that is looked at, nor the next look.
-            let looked = catch_unwind(AssertUnwindSafe(|| look(question)));
+            let looked = catch_unwind(AssertUnwindSafe(|| look(question, &mut file)));
             looked.unwrap_or_else(|_| Answer::Error("the look failed".to_owned()))
         }
     };
-    line(&answer)
+    (line(&answer), file)
 }
 
-fn look(question: Question) -> Answer {
+fn look(question: Question, file: &mut Option<OwnedFd>) -> Answer {
     let query = match &question {
-        Question::Hello => Query::of(&[] as &[Part]),
+        Question::Hello | Question::Recording => Query::of(&[] as &[Part]),
         Question::Snapshot(query) => query.clone(),
     };
     match local::with(|local| local.engine.inspect(local, &query)) {
+        Ok(snapshot) if question == Question::Recording => match recording() {
+            Ok(memory) => {
+                *file = Some(memory);
+                Answer::Recording(snapshot.program)
+            }
+            Err(why) => Answer::Error(why),
+        },
         Ok(snapshot) if question == Question::Hello => Answer::Hello(snapshot.program),
         Ok(snapshot) => Answer::Snapshot(Box::new(snapshot)),
         Err(e) => Answer::Error(e.to_string()),
     }
+}
+
+/// The file of the recording's memory, or why there is none.
+fn recording() -> Result<OwnedFd, String> {
+    let words = local::with(|local| local.engine.recording().map(|r| r.words.clone()));
+    let words = words.map_err(|e| e.to_string())?;
+    let words = words.ok_or("it records nothing: its settings say Trace::Off")?;
+    words
+        .for_reading()
+        .map_err(|e| format!("opening its recording for reading: {e}"))
 }
 
 fn line(answer: &Answer) -> Vec<u8> {

@@ -128,6 +128,62 @@ fn a_server_without_a_runtime_says_so_and_serves_on() {
     }
 }
 
+/// A program that answers what it is told to, once, with a file beside it.
+fn liar(folder: &Folder, answer: &'static str, file: Option<std::os::fd::OwnedFd>) -> AttachError {
+    use std::os::fd::AsFd;
+    let socket = folder.socket(std::process::id(), Duration::ZERO);
+    let _ = fs::remove_file(&socket.path);
+    let listener = UnixListener::bind(&socket.path).unwrap();
+    let lie = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        BufReader::new(&stream)
+            .read_line(&mut String::new())
+            .unwrap();
+        let Some(file) = file else {
+            return stream.write_all(answer.as_bytes()).unwrap();
+        };
+        let files = [file.as_fd()];
+        let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut beside = rustix::net::SendAncillaryBuffer::new(&mut space);
+        beside.push(rustix::net::SendAncillaryMessage::ScmRights(&files));
+        let bytes = [std::io::IoSlice::new(answer.as_bytes())];
+        let flags = rustix::net::SendFlags::NOSIGNAL;
+        rustix::net::sendmsg(&stream, &bytes, &mut beside, flags).unwrap();
+    });
+    let running = Running {
+        pid: socket.pid,
+        socket: socket.path,
+        since: socket.since,
+    };
+    let e = Client::connect(&running).unwrap().recorded().unwrap_err();
+    lie.join().unwrap();
+    e
+}
+
+#[test]
+fn a_recording_that_is_none_is_refused() {
+    use crate::shm::Words;
+    let folder = Folder::new("liars");
+    let fine = "{\"recording\":{\"name\":\"x\",\"pid\":1}}\n";
+    let null = || Some(fs::File::open("/dev/null").unwrap().into());
+    let words = |bytes| Words::create(bytes).unwrap().for_reading().ok();
+    let short = fs::File::open("/proc/self/exe").unwrap().into();
+    for (answer, file, why) in [
+        (fine, None, "file is missing"),
+        (fine, null(), "mapping the recording"),
+        (fine, Some(short), "mapping the recording"),
+        (fine, words(4096), "none that this version reads"),
+        (fine, words(1 << 20), "none that this version reads"),
+        ("{\"error\":\"no\"}\n", null(), "refused: no"),
+        ("nonsense\n", null(), "makes no sense"),
+        ("half of", null(), "talking to process"),
+        ("", None, "talking to process"),
+    ] {
+        let e = liar(&folder, answer, file).to_string();
+        assert!(e.contains(why), "{answer:?}: {e}");
+    }
+}
+
 #[test]
 fn questions_and_answers_read_back() {
     let query = Query::all().limit(7).state("running").id(u64::MAX);
