@@ -50,7 +50,7 @@ impl Moves {
 
 impl Watch for Moves {
     fn now(&self) -> u64 {
-        self.recorder.now()
+        self.recorder.ticks()
     }
 
     fn left(&self, object: *const Stored, bytes: u64) {

@@ -218,7 +218,7 @@ impl Recorder {
     }
 
     /// Now, in ticks.
-    pub fn now(&self) -> u64 {
+    pub fn ticks(&self) -> u64 {
         self.clock.now()
     }
 
