@@ -115,6 +115,9 @@
 //! - `attach`, on by default: the `mobula` command finds the running program and looks at it ([`inspect`]).
 //! - `cli`: the command `mobula`.
 //! - `c-api`: functions for programs in other languages, declared in `include/mobula_store.h`.
+//! - `tracing`: a layer that shows the spans of the `tracing` crate in the timeline, inside the calls that entered them.
+//! - `tracing-chrome`: the layer of that crate, which writes the spans of one process without a node's help.
+//! - `otel`: spans of calls for OpenTelemetry ([`Config::otel`]).
 //! - `full`: all that builds without a system library.
 
 extern crate self as mobula;
@@ -144,6 +147,8 @@ pub use exec::isolate::{WorkerLine, WorkerOutput, WorkerStream};
 pub use exec::options::Memory;
 pub use mobula_macros::{main, remote, value};
 pub use node::Config;
+#[cfg(feature = "otel")]
+pub use node::Otel;
 pub use rkyv;
 pub use shm::{HugePages, PageKind, StorePages};
 pub use trace::{Mode as Trace, Written as Timeline};

@@ -130,6 +130,10 @@ const THIRD_PARTY: &[ThirdParty] = &[
         rooms: &["base", "value", "api"],
     },
     ThirdParty {
+        name: "tracing_chrome",
+        rooms: &["api"],
+    },
+    ThirdParty {
         name: "tracing_core",
         rooms: &["api"],
     },
@@ -211,6 +215,10 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
     (
         "exec/isolate/driver.rs",
         "reads a claimed record's arguments, and puts its value, for a process that runs it",
+    ),
+    (
+        "exec/moves.rs",
+        "an object that leaves memory says in which record it lies",
     ),
     (
         "exec/isolate/serve.rs",

@@ -3,15 +3,20 @@
 //! Invariant: a timeline is read back from its file, as a viewer would. Left out: what recording costs (`benches/trace`).
 
 mod common;
+#[path = "timeline/deaths.rs"]
+mod deaths;
 #[path = "timeline/importer.rs"]
 mod importer;
+#[path = "timeline/objects.rs"]
+mod objects;
+#[path = "timeline/perfetto.rs"]
+mod perfetto;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
-use std::process::Command;
 use std::time::Duration;
 
-use common::{alone, until};
+use common::alone;
 use importer::{Trace, import};
 use mobula::prelude::*;
 use mobula::{Error, Timeline};
@@ -95,6 +100,8 @@ fn the_demo_has_exactly_its_boxes_and_arrows() {
             (written.passed, written.overwritten, written.unreadable),
             (0, 0, 0)
         );
+        assert_eq!(trace.other["events"], written.events);
+        assert!(written.events >= 55, "two for each call, one for the put");
         let count = |name: &str, category: &str| {
             trace
                 .named(name)
@@ -262,7 +269,7 @@ fn failures_say_why_in_their_boxes() {
         let long = "a \"long\" story ".repeat(8);
         let failed = fails::remote(long.clone());
         assert!(mobula::get(&failed).is_err());
-        assert!(mobula::get(inner::remote(&failed_number(&failed))).is_err());
+        assert!(mobula::get(inner::remote(failed_number(&failed))).is_err());
         assert!(mobula::get(panics::remote(1)).is_err());
         let (_, trace) = timeline();
         let (_, slice) = trace.of("task").find(|(_, s)| s.name == "fails").unwrap();
@@ -333,28 +340,6 @@ fn an_actors_life_is_told() {
     });
 }
 
-#[test]
-fn large_objects_are_made_taken_and_freed() {
-    alone(two(), |_| {
-        let big = mobula::put(&vec![1_u64; 10_000]).unwrap();
-        let mut room = mobula::create::<u64>(5_000).unwrap();
-        room.fill(2);
-        let sealed = room.seal();
-        let sums = [g::remote(&big), g::remote(&sealed)];
-        mobula::get(&sums).unwrap();
-        drop((big, sealed, sums));
-        let mut found = BTreeMap::new();
-        // The last reference may go with a call's arguments, on another thread.
-        until(|| {
-            let (_, trace) = timeline();
-            found = arrows(&trace);
-            trace.named("free").count() == 2
-        });
-        let data = |from: &str| found[&("data".into(), from.into(), "g".into())];
-        assert_eq!((data("put"), data("seal")), (1, 1));
-    });
-}
-
 #[remote]
 async fn naps(x: u64) -> u64 {
     tokio::time::sleep(Duration::from_millis(2)).await;
@@ -382,57 +367,6 @@ fn async_calls_have_a_box_for_each_poll() {
             data.from, last.0,
             "the arrow leaves where the value was made"
         );
-    });
-}
-
-#[remote(isolate, max_retries = 0)]
-fn dies(x: u64) {
-    let mine = mobula::span!("before the end", x);
-    drop(mine);
-    let me = std::process::id().to_string();
-    let _ = Command::new("kill").args(["-KILL", &me]).status();
-    unreachable!("nothing survives that signal");
-}
-
-#[remote(isolate)]
-fn lives(x: u64) -> u64 {
-    let _span = mobula::span!("elsewhere");
-    x
-}
-
-#[test]
-fn what_a_killed_worker_did_last_is_there() {
-    alone(two().on_unobserved_failure(|_| {}), |_| {
-        assert_eq!(mobula::get(lives::remote(5)).unwrap(), 5);
-        assert!(mobula::get(dies::remote(7)).is_err());
-        let (_, trace) = timeline();
-        let there = |name: &str| {
-            let mut all = trace.of("process").filter(|(_, s)| s.name == name);
-            all.next()
-                .unwrap_or_else(|| panic!("{name} ran in no worker"))
-        };
-        let (lived, _) = there("lives");
-        let elsewhere = trace.named("elsewhere").next().unwrap().0;
-        assert!(trace.within(elsewhere, lived));
-        let (died, slice) = there("dies");
-        assert_eq!(slice.arg("outcome"), "lost with its process");
-        let last = trace.named("before the end").next().unwrap();
-        assert!(trace.within(last.0, died), "{last:?} in {slice:?}");
-        assert_eq!(last.1.arg("fields"), "x=7");
-        assert!(trace.threads[&slice.thread].starts_with("worker"));
-        // The node's own box waits for it, and says how it ended.
-        let (_, here) = trace.of("task").find(|(_, s)| s.name == "dies").unwrap();
-        assert_eq!(here.arg("outcome"), "failed");
-        assert!(
-            here.arg("error").contains("SIGKILL"),
-            "{}",
-            here.arg("error")
-        );
-        let arrow = |name: &str| {
-            let key = ("process".into(), name.into(), name.into());
-            arrows(&trace).remove(&key).unwrap_or(0)
-        };
-        assert_eq!((arrow("lives"), arrow("dies")), (1, 1));
     });
 }
 
@@ -497,117 +431,4 @@ fn a_timeline_that_cannot_be_had_says_why() {
     });
     let e = two().trace_memory(1000).init().unwrap_err();
     assert!(e.to_string().contains("trace_memory"), "{e}");
-}
-
-/// What a child of this test does: the demo, and then a panic, while the node is up.
-#[test]
-fn child_panics() {
-    if std::env::var_os("MOBULA_TIMELINE").is_none() {
-        return;
-    }
-    let _mobula = two().init().unwrap();
-    assert_eq!(mobula::get(&demo()).unwrap(), 1);
-    panic!("as it should");
-}
-
-#[test]
-fn a_program_that_panics_leaves_its_timeline() {
-    let file = File::new("panic");
-    let child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "child_panics", "--test-threads=1"])
-        .env("MOBULA_TIMELINE", &file.0)
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&child.stdout).into_owned();
-    assert!(said.contains("as it should"), "{said}");
-    let trace = file.read();
-    assert_eq!(trace.complaints, Vec::<String>::new());
-    assert_eq!(trace.of("task").count(), 27);
-}
-
-/// A Python with the package `perfetto`, in a folder of its own beside the build; or why there is none.
-fn python() -> Result<PathBuf, String> {
-    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("perfetto");
-    let python = folder.join("bin/python");
-    let run = |command: &mut Command| -> Result<(), String> {
-        let done = command.output().map_err(|e| format!("{command:?}: {e}"))?;
-        if done.status.success() {
-            return Ok(());
-        }
-        let said = String::from_utf8_lossy(&done.stderr);
-        let last = said
-            .lines()
-            .rfind(|l| !l.trim().is_empty())
-            .unwrap_or_default();
-        Err(format!("{command:?}: {}: {last}", done.status))
-    };
-    let has = |python: &PathBuf| run(Command::new(python).args(["-c", "import perfetto"]));
-    if has(&python).is_err() {
-        run(Command::new("python3").args(["-m", "venv"]).arg(&folder))?;
-        let mut pip = Command::new(&python);
-        pip.args([
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--retries",
-            "1",
-            "--timeout",
-            "10",
-        ]);
-        run(pip.arg("perfetto==0.59.1"))?;
-    }
-    has(&python).map(|()| python)
-}
-
-#[test]
-fn perfetto_opens_it_and_finds_what_there_is() {
-    let python = match python() {
-        Ok(python) => python,
-        Err(why) => {
-            println!("skipped: no Python with the package perfetto: {why}");
-            return;
-        }
-    };
-    let file = File::new("perfetto");
-    alone(two(), |_| {
-        assert_eq!(mobula::get(&demo()).unwrap(), 1);
-        mobula::timeline(&file.0).unwrap();
-    });
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/timeline/open_trace.py");
-    let done = Command::new(python)
-        .arg(script)
-        .arg(&file.0)
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&done.stderr);
-    if done.status.code() == Some(3) {
-        let last = said.lines().last().unwrap_or_default();
-        println!("skipped: {last} (it is downloaded at its first use, which needs the network)");
-        return;
-    }
-    assert!(done.status.success(), "{said}");
-    let found: serde_json::Value = serde_json::from_slice(&done.stdout).unwrap();
-    assert_eq!(found["errors"], serde_json::json!([]), "{found}");
-    let count = |of: &str, keys: &[(&str, &str)]| -> u64 {
-        let rows = found[of].as_array().unwrap().iter();
-        rows.filter(|row| keys.iter().all(|(key, value)| row[key] == *value))
-            .map(|row| row["n"].as_u64().unwrap())
-            .sum()
-    };
-    assert_eq!(count("slices", &[("category", "task")]), 27);
-    assert_eq!(count("slices", &[("category", "submit")]), 27);
-    assert_eq!(
-        count("flows", &[("source", "submit"), ("target", "task")]),
-        27
-    );
-    assert_eq!(
-        count("flows", &[("source", "object"), ("target", "task")]),
-        8
-    );
-    assert_eq!(
-        count("flows", &[("source", "task"), ("target", "task")]),
-        40
-    );
-    assert!(count("nested", &[("outer", "task"), ("inner", "phase")]) > 0);
 }

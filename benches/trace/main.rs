@@ -9,15 +9,18 @@
 #[allow(dead_code, reason = "shared with another benchmark")]
 mod report;
 
+mod export;
+mod opened;
+
 use std::hint::black_box;
-use std::time::Instant;
 
 use mobula::Trace;
 use mobula::prelude::*;
-use report::{Report, Row};
+use report::{Beside, Bound, Report, Row};
 
+/// A call that does next to nothing.
 #[remote]
-fn inc(x: u64) -> u64 {
+pub fn inc(x: u64) -> u64 {
     x + 1
 }
 
@@ -27,19 +30,34 @@ fn cpu_nanos() -> f64 {
     t.tv_sec as f64 * 1e9 + t.tv_nsec as f64
 }
 
+/// Calls of one sample; more than a full purse records.
+const N: u64 = 20_000;
+
+fn node(mode: Trace) -> mobula::Mobula {
+    let config = Config::new().num_cpus(2.0).trace(mode);
+    config.init().expect("the runtime starts")
+}
+
+/// Calls one after the other.
+fn round_trips() {
+    for i in 0..N {
+        assert_eq!(mobula::get(inc::remote(black_box(i))).unwrap(), i + 1);
+    }
+}
+
+/// The part of fast calls that the default records, in percent.
+fn share() -> f64 {
+    let mobula = node(Trace::Adaptive);
+    let recorded = || mobula.timeline("/dev/null").expect("it is written").boxes;
+    round_trips();
+    let before = recorded();
+    round_trips();
+    (recorded() - before) as f64 * 100.0 / N as f64
+}
+
 /// Nanoseconds per call, one after the other, and per call of many submitted at once.
 fn calls(mode: Trace) -> (f64, f64) {
-    const N: u64 = 50_000;
-    let _mobula = Config::new()
-        .num_cpus(2.0)
-        .trace(mode)
-        .init()
-        .expect("the runtime starts");
-    let round_trips = || {
-        for i in 0..N {
-            assert_eq!(mobula::get(inc::remote(black_box(i))).unwrap(), i + 1);
-        }
-    };
+    let _mobula = node(mode);
     // Past what a full purse records.
     round_trips();
     let before = cpu_nanos();
@@ -62,7 +80,8 @@ fn costs(report: &mut Report) {
         ),
         (Trace::Full, "trace_task_full", "trace_tasks_async_full"),
     ];
-    let samples = report.samples(41);
+    // Short and many: what disturbs one sample is outvoted.
+    let samples = if report.quick() { 21 } else { 201 };
     let mut all = [(); 3].map(|()| (Vec::new(), Vec::new()));
     for sample in 0..samples {
         for turn in 0..3 {
@@ -73,12 +92,12 @@ fn costs(report: &mut Report) {
             all[i].1.push(many);
         }
     }
-    let row = |report: &mut Report, bench, unit, values: Vec<f64>, limit| {
+    let row = |report: &mut Report, bench, values: Vec<f64>| {
         report.row(Row {
             bench,
-            unit,
+            unit: "ns",
             values,
-            limit,
+            limit: None,
             every: false,
         });
     };
@@ -89,70 +108,51 @@ fn costs(report: &mut Report) {
             .collect()
     };
     for (i, (_, one, many)) in names.iter().enumerate() {
-        row(report, one, "ns", all[i].0.clone(), None);
-        row(report, many, "ns", all[i].1.clone(), None);
+        row(report, one, all[i].0.clone());
+        row(report, many, all[i].1.clone());
     }
-    let off = all[0].clone();
-    row(
-        report,
-        "trace_overhead_adaptive",
-        "%",
-        ratios(&all[1].0, &off.0),
-        Some(3.0),
-    );
-    row(
-        report,
-        "trace_overhead_adaptive_async",
-        "%",
-        ratios(&all[1].1, &off.1),
-        None,
-    );
-    row(
-        report,
-        "trace_overhead_full",
-        "%",
-        ratios(&all[2].0, &off.0),
-        None,
-    );
-}
-
-/// A million calls, recorded in full and written out.
-fn export(report: &mut Report) {
-    let n = if report.quick() { 100_000 } else { 1_000_000 };
-    let mobula = Config::new()
-        .num_cpus(2.0)
-        .trace(Trace::Full)
-        .trace_memory(n as usize * 3 * 64 + (4 << 20))
-        .init()
-        .expect("the runtime starts");
-    for i in 0..n {
-        assert_eq!(mobula::get(inc::remote(i)).unwrap(), i + 1);
-    }
-    let path = std::env::temp_dir().join(format!("mobula-bench-{}.json", std::process::id()));
-    let (mut rates, mut sizes, mut memory) = (Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..report.samples(5) {
-        let before = report::resident();
-        let begin = Instant::now();
-        let written = mobula.timeline(&path).expect("the timeline is written");
-        rates.push(written.events as f64 / begin.elapsed().as_secs_f64());
-        assert_eq!((written.boxes, written.submissions), (n, n), "{written:?}");
-        sizes.push(written.bytes as f64);
-        memory.push(report::resident().saturating_sub(before) as f64);
-    }
-    let _ = std::fs::remove_file(&path);
-    let rows = [
-        ("export_events_per_second", "1/s", rates),
-        ("export_file", "bytes", sizes),
-        ("export_memory_kept", "bytes", memory),
+    let shares = (0..report.samples(15)).map(|_| share()).collect();
+    report.row(Row {
+        bench: "trace_recorded_share",
+        unit: "%",
+        values: shares,
+        limit: None,
+        every: false,
+    });
+    let [(off, off_async), (adaptive, adaptive_async), (full, _)] = all;
+    let overheads = [
+        (
+            "trace_overhead_adaptive",
+            ratios(&adaptive, &off),
+            Some(Bound::AtMost(3.0)),
+        ),
+        (
+            "trace_overhead_adaptive_async",
+            ratios(&adaptive_async, &off_async),
+            None,
+        ),
+        ("trace_overhead_full", ratios(&full, &off), None),
     ];
-    for (bench, unit, values) in rows {
-        report.row(Row {
+    for (bench, mut values, bound) in overheads {
+        values.sort_by(f64::total_cmp);
+        let (low, high) = (values[values.len() / 4], values[values.len() * 3 / 4]);
+        let row = Row {
             bench,
-            unit,
+            unit: "%",
             values,
             limit: None,
             every: false,
-        });
+        };
+        report.row_beside(
+            row,
+            Beside {
+                bound,
+                ..Beside::default()
+            },
+        );
+        report.note(&format!(
+            "{bench}: the middle half of the samples is {low:.1} to {high:.1} %"
+        ));
     }
 }
 
@@ -162,7 +162,7 @@ fn main() {
         costs(&mut report);
     }
     if report.wants("export_") {
-        export(&mut report);
+        export::export(&mut report);
     }
     report.end();
 }

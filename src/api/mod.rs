@@ -21,6 +21,8 @@ mod remote;
 mod timeline;
 #[cfg(feature = "tracing")]
 mod tracing;
+#[cfg(feature = "tracing-chrome")]
+pub mod tracing_chrome;
 mod view;
 mod wait;
 

@@ -250,7 +250,10 @@ fn join<T: Value>(local: &Local, parts: &[RawRef]) -> Result<RawRef, Error> {
     for part in parts {
         all.push(read::<T>(part)?);
     }
-    put(local, &all, Origin::Argument("a Vec of references"))
+    let (begun, origin) = (local.lane.begin(), Origin::Argument("a Vec of references"));
+    let object = place(local, &all, origin, begun)?;
+    events::object(local, begun, Deed::Join, origin, &object);
+    Ok(object)
 }
 
 /// What an archiving error looks like to the user.

@@ -291,6 +291,16 @@ pub fn with_stored_value(mut blank: Blank, sealed: Sealed) -> RawRef {
     RawRef(block.cast())
 }
 
+/// The id of the record in which a stored value lies.
+///
+/// # Safety
+/// It lies in a record, and is not dropped meanwhile.
+pub(super) unsafe fn id_around(stored: *const Stored) -> u64 {
+    let record = std::ptr::with_exposed_provenance::<Record>(stored.addr() - BODY);
+    // SAFETY: the caller's promise; the header before the body is never written again once the record is shared.
+    unsafe { (*record).id }
+}
+
 /// A record whose value is in another process's store, which keeps it for as long as the record lives.
 pub fn with_foreign_value(mut blank: Blank, bytes: &'static [u8]) -> RawRef {
     let cap = memory::rounded(BODY + size_of::<&[u8]>());

@@ -258,6 +258,25 @@ fn gone(object: u64, bytes: usize) {
     });
 }
 
+/// The bytes of an object were brought back from disk, since `begin`.
+#[cold]
+pub fn restored(local: &Local, begin: u64, object: u64, bytes: usize) {
+    if begin == NOT_RECORDED {
+        return;
+    }
+    if let Some(pen) = local.lane.pen() {
+        pen.put(&Event::Object {
+            deed: Deed::Restore,
+            name: 0,
+            line: 0,
+            begin,
+            end: pen.now(),
+            object,
+            bytes: bytes as u64,
+        });
+    }
+}
+
 /// Now, if anything is recorded; else [`NOT_RECORDED`].
 pub fn now() -> u64 {
     let now = local::with(|local| local.lane.pen().map_or(NOT_RECORDED, |pen| pen.now()));

@@ -5,7 +5,7 @@
 //! it, [`params`] how parameters read them; [`pin`] values kept in memory while they are read; [`entry`] and [`tasks`] what the macro registers; [`engine`] from submission to outcome; [`crew`] the
 //! executor threads; [`books`] what threads count, [`mishaps`] what failed lately, [`waiting`] what waits for arguments, [`inspect`] what a look from outside shows;
 //! [`wait`] callers that need a value, [`deadlock`] those that never would; [`actor`] actors; [`local`] what a thread keeps;
-//! [`events`] what is recorded of all this.
+//! [`events`] what is recorded of all this, and [`moves`] of objects that go to disk.
 //!
 //! Invariant: user code runs only through an entry, inside a catch of its panics. Left out: one machine's names,
 //! settings and start, which are `node`'s.
@@ -32,6 +32,7 @@ mod loom_tests;
 mod mail;
 pub mod memory;
 mod mishaps;
+pub mod moves;
 pub mod options;
 pub mod panics;
 pub mod params;

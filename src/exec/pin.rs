@@ -11,6 +11,7 @@ use std::cell::Cell;
 use super::call::{Many, dependency, join_parts};
 use super::cell::{self, Phase, RawRef, Record, Slot, SlotTag};
 use super::engine::Engine;
+use super::events;
 use super::local::{self, Local};
 use crate::base::{Error, Origin};
 use crate::store::{Draft, Patience, Stored};
@@ -88,7 +89,7 @@ fn pin(record: &Record) -> Result<(), Error> {
         "only values are read"
     );
     match record.stored() {
-        Some(stored) if !stored.try_pin() => bring_back(stored),
+        Some(stored) if !stored.try_pin() => bring_back(record.id, stored),
         _ => Ok(()),
     }
 }
@@ -103,13 +104,21 @@ fn unpin(record: &Record) {
 /// Pins what is on disk.
 #[cold]
 #[inline(never)]
-fn bring_back(stored: &Stored) -> Result<(), Error> {
+fn bring_back(id: u64, stored: &Stored) -> Result<(), Error> {
     let with_runtime = local::with(|local| {
         let engine = &local.engine;
-        engine.patiently(local, |patience| stored.pin(patience))
+        engine.patiently(local, |patience| restore(local, id, stored, patience))
     });
     // What was made before a shutdown can be read after it.
     with_runtime.unwrap_or_else(|_| stored.pin(&stored.patience()))
+}
+
+/// As above, with the thread that waits for it.
+fn restore(local: &Local, id: u64, stored: &Stored, patience: &Patience<'_>) -> Result<(), Error> {
+    let begin = events::blocks(local);
+    stored.pin(patience)?;
+    events::restored(local, begin, id, stored.len());
+    Ok(())
 }
 
 impl Engine {
@@ -227,8 +236,10 @@ impl<'a> Pins<'a> {
             for (i, slot) in slots.iter().enumerate() {
                 if let Some(object) = object(slot) {
                     let object = dependency(object, self.record)?;
-                    if let Some(stored) = object.stored() {
-                        let pinned = stored.pin(patience);
+                    if let Some(stored) = object.stored()
+                        && !stored.try_pin()
+                    {
+                        let pinned = restore(local, object.id, stored, patience);
                         pinned.map_err(|e| super::call::failed_input(e, self.record))?;
                     }
                     self.held.set(self.held.get() | 1 << i);

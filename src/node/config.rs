@@ -48,6 +48,8 @@ pub struct Config {
     pub(super) workers: Settings,
     #[cfg(feature = "dashboard")]
     pub(crate) dashboard: DashboardConfig,
+    #[cfg(feature = "otel")]
+    pub(super) otel: Option<super::otel::Otel>,
     pub(super) trace: Mode,
     pub(super) trace_bytes: usize,
 }
@@ -90,6 +92,8 @@ impl Default for Config {
             workers: Settings::default(),
             #[cfg(feature = "dashboard")]
             dashboard: DashboardConfig::default(),
+            #[cfg(feature = "otel")]
+            otel: None,
             trace: Mode::default(),
             trace_bytes: super::timeline::BYTES,
         }
@@ -184,6 +188,33 @@ impl Config {
     /// oldest are overwritten. Taken as it is used. Default: 64 MiB; at least 1 MiB.
     pub fn trace_memory(mut self, bytes: usize) -> Config {
         self.trace_bytes = bytes;
+        self
+    }
+
+    /// Sends a span for every recorded call to an OpenTelemetry collector, as OTLP over HTTP with JSON. Default: none are sent.
+    ///
+    /// A call's span has the function's name; it lasts from the call's first beginning to its end, belongs to the span of the
+    /// call that submitted it, links to those whose results it takes, and says in its attributes `code.function.name`,
+    /// `mobula.call`, `mobula.attempt`, `mobula.waited_ns`, `mobula.result_bytes`, `mobula.actor` and, of one that failed,
+    /// `error.message`, which is its status too. Objects, waits and spans of the user's are in the
+    /// [`timeline`](crate::timeline()) only.
+    ///
+    /// What is recorded is what [`trace`](Config::trace) says: of calls that come faster than
+    /// [`Trace::Adaptive`](crate::Trace::Adaptive) records, a sample. One thread sends, four times a second. While the collector cannot be
+    /// reached up to 65,536 spans wait, the oldest are dropped first; how many were is printed to standard error
+    /// when the node ends. That end takes up to `OTEL_EXPORTER_OTLP_TIMEOUT` (10 s) longer then.
+    ///
+    /// `init` fails with [`Error::Config`] if the address is none, or if nothing is recorded.
+    ///
+    /// ```no_run
+    /// use mobula::{Config, Otel};
+    ///
+    /// let _mobula = Config::new().otel(Otel::new().service("training")).init()?;
+    /// # Ok::<(), mobula::Error>(())
+    /// ```
+    #[cfg(feature = "otel")]
+    pub fn otel(mut self, to: super::otel::Otel) -> Config {
+        self.otel = Some(to);
         self
     }
 

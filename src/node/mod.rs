@@ -6,6 +6,8 @@
 #[cfg(feature = "attach")]
 pub mod attach;
 mod config;
+#[cfg(feature = "otel")]
+mod otel;
 pub mod timeline;
 
 use std::io::ErrorKind;
@@ -15,6 +17,8 @@ use std::time::{Duration, Instant};
 pub use config::Config;
 #[cfg(feature = "dashboard")]
 pub use config::DashboardConfig;
+#[cfg(feature = "otel")]
+pub use otel::Otel;
 
 use crate::base::{Error, Result};
 use crate::exec::{self, Engine, local};
@@ -26,6 +30,8 @@ use crate::store::{Store, StoreOptions};
 pub struct Node {
     engine: Arc<Engine>,
     config: Config,
+    #[cfg(feature = "otel")]
+    exporter: Option<otel::Exporter>,
     #[cfg(feature = "attach")]
     attached: Result<attach::Server, String>,
 }
@@ -41,12 +47,15 @@ impl Node {
             Some(0) => crate::shm::Prefault::Off,
             Some(n) => crate::shm::Prefault::Bytes(n),
         };
+        let recording = timeline::recording(config.trace, config.trace_bytes)?;
+        let watch = recording.as_ref().map(|r| exec::moves::watch(&r.recorder));
         let options = StoreOptions {
             capacity: config.store_bytes,
             prefault,
             spill: config.spill.clone(),
             patience: config.store_patience,
             huge_pages: config.huge_pages,
+            watch,
         };
         let store = Store::open(options).map_err(|e| {
             let setting = match e.kind() {
@@ -61,7 +70,8 @@ impl Node {
             let why = e.to_string();
             Error::Config { setting, why }
         })?;
-        let recording = timeline::recording(config.trace, config.trace_bytes)?;
+        #[cfg(feature = "otel")]
+        let exporter = otel::start(config.otel.as_ref(), recording.as_ref())?;
         let engine = Engine::new(capacity, store, recording);
         engine.set_workers(config.workers.clone());
         let generation = local::start(&engine)?;
@@ -74,6 +84,8 @@ impl Node {
                 true => attach::Server::start().map_err(|e| e.to_string()),
                 false => Err("Config::attach(false) said so".to_owned()),
             },
+            #[cfg(feature = "otel")]
+            exporter,
             engine,
             config,
         })
@@ -106,6 +118,8 @@ impl Node {
         self.engine.store().stop_spilling();
         local::stop();
         local::leave();
+        #[cfg(feature = "otel")]
+        drop(self.exporter.take());
         timeline::write_at_end(self.engine.recorder());
         if let Ok(left @ 1..) = left {
             eprintln!(

@@ -54,7 +54,7 @@ pub(crate) use object::{Draft, Sealed};
 pub use proto::ServedStats;
 pub use serve::{Server, ServerOptions};
 pub use sizing::default_capacity;
-pub(crate) use spill::{SpillStats, SpillTo};
+pub(crate) use spill::{SpillStats, SpillTo, Watch};
 pub(crate) use stored::Stored;
 
 /// How long a producer waits for room unless told otherwise.
@@ -64,7 +64,6 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
 const HOLDERS_IN_ERROR: usize = 5;
 
 /// What a store is opened with.
-#[derive(Clone, Debug)]
 pub(crate) struct StoreOptions {
     /// Bytes of shared memory; 30 % of the machine's (or the container's) memory if not given.
     pub capacity: Option<u64>,
@@ -76,6 +75,8 @@ pub(crate) struct StoreOptions {
     pub spill: SpillTo,
     /// How long a producer waits for room while none comes about.
     pub patience: Duration,
+    /// Who is told what moves to disk.
+    pub watch: Option<Box<dyn Watch>>,
 }
 
 impl Default for StoreOptions {
@@ -86,6 +87,7 @@ impl Default for StoreOptions {
             huge_pages: HugePages::default(),
             spill: SpillTo::default(),
             patience: PATIENCE,
+            watch: None,
         }
     }
 }
@@ -177,7 +179,7 @@ impl Store {
                 clock: AtomicU32::new(0),
                 room: Room::default(),
                 headroom,
-                spill: Spill::new(&options.spill),
+                spill: Spill::new(&options.spill, options.watch),
                 patience: options.patience,
                 loading: Mutex::new(()),
             }),

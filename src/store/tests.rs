@@ -14,6 +14,7 @@ fn open(capacity: usize) -> Store {
         huge_pages: HugePages::Off,
         spill: SpillTo::Off,
         patience: Duration::ZERO,
+        watch: None,
     })
     .unwrap()
 }

@@ -15,19 +15,12 @@ use std::io::{self, Write};
 use std::ops::RangeInclusive;
 use std::rc::Rc;
 
-use super::arrows::ARROW;
-use super::event::{Deed, Event, Outcome, Ran, Submitted, Turn, VOID, WORDS};
+use super::boxes::SHORTEST;
+use super::event::{Event, Outcome, Ran, Turn, VOID, WORDS};
 use super::pool::{Recorder, Whose};
 use super::read;
 use super::text::{Out, quoted};
 use super::ticks::Scale;
-
-/// What a box keeps free of phases, at its beginning and at its end.
-const EDGE: u64 = 4;
-/// The shortest box.
-const SHORTEST: u64 = 2 * EDGE;
-/// The shortest phase that is drawn; numbers of shorter ones are in the box's arguments.
-const PHASE: u64 = 100;
 
 /// What was written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,21 +53,21 @@ pub(super) struct Place {
 }
 
 /// A name as it is shown, in JSON.
-struct Name {
-    whole: String,
-    short: String,
-    last: String,
-    submit: String,
+pub(super) struct Name {
+    pub whole: String,
+    pub short: String,
+    pub last: String,
+    pub submit: String,
 }
 
 pub(super) struct Writer<'a, W> {
     pub(super) out: Out<W>,
     recorder: &'a Recorder,
-    scale: Scale,
+    pub(super) scale: Scale,
     window: RangeInclusive<u64>,
     /// When the trace is written, in nanoseconds.
-    now: u64,
-    process: u64,
+    pub(super) now: u64,
+    pub(super) process: u64,
     names: HashMap<u32, Rc<Name>>,
     lanes: BTreeMap<u32, Whose>,
     pub(super) places: Vec<Place>,
@@ -83,7 +76,7 @@ pub(super) struct Writer<'a, W> {
     /// Boxes of worker processes, inside which the node's box of the same call waits.
     pub(super) there: Vec<Place>,
     /// Until when something was recorded, by thread.
-    last: HashMap<u32, u64>,
+    pub(super) last: HashMap<u32, u64>,
     /// Calls that had not ended in the chunk where they began.
     begun: Vec<(Whose, Ran)>,
     /// Runs that ended outside of the window: calls, and when they began.
@@ -334,128 +327,6 @@ impl<W: Write> Writer<'_, W> {
         }
     }
 
-    fn submit(&mut self, lane: u32, s: &Submitted) {
-        let (begin, end) = self.span(s.begin, s.end);
-        let name = self.name(s.name);
-        self.complete(lane, "submit", &name.submit, begin, end);
-        self.out.raw(",\"args\":{\"call\":").id(s.call);
-        self.out.raw(",\"function\":").raw(&name.whole);
-        self.out.raw(",\"caller\":").id(s.caller);
-        if s.actor != 0 {
-            self.out.raw(",\"actor\":").id(s.actor);
-        }
-        self.out.raw(",\"bytes\":").number(s.bytes.into());
-        self.out
-            .raw(",\"inputs\":")
-            .number(s.inputs.into())
-            .raw("}}");
-        self.submits.push((s.call, begin + ARROW, lane));
-        let inputs = &s.first[..usize::from(s.inputs.min(2))];
-        self.inputs.extend(inputs.iter().map(|i| (*i, s.call)));
-    }
-
-    fn ran(&mut self, whose: Whose, r: &Ran) {
-        let running = r.outcome == Outcome::Running;
-        let there = u64::from(whose.process) != self.process;
-        let lost = running && there && self.is_gone(whose.process);
-        let begin = self.scale.nanos(r.begin);
-        let end = match self.last.get(&whose.lane) {
-            Some(last) if lost => *last,
-            _ if running => self.now,
-            _ => self.scale.nanos(r.end),
-        };
-        let place = Place {
-            id: r.call,
-            begin,
-            end: end.max(begin + SHORTEST),
-            lane: whose.lane,
-        };
-        let end = place.end;
-        if there {
-            self.there.push(place);
-        } else {
-            self.places.push(place);
-            self.written.boxes += 1;
-        }
-        let name = self.name(r.name);
-        let category = match r.actor {
-            _ if there => "process",
-            0 => "task",
-            _ => "method",
-        };
-        self.complete(whose.lane, category, &name.short, begin, end);
-        self.out.raw(",\"args\":{\"call\":").id(r.call);
-        self.out.raw(",\"function\":").raw(&name.whole);
-        let outcome = match r.outcome {
-            Outcome::Running if lost => "lost with its process",
-            Outcome::Running => "running",
-            Outcome::Done => "done",
-            Outcome::Failed => "failed",
-            Outcome::Cancelled => "cancelled",
-            Outcome::Again => "tried again",
-            Outcome::Pending => "pending",
-        };
-        self.out.raw(",\"outcome\":\"").raw(outcome).raw("\"");
-        self.out.raw(",\"attempt\":").number(r.turn.into());
-        if r.actor != 0 {
-            self.out.raw(",\"actor\":").id(r.actor);
-        }
-        self.out.raw(",\"bytes\":").number(r.bytes);
-        let reading = self.scale.length(r.reading.into());
-        let storing = self.scale.length(r.storing.into());
-        self.out.raw(",\"arguments_ns\":").number(reading);
-        self.out.raw(",\"store_ns\":").number(storing);
-        self.what_was_said(r.call, "error");
-        self.out.raw("}}");
-        let reading = reading.min(end - begin - SHORTEST);
-        if reading >= PHASE {
-            let to = begin + reading;
-            self.complete(whose.lane, "phase", "\"arguments\"", begin + EDGE, to);
-            self.out.raw("}");
-        }
-        let storing = storing.min(end - begin - SHORTEST - reading);
-        if storing >= PHASE {
-            let from = end - storing;
-            self.complete(whose.lane, "phase", "\"store\"", from, end - EDGE);
-            self.out.raw("}");
-        }
-    }
-
-    fn object(
-        &mut self,
-        lane: u32,
-        deed: Deed,
-        (name, line): (u32, u32),
-        (begin, end): (u64, u64),
-        object: u64,
-        bytes: u64,
-    ) {
-        let (begin, end) = self.span(begin, end);
-        let what = match deed {
-            Deed::Put => "\"put\"",
-            Deed::Create => "\"create\"",
-            Deed::Seal => "\"seal\"",
-            Deed::Free => "\"free\"",
-        };
-        self.complete(lane, "object", what, begin, end);
-        self.out.raw(",\"args\":{\"object\":").id(object);
-        self.out.raw(",\"bytes\":").number(bytes);
-        if name != 0 {
-            let name = self.name(name);
-            self.out.raw(",\"where\":").raw(&name.whole);
-            self.out.raw(",\"line\":").number(line.into());
-        }
-        self.out.raw("}}");
-        if matches!(deed, Deed::Put | Deed::Seal) {
-            self.places.push(Place {
-                id: object,
-                begin,
-                end,
-                lane,
-            });
-        }
-    }
-
     /// Calls that had not ended when the chunk was left in which they began: most have, in a later one.
     fn unfinished(&mut self) {
         self.places.sort_unstable();
@@ -479,7 +350,7 @@ impl<W: Write> Writer<'_, W> {
     }
 
     /// Whether a process has ended.
-    fn is_gone(&self, process: u32) -> bool {
+    pub(super) fn is_gone(&self, process: u32) -> bool {
         !std::path::Path::new(&format!("/proc/{process}")).exists()
     }
 
@@ -511,12 +382,12 @@ impl<W: Write> Writer<'_, W> {
     }
 
     /// Begin and end in nanoseconds, at least [`SHORTEST`] apart.
-    fn span(&self, begin: u64, end: u64) -> (u64, u64) {
+    pub(super) fn span(&self, begin: u64, end: u64) -> (u64, u64) {
         let begin = self.scale.nanos(begin);
         (begin, self.scale.nanos(end).max(begin + SHORTEST))
     }
 
-    fn name(&mut self, id: u32) -> Rc<Name> {
+    pub(super) fn name(&mut self, id: u32) -> Rc<Name> {
         let recorder = self.recorder;
         let name = self.names.entry(id).or_insert_with(|| {
             let name = recorder.read_name(id);
@@ -556,7 +427,7 @@ impl<W: Write> Writer<'_, W> {
     }
 
     /// A box, up to its arguments; `name` in quotes.
-    fn complete(&mut self, lane: u32, category: &str, name: &str, begin: u64, end: u64) {
+    pub(super) fn complete(&mut self, lane: u32, category: &str, name: &str, begin: u64, end: u64) {
         self.open("X\"", category);
         self.out.raw(",\"name\":").raw(name);
         self.place(lane, begin);
@@ -564,10 +435,14 @@ impl<W: Write> Writer<'_, W> {
     }
 
     /// A moment, up to its arguments; `name` in quotes.
-    fn instant(&mut self, lane: u32, category: &str, name: &str, at: u64) {
+    pub(super) fn instant(&mut self, lane: u32, category: &str, name: &str, at: u64) {
+        self.instant_at(lane, category, name, self.scale.nanos(at));
+    }
+
+    /// As `instant`, in nanoseconds.
+    pub(super) fn instant_at(&mut self, lane: u32, category: &str, name: &str, at: u64) {
         self.open("i\",\"s\":\"t\"", category);
         self.out.raw(",\"name\":").raw(name);
-        let at = self.scale.nanos(at);
         self.place(lane, at);
     }
 
@@ -580,7 +455,7 @@ impl<W: Write> Writer<'_, W> {
     }
 
     /// What the events before said about this one.
-    fn what_was_said(&mut self, about: u64, key: &str) {
+    pub(super) fn what_was_said(&mut self, about: u64, key: &str) {
         if self.said.0 == about && !self.said.1.is_empty() {
             let said = std::mem::take(&mut self.said.1);
             self.out.raw(",\"").raw(key).raw("\":");

@@ -147,6 +147,23 @@ impl Decoder {
                     bytes,
                 });
             }
+            Event::Object {
+                deed: deed @ (Deed::Restore | Deed::Segment),
+                begin,
+                end,
+                ..
+            } => {
+                let (start, end) = (nanos(begin), nanos(end));
+                let inside = Inside {
+                    lane,
+                    name: self.word(deed),
+                    start,
+                    end,
+                    awaited: 0,
+                    wait: false,
+                };
+                self.out.inside.push(inside);
+            }
             Event::Text { about, len, bytes } => {
                 if self.said.0 != about {
                     self.said = (about, Vec::new());
@@ -253,6 +270,19 @@ impl Decoder {
                 Some(line) => format!("put at {name}:{line}"),
                 None => name,
             });
+            names.len() as u32 - 1
+        })
+    }
+
+    /// What is said of a deed that has no place in the program; under numbers that no name has.
+    fn word(&mut self, deed: Deed) -> u32 {
+        let (key, word) = match deed {
+            Deed::Restore => (u32::MAX, "restore"),
+            _ => (u32::MAX - 1, "spill"),
+        };
+        let names = &mut self.out.names;
+        *self.names.entry((key, None)).or_insert_with(|| {
+            names.push(word.to_owned());
             names.len() as u32 - 1
         })
     }

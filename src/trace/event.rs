@@ -43,6 +43,14 @@ pub enum Deed {
     Seal = 2,
     /// Its bytes were given back.
     Free = 3,
+    /// The values of a list of references were put together, for a call that takes them.
+    Join = 4,
+    /// Its bytes were moved to disk.
+    Spill = 5,
+    /// They were brought back.
+    Restore = 6,
+    /// Several were written to disk together; `line` is how many.
+    Segment = 7,
 }
 
 /// A turn in an actor's life.
@@ -408,6 +416,10 @@ impl Event {
                     1 => Deed::Create,
                     2 => Deed::Seal,
                     3 => Deed::Free,
+                    4 => Deed::Join,
+                    5 => Deed::Spill,
+                    6 => Deed::Restore,
+                    7 => Deed::Segment,
                     _ => return None,
                 },
                 name,

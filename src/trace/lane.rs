@@ -26,6 +26,8 @@ pub enum Part {
     Async = 2,
     /// One of a worker process.
     Worker = 3,
+    /// The one that moves objects to disk.
+    Store = 4,
 }
 
 /// Names that a lane remembers the numbers of.

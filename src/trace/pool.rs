@@ -28,7 +28,7 @@ pub type Memory = Arc<dyn AsRef<[AtomicU64]> + Send + Sync>;
 pub enum Mode {
     /// Nothing.
     Off,
-    /// All calls while they come at up to 100,000 a second and thread, and bursts of 8,192 beyond that; else a sample of
+    /// All calls while they come at up to 50,000 a second and thread, and bursts of 8,192 beyond that; else a sample of
     /// them, with the rest counted. Failures, restarts, deaths and waits are always recorded. Costs at most about 2 % of a
     /// thread's time. After a stretch of faster calls, up to 64 slow ones may pass before they are noticed.
     #[default]
@@ -217,6 +217,11 @@ impl Recorder {
         self.clock
     }
 
+    /// Now, in ticks.
+    pub fn ticks(&self) -> u64 {
+        self.clock.now()
+    }
+
     /// What is recorded.
     pub fn mode(&self) -> Mode {
         self.mode
@@ -237,6 +242,12 @@ impl Recorder {
             self.head(at::NANOS),
             self.head(at::DATE),
         )
+    }
+
+    /// When recording began, in nanoseconds since 1970.
+    #[cfg(feature = "otel")]
+    pub fn date(&self) -> u64 {
+        self.head(at::DATE)
     }
 
     /// The process that began the recording.
@@ -339,6 +350,7 @@ impl Recorder {
             p if p == super::Part::Driver as u32 => format!("driver {name}"),
             p if p == super::Part::Executor as u32 => format!("executor {number}"),
             p if p == super::Part::Async as u32 => format!("async {number}"),
+            p if p == super::Part::Store as u32 => format!("store {number}"),
             _ => format!("worker {} {number}", whose.process),
         }
     }

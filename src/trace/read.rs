@@ -20,7 +20,11 @@ pub(super) fn each_chunk(
     recorder: &Recorder,
     mut each: impl FnMut(Whose, &[[u64; WORDS]], usize),
 ) -> Seen {
-    each_of(recorder, |_| true, |_, whose, events, left| each(whose, events, left))
+    each_of(
+        recorder,
+        |_| true,
+        |_, whose, events, left| each(whose, events, left),
+    )
 }
 
 /// One filling of a chunk.

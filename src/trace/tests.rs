@@ -11,7 +11,7 @@ use super::pool::{EVENTS, Mode, Recorder, SMALLEST};
 use super::{read, write};
 
 /// Memory of this process alone.
-struct Plain(Box<[AtomicU64]>);
+pub(super) struct Plain(Box<[AtomicU64]>);
 
 impl AsRef<[AtomicU64]> for Plain {
     fn as_ref(&self) -> &[AtomicU64] {
@@ -19,11 +19,11 @@ impl AsRef<[AtomicU64]> for Plain {
     }
 }
 
-fn memory(bytes: usize) -> Arc<Plain> {
+pub(super) fn memory(bytes: usize) -> Arc<Plain> {
     Arc::new(Plain((0..bytes / 8).map(|_| AtomicU64::new(0)).collect()))
 }
 
-fn recorder(mode: Mode) -> Arc<Recorder> {
+pub(super) fn recorder(mode: Mode) -> Arc<Recorder> {
     Arc::new(Recorder::create(memory(SMALLEST), mode).unwrap())
 }
 

@@ -269,13 +269,8 @@ pub(super) fn construct(
             Ok(Err(CallError::Runtime(e))) => {
                 events::failed(local, &init, &e);
                 // An argument failed, or it was cancelled: another try would end the same way.
-                end(
-                    engine,
-                    local,
-                    actor,
-                    inner,
-                    &format!("its constructor failed: {e}"),
-                );
+                let cause = format!("its constructor failed: {e}");
+                end(engine, local, actor, inner, &cause);
                 return false;
             }
             Ok(Err(CallError::Function(mut f))) => {

@@ -113,6 +113,7 @@ impl ServerOptions {
                 None => SpillTo::Off,
             },
             patience,
+            watch: None,
         })
         .map_err(os("mapping the store's memory"))?;
         let door = door::Door::open(path, !self.users.is_empty())?;

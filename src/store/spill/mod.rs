@@ -135,8 +135,19 @@ enum Ask {
     End,
 }
 
+/// Is told by the spiller's thread what it does. It is not to wait for anything.
+pub(crate) trait Watch: Send + Sync {
+    /// A segment is about to be written: what [`wrote`](Self::wrote) is to be told.
+    fn now(&self) -> u64;
+    /// An object of so many bytes left memory. It stays at that address until this returns.
+    fn left(&self, object: *const Stored, bytes: u64);
+    /// A segment was written since then, of so many objects that left and so many bytes.
+    fn wrote(&self, since: u64, objects: u32, bytes: u64);
+}
+
 /// The spiller of one store.
 pub(super) struct Spill {
+    watch: Option<Box<dyn Watch>>,
     disk: Result<Arc<Disk>, Arc<str>>,
     books: Mutex<Books>,
     /// An object came back, or did not.
@@ -203,8 +214,9 @@ impl Books {
 
 impl Spill {
     /// Prepares; nothing is made before there is need.
-    pub fn new(to: &SpillTo) -> Spill {
+    pub fn new(to: &SpillTo, watch: Option<Box<dyn Watch>>) -> Spill {
         Spill {
+            watch,
             disk: Disk::find(to).map(Arc::new),
             books: Mutex::default(),
             settled: Condvar::new(),
@@ -485,6 +497,8 @@ fn write(
     number: u64,
     group: &[Candidate],
 ) -> Result<(), Failed> {
+    let watch = store.spill.watch.as_deref();
+    let since = watch.map_or(0, Watch::now);
     let moving: Vec<Moving> = group
         .iter()
         // SAFETY: claimed; what is below frees their extents after the write, when the disk has dropped these.
@@ -500,6 +514,7 @@ fn write(
         asks: asks.clone(),
     });
     let mut books = store.spill.books.lock();
+    let (mut objects, mut bytes) = (0, 0);
     for (candidate, spot) in group.iter().zip(spots) {
         let extent = Extent {
             offset: candidate.offset,
@@ -529,11 +544,18 @@ fn write(
             .with_live(candidate.offset, |live| live.disown());
         stored.word.moved();
         store.spill.moved.fetch_add(candidate.len, Relaxed);
+        (objects, bytes) = (objects + 1, bytes + candidate.len);
+        if let Some(watch) = watch {
+            watch.left(stored, candidate.len);
+        }
         // SAFETY: its bytes are on disk, and no owner is in the books.
         unsafe { store.free(extent) };
     }
     drop(books);
     store.room.moved();
+    if let Some(watch) = watch {
+        watch.wrote(since, objects, bytes);
+    }
     Ok(())
 }
 

@@ -43,6 +43,7 @@ fn open(capacity: usize, spill: SpillTo) -> Store {
         huge_pages: HugePages::Off,
         spill,
         patience: Duration::from_secs(20),
+        watch: None,
     })
     .unwrap()
 }
@@ -54,6 +55,7 @@ fn impatient(capacity: usize, spill: SpillTo, patience: Duration) -> Store {
         huge_pages: HugePages::Off,
         spill,
         patience,
+        watch: None,
     })
     .unwrap()
 }
@@ -529,6 +531,7 @@ fn what_the_machine_lacks_is_not_promised() {
         huge_pages: HugePages::Off,
         spill: SpillTo::To(temp.0.clone()),
         patience: Duration::from_secs(3),
+        watch: None,
     };
     let store = Store::open_with(options, headroom).unwrap();
     let first = put(&store, 1, 40 * MIB);
