@@ -31,17 +31,15 @@ pub struct Running {
     pub since: SystemTime,
 }
 
-/// The programs of this user that answer, newest first. What dead programs left behind is removed. Takes a system call
+/// The programs of this user that listen, newest first; one that is stopped is among them. What dead programs left behind is removed. Takes a system call
 /// or two for each.
 pub fn running() -> Vec<Running> {
-    let mut found: Vec<(Socket, UnixStream)> = all_sockets()
-        .into_iter()
-        .filter_map(|s| folder::connect(&s).ok().map(|stream| (s, stream)))
-        .collect();
-    found.sort_by_key(|(s, _)| std::cmp::Reverse(s.since));
+    let mut found = all_sockets();
+    found.retain(folder::is_heard);
+    found.sort_by_key(|s| std::cmp::Reverse(s.since));
     found
         .into_iter()
-        .map(|(s, _)| Running {
+        .map(|s| Running {
             pid: s.pid,
             socket: s.path,
             since: s.since,
@@ -96,9 +94,9 @@ impl Client {
     pub fn connect(to: &Running) -> Result<Client, AttachError> {
         let io = |source| AttachError::Io {
             what: format!("attaching to process {}", to.pid),
-            source,
+            source: patient(source),
         };
-        let stream = UnixStream::connect(&to.socket).map_err(io)?;
+        let stream = folder::open(&to.socket, PATIENCE).map_err(io)?;
         let peer = rustix::net::sockopt::socket_peercred(&stream).map_err(|e| io(e.into()))?;
         if peer.uid.as_raw() != folder::user() {
             return Err(AttachError::Refused(format!(
@@ -171,7 +169,7 @@ impl Client {
                 io::ErrorKind::WouldBlock => format!("process {pid} does not answer"),
                 _ => format!("talking to process {pid}"),
             },
-            source,
+            source: patient(source),
         }
     }
 
@@ -232,6 +230,19 @@ impl Client {
             };
         }
         read(&line)
+    }
+}
+
+/// What the system calls a resource that is not there is a program that does not answer in time.
+fn patient(e: io::Error) -> io::Error {
+    match e.kind() {
+        io::ErrorKind::WouldBlock => io::Error::new(
+            io::ErrorKind::TimedOut,
+            format!(
+                "nothing for {PATIENCE:?}; it may be stopped, held by a debugger, or short of CPU time"
+            ),
+        ),
+        _ => e,
     }
 }
 

@@ -96,6 +96,30 @@ fn only_what_nobody_listens_on_is_swept() {
 }
 
 #[test]
+fn a_program_that_lets_nobody_in_holds_nobody_up() {
+    let folder = Folder::new("stopped");
+    let socket = folder.socket(std::process::id(), Duration::from_secs(60));
+    let listener = UnixListener::bind(&socket.path).unwrap();
+    rustix::net::listen(&listener, 1).unwrap();
+    let mut line = Vec::new();
+    let deadline = std::time::Instant::now() + Duration::from_secs(60);
+    let full = loop {
+        match folder::open(&socket.path, Duration::from_millis(1)) {
+            Ok(stream) => line.push(stream),
+            Err(e) => break e,
+        }
+        assert!(std::time::Instant::now() < deadline, "the line has an end");
+    };
+    assert_eq!(full.kind(), std::io::ErrorKind::WouldBlock);
+    // It is not dead: who looks sees it, who sweeps leaves it, and one more of its number takes another name.
+    assert!(folder::is_heard(&socket));
+    folder::sweep(&folder.0);
+    assert!(socket.path.exists());
+    let server = Server::start_in(&folder.0).unwrap();
+    assert_ne!(server.path(), socket.path);
+}
+
+#[test]
 fn two_of_one_number_share_a_folder() {
     let folder = Folder::new("twins");
     let first = Server::start_in(&folder.0).unwrap();
