@@ -64,6 +64,8 @@ fn all_sockets() -> Vec<Socket> {
 pub struct Client {
     program: Running,
     stream: BufReader<UnixStream>,
+    /// Whether anything was answered on this connection.
+    answered: bool,
 }
 
 impl Client {
@@ -109,6 +111,7 @@ impl Client {
         Ok(Client {
             program: to.clone(),
             stream: BufReader::new(stream),
+            answered: false,
         })
     }
 
@@ -127,7 +130,7 @@ impl Client {
     /// # Errors
     /// As for [`snapshot`](Self::snapshot).
     pub fn program(&mut self) -> Result<Program, AttachError> {
-        match self.ask(&Question::Hello)? {
+        match self.persist(|client| client.ask(&Question::Hello))? {
             Answer::Hello(program) => Ok(program),
             _ => Err(AttachError::Answer("to another question".into())),
         }
@@ -139,7 +142,8 @@ impl Client {
     /// [`AttachError::Io`] if the program ended or does not answer, [`AttachError::Refused`] and [`AttachError::Answer`]
     /// if its answer is none.
     pub fn snapshot(&mut self, query: &Query) -> Result<Snapshot, AttachError> {
-        match self.ask(&Question::Snapshot(query.clone()))? {
+        let question = Question::Snapshot(query.clone());
+        match self.persist(|client| client.ask(&question))? {
             Answer::Snapshot(snapshot) => Ok(*snapshot),
             _ => Err(AttachError::Answer("to another question".into())),
         }
@@ -151,8 +155,10 @@ impl Client {
     /// # Errors
     /// As for [`snapshot`](Self::snapshot); [`AttachError::Refused`] if it records nothing.
     pub fn recorded(&mut self) -> Result<Recorded, AttachError> {
-        self.send(&Question::Recording)?;
-        let (line, file) = self.receive_with_file()?;
+        let (line, file) = self.persist(|client| {
+            client.send(&Question::Recording)?;
+            client.receive_with_file()
+        })?;
         match (read(&line)?, file) {
             (Answer::Recording(program), Some(file)) => Recorded::new(program, file),
             (Answer::Recording(_), None) => Err(AttachError::Answer(
@@ -160,6 +166,21 @@ impl Client {
             )),
             _ => Err(AttachError::Answer("to another question".into())),
         }
+    }
+
+    /// Asks, and once more over a new connection if the old one has ended: a program hangs up on those who ask nothing for
+    /// long, and on the most silent when too many connect. That is not its own end.
+    fn persist<T>(
+        &mut self,
+        mut ask: impl FnMut(&mut Client) -> Result<T, AttachError>,
+    ) -> Result<T, AttachError> {
+        let mut asked = ask(self);
+        if self.answered && asked.as_ref().is_err_and(AttachError::has_ended) {
+            *self = Client::connect(&self.program)?;
+            asked = ask(self);
+        }
+        self.answered |= asked.is_ok();
+        asked
     }
 
     fn io(&self, source: io::Error) -> AttachError {

@@ -120,6 +120,35 @@ fn a_program_that_lets_nobody_in_holds_nobody_up() {
 }
 
 #[test]
+fn who_was_silent_for_long_asks_on() {
+    let folder = Folder::new("silent");
+    let socket = folder.socket(std::process::id(), Duration::ZERO);
+    let listener = UnixListener::bind(&socket.path).unwrap();
+    let path = socket.path.clone();
+    // Answers once on each of two connections, then ends.
+    let program = std::thread::spawn(move || {
+        for _ in 0..2 {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut question = String::new();
+            BufReader::new(&stream).read_line(&mut question).unwrap();
+            stream.write_all(b"{\"hello\":{\"pid\":7}}\n").unwrap();
+        }
+        drop(listener);
+        fs::remove_file(path).unwrap();
+    });
+    let mut client = Client::connect(&Running {
+        pid: socket.pid,
+        socket: socket.path,
+        since: socket.since,
+    })
+    .unwrap();
+    assert_eq!(client.program().unwrap().pid, 7);
+    assert_eq!(client.program().unwrap().pid, 7);
+    program.join().unwrap();
+    assert!(client.program().unwrap_err().has_ended());
+}
+
+#[test]
 fn two_of_one_number_share_a_folder() {
     let folder = Folder::new("twins");
     let first = Server::start_in(&folder.0).unwrap();
