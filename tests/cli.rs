@@ -623,6 +623,15 @@ fn an_output_that_nobody_reads_is_no_failure() {
 }
 
 #[test]
+fn errors_that_cannot_be_written_keep_their_exit_code() {
+    let folder = Folder::new("full");
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full");
+    let mut command = folder.command(&["status"]);
+    let status = command.stderr(full.unwrap()).status().unwrap();
+    assert_eq!(status.code(), Some(3));
+}
+
+#[test]
 fn a_wrong_command_line_is_said_to_be() {
     let folder = Folder::new("usage");
     for args in [

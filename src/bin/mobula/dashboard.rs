@@ -3,7 +3,6 @@
 //! Invariant: the same rules about addresses and tokens as for a page that the program itself serves; no other machine is let
 //! in without a token. Left out: the page and its server (the library's).
 
-use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -14,8 +13,8 @@ use serde_json::json;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::Failure;
 use crate::attached::{Attached, failure, print};
+use crate::{Failure, say};
 
 /// How often a program is asked whether it still runs.
 const BEAT: Duration = Duration::from_secs(1);
@@ -108,12 +107,10 @@ fn watch(program: &Running) {
         match asked {
             Ok(connected) => client = Some(connected),
             Err(e) if e.has_ended() => {
-                // Nobody may read this either.
-                let _ = writeln!(
-                    std::io::stderr(),
-                    "mobula: process {} has ended; what it recorded is still shown",
+                say(&format!(
+                    "process {} has ended; what it recorded is still shown",
                     program.pid
-                );
+                ));
                 return;
             }
             Err(_) => {}
@@ -132,6 +129,8 @@ fn open(url: &str) {
         .spawn();
     match started {
         Ok(mut child) => drop(std::thread::spawn(move || child.wait())),
-        Err(e) => eprintln!("mobula: cannot open a browser (xdg-open: {e}): go to {url}"),
+        Err(e) => say(&format!(
+            "cannot open a browser (xdg-open: {e}): go to {url}"
+        )),
     }
 }
