@@ -56,18 +56,12 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> Result<(), Failure> {
-    // Before there is anything to stop.
-    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])
-        .map_err(|e| format!("cannot wait for signals: {e}"))?;
     let here = |port| SocketAddr::from((IpAddr::V4(Ipv4Addr::LOCALHOST), port));
     let mut settings = Settings::new();
     if let Some(address) = args.address.or(args.port.map(here)) {
         settings = settings.address(address);
     }
-    let token = args
-        .token
-        .or_else(|| std::env::var("MOBULA_DASHBOARD_TOKEN").ok());
-    if let Some(token) = token.filter(|t| !t.is_empty()) {
+    if let Some(token) = token(args.token)? {
         settings = settings.token(token);
     }
     let attached = Attached {
@@ -81,6 +75,9 @@ pub fn run(args: Args) -> Result<(), Failure> {
         AttachError::Dashboard(e) => Failure::Error(e.to_string()),
         e => failure(e),
     })?;
+    // Only now: before, while a program is waited for that does not answer, an interrupt ends the command as usual.
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])
+        .map_err(|e| format!("cannot wait for signals: {e}"))?;
     let (url, pid) = (server.url(), program.pid);
     match args.json {
         true => print(&json!({ "url": url, "pid": pid }).to_string())?,
@@ -96,6 +93,22 @@ pub fn run(args: Args) -> Result<(), Failure> {
     signals.forever().next();
     drop(server);
     Ok(())
+}
+
+/// The token that was given, here or in the environment. One that cannot be read must not mean that there is none.
+fn token(given: Option<String>) -> Result<Option<String>, Failure> {
+    const VARIABLE: &str = "MOBULA_DASHBOARD_TOKEN";
+    if given.is_some() {
+        return Ok(given);
+    }
+    match std::env::var_os(VARIABLE).map(std::ffi::OsString::into_string) {
+        Some(Ok(token)) if token.is_empty() => Err(Failure::Error(format!(
+            "{VARIABLE} is set to nothing: give it a token, or unset it"
+        ))),
+        Some(Ok(token)) => Ok(Some(token)),
+        Some(Err(_)) => Err(Failure::Error(format!("{VARIABLE} is not UTF-8"))),
+        None => Ok(None),
+    }
 }
 
 /// Says when the program has ended.
