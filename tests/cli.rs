@@ -867,4 +867,9 @@ fn a_folder_that_others_can_enter_is_not_used() {
     let _trap = UnixListener::bind(place.join("1.sock")).unwrap();
     let why = folder.fails(&["status", "--pid", "1"], 3);
     assert!(why.contains("process 1 is not a program"), "{why}");
+    let why = folder.fails(&["status"], 1);
+    assert!(
+        why.contains("mobula: ") && why.contains("chmod 700"),
+        "{why}"
+    );
 }

@@ -72,11 +72,14 @@ impl Client {
     /// Connects to the program with this process id, or to the newest of this user.
     ///
     /// # Errors
-    /// [`AttachError::NothingRuns`], [`AttachError::NotRunning`], or [`AttachError::Io`].
+    /// [`AttachError::NothingRuns`], [`AttachError::NotRunning`], [`AttachError::Io`]; [`AttachError::Folder`] if programs
+    /// could not be found because the folder of their sockets is not this user's alone.
     pub fn attach(pid: Option<u32>) -> Result<Client, AttachError> {
         let all = running();
         let found = match pid {
-            None => all.first().ok_or(AttachError::NothingRuns)?,
+            None => all.first().ok_or_else(|| {
+                folder::trouble(&folder::places()).unwrap_or(AttachError::NothingRuns)
+            })?,
             Some(pid) => {
                 all.iter()
                     .find(|r| r.pid == pid)

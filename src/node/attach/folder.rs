@@ -88,6 +88,14 @@ pub(super) fn check(path: &Path) -> Result<(), AttachError> {
     Ok(())
 }
 
+/// What is wrong with the preferred place, if none that there is can be used: programs may run then and not be found.
+pub(super) fn trouble(places: &[PathBuf]) -> Option<AttachError> {
+    let there = places.iter().filter(|p| fs::symlink_metadata(p).is_ok());
+    let mut checked = there.map(|place| check(place).err());
+    let first = checked.next()??;
+    checked.all(|wrong| wrong.is_some()).then_some(first)
+}
+
 /// A socket in a folder.
 #[derive(Clone, Debug)]
 pub(super) struct Socket {

@@ -64,6 +64,14 @@ fn what_others_could_have_made_is_not_used() {
         assert!(Server::start_in(path).is_err());
         assert!(folder::sockets(path).is_empty());
     }
+    let said = |places: &[&PathBuf]| {
+        let places: Vec<PathBuf> = places.iter().map(|&p| p.clone()).collect();
+        folder::trouble(&places).map(|e| e.to_string())
+    };
+    let gone = outer.0.join("gone");
+    assert!(said(&[&gone, &open, &file]).is_some_and(|why| why.contains("chmod 700")));
+    assert_eq!(said(&[&open, &outer.0]), None, "one can be used");
+    assert_eq!(said(&[&gone]), None);
     // In the folder of somebody who is not there.
     assert!(folder::prepare(&outer.0.join("no/such")).is_err());
 }
