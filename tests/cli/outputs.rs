@@ -228,11 +228,14 @@ fn a_dashboard_of_a_program_that_does_not_answer_can_be_stopped() {
         .command(&["dashboard", "--port", "0"])
         .spawn()
         .unwrap();
+    mute.set_nonblocking(true).unwrap();
     let mut asking = loop {
+        let ended = page.try_wait().unwrap();
+        assert!(ended.is_none(), "before it asked: {ended:?}");
         // Some connections only look whether anybody listens.
-        let (mut stream, _) = mute.accept().unwrap();
-        if stream.read(&mut [0]).is_ok_and(|n| n == 1) {
-            break stream;
+        match mute.accept() {
+            Ok((mut stream, _)) if stream.read(&mut [0]).is_ok_and(|n| n == 1) => break stream,
+            _ => std::thread::sleep(Duration::from_millis(1)),
         }
     };
     let pid = rustix::process::Pid::from_child(&page);

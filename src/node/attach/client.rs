@@ -31,8 +31,8 @@ pub struct Running {
     pub since: SystemTime,
 }
 
-/// The programs of this user that listen, newest first; one that is stopped is among them. What dead programs left behind is removed. Takes a system call
-/// or two for each.
+/// The programs of this user that listen, newest first; one that is stopped is among them. What dead programs left behind is
+/// removed. Takes a few system calls for each, and 20 ms for one that is stopped and that many wait for.
 pub fn running() -> Vec<Running> {
     let mut found = all_sockets();
     found.retain(folder::is_heard);
