@@ -234,7 +234,7 @@ fn a_dashboard_of_a_program_that_does_not_answer_can_be_stopped() {
         assert!(ended.is_none(), "before it asked: {ended:?}");
         // Some connections only look whether anybody listens.
         match mute.accept() {
-            Ok((mut stream, _)) if stream.read(&mut [0]).is_ok_and(|n| n == 1) => break stream,
+            Ok((stream, _)) if (&stream).read(&mut [0]).is_ok_and(|n| n == 1) => break stream,
             _ => std::thread::sleep(Duration::from_millis(1)),
         }
     };
