@@ -117,7 +117,7 @@ fn run(seconds: u64) -> mobula::Result<()> {
 }
 
 fn main() -> ExitCode {
-    let seconds = match std::env::args().nth(1).map(|s| s.parse()) {
+    let seconds = match std::env::args().nth(1).map(|s| s.parse::<u32>()) {
         None => 60,
         Some(Ok(seconds)) => seconds,
         Some(Err(_)) => {
@@ -125,7 +125,7 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    match run(seconds) {
+    match run(seconds.into()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             eprintln!("{e}");

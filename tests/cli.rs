@@ -623,6 +623,15 @@ fn an_output_that_nobody_reads_is_no_failure() {
 }
 
 #[test]
+fn errors_that_cannot_be_written_keep_their_exit_code() {
+    let folder = Folder::new("full");
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full");
+    let mut command = folder.command(&["status"]);
+    let status = command.stderr(full.unwrap()).status().unwrap();
+    assert_eq!(status.code(), Some(3));
+}
+
+#[test]
 fn a_wrong_command_line_is_said_to_be() {
     let folder = Folder::new("usage");
     for args in [
@@ -858,4 +867,9 @@ fn a_folder_that_others_can_enter_is_not_used() {
     let _trap = UnixListener::bind(place.join("1.sock")).unwrap();
     let why = folder.fails(&["status", "--pid", "1"], 3);
     assert!(why.contains("process 1 is not a program"), "{why}");
+    let why = folder.fails(&["status"], 1);
+    assert!(
+        why.contains("mobula: ") && why.contains("chmod 700"),
+        "{why}"
+    );
 }

@@ -308,35 +308,32 @@ impl Exposition {
 
     /// The functions with labels of their own, and all others together.
     fn functions(&mut self, s: &Snapshot) -> Vec<Function> {
-        let mut all = Vec::new();
-        let mut other = Function {
-            name: OTHER.to_owned(),
-            ..Function::default()
-        };
+        let mut all = BTreeMap::new();
         for f in &s.functions.items {
             if self.named.len() < FUNCTIONS_MAX {
                 self.named.insert(f.name.clone());
             }
-            if self.named.contains(&f.name) {
-                all.push(f.clone());
-                continue;
+            let name = match self.named.contains(&f.name) {
+                true => f.name.as_str(),
+                false => OTHER,
+            };
+            // Two functions of one module may have one name, each in a block of its own.
+            let sum: &mut Function = all.entry(name).or_insert_with(|| Function {
+                name: name.to_owned(),
+                ..Function::default()
+            });
+            sum.calls += f.calls;
+            sum.failed += f.failed;
+            sum.running += f.running;
+            sum.busy_micros += f.busy_micros;
+            if sum.times.len() < f.times.len() {
+                sum.times.resize(f.times.len(), 0);
             }
-            other.calls += f.calls;
-            other.failed += f.failed;
-            other.running += f.running;
-            other.busy_micros += f.busy_micros;
-            if other.times.len() < f.times.len() {
-                other.times.resize(f.times.len(), 0);
-            }
-            for (sum, n) in other.times.iter_mut().zip(&f.times) {
+            for (sum, n) in sum.times.iter_mut().zip(&f.times) {
                 *sum += n;
             }
         }
-        if other.calls + other.running > 0 {
-            all.push(other);
-        }
-        all.sort_by(|a, b| a.name.cmp(&b.name));
-        all
+        all.into_values().collect()
     }
 }
 

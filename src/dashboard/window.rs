@@ -349,7 +349,8 @@ impl<'a> Timeline<'a> {
 
     /// One attempt; false if it came to more than the limit.
     fn fill(&mut self, index: &Index, hits: &[usize], bucket: u64, limit: usize) -> bool {
-        let last = bucket > self.to - self.from;
+        // A window may be as wide as numbers go.
+        let last = bucket > self.to - self.from || bucket == u64::MAX;
         // The group that each row of each lane is adding to.
         let rows = usize::from(super::index::MAX_ROWS);
         let mut open = vec![usize::MAX; index.lanes.len() * rows];

@@ -214,6 +214,40 @@ fn a_dashboard_shows_another_program_and_outlives_it() {
     page.stop();
 }
 
+/// A program that takes connections and never answers.
+#[cfg(feature = "dashboard")]
+#[test]
+fn a_dashboard_of_a_program_that_does_not_answer_can_be_stopped() {
+    use std::os::unix::process::ExitStatusExt;
+    let folder = Folder::new("mute");
+    let place = folder.0.join("mobula");
+    std::fs::create_dir(&place).unwrap();
+    std::fs::set_permissions(&place, std::fs::Permissions::from_mode(0o700)).unwrap();
+    let mute = UnixListener::bind(place.join(format!("{}.sock", std::process::id()))).unwrap();
+    let mut page = folder
+        .command(&["dashboard", "--port", "0"])
+        .spawn()
+        .unwrap();
+    mute.set_nonblocking(true).unwrap();
+    let mut asking = loop {
+        let ended = page.try_wait().unwrap();
+        assert!(ended.is_none(), "before it asked: {ended:?}");
+        // Some connections only look whether anybody listens.
+        match mute.accept() {
+            Ok((stream, _)) if (&stream).read(&mut [0]).is_ok_and(|n| n == 1) => break stream,
+            _ => std::thread::sleep(Duration::from_millis(1)),
+        }
+    };
+    let pid = rustix::process::Pid::from_child(&page);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    // It ends before its patience does.
+    asking
+        .set_read_timeout(Some(Duration::from_secs(15)))
+        .unwrap();
+    asking.read_to_end(&mut Vec::new()).unwrap();
+    assert_eq!(page.wait().unwrap().signal(), Some(15));
+}
+
 #[cfg(feature = "dashboard")]
 #[test]
 fn a_dashboard_keeps_strangers_out() {
@@ -222,6 +256,18 @@ fn a_dashboard_keeps_strangers_out() {
     let refused = |args: &[&str]| folder.fails(&[&["dashboard"], args].concat(), 1);
     assert!(refused(&["--address", "0.0.0.0:0"]).contains("other machines"));
     assert!(refused(&["--token", "short"]).contains("guessed"));
+    assert!(refused(&["--token", ""]).contains("guessed"));
+    // A token that was meant and is none must not open the page to everybody.
+    use std::os::unix::ffi::OsStrExt;
+    for none in [&b""[..], b"0123456789abcde\xff"] {
+        let mut command = folder.command(&["dashboard", "--port", "0"]);
+        let none = std::ffi::OsStr::from_bytes(none);
+        let out = command.env("MOBULA_DASHBOARD_TOKEN", none).output();
+        let out = out.unwrap();
+        let why = String::from_utf8_lossy(&out.stderr);
+        assert_eq!(out.status.code(), Some(1), "{why}");
+        assert!(why.contains("MOBULA_DASHBOARD_TOKEN"), "{why}");
+    }
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
     assert!(refused(&["--port", &port]).contains("another program listens"));

@@ -16,6 +16,7 @@ const MS: u64 = 1_000_000;
 /// A source that replays.
 pub struct Replay {
     pub recording: Recording,
+    pub pid: u32,
     looks: AtomicU64,
     start: Instant,
 }
@@ -24,6 +25,7 @@ impl Replay {
     pub fn new(recording: Recording) -> Replay {
         Replay {
             recording,
+            pid: 4242,
             looks: AtomicU64::new(0),
             start: Instant::now(),
         }
@@ -409,7 +411,7 @@ impl Source for Replay {
         let value = serde_json::json!({
             "taken": now,
             "parts": query.parts,
-            "program": { "name": "pipeline", "pid": 4242, "version": "0.1.0", "started": now - 754_000_000,
+            "program": { "name": "pipeline", "pid": self.pid, "version": "0.1.0", "started": now - 754_000_000,
                 "resident_bytes": (3u64 << 30) + ((wave * 200e6) as i64).unsigned_abs(), "cpu_micros": cpu },
             "nodes": list(serde_json::json!([{ "name": "node 1", "resources": [
                     { "name": "cpu", "total": 12.0, "free": 12.0 - running as f64 }, { "name": "gpu", "total": 1.0, "free": 0.0 }, { "name": "licence", "total": 4.0, "free": 3.0 }],

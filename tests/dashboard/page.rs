@@ -1,6 +1,8 @@
 //! The page in a real browser.
 
-use mobula::dashboard::{Outcome, Recording};
+use std::sync::Arc;
+
+use mobula::dashboard::{Outcome, Recording, Server, Settings};
 use serde_json::{Value, json};
 
 use crate::browser::{Browser, installed};
@@ -388,4 +390,22 @@ fn nothing_yet_and_nothing_any_more_are_said() {
     b.until("document.getElementById('live').dataset.state === 'off'");
     b.until("document.getElementById('notice').textContent.includes('has ended')");
     b.picture("gone");
+}
+
+#[test]
+fn a_page_that_stays_open_shows_the_next_program() {
+    let Some(mut b) = browser() else { return };
+    let first = serve(fixture::demo());
+    let address = first.address();
+    b.open(&format!("{}#timeline", first.url()));
+    b.until("mobula.stats().recorded > 0 && mobula.stats().ticks > 0");
+    drop(first);
+    b.until("document.getElementById('live').dataset.state === 'off'");
+    let mut second = fixture::Replay::new(Recording::default());
+    second.pid = 4243;
+    let settings = Settings::new().address(address);
+    let _second = Server::start(settings, Arc::new(second)).unwrap();
+    b.until("document.getElementById('pid').textContent.includes('4243')");
+    // Nothing of the first is left, and the view is the same.
+    b.until("mobula.stats().recorded === 0 && mobula.stats().view === 'timeline'");
 }

@@ -116,6 +116,17 @@ fn function(name: &str, calls: u64) -> Function {
     }
 }
 
+#[test]
+fn functions_of_one_name_are_one_series() {
+    let mut snapshot = Snapshot::default();
+    snapshot.functions.items = vec![function("m::f", 4), function("m::f", 6)];
+    let samples = parse(&Exposition::new().text(&snapshot)).unwrap();
+    let of = |name| get(&samples, name, &[("function", "m::f")]);
+    assert_eq!(of("mobula_function_calls_total"), Some(10.0));
+    assert_eq!(of("mobula_function_failed_total"), Some(2.0));
+    assert_eq!(of("mobula_function_duration_seconds_count"), Some(10.0));
+}
+
 fn get(samples: &[Sample], name: &str, labels: &[(&str, &str)]) -> Option<f64> {
     let labels: BTreeMap<String, String> = labels
         .iter()

@@ -9,8 +9,8 @@ use std::time::Duration;
 use mobula::inspect::{AttachError, Client, Query, Snapshot, running};
 use serde::Serialize;
 
-use crate::Failure;
 use crate::screen::Screen;
+use crate::{Failure, say};
 
 /// Which program, how often, in which form.
 #[derive(clap::Args, Clone, Debug)]
@@ -42,11 +42,11 @@ impl Attached {
         if self.pid.is_none() {
             let all = running();
             if let [newest, _, ..] = all.as_slice() {
-                eprintln!(
-                    "mobula: {} programs run; this is the newest, process {} (--pid chooses another)",
+                say(&format!(
+                    "{} programs run; this is the newest, process {} (--pid chooses another)",
                     all.len(),
                     newest.pid
-                );
+                ));
             }
         }
         Client::attach(self.pid).map_err(failure)

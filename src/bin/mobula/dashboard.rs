@@ -3,7 +3,6 @@
 //! Invariant: the same rules about addresses and tokens as for a page that the program itself serves; no other machine is let
 //! in without a token. Left out: the page and its server (the library's).
 
-use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -14,8 +13,8 @@ use serde_json::json;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::Failure;
 use crate::attached::{Attached, failure, print};
+use crate::{Failure, say};
 
 /// How often a program is asked whether it still runs.
 const BEAT: Duration = Duration::from_secs(1);
@@ -57,18 +56,12 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> Result<(), Failure> {
-    // Before there is anything to stop.
-    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])
-        .map_err(|e| format!("cannot wait for signals: {e}"))?;
     let here = |port| SocketAddr::from((IpAddr::V4(Ipv4Addr::LOCALHOST), port));
     let mut settings = Settings::new();
     if let Some(address) = args.address.or(args.port.map(here)) {
         settings = settings.address(address);
     }
-    let token = args
-        .token
-        .or_else(|| std::env::var("MOBULA_DASHBOARD_TOKEN").ok());
-    if let Some(token) = token.filter(|t| !t.is_empty()) {
+    if let Some(token) = token(args.token)? {
         settings = settings.token(token);
     }
     let attached = Attached {
@@ -82,6 +75,9 @@ pub fn run(args: Args) -> Result<(), Failure> {
         AttachError::Dashboard(e) => Failure::Error(e.to_string()),
         e => failure(e),
     })?;
+    // Only now: before, while a program is waited for that does not answer, an interrupt ends the command as usual.
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])
+        .map_err(|e| format!("cannot wait for signals: {e}"))?;
     let (url, pid) = (server.url(), program.pid);
     match args.json {
         true => print(&json!({ "url": url, "pid": pid }).to_string())?,
@@ -99,6 +95,22 @@ pub fn run(args: Args) -> Result<(), Failure> {
     Ok(())
 }
 
+/// The token that was given, here or in the environment. One that cannot be read must not mean that there is none.
+fn token(given: Option<String>) -> Result<Option<String>, Failure> {
+    const VARIABLE: &str = "MOBULA_DASHBOARD_TOKEN";
+    if given.is_some() {
+        return Ok(given);
+    }
+    match std::env::var_os(VARIABLE).map(std::ffi::OsString::into_string) {
+        Some(Ok(token)) if token.is_empty() => Err(Failure::Error(format!(
+            "{VARIABLE} is set to nothing: give it a token, or unset it"
+        ))),
+        Some(Ok(token)) => Ok(Some(token)),
+        Some(Err(_)) => Err(Failure::Error(format!("{VARIABLE} is not UTF-8"))),
+        None => Ok(None),
+    }
+}
+
 /// Says when the program has ended.
 fn watch(program: &Running) {
     let mut client = None;
@@ -108,12 +120,10 @@ fn watch(program: &Running) {
         match asked {
             Ok(connected) => client = Some(connected),
             Err(e) if e.has_ended() => {
-                // Nobody may read this either.
-                let _ = writeln!(
-                    std::io::stderr(),
-                    "mobula: process {} has ended; what it recorded is still shown",
+                say(&format!(
+                    "process {} has ended; what it recorded is still shown",
                     program.pid
-                );
+                ));
                 return;
             }
             Err(_) => {}
@@ -132,6 +142,8 @@ fn open(url: &str) {
         .spawn();
     match started {
         Ok(mut child) => drop(std::thread::spawn(move || child.wait())),
-        Err(e) => eprintln!("mobula: cannot open a browser (xdg-open: {e}): go to {url}"),
+        Err(e) => say(&format!(
+            "cannot open a browser (xdg-open: {e}): go to {url}"
+        )),
     }
 }

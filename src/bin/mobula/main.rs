@@ -20,6 +20,7 @@ mod status;
 mod store;
 mod timeline;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -92,6 +93,11 @@ fn main() -> ExitCode {
         Err(Failure::NothingRuns(why)) => (why, 3),
         Err(Failure::Interrupted) => ("interrupted".to_owned(), INTERRUPTED),
     };
-    eprintln!("mobula: {why}");
+    say(&why);
     ExitCode::from(code)
+}
+
+/// Says something on standard error, which may be full or gone: the exit code says the same.
+fn say(what: &str) {
+    let _ = writeln!(std::io::stderr(), "mobula: {what}");
 }

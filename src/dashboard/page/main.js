@@ -115,7 +115,7 @@ addEventListener("keydown", (e) => {
 
 // --- the stream -----------------------------------------------------------------------------------------------------------
 
-let ticks = 0;
+let ticks = 0, pid = 0;
 function live(state, text) {
   $("live").dataset.state = state;
   $("live").lastElementChild.textContent = text;
@@ -126,9 +126,12 @@ events.addEventListener("error", () => live("off", "not connected"));
 events.addEventListener("message", (e) => {
   const t = JSON.parse(e.data);
   if (!t) return live("off", "no answer");
+  const { program, counts } = t.snapshot;
+  // Another program at the same address: nothing that is here is of it.
+  if (pid && program.pid !== pid) return location.reload();
+  pid = program.pid;
   ticks++;
   live("on", "live");
-  const { program, counts } = t.snapshot;
   $("program").textContent = program.name || "Mobula";
   $("pid").textContent = program.pid ? `process ${program.pid}` : "";
   document.title = `${program.name || "Mobula"} · Mobula`;

@@ -234,6 +234,22 @@ fn a_large_window_is_put_together_and_loses_no_call() {
     assert!(none.boxes.len() + none.dense.len() <= 8 * 24);
 }
 
+#[test]
+fn the_widest_window_is_answered_too() {
+    let index = Index::new(many(1_000));
+    let (done, answered) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let widest = Window {
+            from: 0,
+            to: u64::MAX,
+        };
+        let all = Timeline::of(&index, widest, 1);
+        let _ = done.send(all.boxes.len() as u64 + all.dense.stands_for());
+    });
+    let shown = answered.recv_timeout(std::time::Duration::from_secs(60));
+    assert_eq!(shown, Ok(1_000), "it has an end");
+}
+
 fn any_recording() -> impl Strategy<Value = Recording> {
     let call = (
         any::<u8>(),

@@ -31,17 +31,15 @@ pub struct Running {
     pub since: SystemTime,
 }
 
-/// The programs of this user that answer, newest first. What dead programs left behind is removed. Takes a system call
-/// or two for each.
+/// The programs of this user that listen, newest first; one that is stopped is among them. What dead programs left behind is
+/// removed. Takes a few system calls for each, and 20 ms for one that is stopped and that many wait for.
 pub fn running() -> Vec<Running> {
-    let mut found: Vec<(Socket, UnixStream)> = all_sockets()
-        .into_iter()
-        .filter_map(|s| folder::connect(&s).ok().map(|stream| (s, stream)))
-        .collect();
-    found.sort_by_key(|(s, _)| std::cmp::Reverse(s.since));
+    let mut found = all_sockets();
+    found.retain(folder::is_heard);
+    found.sort_by_key(|s| std::cmp::Reverse(s.since));
     found
         .into_iter()
-        .map(|(s, _)| Running {
+        .map(|s| Running {
             pid: s.pid,
             socket: s.path,
             since: s.since,
@@ -66,17 +64,22 @@ fn all_sockets() -> Vec<Socket> {
 pub struct Client {
     program: Running,
     stream: BufReader<UnixStream>,
+    /// Whether anything was answered on this connection.
+    answered: bool,
 }
 
 impl Client {
     /// Connects to the program with this process id, or to the newest of this user.
     ///
     /// # Errors
-    /// [`AttachError::NothingRuns`], [`AttachError::NotRunning`], or [`AttachError::Io`].
+    /// [`AttachError::NothingRuns`], [`AttachError::NotRunning`], [`AttachError::Io`]; [`AttachError::Folder`] if programs
+    /// could not be found because the folder of their sockets is not this user's alone.
     pub fn attach(pid: Option<u32>) -> Result<Client, AttachError> {
         let all = running();
         let found = match pid {
-            None => all.first().ok_or(AttachError::NothingRuns)?,
+            None => all.first().ok_or_else(|| {
+                folder::trouble(&folder::places()).unwrap_or(AttachError::NothingRuns)
+            })?,
             Some(pid) => {
                 all.iter()
                     .find(|r| r.pid == pid)
@@ -96,9 +99,9 @@ impl Client {
     pub fn connect(to: &Running) -> Result<Client, AttachError> {
         let io = |source| AttachError::Io {
             what: format!("attaching to process {}", to.pid),
-            source,
+            source: patient(source),
         };
-        let stream = UnixStream::connect(&to.socket).map_err(io)?;
+        let stream = folder::open(&to.socket, PATIENCE).map_err(io)?;
         let peer = rustix::net::sockopt::socket_peercred(&stream).map_err(|e| io(e.into()))?;
         if peer.uid.as_raw() != folder::user() {
             return Err(AttachError::Refused(format!(
@@ -111,6 +114,7 @@ impl Client {
         Ok(Client {
             program: to.clone(),
             stream: BufReader::new(stream),
+            answered: false,
         })
     }
 
@@ -129,7 +133,7 @@ impl Client {
     /// # Errors
     /// As for [`snapshot`](Self::snapshot).
     pub fn program(&mut self) -> Result<Program, AttachError> {
-        match self.ask(&Question::Hello)? {
+        match self.persist(|client| client.ask(&Question::Hello))? {
             Answer::Hello(program) => Ok(program),
             _ => Err(AttachError::Answer("to another question".into())),
         }
@@ -141,7 +145,8 @@ impl Client {
     /// [`AttachError::Io`] if the program ended or does not answer, [`AttachError::Refused`] and [`AttachError::Answer`]
     /// if its answer is none.
     pub fn snapshot(&mut self, query: &Query) -> Result<Snapshot, AttachError> {
-        match self.ask(&Question::Snapshot(query.clone()))? {
+        let question = Question::Snapshot(query.clone());
+        match self.persist(|client| client.ask(&question))? {
             Answer::Snapshot(snapshot) => Ok(*snapshot),
             _ => Err(AttachError::Answer("to another question".into())),
         }
@@ -153,8 +158,10 @@ impl Client {
     /// # Errors
     /// As for [`snapshot`](Self::snapshot); [`AttachError::Refused`] if it records nothing.
     pub fn recorded(&mut self) -> Result<Recorded, AttachError> {
-        self.send(&Question::Recording)?;
-        let (line, file) = self.receive_with_file()?;
+        let (line, file) = self.persist(|client| {
+            client.send(&Question::Recording)?;
+            client.receive_with_file()
+        })?;
         match (read(&line)?, file) {
             (Answer::Recording(program), Some(file)) => Recorded::new(program, file),
             (Answer::Recording(_), None) => Err(AttachError::Answer(
@@ -164,6 +171,21 @@ impl Client {
         }
     }
 
+    /// Asks, and once more over a new connection if the old one has ended: a program hangs up on those who ask nothing for
+    /// long, and on the most silent when too many connect. That is not its own end.
+    fn persist<T>(
+        &mut self,
+        mut ask: impl FnMut(&mut Client) -> Result<T, AttachError>,
+    ) -> Result<T, AttachError> {
+        let mut asked = ask(self);
+        if self.answered && asked.as_ref().is_err_and(AttachError::has_ended) {
+            *self = Client::connect(&self.program)?;
+            asked = ask(self);
+        }
+        self.answered |= asked.is_ok();
+        asked
+    }
+
     fn io(&self, source: io::Error) -> AttachError {
         let pid = self.program.pid;
         AttachError::Io {
@@ -171,7 +193,7 @@ impl Client {
                 io::ErrorKind::WouldBlock => format!("process {pid} does not answer"),
                 _ => format!("talking to process {pid}"),
             },
-            source,
+            source: patient(source),
         }
     }
 
@@ -232,6 +254,19 @@ impl Client {
             };
         }
         read(&line)
+    }
+}
+
+/// What the system calls a resource that is not there is a program that does not answer in time.
+fn patient(e: io::Error) -> io::Error {
+    match e.kind() {
+        io::ErrorKind::WouldBlock => io::Error::new(
+            io::ErrorKind::TimedOut,
+            format!(
+                "nothing for {PATIENCE:?}; it may be stopped, held by a debugger, or short of CPU time"
+            ),
+        ),
+        _ => e,
     }
 }
 

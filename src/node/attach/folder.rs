@@ -10,10 +10,16 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+
 use super::AttachError;
 
 /// A socket that is younger may not be listened on yet.
 const YOUNG: Duration = Duration::from_secs(10);
+
+/// How long to wait for a place in the line of those whom a program has not let in yet.
+const SHORT: Duration = Duration::from_millis(20);
 
 /// This process's user.
 pub(super) fn user() -> u32 {
@@ -82,6 +88,14 @@ pub(super) fn check(path: &Path) -> Result<(), AttachError> {
     Ok(())
 }
 
+/// What is wrong with the preferred place, if none that there is can be used: programs may run then and not be found.
+pub(super) fn trouble(places: &[PathBuf]) -> Option<AttachError> {
+    let there = places.iter().filter(|p| fs::symlink_metadata(p).is_ok());
+    let mut checked = there.map(|place| check(place).err());
+    let first = checked.next()??;
+    checked.all(|wrong| wrong.is_some()).then_some(first)
+}
+
 /// A socket in a folder.
 #[derive(Clone, Debug)]
 pub(super) struct Socket {
@@ -122,9 +136,28 @@ fn pid_of(path: &Path) -> Option<u32> {
     name.split('-').next()?.parse().ok()
 }
 
-/// Connects, or removes a socket that nobody will listen on again.
+/// Connects; [`WouldBlock`](io::ErrorKind::WouldBlock) if within `patience` the line of those who wait to be let in has no
+/// place, as when a program is stopped and others have tried long enough. An ordinary connect waits forever then.
+pub(super) fn open(path: &Path, patience: Duration) -> io::Result<UnixStream> {
+    let to = SocketAddrUnix::new(path)?;
+    let flags = SocketFlags::CLOEXEC;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    set_socket_timeout(&socket, Timeout::Send, Some(patience))?;
+    rustix::io::retry_on_intr(|| rustix::net::connect(&socket, &to))?;
+    Ok(UnixStream::from(socket))
+}
+
+/// Whether somebody listens there; removes a socket on which nobody will again.
+pub(super) fn is_heard(socket: &Socket) -> bool {
+    match connect(socket) {
+        Ok(_) => true,
+        Err(e) => e.kind() == io::ErrorKind::WouldBlock,
+    }
+}
+
+/// Connects without much waiting, or removes a socket that nobody will listen on again.
 pub(super) fn connect(socket: &Socket) -> io::Result<UnixStream> {
-    let connected = UnixStream::connect(&socket.path);
+    let connected = open(&socket.path, SHORT);
     if let Err(e) = &connected
         && e.kind() == io::ErrorKind::ConnectionRefused
         && is_stale(socket)

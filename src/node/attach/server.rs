@@ -106,7 +106,9 @@ fn listen(place: &Path) -> Result<(UnixListener, PathBuf), AttachError> {
             }
             Err(e) if e.kind() == io::ErrorKind::AddrInUse => {
                 // A process before this one had the same number; or, in another container, still has it.
-                if UnixStream::connect(&path).is_err() && fs::remove_file(&path).is_ok() {
+                let heard = folder::open(&path, Duration::from_millis(20));
+                let dead = heard.is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused);
+                if dead && fs::remove_file(&path).is_ok() {
                     let listener = UnixListener::bind(&path).map_err(io)?;
                     listener.set_nonblocking(true).map_err(io)?;
                     fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).map_err(io)?;

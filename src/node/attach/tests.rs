@@ -64,6 +64,14 @@ fn what_others_could_have_made_is_not_used() {
         assert!(Server::start_in(path).is_err());
         assert!(folder::sockets(path).is_empty());
     }
+    let said = |places: &[&PathBuf]| {
+        let places: Vec<PathBuf> = places.iter().map(|&p| p.clone()).collect();
+        folder::trouble(&places).map(|e| e.to_string())
+    };
+    let gone = outer.0.join("gone");
+    assert!(said(&[&gone, &open, &file]).is_some_and(|why| why.contains("chmod 700")));
+    assert_eq!(said(&[&open, &outer.0]), None, "one can be used");
+    assert_eq!(said(&[&gone]), None);
     // In the folder of somebody who is not there.
     assert!(folder::prepare(&outer.0.join("no/such")).is_err());
 }
@@ -93,6 +101,59 @@ fn only_what_nobody_listens_on_is_swept() {
     let _listener = UnixListener::bind(&ours).unwrap();
     assert!(folder::connect(&folder.socket(me, Duration::from_secs(60))).is_ok());
     assert!(ours.exists());
+}
+
+#[test]
+fn a_program_that_lets_nobody_in_holds_nobody_up() {
+    let folder = Folder::new("stopped");
+    let socket = folder.socket(std::process::id(), Duration::from_secs(60));
+    let listener = UnixListener::bind(&socket.path).unwrap();
+    rustix::net::listen(&listener, 1).unwrap();
+    let mut line = Vec::new();
+    let deadline = std::time::Instant::now() + Duration::from_secs(60);
+    let full = loop {
+        match folder::open(&socket.path, Duration::from_millis(1)) {
+            Ok(stream) => line.push(stream),
+            Err(e) => break e,
+        }
+        assert!(std::time::Instant::now() < deadline, "the line has an end");
+    };
+    assert_eq!(full.kind(), std::io::ErrorKind::WouldBlock);
+    // It is not dead: who looks sees it, who sweeps leaves it, and one more of its number takes another name.
+    assert!(folder::is_heard(&socket));
+    folder::sweep(&folder.0);
+    assert!(socket.path.exists());
+    let server = Server::start_in(&folder.0).unwrap();
+    assert_ne!(server.path(), socket.path);
+}
+
+#[test]
+fn who_was_silent_for_long_asks_on() {
+    let folder = Folder::new("silent");
+    let socket = folder.socket(std::process::id(), Duration::ZERO);
+    let listener = UnixListener::bind(&socket.path).unwrap();
+    let path = socket.path.clone();
+    // Answers once on each of two connections, then ends.
+    let program = std::thread::spawn(move || {
+        for _ in 0..2 {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut question = String::new();
+            BufReader::new(&stream).read_line(&mut question).unwrap();
+            stream.write_all(b"{\"hello\":{\"pid\":7}}\n").unwrap();
+        }
+        drop(listener);
+        fs::remove_file(path).unwrap();
+    });
+    let mut client = Client::connect(&Running {
+        pid: socket.pid,
+        socket: socket.path,
+        since: socket.since,
+    })
+    .unwrap();
+    assert_eq!(client.program().unwrap().pid, 7);
+    assert_eq!(client.program().unwrap().pid, 7);
+    program.join().unwrap();
+    assert!(client.program().unwrap_err().has_ended());
 }
 
 #[test]
