@@ -476,7 +476,7 @@ impl Recorder {
 
     /// A number that is another one once anything was recorded, but for the end of a call that stands where its beginning
     /// stood. Reads two words of each chunk.
-    #[cfg(feature = "dashboard")]
+    #[cfg(any(feature = "dashboard", feature = "otel"))]
     pub fn generation(&self) -> u64 {
         let lost = self
             .head(at::OVERWRITTEN)
