@@ -125,7 +125,6 @@ impl Spans {
             let Some(whose) = recorder.copy(base, ticket, &mut events) else {
                 continue;
             };
-            let Some(whose) = whose else { continue };
             if ticket != mark.ticket {
                 *mark = Mark {
                     ticket,
@@ -134,11 +133,11 @@ impl Spans {
             }
             if whose.process == recorder.process() {
                 mark.read(&events, &mut batch);
+            }
             mark.done = done;
             if done {
                 mark.running = Vec::new();
                 mark.said.1 = Vec::new();
-            }
             }
         }
         for (call, inputs) in batch.inputs {
@@ -156,8 +155,8 @@ impl Spans {
             let open = self.open(submit.call);
             (open.root, open.caller, open.actor) = (root, submit.caller, submit.actor);
             open.submitted = submit.begin.max(1);
-            open.links.truncate(LINKS - first.len());
             let first = &submit.first[..usize::from(submit.inputs.min(2))];
+            open.links.truncate(LINKS - first.len());
             open.links.extend(first);
         }
         for (call, at) in batch.begun {
@@ -285,7 +284,9 @@ impl Mark {
         });
         self.running = still;
         for (at, words) in events.iter().enumerate().skip(self.next) {
-            match Event::read(words) {
+            let event = Event::read(words);
+            let text = matches!(event, Some(Event::Text { .. }));
+            match event {
                 Some(Event::Submit(s)) => batch.submits.push(s),
                 Some(Event::Inputs {
                     call,
@@ -340,6 +341,10 @@ impl Mark {
                 }
                 _ => {}
             }
+            // Said of this event, whether anything was made of it or not.
+            if !text {
+                self.said.1.clear();
+            }
         }
         self.next = events.len();
     }
@@ -367,10 +372,12 @@ impl Batch {
 #[cfg(test)]
 mod tests {
     use super::super::lane::{Lane, Part};
+    use super::super::pool::EVENTS;
     use super::super::tests::{memory, recorder};
     use super::super::{Mode, Source, request};
     use super::*;
     use proptest::prelude::*;
+    use std::sync::atomic::Ordering;
 
     fn all(spans: &mut Spans, recorder: &Recorder) -> Vec<Span> {
         let mut found = Vec::new();
@@ -454,13 +461,6 @@ mod tests {
     }
 
     #[test]
-    fn calls_that_never_end_are_forgotten() {
-        let mut spans = Spans::default();
-        for call in 0..3 * OPEN as u64 {
-            spans.open(call);
-        }
-        assert_eq!((spans.open.len(), spans.order.len()), (OPEN, OPEN));
-    #[test]
     fn a_chunk_that_nobody_writes_to_any_more_is_read_once() {
         let recorder = recorder(Mode::Full);
         let lane = Lane::new(&recorder, Part::Executor);
@@ -533,6 +533,13 @@ mod tests {
         assert!(links.contains(&15) && links.contains(&17));
     }
 
+    #[test]
+    fn calls_that_never_end_are_forgotten() {
+        let mut spans = Spans::default();
+        for call in 0..3 * OPEN as u64 {
+            spans.open(call);
+        }
+        assert_eq!((spans.open.len(), spans.order.len()), (OPEN, OPEN));
     }
 
     proptest! {
