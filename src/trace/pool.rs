@@ -286,6 +286,12 @@ impl Recorder {
     }
 
     /// A number for a name, the same for the same name; 0 if there is no room for more names. The first time a process
+    /// As long as this lives nobody else gets a number for a name that is new to a thread.
+    #[cfg(test)]
+    pub(super) fn lock_names(&self) -> impl Drop + '_ {
+        self.known.lock().unwrap()
+    }
+
     /// uses a name it takes a lock.
     pub fn name(&self, name: &str) -> u32 {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
