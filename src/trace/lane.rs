@@ -365,7 +365,8 @@ impl Pen {
             (Some((held, at)), None) => self.recorder.rewrite(held, at, words),
             (here, why) => {
                 if let Some((held, at)) = here {
-                    let mut void = [0; WORDS];
+                    // All else stays: who copies it meanwhile may still see the old kind.
+                    let mut void = Event::Run(frame.ran).words();
                     void[0] = head(VOID, 0, 0, 0);
                     self.recorder.rewrite(held, at, void);
                 }
