@@ -446,10 +446,14 @@ impl Recorder {
 
     /// Lets go of the chunks of a process that ended without doing so. Its events stay until they are overwritten.
     pub fn release_process(&self, process: u32) {
+    /// One that it had taken, but not yet put its name to, is lost to the others.
         for chunk in 0..self.chunks {
             let base = self.base(chunk);
             let state = self.words()[base + of::STATE].load(Ordering::Acquire);
-            if state & HELD != 0 && self.whose(base).process == process {
+            let published = self.words()[base + of::PUBLISHED].load(Ordering::Acquire);
+            // Else the name may still be that of whoever had the chunk before.
+            let named = published >> 12 == state >> 1;
+            if state & HELD != 0 && named && self.whose(base).process == process {
                 self.release(Held {
                     base,
                     ticket: state >> 1,
