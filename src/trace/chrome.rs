@@ -140,7 +140,7 @@ pub fn write_within(
     w.threads();
     let (overwritten, dropped) = recorder.lost();
     w.written.overwritten = overwritten;
-    w.written.unreadable += dropped;
+    w.written.unreadable = w.written.unreadable.saturating_add(dropped);
     let written = w.written;
     w.out.raw(
         "\n],\"otherData\":{\"clock\":\"nanoseconds since recording began\",\"began_unix_ns\":",

@@ -329,7 +329,9 @@ impl Decoder {
                 };
             }
         }
-        self.out.lost += self.recorder.lost().0 + self.recorder.lost().1;
+        let (overwritten, dropped) = self.recorder.lost();
+        let lost = overwritten.saturating_add(dropped);
+        self.out.lost = self.out.lost.saturating_add(lost);
         self.lanes();
         self.out
     }

@@ -277,7 +277,8 @@ impl Recorder {
     }
 
     pub(super) fn next_lane(&self) -> u32 {
-        self.words()[at::LANE].fetch_add(1, Ordering::Relaxed) as u32 + 1
+        let before = self.words()[at::LANE].fetch_add(1, Ordering::Relaxed);
+        (before as u32).wrapping_add(1)
     }
 
     /// An event found no room.
@@ -368,7 +369,7 @@ impl Recorder {
             let base = self.base((turn % self.chunks as u64) as usize);
             let chunk = &self.words()[base..base + WORDS];
             let state = chunk[of::STATE].load(Ordering::Relaxed);
-            let ticket = (turn + 1) & (u64::MAX >> 12);
+            let ticket = turn.wrapping_add(1) & (u64::MAX >> 12);
             if state & HELD != 0
                 || chunk[of::STATE]
                     .compare_exchange(
