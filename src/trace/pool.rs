@@ -29,8 +29,8 @@ pub enum Mode {
     /// Nothing.
     Off,
     /// All calls while they come at up to 50,000 a second and thread, and bursts of 8,192 beyond that; else a sample of
-    /// them, with the rest counted. Failures, restarts, deaths and waits are always recorded. Costs at most about 2 % of a
-    /// thread's time. After a stretch of faster calls, up to 64 slow ones may pass before they are noticed.
+    /// them, with the rest counted. That costs at most about 2 % of a thread's time. Failures, restarts, deaths and waits
+    /// are always recorded, and come on top. After a stretch of faster calls, up to 64 slow ones may pass before they are noticed.
     #[default]
     Adaptive,
     /// Everything: some 200 ns a call.
@@ -286,13 +286,13 @@ impl Recorder {
         self.words()[at::DROPPED].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A number for a name, the same for the same name; 0 if there is no room for more names. The first time a process
     /// As long as this lives nobody else gets a number for a name that is new to a thread.
     #[cfg(test)]
     pub(super) fn lock_names(&self) -> impl Drop + '_ {
         self.known.lock().unwrap()
     }
 
+    /// A number for a name, the same for the same name; 0 if there is no room for more names. The first time a process
     /// uses a name it takes a lock.
     pub fn name(&self, name: &str) -> u32 {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
@@ -446,8 +446,8 @@ impl Recorder {
     }
 
     /// Lets go of the chunks of a process that ended without doing so. Its events stay until they are overwritten.
-    pub fn release_process(&self, process: u32) {
     /// One that it had taken, but not yet put its name to, is lost to the others.
+    pub fn release_process(&self, process: u32) {
         for chunk in 0..self.chunks {
             let base = self.base(chunk);
             let state = self.words()[base + of::STATE].load(Ordering::Acquire);
@@ -480,14 +480,14 @@ impl Recorder {
     }
 
     /// Whether somebody may still write to the chunk at this word.
-    #[cfg(feature = "dashboard")]
+    #[cfg(any(feature = "dashboard", feature = "otel"))]
     pub(super) fn is_held(&self, base: usize) -> bool {
         self.words()[base + of::STATE].load(Ordering::Acquire) & HELD != 0
     }
 
     /// A number that is another one once anything was recorded, but for the end of a call that stands where its beginning
     /// stood. Reads two words of each chunk.
-    #[cfg(any(feature = "dashboard", feature = "otel"))]
+    #[cfg(feature = "dashboard")]
     pub fn generation(&self) -> u64 {
         let lost = self
             .head(at::OVERWRITTEN)
