@@ -3,7 +3,7 @@
 //! Invariant: a recording that cannot be written is an error with the file's name, never a panic. Left out: what is in it
 //! (`trace`).
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -55,12 +55,23 @@ pub fn write(recorder: &Recorder, path: &Path) -> Result<Written> {
     })
 }
 
-/// As [`File::create`], but for a pipe that nobody reads, where that would wait for somebody to come.
+/// As [`File::create`], but an error for a pipe that nobody reads, where that would wait for somebody to come, and for a file
+/// to which another writes its timeline, which would be of both.
 fn create(path: &Path) -> io::Result<File> {
     let at_once = OFlags::NONBLOCK.bits() as i32;
     let mut options = File::options();
-    options.write(true).create(true).truncate(true);
+    options.write(true).create(true).truncate(false);
     let file = options.custom_flags(at_once).open(path)?;
+    if file.metadata()?.is_file() {
+        // Where there are no locks it goes without.
+        if let Err(TryLockError::WouldBlock) = file.try_lock() {
+            return Err(io::Error::new(
+                io::ErrorKind::ResourceBusy,
+                "another timeline is being written there",
+            ));
+        }
+        file.set_len(0)?;
+    }
     // A reader that is there may be slow.
     let flags = rustix::fs::fcntl_getfl(&file)?;
     rustix::fs::fcntl_setfl(&file, flags - OFlags::NONBLOCK)?;
@@ -87,6 +98,22 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    #[test]
+    fn two_timelines_are_not_written_to_one_file_at_once() {
+        let recorder = recording(Mode::Full, SMALLEST).unwrap().unwrap().recorder;
+        let path = std::env::temp_dir().join(format!("mobula-twice-{}", std::process::id()));
+        std::fs::write(&path, "half of the other").unwrap();
+        let other = File::options().write(true).open(&path).unwrap();
+        other.lock().unwrap();
+        let e = write(&recorder, &path).unwrap_err();
+        assert!(e.to_string().contains("another timeline"), "{e}");
+        assert_eq!(std::fs::read(&path).unwrap(), b"half of the other");
+        drop(other);
+        let written = write(&recorder, &path).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap().len() as u64, written.bytes);
+        std::fs::remove_file(&path).unwrap();
+    }
 
     #[test]
     fn a_pipe_without_a_reader_is_an_error_and_one_with_a_slow_reader_gets_all() {
