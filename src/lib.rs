@@ -113,6 +113,8 @@
 //! - `async`, on by default: `async fn` tasks and methods, on a tokio runtime that starts at the first of them; `Queue`;
 //!   `async fn main` under [`main`](macro@main).
 //! - `attach`, on by default: the `mobula` command finds the running program and looks at it ([`inspect`]).
+//! - `dashboard`, on by default: a page that shows the running program ([`Config::dashboard`]).
+//! - `object-store`, on by default: objects that memory has no room for go to disk ([`Config::spill`]).
 //! - `cli`: the command `mobula`.
 //! - `c-api`: functions for programs in other languages, declared in `include/mobula_store.h`.
 //! - `tracing`: a layer that shows the spans of the `tracing` crate in the timeline, inside the calls that entered them.

@@ -64,8 +64,6 @@ pub struct Local {
     /// Where what happens on this thread is recorded.
     pub lane: Lane,
     thread: u64,
-    /// The thread number of the ids that are given out: another than the above once those have run out.
-    series: Cell<u64>,
     pace: Pace,
     ser: Cell<Option<Box<Ser>>>,
     /// What runs on this thread now, innermost; null if nothing.
@@ -200,19 +198,19 @@ pub fn leave() {
 impl Local {
     fn new(engine: Arc<Engine>, generation: u64, executor: bool) -> Local {
         let (tasks, actors) = (Worker::new_lifo(), Worker::new_lifo());
+        let thread = THREADS.fetch_add(1, Ordering::Relaxed);
         let outbox = Arc::new(Outbox {
             tasks: tasks.stealer(),
             actors: actors.stealer(),
             executor,
             pushes: AtomicU64::new(0),
-            books: Books::new(),
+            books: Books::new(thread << ID_BITS),
             thread: std::thread::current().name().unwrap_or("unnamed").into(),
         });
         engine.enlist(&outbox);
         let lane = engine
             .recorder()
             .map_or_else(Lane::off, |recorder| Lane::new(recorder, part(executor)));
-        let thread = THREADS.fetch_add(1, Ordering::Relaxed);
         Local {
             engine,
             generation,
@@ -221,7 +219,6 @@ impl Local {
             outbox,
             lane,
             thread,
-            series: Cell::new(thread),
             pace: Pace::new(),
             ser: Cell::new(Some(Box::default())),
             current: Cell::new(std::ptr::null()),
@@ -253,20 +250,7 @@ impl Local {
     /// A fresh id, never zero, for what began at `begun`: its lowest bit says whether it is recorded.
     #[inline]
     pub fn next_id(&self, begun: u64) -> u64 {
-        let n = self.outbox.books.next_id() << 1 & (1 << ID_BITS) - 1;
-        if n == 0 {
-            return self.next_series(begun);
-        }
-        (self.series.get() << ID_BITS) | n | u64::from(begun != NOT_RECORDED)
-    }
-
-    /// A busy thread's numbers last for a day: then it needs new ones, or its ids would be those of the next thread.
-    #[cold]
-    fn next_series(&self, begun: u64) -> u64 {
-        self.series.set(THREADS.fetch_add(1, Ordering::Relaxed));
-        // The first would be the number of a thread, and not of a call.
-        self.outbox.books.no_call();
-        self.next_id(begun)
+        self.outbox.books.next_id() | u64::from(begun != NOT_RECORDED)
     }
 
     /// A fresh id for what is no call.
@@ -391,36 +375,5 @@ impl Drop for SerGuard<'_> {
         // SAFETY: taken once, here.
         let ser = unsafe { ManuallyDrop::take(&mut self.ser) };
         self.local.ser.set(Some(ser));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::base::Capacity;
-    use crate::store::{Store, StoreOptions};
-
-    #[test]
-    fn ids_are_nobody_elses_however_many_there_are() {
-        let store = Store::open(StoreOptions {
-            capacity: Some(1 << 20),
-            ..StoreOptions::default()
-        });
-        let engine = Engine::new(Capacity::default(), store.unwrap(), None);
-        let local = Local::new(Arc::clone(&engine), 1, false);
-        let caller = local.caller();
-        let most = (1 << (ID_BITS - 1)) - 1;
-        local.outbox.books.set_ids(most - 1);
-        let ids: Vec<u64> = (0..3).map(|_| local.next_id(NOT_RECORDED)).collect();
-        let other = Local::new(engine, 1, false);
-        let number = |id: u64| id >> ID_BITS;
-        assert_eq!(number(ids[0]), local.thread);
-        assert_eq!(
-            (number(ids[1]), number(ids[2])),
-            (number(ids[2]), local.series.get())
-        );
-        assert!(number(ids[1]) > local.thread && number(ids[1]) != other.thread);
-        assert!(ids.iter().all(|id| *id != number(*id) << ID_BITS));
-        assert_eq!(local.caller(), caller, "who calls is the same");
     }
 }
