@@ -25,7 +25,8 @@ use crate::trace::{NOT_RECORDED, Written};
 /// half of what is recorded.
 ///
 /// # Errors
-/// [`Error::Os`] naming the file, [`Error::Config`] if nothing is recorded, [`Error::NotInitialized`] or
+/// [`Error::Os`] naming the file, also if another timeline is being written there or it is a pipe that nobody reads; what was
+/// written before a disk was full stays. [`Error::Config`] if nothing is recorded, [`Error::NotInitialized`] or
 /// [`Error::ShutDown`] without a runtime. To have a timeline of a program as it is, also when it panics, set `MOBULA_TIMELINE=trace.json` in
 /// its environment: it is written when the node ends.
 ///

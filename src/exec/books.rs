@@ -24,12 +24,10 @@ const FIRST: u64 = 8;
 const LONG: Duration = Duration::from_micros(20);
 /// How many calls that run on one thread, one called by the other, can be seen.
 const LEVELS: usize = 8;
+/// Ids leave their lowest bit to the caller.
+const ID_STEP: u64 = 2;
 /// Slots of a histogram: powers of two of 1/1024 microsecond, up to half an hour.
 pub const SLOTS: usize = 42;
-
-/// Ids below this threshold, after mixing, are timed.
-const SOME: u64 = u64::MAX / ONE_IN;
-const EVERY: u64 = u64::MAX;
 
 /// Adds to a count that this thread alone writes.
 #[inline(always)]
@@ -65,8 +63,6 @@ struct Level {
     call: AtomicU64,
     /// Its function.
     entry: AtomicPtr<FnEntry>,
-    /// When it began, if it is timed, in nanoseconds of [`clock`]; else 0.
-    began: AtomicU64,
 }
 
 /// One thread's counts.
@@ -76,14 +72,18 @@ pub struct Books {
     depth: AtomicU64,
     /// The outermost of them.
     stack: [Level; LEVELS],
+    /// When each of these began, if it is timed, in nanoseconds of [`clock`]; else 0.
+    began: [AtomicU64; LEVELS],
     /// The call that the thread waits for; 0 if it does not.
     awaits: AtomicU64,
     /// The actor that is drained here, innermost; 0 if none is.
     actor: AtomicU64,
     /// The worker process in which the innermost call runs; 0 if it is this one.
     process: AtomicU64,
-    /// Ids given out.
+    /// The id given out last; they go up by [`ID_STEP`].
     ids: AtomicU64,
+    /// That before the first.
+    first: u64,
     /// Ids that were no calls: objects and messages of the runtime's own.
     no_calls: AtomicU64,
     cancelled: AtomicU64,
@@ -91,14 +91,46 @@ pub struct Books {
     pages: Box<[Page]>,
 }
 
-/// What only the owner of the books keeps: ids mixed to less than this are timed.
+/// What only the owner of the books keeps: which calls are timed.
 #[derive(Debug)]
-pub struct Pace(Cell<u64>);
+pub struct Pace {
+    /// Calls to pass before the next that is timed.
+    left: Cell<u32>,
+    /// Every one is.
+    every: Cell<bool>,
+    dice: Cell<u64>,
+}
 
 impl Pace {
-    /// The first is.
+    /// Every call is timed, until some have been short.
     pub fn new() -> Pace {
-        Pace(Cell::new(EVERY))
+        Pace {
+            left: Cell::new(0),
+            every: Cell::new(true),
+            dice: Cell::new(0),
+        }
+    }
+
+    /// How many pass from now on: by chance, so that calls which come in a pattern are all timed in their turn.
+    fn roll(&self) {
+        if self.every.get() {
+            return self.left.set(0);
+        }
+        let dice = &self.dice;
+        dice.set(
+            dice.get()
+                .wrapping_mul(0x5851_f42d_4c95_7f2d)
+                .wrapping_add(1),
+        );
+        // As many below the mean as above it.
+        self.left
+            .set((dice.get() >> 32) as u32 % (2 * ONE_IN as u32 - 1));
+    }
+
+    fn set(&self, every: bool) {
+        if self.every.replace(every) || every {
+            self.roll();
+        }
     }
 }
 
@@ -145,15 +177,17 @@ pub fn clock() -> u64 {
 }
 
 impl Books {
-    /// Empty books.
-    pub fn new() -> Books {
+    /// Empty books; the ids given out follow this one.
+    pub fn new(first: u64) -> Books {
         Books {
             depth: AtomicU64::new(0),
             stack: std::array::from_fn(|_| Level::default()),
+            began: [const { AtomicU64::new(0) }; LEVELS],
             awaits: AtomicU64::new(0),
             actor: AtomicU64::new(0),
             process: AtomicU64::new(0),
-            ids: AtomicU64::new(0),
+            ids: AtomicU64::new(first),
+            first,
             no_calls: AtomicU64::new(0),
             cancelled: AtomicU64::new(0),
             retried: AtomicU64::new(0),
@@ -163,12 +197,12 @@ impl Books {
         }
     }
 
-    /// The next number of this thread, from 1.
-    #[inline]
+    /// The next id of this thread; the lowest bit is 0, for the caller to use.
+    #[inline(always)]
     pub fn next_id(&self) -> u64 {
-        let n = self.ids.load(Ordering::Relaxed) + 1;
-        self.ids.store(n, Ordering::Relaxed);
-        n
+        let id = self.ids.load(Ordering::Relaxed).wrapping_add(ID_STEP);
+        self.ids.store(id, Ordering::Relaxed);
+        id
     }
 
     /// The id given out last is no call's.
@@ -180,7 +214,15 @@ impl Books {
     #[inline(always)]
     fn page(&self, entry: &FnEntry) -> &Page {
         let number = entry.number.load(Ordering::Relaxed) as usize;
-        self.pages.get(number).unwrap_or(&self.pages[0])
+        match self.pages.get(number) {
+            Some(page) => page,
+            None => self.page_of_others(),
+        }
+    }
+
+    #[cold]
+    fn page_of_others(&self) -> &Page {
+        &self.pages[0]
     }
 
     /// A call begins to run here.
@@ -193,19 +235,23 @@ impl Books {
             level.call.store(id, Ordering::Relaxed);
         }
         self.depth.store(depth + 1, Ordering::Relaxed);
-        if id.wrapping_mul(0x9e37_79b9_7f4a_7c15) <= pace.0.get() {
+        let (left, now) = pace.left.get().overflowing_sub(1);
+        pace.left.set(left);
+        if now {
             return self.time(pace);
         }
         Timed(0)
     }
 
+    #[cold]
     #[inline(never)]
     fn time(&self, pace: &Pace) -> Timed {
-        let alone = u64::from(pace.0.get() == EVERY);
+        let alone = u64::from(pace.every.get());
+        pace.roll();
         let began = clock();
         let depth = self.depth.load(Ordering::Relaxed) as usize;
-        if let Some(level) = self.stack.get(depth - 1) {
-            level.began.store(began, Ordering::Relaxed);
+        if let Some(since) = self.began.get(depth - 1) {
+            since.store(began, Ordering::Relaxed);
         }
         Timed(began & !1 | alone)
     }
@@ -220,15 +266,16 @@ impl Books {
         }
     }
 
+    #[cold]
     #[inline(never)]
     fn note(&self, entry: &'static FnEntry, timed: Timed, pace: &Pace) {
         let depth = self.depth.load(Ordering::Relaxed) as usize;
-        if let Some(level) = self.stack.get(depth) {
-            level.began.store(0, Ordering::Relaxed);
+        if let Some(since) = self.began.get(depth) {
+            since.store(0, Ordering::Relaxed);
         }
         let took = Duration::from_nanos(clock().saturating_sub(timed.0 & !1));
         let few = self.page(entry).calls.load(Ordering::Relaxed) < FIRST;
-        pace.0.set(if few || took >= LONG { EVERY } else { SOME });
+        pace.set(few || took >= LONG);
         let weight = if timed.0 & 1 == 1 { 1 } else { ONE_IN };
         self.took(entry, took, weight);
     }
@@ -314,14 +361,15 @@ impl Books {
     fn look(&self) -> Glimpse {
         let some = |count: &AtomicU64| Some(count.load(Ordering::Acquire)).filter(|n| *n != 0);
         let depth = self.depth.load(Ordering::Acquire) as usize;
-        let calls = self.stack.iter().take(depth).filter_map(|level| {
+        let levels = self.stack.iter().zip(&self.began);
+        let calls = levels.take(depth).filter_map(|(level, began)| {
             let entry = level.entry.load(Ordering::Acquire).cast_const();
             Some(Seen {
                 call: some(&level.call)?,
                 entry: entry::numbered()
                     .iter()
                     .find(|e| std::ptr::eq(**e, entry))?,
-                began: some(&level.began),
+                began: some(began),
             })
         });
         Glimpse {
@@ -421,7 +469,8 @@ impl Sums {
     /// Adds a thread's books.
     pub fn add(&mut self, books: &Books) {
         let get = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        self.submitted += get(&books.ids).saturating_sub(get(&books.no_calls));
+        let ids = get(&books.ids).wrapping_sub(books.first) / ID_STEP;
+        self.submitted += ids.saturating_sub(get(&books.no_calls));
         self.cancelled += get(&books.cancelled);
         self.retried += get(&books.retried);
         for (sum, page) in self.functions.iter_mut().zip(&books.pages) {
@@ -454,7 +503,7 @@ mod tests {
 
     #[test]
     fn short_calls_are_sampled_and_the_histogram_still_adds_up() {
-        let (books, pace) = (Books::new(), Pace::new());
+        let (books, pace) = (Books::new(0), Pace::new());
         let calls = 20_000;
         for id in 1..=calls {
             let timed = books.begin(&F, id, &pace);
@@ -474,7 +523,7 @@ mod tests {
 
     #[test]
     fn the_first_calls_of_a_thread_are_timed_whatever_their_ids() {
-        let (books, pace) = (Books::new(), Pace::new());
+        let (books, pace) = (Books::new(0), Pace::new());
         for id in [2, 3, 5, 7] {
             let timed = books.begin(&F, id, &pace);
             assert_ne!(timed.0, 0);

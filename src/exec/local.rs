@@ -198,12 +198,13 @@ pub fn leave() {
 impl Local {
     fn new(engine: Arc<Engine>, generation: u64, executor: bool) -> Local {
         let (tasks, actors) = (Worker::new_lifo(), Worker::new_lifo());
+        let thread = THREADS.fetch_add(1, Ordering::Relaxed);
         let outbox = Arc::new(Outbox {
             tasks: tasks.stealer(),
             actors: actors.stealer(),
             executor,
             pushes: AtomicU64::new(0),
-            books: Books::new(),
+            books: Books::new(thread << ID_BITS),
             thread: std::thread::current().name().unwrap_or("unnamed").into(),
         });
         engine.enlist(&outbox);
@@ -217,7 +218,7 @@ impl Local {
             actors,
             outbox,
             lane,
-            thread: THREADS.fetch_add(1, Ordering::Relaxed),
+            thread,
             pace: Pace::new(),
             ser: Cell::new(Some(Box::default())),
             current: Cell::new(std::ptr::null()),
@@ -249,8 +250,7 @@ impl Local {
     /// A fresh id, never zero, for what began at `begun`: its lowest bit says whether it is recorded.
     #[inline]
     pub fn next_id(&self, begun: u64) -> u64 {
-        let n = self.outbox.books.next_id() << 1;
-        (self.thread << ID_BITS) | n | u64::from(begun != NOT_RECORDED)
+        self.outbox.books.next_id() | u64::from(begun != NOT_RECORDED)
     }
 
     /// A fresh id for what is no call.

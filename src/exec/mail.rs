@@ -162,7 +162,7 @@ impl<N: Link> Mail<N> {
                 oldest = node;
                 node = after;
             }
-            n = n.saturating_add(1);
+            n = n.wrapping_add(1);
         }
         (oldest, n)
     }

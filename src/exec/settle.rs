@@ -166,7 +166,7 @@ impl Engine {
     /// A call ends although arguments may be missing.
     fn waits_no_longer(&self, record: &Record) {
         if record.deps.load(Ordering::Relaxed) > 0 {
-            self.waiting.cross_out(record.id);
+            self.waiting.end(record.id);
         }
     }
 

@@ -1,8 +1,9 @@
 //! The calls that wait for their arguments, so that somebody who looks from outside sees them and what they wait for.
 //!
-//! Invariant: a call is noted before it can become ready and crossed out when it does; no reference to it is kept, so
-//! nothing lives longer for it. At most [`MOST`] are noted for each of the [`PARTS`] parts; of the others only the number
-//! is known. Left out: waiting itself, which is the engine's.
+//! Invariant: a call is noted before it can become ready and crossed out when its arguments are there, once, though it may have
+//! ended before; no reference to it is kept, so nothing lives longer for it. At most [`MOST`] are noted for each of the [`PARTS`]
+//! parts; of the others only the number is known, and those of them that ended count until then. Left out: waiting
+//! itself, which is the engine's.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -55,7 +56,10 @@ impl Hasher for Mix {
 
 #[derive(Default)]
 struct Part {
-    notes: HashMap<u64, Note, BuildHasherDefault<Mix>>,
+    /// What is noted, and whether the call has ended without its arguments.
+    notes: HashMap<u64, (Note, bool), BuildHasherDefault<Mix>>,
+    /// How many of these have.
+    ended: u64,
     /// How many wait that are not noted.
     more: u64,
 }
@@ -75,19 +79,28 @@ impl WaitingCalls {
     pub fn note(&self, note: Note) {
         let mut part = self.part(note.call).lock();
         if part.notes.len() < MOST {
-            part.notes.insert(note.call, note);
+            part.notes.insert(note.call, (note, false));
         } else {
             part.more += 1;
         }
     }
 
-    /// It waits no longer.
+    /// It has ended, although arguments are missing: it is listed no more.
+    pub fn end(&self, call: u64) {
+        let mut part = self.part(call).lock();
+        if let Some((_, ended)) = part.notes.get_mut(&call)
+            && !std::mem::replace(ended, true)
+        {
+            part.ended += 1;
+        }
+    }
+
+    /// Its arguments are there.
     pub fn cross_out(&self, call: u64) {
         let mut part = self.part(call).lock();
-        if part.notes.remove(&call).is_none() {
-            part.more = part.more.saturating_sub(1);
-        } else if part.notes.capacity() > 2 * MOST && part.notes.is_empty() {
-            part.notes.shrink_to_fit();
+        match part.notes.remove(&call) {
+            Some((_, ended)) => part.ended -= u64::from(ended),
+            None => part.more = part.more.saturating_sub(1),
         }
     }
 
@@ -95,7 +108,7 @@ impl WaitingCalls {
     pub fn count(&self) -> u64 {
         let count = |part: &Mutex<Part>| {
             let part = part.lock();
-            part.notes.len() as u64 + part.more
+            part.notes.len() as u64 - part.ended + part.more
         };
         self.parts.iter().map(count).sum()
     }
@@ -105,7 +118,8 @@ impl WaitingCalls {
         let (mut notes, mut more) = (Vec::new(), 0);
         for part in &self.parts {
             let part = part.lock();
-            notes.extend(part.notes.values());
+            let wait = part.notes.values().filter(|(_, ended)| !ended);
+            notes.extend(wait.map(|(note, _)| *note));
             more += part.more;
         }
         notes.sort_unstable_by_key(|n: &Note| n.call);
@@ -142,6 +156,21 @@ mod tests {
         let (list, more) = waiting.list();
         assert_eq!((list.len(), more, waiting.count()), (19, 0, 19));
         assert!(list.is_sorted_by_key(|n| n.call));
+    }
+
+    #[test]
+    fn calls_that_end_without_their_arguments_are_counted_once() {
+        let waiting = WaitingCalls::default();
+        let all = MOST as u64 + 2000;
+        (0..all).for_each(|n| waiting.note(note(n)));
+        (0..MOST as u64).for_each(|n| waiting.end(n));
+        let (list, more) = waiting.list();
+        assert_eq!((list.len(), more, waiting.count()), (0, 2000, 2000));
+        waiting.end(7);
+        (0..MOST as u64).for_each(|n| waiting.cross_out(n));
+        assert_eq!(waiting.count(), 2000);
+        (MOST as u64..all).for_each(|n| waiting.cross_out(n));
+        assert_eq!(waiting.count(), 0);
     }
 
     #[test]

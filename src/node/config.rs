@@ -177,8 +177,8 @@ impl Config {
         self
     }
 
-    /// What is recorded for the [`timeline`](crate::timeline()). Default: [`Trace::Adaptive`](crate::Trace::Adaptive), at most
-    /// about 2 % of a thread's time.
+    /// What is recorded for the [`timeline`](crate::timeline()). Default: [`Trace::Adaptive`](crate::Trace::Adaptive), for calls at
+    /// most about 2 % of a thread's time.
     pub fn trace(mut self, what: Mode) -> Config {
         self.trace = what;
         self

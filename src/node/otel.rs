@@ -4,8 +4,8 @@
 //! is not there, or too slow, costs nobody else anything: requests are tried again with growing pauses while calls go on, up to
 //! a bound of spans that wait; those beyond it are dropped and counted.
 //!
-//! Invariant: the thread ends with the node, at most the timeout later, having tried to send what had ended. Left out: HTTPS, which a
-//! collector beside the program is for.
+//! Invariant: the thread ends with the node, at most the timeout later, having tried to send what had ended; only the system's
+//! look-up of the collector's name may take it longer. Left out: HTTPS, which a collector beside the program is for.
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
@@ -242,7 +242,8 @@ pub(super) fn start(
 /// The thread that sends.
 #[derive(Debug)]
 pub(super) struct Exporter {
-    thread: Option<(Sender<()>, JoinHandle<()>)>,
+    /// It is told when it was asked to end.
+    thread: Option<(Sender<Instant>, JoinHandle<()>)>,
 }
 
 impl Exporter {
@@ -267,8 +268,11 @@ impl Exporter {
             process: std::process::id(),
             seed: recorder.date(),
         };
+        Exporter::spawn(target, source, Arc::clone(recorder))
+    }
+
+    fn spawn(target: Target, source: Source, recorder: Arc<Recorder>) -> Result<Exporter> {
         let (stop, stopped) = channel();
-        let recorder = Arc::clone(recorder);
         let mut sending = Sending {
             target,
             source,
@@ -281,11 +285,18 @@ impl Exporter {
         };
         let thread = std::thread::Builder::new().name("mobula-otel".into());
         let thread = thread.spawn(move || {
-            while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(INTERVAL) {
-                sending.read(&recorder);
-                sending.send(false);
-            }
-            sending.end(&recorder);
+            let mut pause = INTERVAL;
+            let asked = loop {
+                match stopped.recv_timeout(pause) {
+                    Ok(asked) => break asked,
+                    Err(RecvTimeoutError::Disconnected) => break Instant::now(),
+                    Err(RecvTimeoutError::Timeout) => {
+                        sending.read(&recorder);
+                        pause = sending.send_for(INTERVAL);
+                    }
+                }
+            };
+            sending.end(&recorder, asked);
         });
         let thread = thread.map_err(|e| Error::Os {
             what: "starting the thread that sends spans",
@@ -299,7 +310,7 @@ impl Exporter {
     /// Sends what has ended, and ends.
     pub fn stop(&mut self) {
         if let Some((stop, thread)) = self.thread.take() {
-            drop(stop);
+            let _ = stop.send(Instant::now());
             let _ = thread.join();
         }
     }
@@ -336,37 +347,47 @@ impl Sending {
         });
     }
 
-    /// Sends what waits, until something goes wrong; at the end without pauses.
-    fn send(&mut self, end: bool) {
-        let deadline = Instant::now() + self.target.timeout;
-        while !self.waiting.is_empty() && (end || Instant::now() >= self.next) {
-            let n = self.waiting.len().min(REQUEST);
-            let body = request(&self.source, &self.waiting.make_contiguous()[..n]);
-            match self.target.post(&body, deadline) {
-                Ok(()) => {
-                    self.pause = Duration::ZERO;
-                    self.waiting.drain(..n);
-                }
-                Err((again, why)) => {
-                    self.why = why;
-                    if !again {
-                        self.waiting.drain(..n);
-                        self.dropped += n as u64;
-                        continue;
-                    }
-                    self.pause = (self.pause * 2).clamp(PAUSE.0, PAUSE.1);
-                    self.next = Instant::now() + self.pause;
-                    break;
-                }
+    /// Sends what waits for about so long, or until something goes wrong; how long to wait for more then.
+    fn send_for(&mut self, long: Duration) -> Duration {
+        let begun = Instant::now();
+        while !self.waiting.is_empty() && Instant::now() >= self.next {
+            if begun.elapsed() >= long {
+                // What is recorded meanwhile must be read before it is overwritten.
+                return Duration::ZERO;
+            }
+            if !self.post(Instant::now() + self.target.timeout) {
+                self.pause = (self.pause * 2).clamp(PAUSE.0, PAUSE.1);
+                self.next = Instant::now() + self.pause;
             }
         }
+        INTERVAL
     }
 
-    fn end(mut self, recorder: &Recorder) {
+    /// Sends a request; false if it is to be tried again later.
+    fn post(&mut self, until: Instant) -> bool {
+        let n = self.waiting.len().min(REQUEST);
+        let body = request(&self.source, &self.waiting.make_contiguous()[..n]);
+        match self.target.post(&body, until) {
+            Ok(()) => self.pause = Duration::ZERO,
+            Err((again, why)) => {
+                self.why = why;
+                if again {
+                    return false;
+                }
+                self.dropped += n as u64;
+            }
+        }
+        self.waiting.drain(..n);
+        true
+    }
+
+    fn end(mut self, recorder: &Recorder, asked: Instant) {
         // The second reading takes those whose submissions the first had not seen.
         self.read(recorder);
         self.read(recorder);
-        self.send(true);
+        // A request that was under way when this was asked has used up some of the time already.
+        let until = asked + self.target.timeout;
+        while !self.waiting.is_empty() && self.post(until) {}
         let lost = self.dropped + self.waiting.len() as u64;
         if lost > 0 {
             let (url, why) = (&self.target.url, &self.why);
@@ -422,6 +443,38 @@ mod tests {
         assert_eq!(target.headers, [pair("api-key", "a b"), pair("other", "c")]);
         let bad = of(&own, &[("OTEL_EXPORTER_OTLP_HEADERS", "key=a%0d%0ab")]);
         assert!(bad.is_err(), "a line of its own is no header");
+    }
+
+    #[test]
+    fn a_collector_that_never_answers_holds_up_the_end_for_one_timeout() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let target = Target {
+            timeout: Duration::from_secs(3),
+            ..Target::find(&Otel::new().endpoint(url), &|_| None).unwrap()
+        };
+        let source = Source {
+            service: "a test".into(),
+            attributes: Vec::new(),
+            process: 1,
+            seed: 2,
+        };
+        let mode = crate::trace::Mode::Full;
+        let recording = super::super::timeline::recording(mode, crate::trace::SMALLEST);
+        let recorder = recording.unwrap().unwrap().recorder;
+        let lane = crate::trace::Lane::new(&recorder, crate::trace::Part::Driver);
+        lane.pen().unwrap().enter(0, 3, 0, 1);
+        let done = crate::trace::Outcome::Done;
+        lane.pen().unwrap().exit(3, done, 0, None);
+        let timeout = target.timeout;
+        let mut exporter = Exporter::spawn(target, source, recorder).unwrap();
+        // A request is under way when the end comes.
+        let (mut asked, _) = listener.accept().unwrap();
+        asked.read_exact(&mut [0; 64]).unwrap();
+        let begun = Instant::now();
+        exporter.stop();
+        let took = begun.elapsed();
+        assert!(took < timeout + timeout * 3 / 4, "{took:?}");
     }
 
     #[test]

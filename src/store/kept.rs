@@ -26,6 +26,10 @@ unsafe impl Sync for Kept {}
 impl Kept {
     /// Keeps a sealed object: from here on it makes room when nobody reads it.
     pub fn new(sealed: Sealed) -> Kept {
+        debug_assert!(
+            sealed.memory.store.spill.watch.is_none(),
+            "who watches this store takes the object for a record's"
+        );
         let place = NonNull::from(Box::leak(Box::<Stored>::new_uninit())).cast::<Stored>();
         // SAFETY: the box is valid and aligned, and is never moved out of again.
         unsafe { Stored::place(sealed, place.as_ptr()) };

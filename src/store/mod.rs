@@ -75,7 +75,7 @@ pub(crate) struct StoreOptions {
     pub spill: SpillTo,
     /// How long a producer waits for room while none comes about.
     pub patience: Duration,
-    /// Who is told what moves to disk.
+    /// Who is told what moves to disk. It looks for a record around each object, so such a store is to have no other.
     pub watch: Option<Box<dyn Watch>>,
 }
 

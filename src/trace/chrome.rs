@@ -140,7 +140,7 @@ pub fn write_within(
     w.threads();
     let (overwritten, dropped) = recorder.lost();
     w.written.overwritten = overwritten;
-    w.written.unreadable += dropped;
+    w.written.unreadable = w.written.unreadable.saturating_add(dropped);
     let written = w.written;
     w.out.raw(
         "\n],\"otherData\":{\"clock\":\"nanoseconds since recording began\",\"began_unix_ns\":",
@@ -164,7 +164,6 @@ pub fn write_within(
 impl<W: Write> Writer<'_, W> {
     fn chunk(&mut self, whose: Whose, events: &[[u64; WORDS]]) {
         self.lanes.entry(whose.lane).or_insert(whose);
-        self.said.0 = 0;
         if u64::from(whose.process) != self.process && !self.last.contains_key(&whose.lane) {
             let times = events.iter().rev().filter_map(Event::read);
             if let Some(until) = times.filter_map(|e| e.until()).next() {
@@ -174,10 +173,17 @@ impl<W: Write> Writer<'_, W> {
         for words in events {
             self.written.events += 1;
             match Event::read(words) {
-                Some(event) => self.event(whose, &event),
+                Some(event) => {
+                    self.event(whose, &event);
+                    // Said of this event, whether it was written or not.
+                    if !matches!(event, Event::Text { .. }) {
+                        self.said.1.clear();
+                    }
+                }
                 None => self.written.unreadable += u64::from(words[0] as u8 != VOID),
             }
         }
+        self.said.1.clear();
     }
 
     /// Whether what lasted from `begin` to `end`, in ticks, is to be written.

@@ -57,10 +57,14 @@ impl Decoder {
     pub fn chunk(&mut self, whose: Whose, events: &[[u64; WORDS]]) {
         let next = self.lanes.len() as u32;
         let lane = self.lanes.entry(whose.lane).or_insert((next, whose)).0;
-        self.said.0 = 0;
         for event in events.iter().filter_map(Event::read) {
             self.event(lane, &event);
+            // Said of this event, whether anything was made of it or not.
+            if !matches!(event, Event::Text { .. }) {
+                self.said.1.clear();
+            }
         }
+        self.said.1.clear();
     }
 
     fn event(&mut self, lane: u32, event: &Event) {
@@ -325,7 +329,9 @@ impl Decoder {
                 };
             }
         }
-        self.out.lost += self.recorder.lost().0 + self.recorder.lost().1;
+        let (overwritten, dropped) = self.recorder.lost();
+        let lost = overwritten.saturating_add(dropped);
+        self.out.lost = self.out.lost.saturating_add(lost);
         self.lanes();
         self.out
     }

@@ -226,6 +226,26 @@ mod tests {
     }
 
     #[test]
+    fn what_is_said_of_a_span_is_no_error_of_its_call() {
+        let recorder = recorder();
+        let lane = Lane::new(&recorder, Part::Driver);
+        let pen = lane.pen().unwrap();
+        pen.enter(0, 3, 0, 1);
+        for _ in 0..2 {
+            pen.say(3, "batch=7");
+            pen.put(&Event::Span {
+                name: 0,
+                begin: 1,
+                end: 2,
+                call: 3,
+            });
+        }
+        pen.exit(3, Ended::Failed, 0, Some("it broke"));
+        let recording = Follower::new(Arc::clone(&recorder)).recording();
+        assert_eq!(recording.texts, ["it broke"]);
+    }
+
+    #[test]
     fn what_is_overwritten_goes_in_the_end() {
         let recorder = recorder();
         let lane = Lane::new(&recorder, Part::Driver);

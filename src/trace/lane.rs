@@ -4,6 +4,7 @@
 //! at the call's id at every later step. Left out: which steps there are (`exec`).
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::budget::{Budget, RATE};
@@ -30,7 +31,7 @@ pub enum Part {
     Store = 4,
 }
 
-/// Names that a lane remembers the numbers of.
+/// Names whose numbers a lane has at hand.
 const NAMES: usize = 64;
 /// Events that are dropped before a lane without a chunk asks for one again.
 const DRY: u32 = 256;
@@ -61,6 +62,8 @@ pub struct Pen {
     used: Cell<usize>,
     dry: Cell<u32>,
     names: [Cell<(usize, usize, u32)>; NAMES],
+    /// All that it has met, for those whose places others have taken.
+    met: RefCell<HashMap<(usize, usize), u32>>,
     /// Recorded calls that run on this thread now, innermost last.
     frames: RefCell<Vec<Frame>>,
     budget: Cell<Budget>,
@@ -110,6 +113,7 @@ impl Lane {
                 used: Cell::new(0),
                 dry: Cell::new(0),
                 names: [const { Cell::new((0, 0, 0)) }; NAMES],
+                met: RefCell::default(),
                 frames: RefCell::new(Vec::new()),
                 budget: Cell::new(Budget::new(recorder.clock().now())),
                 passed: Cell::new(0),
@@ -210,8 +214,17 @@ impl Pen {
         if (address, len) == key && id != 0 {
             return id;
         }
-        let id = self.recorder.name(name);
+        let known = self.met.borrow().get(&key).copied();
+        let id = known.unwrap_or_else(|| self.meet(name));
         place.set((key.0, key.1, id));
+        id
+    }
+
+    #[cold]
+    fn meet(&self, name: &'static str) -> u32 {
+        let id = self.recorder.name(name);
+        let key = (name.as_ptr().addr(), name.len());
+        self.met.borrow_mut().insert(key, id);
         id
     }
 
@@ -352,7 +365,8 @@ impl Pen {
             (Some((held, at)), None) => self.recorder.rewrite(held, at, words),
             (here, why) => {
                 if let Some((held, at)) = here {
-                    let mut void = [0; WORDS];
+                    // All else stays: who copies it meanwhile may still see the old kind.
+                    let mut void = Event::Run(frame.ran).words();
                     void[0] = head(VOID, 0, 0, 0);
                     self.recorder.rewrite(held, at, void);
                 }

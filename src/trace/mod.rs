@@ -6,8 +6,8 @@
 //! `decode` puts the events together to a `recording` of calls, `follow` does so again and again; `spans` reads the calls that
 //! ended little by little, which `otlp` writes as OpenTelemetry has them.
 //!
-//! Invariant: recording takes no lock and no allocation once a thread has met its names, never waits, and never takes more
-//! memory than it was given. What is read back is a claim: a process that crashed, or lies, may have left anything.
+//! Invariant: recording takes no lock and no allocation once a thread has met its names, never waits (but for up to two
+//! milliseconds, once, to learn how fast its clock is), and never takes more memory than it was given. What is read back is a claim: a process that crashed, or lies, may have left anything.
 //! Left out: where the memory comes from (`shm`), and what of a call is worth an event (`exec`).
 
 mod arrows;

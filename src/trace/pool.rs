@@ -29,8 +29,8 @@ pub enum Mode {
     /// Nothing.
     Off,
     /// All calls while they come at up to 50,000 a second and thread, and bursts of 8,192 beyond that; else a sample of
-    /// them, with the rest counted. Failures, restarts, deaths and waits are always recorded. Costs at most about 2 % of a
-    /// thread's time. After a stretch of faster calls, up to 64 slow ones may pass before they are noticed.
+    /// them, with the rest counted. That costs at most about 2 % of a thread's time. Failures, restarts, deaths and waits
+    /// are always recorded, and come on top. After a stretch of faster calls, up to 64 slow ones may pass before they are noticed.
     #[default]
     Adaptive,
     /// Everything: some 200 ns a call.
@@ -277,12 +277,19 @@ impl Recorder {
     }
 
     pub(super) fn next_lane(&self) -> u32 {
-        self.words()[at::LANE].fetch_add(1, Ordering::Relaxed) as u32 + 1
+        let before = self.words()[at::LANE].fetch_add(1, Ordering::Relaxed);
+        (before as u32).wrapping_add(1)
     }
 
     /// An event found no room.
     pub(super) fn drop_one(&self) {
         self.words()[at::DROPPED].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// As long as this lives nobody else gets a number for a name that is new to a thread.
+    #[cfg(test)]
+    pub(super) fn lock_names(&self) -> impl Drop + '_ {
+        self.known.lock().unwrap()
     }
 
     /// A number for a name, the same for the same name; 0 if there is no room for more names. The first time a process
@@ -362,7 +369,7 @@ impl Recorder {
             let base = self.base((turn % self.chunks as u64) as usize);
             let chunk = &self.words()[base..base + WORDS];
             let state = chunk[of::STATE].load(Ordering::Relaxed);
-            let ticket = (turn + 1) & (u64::MAX >> 12);
+            let ticket = turn.wrapping_add(1) & (u64::MAX >> 12);
             if state & HELD != 0
                 || chunk[of::STATE]
                     .compare_exchange(
@@ -439,11 +446,15 @@ impl Recorder {
     }
 
     /// Lets go of the chunks of a process that ended without doing so. Its events stay until they are overwritten.
+    /// One that it had taken, but not yet put its name to, is lost to the others.
     pub fn release_process(&self, process: u32) {
         for chunk in 0..self.chunks {
             let base = self.base(chunk);
             let state = self.words()[base + of::STATE].load(Ordering::Acquire);
-            if state & HELD != 0 && self.whose(base).process == process {
+            let published = self.words()[base + of::PUBLISHED].load(Ordering::Acquire);
+            // Else the name may still be that of whoever had the chunk before.
+            let named = published >> 12 == state >> 1;
+            if state & HELD != 0 && named && self.whose(base).process == process {
                 self.release(Held {
                     base,
                     ticket: state >> 1,
@@ -469,7 +480,7 @@ impl Recorder {
     }
 
     /// Whether somebody may still write to the chunk at this word.
-    #[cfg(feature = "dashboard")]
+    #[cfg(any(feature = "dashboard", feature = "otel"))]
     pub(super) fn is_held(&self, base: usize) -> bool {
         self.words()[base + of::STATE].load(Ordering::Acquire) & HELD != 0
     }

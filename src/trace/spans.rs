@@ -1,7 +1,7 @@
 //! Calls that have ended, read from the recording little by little: for whoever sends them on while the program runs.
 //!
 //! A call is one span, from its first beginning to its end, however many attempts or polls it took. It belongs to the span of the
-//! call that submitted it, and links to those whose results it takes.
+//! call that submitted it, and links to those whose results it takes. A chunk that nobody writes to any more is read once.
 //!
 //! Invariant: memory is bounded: of calls that have not ended at most [`OPEN`] are remembered, the oldest are forgotten first. What was
 //! overwritten before it was read is not there. What the memory claims may be anything; what comes of it are plain numbers and
@@ -18,7 +18,7 @@ use super::ticks::Scale;
 const OPEN: usize = 1 << 17;
 /// Calls that have ended whose roots are remembered, for links to them.
 const ENDED: usize = 1 << 16;
-/// Inputs of a call that become links.
+/// Inputs of a call that are remembered, to become links.
 const LINKS: usize = 32;
 
 /// A call that has ended.
@@ -71,6 +71,8 @@ struct Open {
 struct Mark {
     ticket: u64,
     next: usize,
+    /// Nobody writes to it any more, and all of it was read.
+    done: bool,
     /// Runs before `next` that had not ended.
     running: Vec<usize>,
     said: (u64, Vec<u8>),
@@ -115,11 +117,14 @@ impl Spans {
         for (chunk, mark) in self.marks.iter_mut().enumerate() {
             let base = recorder.base(chunk);
             let ticket = recorder.ticket(base);
-            let whose = match ticket {
-                0 => None,
-                ticket => recorder.copy(base, ticket, &mut events),
+            if ticket == 0 || ticket == mark.ticket && mark.done {
+                continue;
+            }
+            // Asked before it is copied: what is written in between is read the next time.
+            let done = !recorder.is_held(base);
+            let Some(whose) = recorder.copy(base, ticket, &mut events) else {
+                continue;
             };
-            let Some(whose) = whose else { continue };
             if ticket != mark.ticket {
                 *mark = Mark {
                     ticket,
@@ -129,9 +134,16 @@ impl Spans {
             if whose.process == recorder.process() {
                 mark.read(&events, &mut batch);
             }
+            mark.done = done;
+            if done {
+                mark.running = Vec::new();
+                mark.said.1 = Vec::new();
+            }
         }
         for (call, inputs) in batch.inputs {
-            self.open(call).links.extend(inputs);
+            let links = &mut self.open(call).links;
+            let room = LINKS.saturating_sub(links.len());
+            links.extend(inputs.into_iter().take(room));
         }
         batch.submits.sort_unstable_by_key(|s| s.begin);
         for submit in batch.submits {
@@ -144,6 +156,7 @@ impl Spans {
             (open.root, open.caller, open.actor) = (root, submit.caller, submit.actor);
             open.submitted = submit.begin.max(1);
             let first = &submit.first[..usize::from(submit.inputs.min(2))];
+            open.links.truncate(LINKS - first.len());
             open.links.extend(first);
         }
         for (call, at) in batch.begun {
@@ -221,7 +234,7 @@ impl Spans {
         };
         // What is no call, or was forgotten, is no span either.
         let made = |call: &u64| Some((*call, *self.roots.get(call)?));
-        let links = open.links.iter().filter_map(made).take(LINKS).collect();
+        let links = open.links.iter().filter_map(made).collect();
         let name = recorder.read_name(ran.name);
         each(Span {
             call,
@@ -271,7 +284,9 @@ impl Mark {
         });
         self.running = still;
         for (at, words) in events.iter().enumerate().skip(self.next) {
-            match Event::read(words) {
+            let event = Event::read(words);
+            let text = matches!(event, Some(Event::Text { .. }));
+            match event {
                 Some(Event::Submit(s)) => batch.submits.push(s),
                 Some(Event::Inputs {
                     call,
@@ -326,6 +341,10 @@ impl Mark {
                 }
                 _ => {}
             }
+            // Said of this event, whether anything was made of it or not.
+            if !text {
+                self.said.1.clear();
+            }
         }
         self.next = events.len();
     }
@@ -353,10 +372,12 @@ impl Batch {
 #[cfg(test)]
 mod tests {
     use super::super::lane::{Lane, Part};
+    use super::super::pool::EVENTS;
     use super::super::tests::{memory, recorder};
     use super::super::{Mode, Source, request};
     use super::*;
     use proptest::prelude::*;
+    use std::sync::atomic::Ordering;
 
     fn all(spans: &mut Spans, recorder: &Recorder) -> Vec<Span> {
         let mut found = Vec::new();
@@ -437,6 +458,79 @@ mod tests {
         assert_eq!(all(&mut spans, &recorder), []);
         let found = all(&mut spans, &recorder);
         assert_eq!((found.len(), found[0].root, found[0].parent), (1, 3, 0));
+    }
+
+    #[test]
+    fn a_chunk_that_nobody_writes_to_any_more_is_read_once() {
+        let recorder = recorder(Mode::Full);
+        let lane = Lane::new(&recorder, Part::Executor);
+        let pen = lane.pen().unwrap();
+        pen.put(&submit(3, 2, &[]));
+        pen.enter(0, 3, 0, 1);
+        assert!(pen.exit(3, Outcome::Done, 0, None));
+        let mut spans = Spans::default();
+        assert_eq!(all(&mut spans, &recorder).len(), 1);
+        drop(lane);
+        assert_eq!(all(&mut spans, &recorder), []);
+        // Once more among what was read: whoever looks there again finds an end.
+        let words = &recorder.words()[recorder.base(0)..];
+        let end = std::array::from_fn(|i| words[2 * WORDS + i].load(Ordering::Relaxed));
+        assert!(matches!(Event::read(&end), Some(Event::Run(r)) if r.outcome == Outcome::Done));
+        for (to, word) in words[3 * WORDS..].iter().zip(end) {
+            to.store(word, Ordering::Relaxed);
+        }
+        words[1].fetch_add(1, Ordering::Relaxed);
+        assert_eq!(all(&mut spans, &recorder), []);
+        assert_eq!(all(&mut spans, &recorder), []);
+    }
+
+    #[test]
+    fn what_is_said_of_a_span_is_no_error_of_its_call() {
+        let recorder = recorder(Mode::Full);
+        let lane = Lane::new(&recorder, Part::Executor);
+        let pen = lane.pen().unwrap();
+        let mut spans = Spans::default();
+        for (call, outcome, why) in [
+            (3, Outcome::Failed, Some("it broke")),
+            (5, Outcome::Done, None),
+        ] {
+            pen.put(&submit(call, 2, &[]));
+            pen.enter(0, call, 0, 1);
+            for _ in 0..EVENTS {
+                pen.say(call, "batch=7");
+                pen.put(&Event::Span {
+                    name: 0,
+                    begin: 1,
+                    end: 2,
+                    call,
+                });
+            }
+            assert!(pen.exit(call, outcome, 0, why));
+        }
+        let told = all(&mut spans, &recorder);
+        let errors: Vec<_> = told.iter().map(|s| s.error.as_deref()).collect();
+        assert_eq!(errors, [Some("it broke"), None]);
+    }
+
+    #[test]
+    fn of_a_call_with_many_inputs_a_few_are_remembered() {
+        let recorder = recorder(Mode::Full);
+        let lane = Lane::new(&recorder, Part::Executor);
+        let pen = lane.pen().unwrap();
+        let mut spans = Spans::default();
+        for _ in 0..100 {
+            let inputs = [5, 7, 9, 11, 13];
+            pen.put(&Event::Inputs {
+                call: 3,
+                count: 5,
+                inputs,
+            });
+        }
+        pen.put(&submit(3, 2, &[15, 17]));
+        assert_eq!(all(&mut spans, &recorder), []);
+        let links = &spans.open[&3].links;
+        assert_eq!(links.len(), LINKS);
+        assert!(links.contains(&15) && links.contains(&17));
     }
 
     #[test]

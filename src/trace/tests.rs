@@ -209,6 +209,116 @@ fn names_are_kept_once_cut_and_bounded() {
     assert_eq!(recorder.name("no room for this"), 0);
 }
 
+#[test]
+fn names_that_a_thread_has_met_take_no_lock() {
+    let recorder = recorder(Mode::Full);
+    // Many more than it has at hand.
+    let names: Vec<&'static str> = (0..500)
+        .map(|i| &*Box::leak(format!("name {i}").into_boxed_str()))
+        .collect();
+    let (met, wait) = std::sync::mpsc::channel();
+    let (go_on, locked) = std::sync::mpsc::channel();
+    let of = Arc::clone(&recorder);
+    let thread = std::thread::spawn(move || {
+        let lane = Lane::new(&of, Part::Driver);
+        let number = || -> Vec<u32> {
+            let pen = lane.pen().unwrap();
+            names.iter().map(|name| pen.name(name)).collect()
+        };
+        met.send(number()).unwrap();
+        locked.recv().unwrap();
+        met.send(number()).unwrap();
+    });
+    let first = wait.recv().unwrap();
+    let lock = recorder.lock_names();
+    go_on.send(()).unwrap();
+    let again = wait.recv_timeout(std::time::Duration::from_secs(60));
+    drop(lock);
+    assert_eq!(again.expect("it waits for the lock"), first);
+    thread.join().unwrap();
+}
+
+/// Whoever copies an event while it is taken back may see its old kind and its new words: they must not tell of a call
+/// that began when the recording did.
+#[test]
+fn an_event_that_is_taken_back_keeps_its_words() {
+    let memory = memory(SMALLEST);
+    let recorder = Arc::new(Recorder::create(memory.clone(), Mode::Full).unwrap());
+    let lane = Lane::new(&recorder, Part::Driver);
+    let pen = lane.pen().unwrap();
+    pen.enter(0, 7, 0, 1);
+    let at = recorder.base(0) + WORDS;
+    let words = || -> Vec<u64> {
+        let words = &memory.0[at..at + WORDS];
+        words.iter().map(|w| w.load(Ordering::Relaxed)).collect()
+    };
+    let before = words();
+    assert!(pen.exit(7, Outcome::Failed, 0, Some("why")));
+    let after = words();
+    assert_ne!(before[0], after[0]);
+    assert_eq!(before[1..], after[1..]);
+}
+
+#[test]
+fn what_is_said_of_a_span_outside_of_a_window_is_not_said_of_the_next() {
+    let recorder = recorder(Mode::Full);
+    let lane = Lane::new(&recorder, Part::Driver);
+    let pen = lane.pen().unwrap();
+    let span = |begin: u64, fields: &str| {
+        pen.say(3, fields);
+        pen.put(&Event::Span {
+            name: 0,
+            begin,
+            end: begin,
+            call: 3,
+        });
+    };
+    let (begun, _, _) = recorder.origin();
+    // Further apart than any scale can take for one.
+    span(begun, "first=1");
+    span(begun + (1 << 50), "second=2");
+    let mut file = Vec::new();
+    super::chrome::write_within(&recorder, 1_000_000..=u64::MAX, &mut file, |_, _| {}).unwrap();
+    let text = String::from_utf8(file).unwrap();
+    assert!(
+        text.contains("\"second=2\"") && !text.contains("first"),
+        "{text}"
+    );
+}
+
+/// A thread is between two steps of taking a chunk when the process dies that had the chunk before.
+#[test]
+fn a_chunk_that_was_just_taken_is_not_let_go_of_for_another_process() {
+    let memory = memory(SMALLEST);
+    let recorder = Arc::new(Recorder::create(memory.clone(), Mode::Full).unwrap());
+    let lane = Lane::new(&recorder, Part::Worker);
+    lane.pen().unwrap().put(&counter(1, 1.0));
+    drop(lane);
+    let state = &memory.0[recorder.base(0)];
+    // Another has taken it, and has not yet put its name to it.
+    let taken = 99 << 1 | 1;
+    state.store(taken, Ordering::Relaxed);
+    recorder.release_process(std::process::id());
+    assert_eq!(state.load(Ordering::Relaxed), taken);
+}
+
+#[test]
+fn counts_that_another_process_drove_to_their_ends_do_no_harm() {
+    // Tickets, threads, and events that were lost.
+    for word in [8, 16, 32, 40] {
+        let memory = memory(SMALLEST);
+        let recorder = Arc::new(Recorder::create(memory.clone(), Mode::Full).unwrap());
+        memory.0[word].store(u64::MAX, Ordering::Relaxed);
+        let lane = Lane::new(&recorder, Part::Driver);
+        for i in 0..EVENTS * 3 {
+            lane.pen().unwrap().put(&counter(1, i as f64));
+        }
+        exported(&recorder);
+        #[cfg(feature = "dashboard")]
+        super::Follower::new(Arc::clone(&recorder)).recording();
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 2 } else { 24 }))]
 

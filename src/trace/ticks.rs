@@ -3,8 +3,8 @@
 //! A tick costs about as much as a load that misses the nearest cache. What a tick is worth is found out when a trace
 //! is written, from two points far apart.
 //!
-//! Invariant: ticks of all threads, and of all processes of one machine, are on one scale and never go back.
-//! Left out: clocks of other machines.
+//! Invariant: ticks of all threads, and of all processes of one machine, are on one scale, and go back by no more than what
+//! the system itself lets cores differ; so who takes a difference takes 0 for what is less. Left out: clocks of other machines.
 
 use std::time::{Duration, Instant};
 
@@ -89,8 +89,8 @@ impl Scale {
 
     /// How long so many ticks are, in nanoseconds.
     pub fn length(&self, ticks: u64) -> u64 {
-        // Some days at most: what claims to be longer must not overflow when it is added to.
-        ((ticks as f64 * self.nanos_per_tick) as u64).min(1 << 52)
+        // Some years at most: what claims to be longer must not overflow when it is added to.
+        ((ticks as f64 * self.nanos_per_tick) as u64).min(1 << 60)
     }
 
     /// How many ticks so many nanoseconds are.
@@ -101,6 +101,9 @@ impl Scale {
 
 #[cfg(target_arch = "x86_64")]
 mod counter {
+    /// Where Linux says which clocks it found usable; the counter is one only as long as no two cores disagreed about it.
+    const USABLE: &str = "/sys/devices/system/clocksource/clocksource0/available_clocksource";
+
     /// Whether the counter runs at one speed whatever the processor does, on all of its cores.
     pub fn is_even() -> bool {
         use std::arch::x86_64::__cpuid;
@@ -108,10 +111,16 @@ mod counter {
         #[allow(unused_unsafe, reason = "safe in newer standard libraries")]
         *EVEN.get_or_init(|| {
             // SAFETY: every x86-64 has the instruction; leaf 0x8000_0000 says which leaves there are.
-            unsafe {
+            let invariant = unsafe {
                 __cpuid(0x8000_0000).eax >= 0x8000_0007 && __cpuid(0x8000_0007).edx & (1 << 8) != 0
-            }
+            };
+            invariant && is_usable(std::fs::read_to_string(USABLE).ok().as_deref())
         })
+    }
+
+    /// Whether the counter is among these clocks; where nobody says, the processor's word is taken.
+    pub fn is_usable(clocks: Option<&str>) -> bool {
+        clocks.is_none_or(|all| all.split_whitespace().any(|clock| clock == "tsc"))
     }
 
     #[inline]
@@ -170,6 +179,24 @@ mod tests {
             assert_eq!(scale.nanos(ticks), 0);
             assert_eq!(scale.nanos(0), 0);
         }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn a_counter_that_the_system_gave_up_is_not_used() {
+        assert!(counter::is_usable(Some("tsc kvm-clock hpet\n")));
+        assert!(!counter::is_usable(Some("hpet acpi_pm\n")));
+        assert!(counter::is_usable(None));
+    }
+
+    #[test]
+    fn a_program_may_run_for_a_year() {
+        let scale = Scale {
+            origin: 1 << 50,
+            nanos_per_tick: 0.5,
+        };
+        let year = 365 * 24 * 3600 * 1_000_000_000;
+        assert_eq!(scale.nanos(scale.origin + 2 * year), year);
     }
 
     #[test]

@@ -237,6 +237,8 @@ unsafe fn release(actor: NonNull<ActorCell>, n: usize) {
         == n
     {
         fence(Ordering::Acquire);
+        // SAFETY: no count is left, and this thread frees it only below. Until it is off the roll others may look at it.
+        roll::leave(unsafe { actor.as_ref() });
         // SAFETY: no count is left; the cell came from a box, see `life::new_cell`.
         drop(unsafe { Box::from_raw(actor.as_ptr()) });
     }
@@ -249,7 +251,6 @@ impl Drop for ActorCell {
             inner.backlog.is_null(),
             "calls in the backlog keep their actor"
         );
-        roll::leave(self);
         life::drop_state(self);
         life::release_resources(self);
     }

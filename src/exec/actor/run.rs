@@ -264,20 +264,17 @@ impl Drain<'_> {
     /// The next record, taken off the backlog, which is refilled from the mailbox.
     #[inline]
     fn next(&self) -> *mut Record {
-        let inner = self.inner();
-        if inner.backlog.is_null() {
-            let (backlog, n) = self.actor.mail.take_counted();
-            inner.backlog = backlog;
-            self.actor.taken.store(n, Ordering::Relaxed);
-        }
-        let next = inner.backlog;
+        let (inner, taken) = (self.inner(), &self.actor.taken);
+        let (next, n) = if inner.backlog.is_null() {
+            self.actor.mail.take_counted()
+        } else {
+            (inner.backlog, taken.load(Ordering::Relaxed))
+        };
         if !next.is_null() {
             // SAFETY: records in the backlog are ours, links included.
             inner.backlog = unsafe { mail::next(next) };
-            let taken = self.actor.taken.load(Ordering::Relaxed);
-            self.actor
-                .taken
-                .store(taken.saturating_sub(1), Ordering::Relaxed);
+            // What was put back at the head is not counted anew.
+            taken.store(n.saturating_sub(1), Ordering::Relaxed);
         }
         next
     }

@@ -147,7 +147,7 @@ pub(crate) trait Watch: Send + Sync {
 
 /// The spiller of one store.
 pub(super) struct Spill {
-    watch: Option<Box<dyn Watch>>,
+    pub(super) watch: Option<Box<dyn Watch>>,
     disk: Result<Arc<Disk>, Arc<str>>,
     books: Mutex<Books>,
     /// An object came back, or did not.
