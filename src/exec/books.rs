@@ -82,8 +82,8 @@ pub struct Books {
     process: AtomicU64,
     /// The id given out last; they go up by [`ID_STEP`].
     ids: AtomicU64,
-    /// That before the first.
-    first: u64,
+    /// That before the first, as if all had been of the last series; odd while it changes.
+    first: AtomicU64,
     /// Ids that were no calls: objects and messages of the runtime's own.
     no_calls: AtomicU64,
     cancelled: AtomicU64,
@@ -187,7 +187,7 @@ impl Books {
             actor: AtomicU64::new(0),
             process: AtomicU64::new(0),
             ids: AtomicU64::new(first),
-            first,
+            first: AtomicU64::new(first),
             no_calls: AtomicU64::new(0),
             cancelled: AtomicU64::new(0),
             retried: AtomicU64::new(0),
@@ -203,6 +203,36 @@ impl Books {
         let id = self.ids.load(Ordering::Relaxed).wrapping_add(ID_STEP);
         self.ids.store(id, Ordering::Relaxed);
         id
+    }
+
+    /// The ids given out from now on follow this one. As many count as given out as before.
+    #[cold]
+    pub fn begin_series(&self, after: u64) {
+        let ids = self.ids.load(Ordering::Relaxed);
+        let given = ids.wrapping_sub(self.first.load(Ordering::Relaxed));
+        self.first.store(1, Ordering::Relaxed);
+        self.ids.store(after, Ordering::Release);
+        self.first
+            .store(after.wrapping_sub(given), Ordering::Release);
+    }
+
+    /// How many ids were given out.
+    fn given(&self) -> u64 {
+        loop {
+            let first = self.first.load(Ordering::Acquire);
+            let ids = self.ids.load(Ordering::Acquire);
+            // The same before and after: these two belong together.
+            if first.is_multiple_of(ID_STEP) && first == self.first.load(Ordering::Relaxed) {
+                return ids.wrapping_sub(first) / ID_STEP;
+            }
+            std::hint::spin_loop();
+        }
+    }
+
+    /// As if the ids up to this one had been given out.
+    #[cfg(test)]
+    pub fn set_ids(&self, id: u64) {
+        self.ids.store(id, Ordering::Relaxed);
     }
 
     /// The id given out last is no call's.
@@ -469,8 +499,7 @@ impl Sums {
     /// Adds a thread's books.
     pub fn add(&mut self, books: &Books) {
         let get = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        let ids = get(&books.ids).wrapping_sub(books.first) / ID_STEP;
-        self.submitted += ids.saturating_sub(get(&books.no_calls));
+        self.submitted += books.given().saturating_sub(get(&books.no_calls));
         self.cancelled += get(&books.cancelled);
         self.retried += get(&books.retried);
         for (sum, page) in self.functions.iter_mut().zip(&books.pages) {

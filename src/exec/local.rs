@@ -250,7 +250,22 @@ impl Local {
     /// A fresh id, never zero, for what began at `begun`: its lowest bit says whether it is recorded.
     #[inline]
     pub fn next_id(&self, begun: u64) -> u64 {
-        self.outbox.books.next_id() | u64::from(begun != NOT_RECORDED)
+        let id = self.outbox.books.next_id();
+        if id << (u64::BITS - ID_BITS) == 0 {
+            return self.next_series(begun);
+        }
+        id | u64::from(begun != NOT_RECORDED)
+    }
+
+    /// A busy thread's numbers last for a day: then it needs new ones, or its ids would be those of the next thread.
+    #[cold]
+    fn next_series(&self, begun: u64) -> u64 {
+        let number = THREADS.fetch_add(1, Ordering::Relaxed);
+        let books = &self.outbox.books;
+        // The id that ran over is nobody's.
+        books.no_call();
+        books.begin_series(number << ID_BITS);
+        self.next_id(begun)
     }
 
     /// A fresh id for what is no call.
@@ -375,5 +390,41 @@ impl Drop for SerGuard<'_> {
         // SAFETY: taken once, here.
         let ser = unsafe { ManuallyDrop::take(&mut self.ser) };
         self.local.ser.set(Some(ser));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::books::Sums;
+    use super::*;
+    use crate::base::Capacity;
+    use crate::store::{Store, StoreOptions};
+
+    #[test]
+    fn ids_are_nobody_elses_however_many_there_are() {
+        let store = Store::open(StoreOptions {
+            capacity: Some(1 << 20),
+            ..StoreOptions::default()
+        });
+        let engine = Engine::new(Capacity::default(), store.unwrap(), None);
+        let local = Local::new(Arc::clone(&engine), 1, false);
+        let caller = local.caller();
+        let books = &local.outbox.books;
+        books.set_ids(caller + (1 << ID_BITS) - 4);
+        let submitted = || {
+            let mut sums = Sums::new();
+            sums.add(books);
+            sums.submitted
+        };
+        let before = submitted();
+        let ids: Vec<u64> = (0..3).map(|_| local.next_id(NOT_RECORDED)).collect();
+        let other = Local::new(engine, 1, false);
+        let number = |id: u64| id >> ID_BITS;
+        assert_eq!(number(ids[0]), local.thread);
+        assert_eq!(number(ids[1]), number(ids[2]));
+        assert!(number(ids[1]) > local.thread && number(ids[1]) != other.thread);
+        assert!(ids.iter().all(|id| *id != number(*id) << ID_BITS));
+        assert_eq!(local.caller(), caller, "who calls is the same");
+        assert_eq!(submitted(), before + 3);
     }
 }
