@@ -121,7 +121,11 @@ fn resident_kib() -> u64 {
 #[test]
 fn a_million_tasks_and_objects_leave_nothing() {
     alone(
-        Config::new().num_cpus(2.0).object_store_memory(256 << 20),
+        // What is recorded fills its memory little by little, up to its bound.
+        Config::new()
+            .num_cpus(2.0)
+            .object_store_memory(256 << 20)
+            .trace_memory(1 << 20),
         |mobula| {
             let settle = || {
                 until(|| mobula.store().used == 0 && mobula.store().objects == 0);
