@@ -18,10 +18,11 @@ use hyper::body::{Frame, Incoming, SizeHint};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::{Notify, oneshot};
 
-use super::routes::{self, State};
 use super::settings::Settings;
 use super::stall::Impatient;
+use super::state::State;
 use super::{Source, live};
+use super::{refusal, routes};
 
 /// Connections at one time.
 pub const MAX_LINES: usize = 256;
@@ -179,7 +180,7 @@ async fn talk(
             let response = answer
                 .catch_unwind()
                 .await
-                .unwrap_or_else(|_| routes::broken());
+                .unwrap_or_else(|_| refusal::broken());
             Ok::<_, std::convert::Infallible>(response.map(|body| Sending { body, _busy: busy }))
         }
     };

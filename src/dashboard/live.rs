@@ -1,10 +1,9 @@
 //! Counts as they change: sampled once for all who look, kept for a while, and sent on.
 //!
 //! **Invariant:** a sample is taken at most four times a second, whoever watches, and once a second when nobody does;
-//! [`History`] keeps [`KEPT`] of them, one per second. Who reads slowly gets the latest and misses those between.
+//! one per second is kept. Who reads slowly gets the latest and misses those between.
 //! **Left out:** tables, which the page asks for when it shows them.
 
-use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,32 +14,13 @@ use futures_util::stream;
 use serde::Serialize;
 use tokio::sync::watch;
 
-use super::routes::State;
+use super::history::{Sample, between};
+use super::refusal;
+use super::state::State;
 use crate::base::query::{Part, Query};
-use crate::base::snapshot::{Micros, Snapshot};
-
-/// Samples that are kept, one per second.
-pub const KEPT: usize = 900;
-
-/// Who may watch at one time.
-pub const MAX_WATCHERS: usize = 32;
+use crate::base::snapshot::Snapshot;
 
 const WATCHED: Duration = Duration::from_millis(250);
-
-/// One second of a program.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
-pub struct Sample {
-    at: Micros,
-    /// Calls that ended, per second.
-    finished: f64,
-    failed: f64,
-    running: u64,
-    waiting: u64,
-    /// CPUs in use, 1.0 being one of them.
-    cpu: f64,
-    store_bytes: u64,
-    resident_bytes: u64,
-}
 
 /// What is sent to those who watch.
 #[derive(Debug, Serialize)]
@@ -49,49 +29,6 @@ struct Tick<'a> {
     /// Whether the sample enters the history, as one does every second.
     keep: bool,
     snapshot: &'a Snapshot,
-}
-
-/// The last samples.
-#[derive(Debug, Default)]
-pub struct History {
-    samples: VecDeque<Sample>,
-}
-
-impl History {
-    fn push(&mut self, sample: Sample) {
-        if self.samples.len() == KEPT {
-            self.samples.pop_front();
-        }
-        self.samples.push_back(sample);
-    }
-
-    /// The samples, oldest first.
-    pub fn samples(&self) -> Vec<Sample> {
-        self.samples.iter().copied().collect()
-    }
-}
-
-/// The difference between two looks at a program.
-fn between(before: &Snapshot, now: &Snapshot) -> Sample {
-    let seconds = now.taken.saturating_sub(before.taken) as f64 / 1e6;
-    let rate = |a: u64, b: u64| {
-        if seconds > 0.0 {
-            b.saturating_sub(a) as f64 / seconds
-        } else {
-            0.0
-        }
-    };
-    let (a, b) = (&before.counts, &now.counts);
-    Sample {
-        at: now.taken,
-        finished: rate(a.finished, b.finished),
-        failed: rate(a.failed, b.failed),
-        running: b.running,
-        waiting: b.queued + b.waiting_resources + b.waiting_arguments,
-        cpu: rate(before.program.cpu_micros, now.program.cpu_micros) / 1e6,
-        store_bytes: now.nodes.items.iter().map(|node| node.store.used).sum(),
-        resident_bytes: now.program.resident_bytes,
-    }
 }
 
 /// Takes samples for as long as the server runs.
@@ -139,7 +76,7 @@ pub async fn sample(state: Arc<State>) {
 /// The stream of ticks.
 pub fn watch(state: &State) -> Response {
     let Ok(place) = state.watchers.clone().try_acquire_owned() else {
-        return super::routes::busy("too many pages watch this program: close one");
+        return refusal::busy("too many pages watch this program: close one");
     };
     let mut ticks: watch::Receiver<Arc<str>> = state.ticks.subscribe();
     ticks.mark_changed();

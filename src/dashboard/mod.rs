@@ -12,13 +12,16 @@ mod assets;
 mod figures;
 mod find;
 mod guard;
+mod history;
 mod index;
 mod keep;
 mod listen;
 mod live;
+mod refusal;
 mod routes;
 mod settings;
 mod stall;
+mod state;
 mod task;
 #[cfg(test)]
 mod tests;

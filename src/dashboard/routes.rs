@@ -5,22 +5,21 @@
 //! another thread, at most a few at a time. **Left out:** how answers are found.
 
 use std::io::{self, Write};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
 
 use axum::body::{Body, Bytes};
 use axum::extract::Query as Params;
 use axum::http::{HeaderValue, Method, Request, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::mpsc;
 
 use super::index::Index;
-use super::keep::Keep;
-use super::live::{self, History};
-use super::settings::Settings;
+use super::live;
+use super::refusal::{Answer, Refusal, bad, busy};
+use super::state::State;
 use super::window::{Timeline, Window};
-use super::{Source, assets, figures, find, guard, task};
+use super::{assets, figures, find, guard, task};
 use crate::base::query::{Part, Query};
 use crate::base::snapshot::Id;
 
@@ -33,85 +32,8 @@ const MAX_FORM: usize = 4 * 1024;
 /// Bytes of a path and what follows it.
 const MAX_URI: usize = 2 * 1024;
 
-/// Traces that are written at one time.
-const MAX_TRACES: usize = 2;
-
 /// Bytes of a trace that are sent at once.
 const PIECE: usize = 64 * 1024;
-
-/// What answers are made from.
-pub struct State {
-    pub source: Arc<dyn Source>,
-    pub keep: Arc<Keep>,
-    pub ticks: watch::Sender<Arc<str>>,
-    pub watchers: Arc<Semaphore>,
-    token: Option<String>,
-    history: Mutex<History>,
-    traces: Arc<Semaphore>,
-    patience: Duration,
-}
-
-impl State {
-    /// Nothing known yet.
-    pub fn new(settings: &Settings, source: Arc<dyn Source>) -> State {
-        State {
-            source,
-            keep: Arc::default(),
-            ticks: watch::Sender::new(Arc::from("null")),
-            watchers: Arc::new(Semaphore::new(live::MAX_WATCHERS)),
-            token: settings.token.clone(),
-            history: Mutex::default(),
-            traces: Arc::new(Semaphore::new(MAX_TRACES)),
-            patience: settings.patience,
-        }
-    }
-
-    /// The last samples.
-    pub fn history(&self) -> MutexGuard<'_, History> {
-        self.history.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// An answer that says no.
-struct Refusal(StatusCode, String);
-
-type Answer = Result<Response, Refusal>;
-
-fn bad(why: impl Into<String>) -> Refusal {
-    Refusal(StatusCode::BAD_REQUEST, why.into())
-}
-
-impl From<io::Error> for Refusal {
-    fn from(e: io::Error) -> Refusal {
-        Refusal(
-            StatusCode::SERVICE_UNAVAILABLE,
-            format!("the program cannot be looked at: {e}"),
-        )
-    }
-}
-
-impl IntoResponse for Refusal {
-    fn into_response(self) -> Response {
-        let body = serde_json::json!({ "error": self.1 }).to_string();
-        (self.0, [(header::CONTENT_TYPE, "application/json")], body).into_response()
-    }
-}
-
-/// The answer to too many at once.
-pub fn busy(why: &str) -> Response {
-    Refusal(StatusCode::SERVICE_UNAVAILABLE, why.into()).into_response()
-}
-
-/// The answer when making one went wrong.
-pub fn broken() -> Response {
-    let mut response = Refusal(
-        StatusCode::INTERNAL_SERVER_ERROR,
-        "the dashboard made a mistake".into(),
-    )
-    .into_response();
-    guard::harden(response.headers_mut());
-    response
-}
 
 /// Answers one request.
 pub async fn answer(state: Arc<State>, request: Request<Body>) -> Response {
