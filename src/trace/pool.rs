@@ -28,7 +28,7 @@ pub type Memory = Arc<dyn AsRef<[AtomicU64]> + Send + Sync>;
 pub enum Mode {
     /// Nothing.
     Off,
-    /// All calls while they come at up to 50,000 a second and thread, and bursts of 8,192 beyond that; else a sample of
+    /// All calls while they come at up to 30,000 a second and thread, and bursts of 8,192 beyond that; else a sample of
     /// them, with the rest counted. That costs at most about 2 % of a thread's time. Failures, restarts, deaths and waits
     /// are always recorded, and come on top. After a stretch of faster calls, up to 64 slow ones may pass before they are noticed.
     #[default]
