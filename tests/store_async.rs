@@ -15,6 +15,18 @@ fn id(n: usize) -> ObjectId {
     ObjectId::from_name(&format!("object {n}"))
 }
 
+/// As [`until`], while the runtime goes on.
+async fn until_async(what: &str, mut so: impl AsyncFnMut() -> bool) {
+    let waited = tokio::time::timeout(LONG, async {
+        while !so().await {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    });
+    if waited.await.is_err() {
+        panic!("waited {LONG:?} for {what}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_gets_wait_at_once_on_one_connection() {
     let scene = Scene::new(64 << 20);
@@ -66,12 +78,10 @@ async fn a_get_that_is_dropped_leaves_nothing_pinned() {
         }
     }
     // The runtime must go on: an answer that nobody wants is read, and given back, by a task of it.
-    let given_back = tokio::time::timeout(LONG, async {
-        while blocking.stats().unwrap().pinned != 0 {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    });
-    given_back.await.unwrap();
+    until_async("all pins to be given back", async || {
+        blocking.stats().unwrap().pinned == 0
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -90,12 +100,10 @@ async fn a_creation_that_is_dropped_leaves_no_object() {
         let dropped = tokio::time::timeout(Duration::from_millis(20), waiting).await;
         assert!(dropped.is_err(), "there is no room");
         all.abort().unwrap();
-        let name = tokio::time::timeout(LONG, async {
-            while client.state(id(1)).await.unwrap() != ObjectState::Absent {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-        });
-        name.await.expect("the name is free again");
+        until_async("the name to be free again", async || {
+            client.state(id(1)).await.unwrap() == ObjectState::Absent
+        })
+        .await;
         assert_eq!(client.stats().await.unwrap().used, 0);
     }
 }

@@ -13,7 +13,7 @@ use mobula::{Mobula, Timeline, Trace};
 
 use crate::inc;
 use crate::opened;
-use crate::report::{self, Beside, Bound, Report, Row};
+use crate::report::{self, Bound, Report};
 
 /// Bytes that the export may need for a call here, at the most: two boxes' places may be there twice while the list grows, and so may its
 /// arrows' ends.
@@ -102,20 +102,7 @@ impl Rows {
                     .note("export_peak_memory: this system does not let a process forget its peak");
                 continue;
             }
-            let row = Row {
-                bench,
-                unit,
-                values,
-                limit: None,
-                every: false,
-            };
-            report.row_beside(
-                row,
-                Beside {
-                    bound,
-                    ..Beside::default()
-                },
-            );
+            crate::bounded(report, bench, unit, values, bound);
         }
     }
 }

@@ -136,24 +136,33 @@ fn costs(report: &mut Report) {
     for (bench, mut values, bound) in overheads {
         values.sort_by(f64::total_cmp);
         let (low, high) = (values[values.len() / 4], values[values.len() * 3 / 4]);
-        let row = Row {
-            bench,
-            unit: "%",
-            values,
-            limit: None,
-            every: false,
-        };
-        report.row_beside(
-            row,
-            Beside {
-                bound,
-                ..Beside::default()
-            },
-        );
+        bounded(report, bench, "%", values, bound);
         report.note(&format!(
             "{bench}: the middle half of the samples is {low:.1} to {high:.1} %"
         ));
     }
+}
+
+/// A row that stands beside nothing but what the design asks for.
+fn bounded(
+    report: &mut Report,
+    bench: &'static str,
+    unit: &'static str,
+    values: Vec<f64>,
+    bound: Option<Bound>,
+) {
+    let row = Row {
+        bench,
+        unit,
+        values,
+        limit: None,
+        every: false,
+    };
+    let beside = Beside {
+        bound,
+        ..Beside::default()
+    };
+    report.row_beside(row, beside);
 }
 
 fn main() {
