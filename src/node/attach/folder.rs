@@ -29,7 +29,7 @@ pub(super) fn user() -> u32 {
 /// Where sockets may be, the preferred place first. A program and whoever looks for it may have been started with
 /// different environments, so both are looked through.
 ///
-/// `MOBULA_ATTACH_DIR` names the only place instead: for containers that share a folder, and for tests that see their own.
+/// `MOBULA_ATTACH_DIR`, if it is a whole path, names the only place instead: for containers that share a folder, and for tests that see their own.
 pub(super) fn places() -> Vec<PathBuf> {
     let only = std::env::var_os("MOBULA_ATTACH_DIR").map(PathBuf::from);
     if let Some(only) = only.filter(|p| p.is_absolute()) {
