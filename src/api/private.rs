@@ -118,20 +118,22 @@ fn make<A: Actor, B: Args<A::Params>>(options: Option<&Options>, args: B) -> Res
 
 /// A handle to the living actor of this name.
 pub fn named<A: Actor>(name: &str) -> Result<Handle<A>> {
-    let found = local::with(|local| match local.engine.refuses() {
-        Some(why) => Err(why.clone()),
-        None => Ok(local.engine.named(name)),
+    let found = local::with(|local| match (local.engine.refuses(), local.engine.far()) {
+        (Some(why), _) => Err(why.clone()),
+        (None, far) => match (local.engine.named(name), far) {
+            (None, Some(far)) => far.named(local, name),
+            (here, _) => Ok(here.and_then(|actor| RawHandle::upgrade(&actor))),
+        },
     })??;
     let missing = || crate::base::Error::NoSuchActor {
         name: name.to_owned(),
     };
     let found = found.ok_or_else(missing)?;
-    if !std::ptr::eq(found.entry(), A::ENTRY) {
-        return Err(actor::wrong_type(name, A::ENTRY, &found));
+    let living = found.actor();
+    if !std::ptr::eq(living.entry(), A::ENTRY) {
+        return Err(actor::wrong_type(name, A::ENTRY, living));
     }
-    RawHandle::upgrade(&found)
-        .map(Handle::new)
-        .ok_or_else(missing)
+    Ok(Handle::new(found))
 }
 
 /// Runs a future on this thread.

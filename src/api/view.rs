@@ -29,7 +29,7 @@ pub fn view<T: Value>(object: &ObjectRef<T>) -> Result<View<T>> {
         return Err(object.raw.error());
     }
     Ok(View {
-        raw: PinnedRef::new(object.raw.clone())?,
+        raw: call::pinned::<T>(object.raw.clone())?,
         kind: PhantomData,
     })
 }

@@ -357,6 +357,17 @@ impl Ledger {
         self.free.cpu
     }
 
+    /// What nobody holds now.
+    pub fn free_now(&self) -> Demand {
+        let mut free = Demand::cpu_only(Units::from_steps(self.free.cpu.max(0).cast_unsigned()));
+        free.gpu = Units::from_steps(self.free.gpus.iter().sum());
+        let names = self.capacity.custom().iter().map(|(name, _)| name);
+        for (name, steps) in names.zip(&self.free.custom) {
+            free = free.with_custom(name, Units::from_steps(*steps));
+        }
+        free
+    }
+
     /// What the node has.
     pub fn capacity(&self) -> &Capacity {
         &self.capacity

@@ -54,7 +54,12 @@ pub struct Many {
 impl Many {
     /// The one that they were joined to, if they were.
     pub(super) fn joined(&self) -> Option<&Record> {
-        self.joined.get()?.as_ref().ok().map(|object| &**object)
+        self.joined_ref().map(|object| &**object)
+    }
+
+    /// A reference to it.
+    pub(super) fn joined_ref(&self) -> Option<&RawRef> {
+        self.joined.get()?.as_ref().ok()
     }
 }
 
@@ -419,6 +424,7 @@ pub fn read<T: Value>(record: &RawRef) -> Result<T, Error> {
         return Err(record.error());
     }
     let pin = Pin::new(record)?;
+    super::far::check::value::<T>(record, pin.bytes())?;
     read_pinned(pin.bytes(), pin.caps())
 }
 
@@ -432,8 +438,19 @@ fn read_pinned<T: Value>(bytes: &[u8], caps: &[Cap]) -> Result<T, Error> {
 /// The value of a call that succeeded, in place. The caller knows that the record's type is `T`.
 #[inline]
 pub fn archived<T: Value>(record: &PinnedRef) -> &Archived<T> {
-    // SAFETY: as in `read_pinned`.
+    // SAFETY: as in `read_pinned`; whoever made the pinned reference a typed one checked what came from elsewhere.
     unsafe { root::<T>(record.bytes()) }
+}
+
+/// Keeps a value in place to be read as a `T`. The caller knows that the record's type is `T`.
+///
+/// # Errors
+/// That it is lost, or came from another node and is no `T`.
+#[inline]
+pub fn pinned<T: Value>(record: RawRef) -> Result<PinnedRef, Error> {
+    let pin = PinnedRef::new(record)?;
+    super::far::check::value::<T>(pin.raw(), pin.bytes())?;
+    Ok(pin)
 }
 
 /// Joins arguments that together are one `Vec`, once; fails if one of them has no value.

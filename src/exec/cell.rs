@@ -33,7 +33,7 @@ use crate::store::{Sealed, Stored};
 use crate::value::{Cap, CapKind};
 
 pub use super::payload::{PAD, SLOT, Slot, SlotTag};
-pub use super::phase::{CANCEL, Phase, finished, phase};
+pub use super::phase::{CANCEL, CHECKED, FOREIGN, Phase, finished, phase};
 
 /// Where the payload begins.
 pub const BODY: usize = 96;
@@ -161,6 +161,25 @@ impl RawRef {
         RawRef(unsafe { NonNull::new_unchecked(ptr) })
     }
 
+    /// Another reference, unless the last one is gone.
+    ///
+    /// # Safety
+    /// The record's memory is still one: nobody has begun to free it, or whoever did cannot get past a lock that the caller
+    /// holds.
+    pub(super) unsafe fn try_from_weak(ptr: NonNull<Record>) -> Option<RawRef> {
+        // SAFETY: the caller's promise.
+        let refs = unsafe { &ptr.as_ref().refs };
+        let more = refs.fetch_update(Ordering::Acquire, Ordering::Relaxed, |n| {
+            (n > 0 && n < MOST_REFS).then_some(n + 1)
+        });
+        more.is_ok().then_some(RawRef(ptr))
+    }
+
+    /// The pointer; the count stays with `self`.
+    pub(super) fn as_ptr(&self) -> NonNull<Record> {
+        self.0
+    }
+
     /// Whether both are the same object.
     #[inline]
     pub fn same(&self, other: &Record) -> bool {
@@ -185,6 +204,21 @@ impl RawRef {
         let raw = NonNull::new(self.into_raw().cast()).expect("references are not null");
         // SAFETY: the count moves into the cap.
         unsafe { Cap::from_raw::<T>(raw, &OBJECT) }
+    }
+
+    /// As [`into_cap`](Self::into_cap), for the type that has this number.
+    pub fn into_tagged_cap(self, tag: u64) -> Cap {
+        let raw = NonNull::new(self.into_raw().cast()).expect("references are not null");
+        // SAFETY: the count moves into the cap.
+        unsafe { Cap::from_raw_tagged(raw, &OBJECT, tag) }
+    }
+
+    /// A reference to the object a cap refers to, whatever its type; `None` if it refers to no object.
+    pub fn of_cap(cap: &Cap) -> Option<RawRef> {
+        let raw = cap.of_kind(&OBJECT)?;
+        // SAFETY: as in `from_cap`.
+        let held = std::mem::ManuallyDrop::new(unsafe { RawRef::from_raw(raw.as_ptr().cast()) });
+        Some(RawRef::clone(&held))
     }
 
     /// A reference to the object a cap refers to; `None` if it refers to something else.
@@ -287,6 +321,24 @@ pub fn with_stored_value(mut blank: Blank, sealed: Sealed) -> RawRef {
     unsafe {
         write_header(block, blank, payload);
         Stored::place(sealed, block.as_ptr().add(BODY).cast());
+    }
+    RawRef(block.cast())
+}
+
+/// A record whose value another node has, until somebody reads it.
+pub fn with_distant_value(
+    mut blank: Blank,
+    store: &crate::store::Store,
+    len: usize,
+    distant: Box<dyn crate::store::Distant>,
+) -> RawRef {
+    let cap = memory::rounded(BODY + size_of::<Stored>());
+    let payload = Payload::new(Tag::Stored, 0, 0, cap, blank.caps.take());
+    let block = memory::take(cap);
+    // SAFETY: as in `with_stored_value`.
+    unsafe {
+        write_header(block, blank, payload);
+        Stored::place_distant(store, len, distant, block.as_ptr().add(BODY).cast());
     }
     RawRef(block.cast())
 }

@@ -29,7 +29,7 @@ use super::mishaps::Mishaps;
 use super::options::Extra;
 use super::waiter::{Waiter, WaiterKind};
 use super::waiting::{NAMED, Note, WaitingCalls};
-use crate::base::{Capacity, Error};
+use crate::base::{Capacity, Error, Strategy};
 use crate::core::Ledger;
 use crate::store::Store;
 use crate::trace::Recorder;
@@ -57,6 +57,8 @@ pub struct Engine {
     pub(super) started: Injector<RawRef>,
     pub(super) crew: Crew,
     closing: AtomicBool,
+    /// The other nodes, if there are any.
+    pub(super) far: std::sync::OnceLock<Arc<dyn super::far::Far>>,
     /// Processes for isolated calls.
     pub(super) workers: super::isolate::Workers,
     /// Living actors by name.
@@ -103,6 +105,7 @@ impl Engine {
             started: Injector::new(),
             crew: Crew::new(cpus),
             closing: AtomicBool::new(false),
+            far: std::sync::OnceLock::new(),
             workers: super::isolate::Workers::new(cpus),
             names: Mutex::new(HashMap::new()),
             #[cfg(feature = "async")]
@@ -214,7 +217,8 @@ impl Engine {
         extra: Option<Box<Extra>>,
     ) -> RawRef {
         let special = extra.is_some();
-        let waits = writer.refers || extra.as_ref().is_some_and(|e| e.demand.is_some());
+        let waits = writer.refers
+            || extra.as_ref().is_some_and(|e| e.demand.is_some() || e.strategy != Strategy::Default);
         if let Some(why) = self.refusal(extra.as_deref()) {
             let record = cell::failed(
                 self.blank(local, &writer, entry, 1, Phase::Failed, None),
@@ -281,7 +285,10 @@ impl Engine {
             Some(_) if self.refuses().is_some() => self.refuses.clone(),
             Some(demand) => {
                 let lacks = self.admission.lock().ledger.capacity().lacks(demand);
-                lacks.map(Error::from)
+                match (lacks, self.far()) {
+                    (Some(_), Some(far)) => far.lacks(demand),
+                    (lacks, _) => lacks.map(Error::from),
+                }
             }
         }
     }
@@ -356,6 +363,12 @@ impl Engine {
             } else {
                 actor.call_ready(local, &record);
             }
+            return;
+        }
+        if let Some(far) = self.far()
+            && record.state() & cell::FOREIGN == 0
+            && far.place(local, &record)
+        {
             return;
         }
         let demands = record.demand().is_some();

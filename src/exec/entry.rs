@@ -73,6 +73,14 @@ pub struct FnEntry {
     /// Whether bytes are an archive of its result.
     pub(super) check: fn(&[u8]) -> Result<(), crate::value::CodecError>,
     pub(super) run: Run,
+    /// How many arguments it takes.
+    pub(super) arity: usize,
+    /// The number of each argument's type.
+    pub(super) arg_tag: fn(usize) -> u64,
+    /// The number of its result's type.
+    pub(super) output_tag: fn() -> u64,
+    /// The actor whose method it is.
+    pub(super) owner: fn() -> Option<&'static ActorEntry>,
     /// Its number in this program, from 1, for tables by function; 0 if it is not registered.
     pub(super) number: AtomicU32,
 }
@@ -84,7 +92,7 @@ impl std::fmt::Debug for FnEntry {
 }
 
 impl FnEntry {
-    pub(super) const fn make<O: crate::value::Value>(
+    pub(super) const fn make<O: crate::value::Value, P: super::params::Params>(
         name: &'static str,
         file: &'static str,
         line: u32,
@@ -110,13 +118,23 @@ impl FnEntry {
             output: std::any::type_name::<O>,
             check: crate::value::check::<O>,
             run,
+            arity: P::COUNT,
+            arg_tag: P::tag,
+            output_tag: crate::value::type_tag::<O>,
+            owner: || None,
             number: AtomicU32::new(0),
         }
     }
 
+    /// The same, as a method of this actor.
+    pub(super) const fn of_actor<A: super::tasks::Actor>(mut self) -> FnEntry {
+        self.owner = || Some(A::ENTRY);
+        self
+    }
+
     /// An entry that is never run.
     pub(super) const fn inert(name: &'static str, kind: Kind) -> FnEntry {
-        FnEntry::make::<()>(name, file!(), line!(), Defaults::NONE, kind, Run::Never)
+        FnEntry::make::<(), ()>(name, file!(), line!(), Defaults::NONE, kind, Run::Never)
     }
 
     pub(super) fn is_async(&self) -> bool {

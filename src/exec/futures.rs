@@ -426,7 +426,7 @@ impl FnEntry {
         for<'a> <F::Params as Params>::Decoded<'a>: Send,
     {
         let run = Run::Async(run_task::<F>);
-        FnEntry::make::<F::Output>(name, file, line, defaults, Kind::AsyncTask, run)
+        FnEntry::make::<F::Output, F::Params>(name, file, line, defaults, Kind::AsyncTask, run)
     }
 
     /// The entry of an `async` method over `&mut self`.
@@ -439,7 +439,8 @@ impl FnEntry {
         for<'a> <M::Params as Params>::Decoded<'a>: Send,
     {
         let run = Run::Async(run_exclusive::<M>);
-        FnEntry::make::<M::Output>(name, file, line, Defaults::NONE, Kind::AsyncExclusive, run)
+        FnEntry::make::<M::Output, M::Params>(name, file, line, Defaults::NONE, Kind::AsyncExclusive, run)
+            .of_actor::<M::Actor>()
     }
 
     /// The entry of an `async` method over `&self`.
@@ -453,6 +454,7 @@ impl FnEntry {
         M::Actor: Sync,
     {
         let run = Run::Async(run_shared::<M>);
-        FnEntry::make::<M::Output>(name, file, line, Defaults::NONE, Kind::AsyncShared, run)
+        FnEntry::make::<M::Output, M::Params>(name, file, line, Defaults::NONE, Kind::AsyncShared, run)
+            .of_actor::<M::Actor>()
     }
 }

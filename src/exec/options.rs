@@ -5,7 +5,7 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::base::{BadBytes, Defaults, Demand, Error, Units, parse_bytes};
+use crate::base::{BadBytes, Defaults, Demand, Error, Strategy, Units, parse_bytes};
 
 /// Options of one call or of one actor's creation, each overriding its attribute's.
 #[derive(Clone, Debug, Default)]
@@ -42,6 +42,8 @@ pub struct Options {
     pub detached: bool,
     /// Whether a living actor of that name is taken instead of a new one.
     pub get_or_create: bool,
+    /// On which node.
+    pub strategy: Strategy,
 }
 
 /// An amount of memory: a number of bytes, or a text like `"512M"`, `"1.5GiB"` or `"2G"`.
@@ -115,6 +117,10 @@ pub struct Extra {
     pub attempts: AtomicU32,
     /// The GPUs it was given.
     pub gpus: std::sync::OnceLock<Vec<u32>>,
+    /// On which node it may run.
+    pub strategy: Strategy,
+    /// Dropped with the record: tells whoever keeps books of it that it is gone.
+    pub ticket: Option<Box<dyn std::any::Any + Send + Sync>>,
 }
 
 impl Extra {
@@ -144,6 +150,8 @@ impl Extra {
             host: parking_lot::Mutex::new(None),
             attempts: AtomicU32::new(0),
             gpus: std::sync::OnceLock::new(),
+            strategy: Strategy::Default,
+            ticket: None,
         }
     }
 
@@ -213,7 +221,8 @@ pub fn task_extra(options: &Options, defaults: &Defaults) -> Result<Option<Box<E
     let panic_retries = if retry_panics { retries } else { 0 };
     let (isolate, memory) = isolation(options, defaults)?;
     let common = demand == Demand::ONE_CPU && priority == 0;
-    if common && panic_retries == 0 && !isolate {
+    let anywhere = options.strategy == Strategy::Default;
+    if common && panic_retries == 0 && !isolate && anywhere {
         return Ok(None);
     }
     Ok(Some(Box::new(Extra {
@@ -226,6 +235,8 @@ pub fn task_extra(options: &Options, defaults: &Defaults) -> Result<Option<Box<E
         host: parking_lot::Mutex::new(None),
         attempts: AtomicU32::new(0),
         gpus: std::sync::OnceLock::new(),
+        strategy: options.strategy.clone(),
+        ticket: None,
     })))
 }
 

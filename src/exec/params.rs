@@ -5,9 +5,10 @@
 
 use super::call::{Argument, decode_error};
 use super::cell::RawRef;
+use super::far::check;
 use super::pin::Pins;
 use crate::base::Error;
-use crate::value::{Archived, Cap, Native, Value, decode, root};
+use crate::value::{Archived, Cap, Native, Value, decode, root, type_tag};
 
 /// One argument, about to be read.
 pub struct ArgView<'a> {
@@ -16,21 +17,25 @@ pub struct ArgView<'a> {
 }
 
 impl<'a> ArgView<'a> {
-    /// The argument's archive and references, wherever they are.
+    /// The argument's archive and references, wherever they are, checked to be a `T`'s if another node wrote them.
     ///
     /// # Safety
     /// The caller holds the record's claim for `'a`, does not drop its arguments meanwhile, and has pinned them.
     #[inline]
-    unsafe fn bytes(&self) -> (&'a [u8], &'a [Cap]) {
+    unsafe fn bytes<T: Value>(&self) -> Result<(&'a [u8], &'a [Cap]), Error> {
         // SAFETY: the caller's promise; pinned objects are `Done`.
         unsafe {
             let object = match self.record.argument(self.index) {
                 Argument::Inline(end) => {
-                    return (self.record.inline_arg(end), self.record.caps());
+                    let bytes = self.record.inline_arg(end);
+                    check::argument::<T>(self.record, bytes)?;
+                    return Ok((bytes, self.record.caps()));
                 }
                 Argument::Object(object) => object,
             };
-            (object.bytes(), object.caps())
+            let bytes = object.bytes();
+            check::value::<T>(object, bytes)?;
+            Ok((bytes, object.caps()))
         }
     }
 }
@@ -111,6 +116,9 @@ pub trait Params: 'static {
     /// How many there are.
     const COUNT: usize;
 
+    /// The number of the type that the parameter of this index is archived as.
+    fn tag(index: usize) -> u64;
+
     /// Reads all arguments.
     ///
     /// # Safety
@@ -124,6 +132,13 @@ macro_rules! params {
         impl<$($p: Param + 'static),*> Params for ($($p,)*) {
             type Decoded<'a> = ($($p::Decoded<'a>,)*);
             const COUNT: usize = $n;
+            #[allow(unused_variables)]
+            fn tag(index: usize) -> u64 {
+                $(if index == $i {
+                    return type_tag::<$p::Wire>();
+                })*
+                0
+            }
             #[inline]
             #[allow(unused_variables, clippy::unused_unit)]
             unsafe fn read<'a>(
@@ -134,7 +149,7 @@ macro_rules! params {
                     let view = ArgView { record, index: $i };
                     // SAFETY: the caller's promise, argument by argument.
                     let read = unsafe {
-                        let (bytes, caps) = view.bytes();
+                        let (bytes, caps) = view.bytes::<$p::Wire>()?;
                         $p::read(bytes, caps)?
                     };
                     if $p::COPIES {

@@ -265,6 +265,24 @@ impl Record {
         }
     }
 
+    /// Puts a value that another node has, until somebody reads it.
+    ///
+    /// # Safety
+    /// As for [`set_inline`](Self::set_inline).
+    pub unsafe fn set_distant(
+        &self,
+        store: &crate::store::Store,
+        len: usize,
+        distant: Box<dyn crate::store::Distant>,
+    ) {
+        // SAFETY: the claim; every record has at least 32 bytes of payload.
+        unsafe {
+            let base = self.base();
+            Stored::place_distant(store, len, distant, base.add(BODY).cast());
+            *self.payload.tag.get() = Tag::Stored;
+        }
+    }
+
     /// Puts a value that is in another process's store.
     ///
     /// # Safety

@@ -40,6 +40,10 @@ const HAS_WAITERS: u32 = 8;
 pub const CANCEL: u32 = 16;
 /// Somebody has seen the error.
 pub const OBSERVED: u32 = 32;
+/// Its bytes came from another node: they are to be checked before a typed read.
+pub const FOREIGN: u32 = 64;
+/// They were.
+pub const CHECKED: u32 = 128;
 
 /// The phase inside a state word.
 #[inline(always)]
@@ -130,6 +134,12 @@ impl Progress {
     /// `Running` back to `Queued`, for another attempt. The caller holds the claim.
     pub fn unclaim(&self) {
         let old = self.state.fetch_sub(1, Ordering::Release);
+        debug_assert_eq!(old & PHASE, Phase::Running as u32);
+    }
+
+    /// `Running` back to `Waiting`: whoever claimed it does not run it after all. The caller holds the claim.
+    pub fn wait_again(&self) {
+        let old = self.state.fetch_sub(2, Ordering::Release);
         debug_assert_eq!(old & PHASE, Phase::Running as u32);
     }
 

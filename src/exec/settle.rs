@@ -239,6 +239,9 @@ impl Engine {
             return Cancel::TooLate;
         }
         self.tell_worker(record);
+        if let Some(far) = self.far() {
+            far.cancel(local, record);
+        }
         #[cfg(feature = "async")]
         self.futures.wake(record);
         Cancel::Requested

@@ -228,7 +228,7 @@ impl FnEntry {
         line: u32,
         defaults: Defaults,
     ) -> FnEntry {
-        FnEntry::make::<F::Output>(
+        FnEntry::make::<F::Output, F::Params>(
             name,
             file,
             line,
@@ -245,7 +245,8 @@ impl FnEntry {
         line: u32,
     ) -> FnEntry {
         let run = Run::Sync(run_exclusive::<M>);
-        FnEntry::make::<M::Output>(name, file, line, Defaults::NONE, Kind::Exclusive, run)
+        FnEntry::make::<M::Output, M::Params>(name, file, line, Defaults::NONE, Kind::Exclusive, run)
+            .of_actor::<M::Actor>()
     }
 
     /// The entry of a `&self` method.
@@ -255,7 +256,8 @@ impl FnEntry {
         line: u32,
     ) -> FnEntry {
         let run = Run::Sync(run_shared::<M>);
-        FnEntry::make::<M::Output>(name, file, line, Defaults::NONE, Kind::Shared, run)
+        FnEntry::make::<M::Output, M::Params>(name, file, line, Defaults::NONE, Kind::Shared, run)
+            .of_actor::<M::Actor>()
     }
 
     /// The entry of a `self` method.
@@ -265,7 +267,8 @@ impl FnEntry {
         line: u32,
     ) -> FnEntry {
         let run = Run::Sync(run_consuming::<M>);
-        FnEntry::make::<M::Output>(name, file, line, Defaults::NONE, Kind::Consuming, run)
+        FnEntry::make::<M::Output, M::Params>(name, file, line, Defaults::NONE, Kind::Consuming, run)
+            .of_actor::<M::Actor>()
     }
 }
 
@@ -284,7 +287,7 @@ impl ActorEntry {
             file,
             line,
             defaults: on_impl.over(on_struct),
-            constructor: FnEntry::make::<()>(
+            constructor: FnEntry::make::<(), A::Params>(
                 name,
                 file,
                 line,

@@ -3,7 +3,7 @@
 //!
 //! Room map: `object` bytes while they are written and after; `stored` an object that makes room
 //! when nobody reads it, with its state in `word`; `kept` the same in a box, for whoever is no
-//! record; `spill` objects go to disk and come back; `room` waiting for room, in the order that
+//! record; `distant` one whose bytes another node has; `spill` objects go to disk and come back; `room` waiting for room, in the order that
 //! `line` says; `headroom` and `sizing` what memory there is.
 //!
 //! Invariant: bytes are written only through the one `Draft` of an object and read only once it
@@ -11,6 +11,7 @@
 //! cluster, other processes.
 
 mod client;
+mod distant;
 mod headroom;
 mod kept;
 mod line;
@@ -50,6 +51,7 @@ pub use client::{
 };
 #[allow(unused_imports, reason = "for the served store's objects")]
 pub(crate) use kept::Kept;
+pub(crate) use distant::Distant;
 pub(crate) use object::{Draft, Sealed};
 pub use proto::ServedStats;
 pub use serve::{Server, ServerOptions};

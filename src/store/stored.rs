@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering::Relaxed};
 use super::object::{Draft, Memory, Sealed};
 use super::spill::Ticket;
 use super::word::{Seen, Word};
-use super::{Patience, Shared};
+use super::{Distant, Patience, Shared};
 use crate::base::{Error, Origin};
 use crate::shm::Live;
 
@@ -61,6 +61,31 @@ impl Stored {
                 used: AtomicU32::new(used),
             });
             memory.tag.set(at.cast_const().cast());
+        }
+    }
+
+    /// As [`place`](Self::place), for an object of `len` bytes that another node has: it is away until somebody pins it.
+    ///
+    /// # Safety
+    /// As for [`place`](Self::place).
+    pub unsafe fn place_distant(
+        store: &super::Store,
+        len: usize,
+        distant: Box<dyn Distant>,
+        at: *mut Stored,
+    ) {
+        let store = Arc::clone(&store.shared);
+        let ticket = Box::new(Ticket::Distant(distant));
+        let used = store.clock.load(Relaxed);
+        // SAFETY: the caller's promise.
+        unsafe {
+            at.write(Stored {
+                store,
+                at: AtomicPtr::new(Box::into_raw(ticket).cast()),
+                len,
+                word: Word::away(),
+                used: AtomicU32::new(used),
+            });
         }
     }
 
@@ -126,7 +151,12 @@ impl Stored {
         unsafe { std::slice::from_raw_parts(self.at.load(Relaxed), self.len) }
     }
 
-    /// Where it is on disk.
+    /// Whether it would have to be brought back before it is read, as far as can be told now.
+    pub fn is_away(&self) -> bool {
+        self.word.look() != Seen::Here
+    }
+
+    /// Where it is instead of in memory.
     ///
     /// # Safety
     /// The word says that it is away, and the caller has begun its return or holds the spiller's

@@ -45,6 +45,11 @@ impl Word {
         Word(AtomicU32::new(0))
     }
 
+    /// Not in memory, nobody reads.
+    pub fn away() -> Word {
+        Word(AtomicU32::new(AWAY))
+    }
+
     /// Counts a reader; whether the bytes are here. If not, the count stands all the same, so that
     /// they cannot leave again once they are.
     #[inline(always)]

@@ -5,6 +5,7 @@
 //! back only to the kind that made it. Left out: what the kinds are; `exec` makes them.
 
 use std::any::TypeId;
+use std::hash::{Hash, Hasher};
 use std::marker::PhantomData;
 use std::ptr::NonNull;
 
@@ -31,13 +32,37 @@ pub struct CapKind {
     pub release: unsafe fn(NonNull<()>),
 }
 
+/// The number of a type, the same in every process of one executable. Two types that differ have the same number with a
+/// chance of one in 2^64.
+#[inline]
+pub fn type_tag<T: 'static>() -> u64 {
+    /// Keeps the number that a type id hashes as.
+    struct Keep(u64);
+    impl Hasher for Keep {
+        fn finish(&self) -> u64 {
+            self.0
+        }
+        fn write(&mut self, bytes: &[u8]) {
+            for byte in bytes {
+                self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+            }
+        }
+        fn write_u64(&mut self, number: u64) {
+            self.0 = number;
+        }
+    }
+    let mut keep = Keep(0);
+    TypeId::of::<T>().hash(&mut keep);
+    keep.0
+}
+
 /// A counted reference of some kind, to something of a type that whoever takes it out must name again: an index read from
 /// one archive and used with another's list must not make a reference of a wrong type.
 #[derive(Debug)]
 pub struct Cap {
     target: NonNull<()>,
     kind: &'static CapKind,
-    of: TypeId,
+    of: u64,
 }
 
 // SAFETY: kinds are made by `exec` for atomically counted cells only, which may be shared and dropped anywhere.
@@ -50,17 +75,34 @@ impl Cap {
     ///
     /// # Safety
     /// `target` is of the kind that `kind` counts, atomically, refers to a `T`, and the caller gives up one count of it.
+    #[inline]
     pub unsafe fn from_raw<T: 'static>(target: NonNull<()>, kind: &'static CapKind) -> Cap {
-        Cap {
-            target,
-            kind,
-            of: TypeId::of::<T>(),
-        }
+        // SAFETY: the caller's promise.
+        unsafe { Cap::from_raw_tagged(target, kind, type_tag::<T>()) }
+    }
+
+    /// As [`from_raw`](Self::from_raw), for the type that has this number.
+    ///
+    /// # Safety
+    /// As for [`from_raw`](Self::from_raw).
+    #[inline]
+    pub unsafe fn from_raw_tagged(target: NonNull<()>, kind: &'static CapKind, of: u64) -> Cap {
+        Cap { target, kind, of }
+    }
+
+    /// The number of the type it refers to.
+    pub fn tag(&self) -> u64 {
+        self.of
+    }
+
+    /// The pointer, if this is of kind `kind`; the count stays with `self`.
+    pub fn of_kind(&self, kind: &'static CapKind) -> Option<NonNull<()>> {
+        std::ptr::eq(self.kind, kind).then_some(self.target)
     }
 
     /// The pointer, if this is of kind `kind` and refers to a `T`; the count stays with `self`.
     pub fn as_kind<T: 'static>(&self, kind: &'static CapKind) -> Option<NonNull<()>> {
-        (std::ptr::eq(self.kind, kind) && self.of == TypeId::of::<T>()).then_some(self.target)
+        (std::ptr::eq(self.kind, kind) && self.of == type_tag::<T>()).then_some(self.target)
     }
 
     /// What it refers to, for messages.

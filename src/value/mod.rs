@@ -22,7 +22,7 @@ mod native;
 mod ser;
 mod traits;
 
-pub use caps::{ArchivedCap, Cap, CapKind};
+pub use caps::{ArchivedCap, Cap, CapKind, type_tag};
 pub use de::{De, check, decode, root};
 pub use native::{Native, number_bytes, numbers, numbers_mut, vec_layout, vec_root};
 pub use ser::{CodecError, Place, Placed, Ser};

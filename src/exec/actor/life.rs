@@ -24,7 +24,7 @@ use super::{
 use crate::base::{Defaults, Demand, Error, FailureKind, Units};
 use crate::trace::Turn;
 
-fn new_cell(
+pub(super) fn new_cell(
     entry: &'static ActorEntry,
     (id, born): (u64, u64),
     more: Option<Box<More>>,
@@ -118,8 +118,20 @@ pub fn create(
             let none = Options::default();
             let o = given.unwrap_or(&none);
             let demand = options::demand(o, d, Units::ZERO)?;
-            if let Some(why) = engine.admission.lock().ledger.capacity().lacks(&demand) {
-                return Err(why.into());
+            let lacks = engine.admission.lock().ledger.capacity().lacks(&demand);
+            match (lacks, engine.far()) {
+                (Some(why), None) => return Err(why.into()),
+                (Some(_), Some(far)) => {
+                    if let Some(why) = far.lacks(&demand) {
+                        return Err(why);
+                    }
+                }
+                (None, _) => {}
+            }
+            if let Some(far) = engine.far()
+                && let Some(elsewhere) = far.create(local, entry, o, &demand)
+            {
+                return create_there(local, entry, writer, o, elsewhere);
             }
             let isolation = options::isolation(o, d)?;
             (
@@ -131,6 +143,20 @@ pub fn create(
         }
     };
     let name = more.as_ref().and_then(|m| m.name.clone());
+    let id = local.next_id(writer.begun);
+    if let (Some(name), Some(far)) = (&name, engine.far())
+        && let Some(theirs) = far.claim_name(local, name, id, entry)?
+    {
+        let living = theirs.actor();
+        if !adopt {
+            let (name, actor) = (name.to_string(), living.entry.name);
+            return Err(Error::NameTaken { name, actor });
+        }
+        if !std::ptr::eq(living.entry, entry) {
+            return Err(wrong_type(name, entry, living));
+        }
+        return Ok(theirs);
+    }
     // The name is claimed before the actor exists, so that two creators cannot both win.
     let mut names = name.as_ref().map(|_| engine.names.lock());
     if let (Some(names), Some(name)) = (&names, &name)
@@ -148,7 +174,6 @@ pub fn create(
             return Ok(handle);
         }
     }
-    let id = local.next_id(writer.begun);
     let waits = writer.refers || demand != Demand::NONE;
     let more = match (more, waits) {
         (Some(m), true) => Some(Box::new(More {
@@ -196,6 +221,33 @@ pub fn create(
         engine.push_actor(local, actor.clone());
     }
     Ok(HandleRef(actor))
+}
+
+/// Has another node make the actor: its constructor's call is sent, and calls of its methods after it.
+fn create_there(
+    local: &Local,
+    entry: &'static ActorEntry,
+    writer: CallWriter<'_>,
+    options: &Options,
+    elsewhere: super::super::far::Elsewhere,
+) -> Result<HandleRef, Error> {
+    let blank = Blank {
+        entry: &entry.constructor,
+        refs: 1,
+        phase: Phase::Running,
+        caller: local.caller(),
+        id: local.next_id(writer.begun),
+        target: None,
+        extra: None,
+        caps: None,
+    };
+    let (init, _) = writer.finish(blank, 0);
+    if cell::phase(init.state()) == Phase::Failed {
+        return Err(init.error());
+    }
+    let far = elsewhere(local, &init)?;
+    let name = options.name.as_deref().or(entry.defaults.name);
+    Ok(super::far(local, entry, name, far))
 }
 
 impl ActorRef {
@@ -413,6 +465,14 @@ pub(super) fn end(
     super::show::died(engine, actor, cause);
     let death = actor.death();
     events::died(local, actor, cause, cause == STOPPED);
+    if let Some(far) = engine.far()
+        && actor.far().is_none()
+    {
+        if let Some(name) = &more.name {
+            far.free_name(name, actor.id);
+        }
+        far.ended(actor.id, cause);
+    }
     finish(engine, local, actor, inner, &death, |_| false);
 }
 
@@ -586,10 +646,16 @@ fn bury(actor: &ActorRef) {
 
 /// Ends the actor as soon as the calls that run now have ended; the rest fail.
 pub fn kill(actor: &ActorRef) {
+    if let Some(far) = actor.far() {
+        return far.kill(false);
+    }
     condemn(actor, false, super::KILLED);
 }
 
 /// As [`kill`], but the actor is made again by its constructor if a restart is left.
 pub fn restart(actor: &ActorRef) {
+    if let Some(far) = actor.far() {
+        return far.kill(true);
+    }
     condemn(actor, true, "it was told to restart");
 }

@@ -126,7 +126,7 @@ pub(super) fn poke(actor: &ActorRef) {
 impl Engine {
     /// Puts a record into an actor's mailbox and sees to it that somebody comes.
     #[inline]
-    pub(super) fn post(self: &Arc<Engine>, local: &Local, actor: &ActorRef, mail: RawRef) {
+    pub(in super::super) fn post(self: &Arc<Engine>, local: &Local, actor: &ActorRef, mail: RawRef) {
         let node = mail.into_raw();
         // SAFETY: the node comes with a count, which the mailbox takes over.
         match unsafe { actor.mail.push(node) } {
@@ -145,7 +145,7 @@ impl Engine {
 
     /// Queues an actor that has mail.
     #[inline]
-    pub(super) fn push_actor(self: &Arc<Engine>, local: &Local, actor: ActorRef) {
+    pub(in super::super) fn push_actor(self: &Arc<Engine>, local: &Local, actor: ActorRef) {
         let before = local.tasks.len() + local.actors.len();
         local.actors.push(actor);
         local.count_push();

@@ -10,6 +10,7 @@
 //! Left out: where actors run across machines.
 
 mod apart;
+mod away;
 mod host;
 mod life;
 mod mailbox;
@@ -26,6 +27,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::cell::{RawRef, Record};
 use super::entry::ActorEntry;
+use super::far::FarActor;
 use super::isolate::Process;
 use super::mail::{Mail, RunLock};
 use crate::base::snapshot::ActorState;
@@ -37,6 +39,7 @@ pub(super) use apart::leave;
 pub(super) use apart::{forsake_apart, run_apart};
 #[cfg(feature = "async")]
 pub(super) use apart::{interrupted, method_panicked};
+pub(super) use away::{condemn_far, far};
 pub(super) use host::host_died;
 pub use life::{create, kill, restart, stillborn, stop};
 pub use mailbox::call;
@@ -132,6 +135,8 @@ pub(super) struct More {
     pub(super) isolate: bool,
     /// The worker process that has the state.
     pub(super) host: Mutex<Option<Arc<Process>>>,
+    /// Where it is, if another node has it.
+    pub(super) far: Option<Box<dyn FarActor>>,
     /// Bytes that the worker process may take.
     pub(super) memory: Option<u64>,
     /// Calls in the mailbox, counted when it is bounded.
@@ -169,6 +174,7 @@ impl More {
             fail_when_full: false,
             isolate: false,
             host: Mutex::new(None),
+            far: None,
             memory: None,
             pending: AtomicU32::new(0),
             room: (Mutex::new(()), Condvar::new()),
@@ -296,6 +302,11 @@ impl ActorCell {
         self.life() != Life::Dead && self.handles.load(Ordering::Acquire) > 0
     }
 
+    /// Where it is, if another node has it.
+    pub fn far(&self) -> Option<&dyn FarActor> {
+        self.more.get().and_then(|m| m.far.as_deref())
+    }
+
     /// Its type.
     pub fn entry(&self) -> &'static ActorEntry {
         self.entry
@@ -412,6 +423,21 @@ impl HandleRef {
     pub fn into_cap<A: 'static>(self) -> Cap {
         // SAFETY: the handle's counts move into the cap.
         unsafe { Cap::from_raw::<A>(self.into_actor().into_raw().cast(), &HANDLE) }
+    }
+
+    /// As [`into_cap`](Self::into_cap), for the type that has this number.
+    pub fn into_tagged_cap(self, tag: u64) -> Cap {
+        // SAFETY: the handle's counts move into the cap.
+        unsafe { Cap::from_raw_tagged(self.into_actor().into_raw().cast(), &HANDLE, tag) }
+    }
+
+    /// Another handle to the actor that a cap refers to, whatever its type; `None` if it refers to no actor.
+    pub fn of_cap(cap: &Cap) -> Option<HandleRef> {
+        let raw = cap.of_kind(&HANDLE)?;
+        // SAFETY: as in `from_cap`.
+        let held =
+            std::mem::ManuallyDrop::new(HandleRef(unsafe { ActorRef::from_raw(raw.cast()) }));
+        Some(HandleRef::clone(&held))
     }
 
     /// Another handle to the actor that a cap refers to; `None` if it refers to something else.

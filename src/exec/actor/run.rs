@@ -383,6 +383,10 @@ impl Drain<'_> {
     /// Asks the gate, where there is one or must be one.
     fn admit(&self, engine: &Arc<Engine>, record: RawRef) -> Step {
         let more = self.actor.more();
+        if let Some(far) = &more.far {
+            super::away::send(self.local, &**far, record);
+            return Step::Done;
+        }
         let is_async = record.entry.is_async() && !more.isolate;
         if !is_async && more.max_concurrency <= 1 && more.gate.get().is_none() {
             return self.run_here(engine, record);

@@ -30,9 +30,12 @@ mod takeover;
 mod watched;
 
 pub use care::Settings;
+pub(super) use failure::{read as read_failure, write as write_failure};
+pub(super) use frame::{MAX_ARGS, Reader, Writer};
 pub use hello::{check_start, not_here};
 pub use pool::Workers;
 pub use process::Process;
 pub use serve::{in_worker, keep_large, lend, told_to_cancel, written};
 pub use sink::{WorkerLine, WorkerOutput, WorkerStream};
+pub(super) use table::table;
 pub use watched::{Job, Told};

@@ -40,7 +40,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::stored::{Candidate, Found, Moving, inspect};
 use super::word::Seen;
-use super::{Patience, Shared, Stored};
+use super::{Distant, Patience, Shared, Stored};
 use crate::base::{Error, Holder, ObjectLost, Origin};
 use crate::shm::{Arena, Extent};
 #[cfg(feature = "object-store")]
@@ -108,8 +108,16 @@ const GIVE_UP: Duration = Duration::from_secs(5);
 const SHARE: u64 = 8;
 const SHARE_MOST: u64 = 64 << 20;
 
+/// What stands for an object's bytes while they are not in memory.
+pub(super) enum Ticket {
+    /// They are on disk.
+    Disk(OnDisk),
+    /// Another node has them.
+    Distant(Box<dyn Distant>),
+}
+
 /// What stands for an object's bytes while they are on disk.
-pub(super) struct Ticket {
+pub(super) struct OnDisk {
     spot: Spot,
     len: u64,
     origin: Origin,
@@ -187,8 +195,9 @@ impl Books {
         *moving.expect("whoever begins a move enters it under this lock") = true;
     }
 
-    /// An object on disk is gone or came back.
+    /// An object that was away is gone or came back.
     pub(super) fn forget(&mut self, ticket: &Ticket) {
+        let Ticket::Disk(ticket) = ticket else { return };
         if let Some(holder) = self.away.get_mut(&ticket.origin) {
             holder.bytes -= ticket.len;
             holder.spilled -= ticket.len;
@@ -199,7 +208,7 @@ impl Books {
         }
     }
 
-    fn enter(&mut self, ticket: &Ticket) {
+    fn enter(&mut self, ticket: &OnDisk) {
         let holder = self.away.entry(ticket.origin).or_insert(Holder {
             origin: ticket.origin,
             bytes: 0,
@@ -350,10 +359,18 @@ impl Spill {
         };
         // SAFETY: away, and the return was begun here.
         let ticket = unsafe { object.ticket() };
-        let (spot, origin, bytes) = (ticket.spot, ticket.origin, ticket.len);
         let patient = super::Store {
             shared: Arc::clone(store),
         };
+        let ticket = match ticket {
+            Ticket::Disk(ticket) => ticket,
+            Ticket::Distant(distant) => {
+                let draft = patient.create_patiently(object.len(), distant.origin(), patience)?;
+                back.draft = Some(distant.fetch(draft)?);
+                return Ok(());
+            }
+        };
+        let (spot, origin, bytes) = (ticket.spot, ticket.origin, ticket.len);
         let mut draft = patient.create_patiently(object.len(), origin, patience)?;
         let disk = self.disk.as_ref().expect("something is on it");
         disk.read(spot, &mut draft).map_err(|why| {
@@ -530,14 +547,14 @@ fn write(
         if !stored.word.end_move() {
             continue;
         }
-        let ticket = Box::new(Ticket {
+        let ticket = OnDisk {
             spot,
             len: candidate.len,
             origin: candidate.origin,
             _segment: Arc::clone(&segment),
-        });
+        };
         books.enter(&ticket);
-        stored.set_away(ticket);
+        stored.set_away(Box::new(Ticket::Disk(ticket)));
         // Before anyone can drop or bring back the object: the books of the arena are about the memory.
         store
             .arena

@@ -1,0 +1,87 @@
+//! Calls, values and actors that cross to other nodes, as this node's engine sees them.
+//!
+//! The engine knows no network. Whoever does implements [`Far`] and hands it in; the engine asks it about calls that this
+//! node cannot or should not run. Between them: [`parcel`] a call or a value taken out of its record and put into another
+//! node's; [`proxy`] records that stand for objects of other nodes; [`take`] calls that are taken from this node's queues, run
+//! for others, and settled when another node has run them; [`check`] bytes that another node wrote.
+//!
+//! Invariant: a record that another node runs stays claimed here until its outcome is put into it, once. Bytes that another
+//! node wrote are checked before the first typed read. Left out: who sends what to whom (`node`).
+
+pub mod actor;
+pub mod check;
+pub mod parcel;
+pub mod proxy;
+pub mod take;
+
+use std::sync::Arc;
+
+pub use actor::FarActor;
+pub use parcel::{Arg, Carried, Layout, Parcel, ValueParcel};
+pub use proxy::Proxies;
+
+use super::actor::HandleRef;
+use super::cell::RawRef;
+use super::engine::Engine;
+use super::entry::ActorEntry;
+use super::local::Local;
+use super::options::Options;
+use crate::base::{Demand, Error};
+
+/// The other nodes, as the engine asks about them.
+pub trait Far: Send + Sync {
+    /// A call whose arguments are settled: whether another node runs it. Then it has been claimed, and is settled later
+    /// through [`take`]. Must not block.
+    fn place(&self, local: &Local, record: &RawRef) -> bool;
+
+    /// Why no node, this one included, can ever give a call what it asks for.
+    fn lacks(&self, demand: &Demand) -> Option<Error>;
+
+    /// A call that runs elsewhere was cancelled: its flag says so already.
+    fn cancel(&self, local: &Local, record: &RawRef);
+
+    /// An actor that another node is to make: `None` if it should be made here. Its arguments are in `init`, a record that
+    /// nobody runs.
+    fn create(
+        &self,
+        local: &Local,
+        entry: &'static ActorEntry,
+        options: &Options,
+        demand: &Demand,
+    ) -> Option<Elsewhere>;
+
+    /// The living actor of this name on any other node. May block for a round trip.
+    fn named(&self, local: &Local, name: &str) -> Result<Option<HandleRef>, Error>;
+
+    /// The name is about to be an actor's of this node: another node's living actor that has it, if there is one. May block
+    /// for a round trip.
+    fn claim_name(
+        &self,
+        local: &Local,
+        name: &str,
+        actor: u64,
+        entry: &'static ActorEntry,
+    ) -> Result<Option<HandleRef>, Error>;
+
+    /// The actor that had this name has ended.
+    fn free_name(&self, name: &str, actor: u64);
+
+    /// An actor of this node has ended: whoever has handles to it is told.
+    fn ended(&self, actor: u64, cause: &str);
+}
+
+/// Where an actor is to be made: takes its constructor's call, and gives the other end of the handle.
+pub type Elsewhere = Box<dyn FnOnce(&Local, &RawRef) -> Result<Box<dyn FarActor>, Error>>;
+
+impl Engine {
+    /// The other nodes, if there are any.
+    #[inline]
+    pub fn far(&self) -> Option<&Arc<dyn Far>> {
+        self.far.get()
+    }
+
+    /// From here on there are other nodes. False if that had been said before.
+    pub fn set_far(&self, far: Arc<dyn Far>) -> bool {
+        self.far.set(far).is_ok()
+    }
+}

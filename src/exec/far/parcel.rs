@@ -1,0 +1,285 @@
+//! A call or a value outside of a record: what is sent to another node, and what came from one.
+//!
+//! Archives travel as the bytes they are. Positions inside them count from a 64-byte aligned base, so they are right in
+//! any record and at any place of any arena. The references beside them travel as [`Carried`], which whoever sends them turns into
+//! names.
+//!
+//! Invariant: a parcel owns a count of everything it refers to. What is unpacked is laid out as this process would have, or
+//! refused; its bytes are marked as another node's. Left out: names and messages (`node`).
+
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use super::super::actor::HandleRef;
+use super::super::call::{Many, join_parts, store_padded};
+use super::super::cell::{self, BODY, Blank, FOREIGN, PAD, Phase, RawRef, SLOT, Slot, SlotTag};
+use super::super::entry::{ActorEntry, FnEntry, Kind};
+use super::super::isolate::{MAX_ARGS, table};
+use super::super::local::Local;
+use super::super::options::Extra;
+use super::super::pin::Pin;
+use super::super::{INLINE_MAX, call};
+use crate::base::{Error, Origin};
+use crate::value::Cap;
+
+/// A reference inside a value.
+pub enum Carried {
+    /// To an object of the type with this number.
+    Object(RawRef, u64),
+    /// To an actor of the type with this number.
+    Actor(HandleRef, u64),
+}
+
+/// An argument.
+pub enum Arg {
+    /// Inline, ending there.
+    Inline(u32),
+    /// An object.
+    Object(RawRef),
+}
+
+/// A call.
+pub struct Parcel {
+    /// What is called.
+    pub function: &'static FnEntry,
+    /// Its arguments.
+    pub args: Vec<Arg>,
+    /// The archives of the inline ones.
+    pub inline: Vec<u8>,
+    /// References in them.
+    pub caps: Vec<Carried>,
+}
+
+/// Where positions inside an archive count from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// From where a record's body begins.
+    Body,
+    /// From an aligned block's first byte.
+    Whole,
+}
+
+/// A value.
+pub struct ValueParcel {
+    /// How its positions count.
+    pub layout: Layout,
+    /// The archive.
+    pub bytes: Vec<u8>,
+    /// References in it.
+    pub caps: Vec<Carried>,
+}
+
+fn carried(caps: &[Cap]) -> Vec<Carried> {
+    caps.iter()
+        .map(|cap| {
+            let object = RawRef::of_cap(cap).map(|object| Carried::Object(object, cap.tag()));
+            let actor = || HandleRef::of_cap(cap).map(|handle| Carried::Actor(handle, cap.tag()));
+            object
+                .or_else(actor)
+                .expect("references are to objects or to actors")
+        })
+        .collect()
+}
+
+fn caps(carried: Vec<Carried>) -> Option<Box<[Cap]>> {
+    let caps: Box<[Cap]> = carried
+        .into_iter()
+        .map(|c| match c {
+            Carried::Object(object, tag) => object.into_tagged_cap(tag),
+            Carried::Actor(handle, tag) => handle.into_tagged_cap(tag),
+        })
+        .collect();
+    (!caps.is_empty()).then_some(caps)
+}
+
+impl Parcel {
+    /// Copies a call out of its record, which the caller has claimed and whose arguments have ended. Blocks while arguments
+    /// that together are one `Vec` are fetched and joined.
+    ///
+    /// # Errors
+    /// That an argument has no value.
+    pub fn pack(local: &Local, record: &RawRef) -> Result<Parcel, Error> {
+        let mut args = Vec::new();
+        // SAFETY: claimed by the caller, who keeps the arguments while this runs; what a slot points to, it owns.
+        unsafe {
+            for slot in record.slots() {
+                args.push(match slot.tag {
+                    SlotTag::Inline => Arg::Inline(slot.end),
+                    SlotTag::Ref => {
+                        let held = std::mem::ManuallyDrop::new(RawRef::from_raw(slot.ptr.cast()));
+                        call::dependency(&held, record)?;
+                        Arg::Object(RawRef::clone(&held))
+                    }
+                    SlotTag::Many => {
+                        let many = &*slot.ptr.cast::<Many>();
+                        join_parts(local, many, record)?;
+                        let joined = many.joined_ref().expect("joined above");
+                        Arg::Object(joined.clone())
+                    }
+                });
+            }
+            let end = record.args_end();
+            let inline = record.inline_arg(end)[args.len() * SLOT..].to_vec();
+            Ok(Parcel {
+                function: record.entry,
+                args,
+                inline,
+                caps: carried(record.caps()),
+            })
+        }
+    }
+
+    /// The record of the call: waiting for its arguments, with one reference, or `None` if no call looks like that.
+    pub fn unpack(self, local: &Local, caller: u64, target: Option<super::super::actor::ActorRef>, extra: Option<Box<Extra>>) -> Option<RawRef> {
+        let count = self.args.len();
+        let first = BODY + count * SLOT;
+        let end = first + self.inline.len();
+        let fits = count <= MAX_ARGS && end <= BODY + count * (SLOT + INLINE_MAX);
+        let inside = |e: u32| (first..=end).contains(&(e as usize));
+        let good = self.args.iter().all(|a| match a {
+            Arg::Inline(e) => inside(*e),
+            Arg::Object(_) => true,
+        });
+        if !fits || !good || count != self.function.arity || self.function.kind == Kind::Object {
+            return None;
+        }
+        let mut payload = vec![0; (end - BODY).next_multiple_of(32)];
+        payload[first - BODY..end - BODY].copy_from_slice(&self.inline);
+        for (i, arg) in self.args.into_iter().enumerate() {
+            let slot = match arg {
+                Arg::Inline(end) => Slot { tag: SlotTag::Inline, end, ptr: std::ptr::null_mut() },
+                Arg::Object(object) => Slot { tag: SlotTag::Ref, end: 0, ptr: object.into_raw().cast() },
+            };
+            slot.write_to(&mut payload[i * SLOT..(i + 1) * SLOT]);
+        }
+        let blank = Blank {
+            entry: self.function,
+            refs: 1,
+            phase: Phase::Waiting,
+            caller,
+            id: local.next_id(local.lane.begin()),
+            target,
+            extra,
+            caps: caps(self.caps),
+        };
+        // SAFETY: `count` slots were written at the beginning, and what they own goes to the record.
+        let record = unsafe { cell::with_args(blank, count, &payload, end, self.function.result_size.max(INLINE_MAX)) };
+        record.set_flag(FOREIGN);
+        Some(record)
+    }
+}
+
+impl ValueParcel {
+    /// Copies a value out of its record, which is `Done`. Blocks if it must be brought back first.
+    ///
+    /// # Errors
+    /// That it is lost.
+    pub fn of(record: &RawRef) -> Result<ValueParcel, Error> {
+        let pin = Pin::new(record)?;
+        let carried = carried(pin.caps());
+        Ok(match record.stored() {
+            Some(_) => ValueParcel { layout: Layout::Whole, bytes: pin.bytes().to_vec(), caps: carried },
+            None => ValueParcel { layout: Layout::Body, bytes: record.archive().to_vec(), caps: carried },
+        })
+    }
+
+    /// Puts the value into a record that the caller has claimed, and whose arguments nobody borrows. The record is not
+    /// settled yet.
+    pub fn put(self, local: &Local, record: &RawRef) -> Result<(), Error> {
+        let origin = Origin::Result(record.entry.name);
+        let caps = caps(self.caps);
+        record.set_flag(FOREIGN);
+        let sealed = match self.layout {
+            Layout::Whole => {
+                let mut draft = local.engine.create(local, self.bytes.len(), origin)?;
+                draft.write_at(0, &self.bytes);
+                draft.seal()
+            }
+            Layout::Body => {
+                // SAFETY: claimed; nobody borrows the arguments.
+                unsafe {
+                    record.drop_args();
+                    if self.bytes.len() <= record.room() {
+                        record.set_inline(&self.bytes, caps);
+                        return Ok(());
+                    } else if self.bytes.len() <= INLINE_MAX {
+                        record.set_boxed(&self.bytes, caps);
+                        return Ok(());
+                    }
+                }
+                store_padded(local, &self.bytes, origin)?
+            }
+        };
+        // SAFETY: claimed; nobody borrows the arguments.
+        unsafe {
+            record.drop_args();
+            record.set_stored(sealed, caps);
+        }
+        Ok(())
+    }
+}
+
+/// Bytes that lie before a stored archive whose positions count from a record's body.
+pub const PADDING: usize = PAD;
+
+/// The function of this number, which is the same on every node of one registry.
+pub fn function(number: u32) -> Option<&'static FnEntry> {
+    table().functions.get(number as usize).copied()
+}
+
+/// The actor type of this number, likewise.
+pub fn actor_type(number: u32) -> Option<&'static ActorEntry> {
+    table().actors.get(number as usize).copied()
+}
+
+/// The number of a function, or that of its actor if it is a constructor.
+pub fn number(entry: &'static FnEntry) -> Option<u32> {
+    table().number(entry)
+}
+
+/// The number of an actor type.
+pub fn actor_number(entry: &'static ActorEntry) -> Option<u32> {
+    table().number(&entry.constructor)
+}
+
+/// The number of the type of an argument, by which references to it are checked.
+pub fn argument_tag(entry: &FnEntry, index: usize) -> u64 {
+    (entry.arg_tag)(index)
+}
+
+/// The number of the type of a result.
+pub fn result_tag(entry: &FnEntry) -> u64 {
+    (entry.output_tag)()
+}
+
+/// Whether it is a method of this actor type, or its constructor.
+pub fn belongs(entry: &'static FnEntry, actor: &'static ActorEntry) -> bool {
+    (entry.owner)().is_some_and(|a| std::ptr::eq(a, actor)) || std::ptr::eq(entry, &actor.constructor)
+}
+
+/// Every remote item by name, with a number that changes when its signature does; in order.
+pub fn symbols() -> Vec<(String, u64)> {
+    let mut all: Vec<_> = table()
+        .functions
+        .iter()
+        .copied()
+        .chain(table().actors.iter().map(|a| &a.constructor))
+        .map(|f| {
+            let mut hash = std::hash::DefaultHasher::new();
+            (f.kind as u8, (f.output)(), f.arity).hash(&mut hash);
+            (0..f.arity).for_each(|i| (f.arg_tag)(i).hash(&mut hash));
+            (f.output_tag)().hash(&mut hash);
+            (f.name.to_owned(), hash.finish())
+        })
+        .collect();
+    all.sort();
+    all
+}
+
+/// What a function was called with, as a failure that says why it cannot be sent.
+pub fn cannot_send(entry: &FnEntry, why: &str) -> Error {
+    Error::Encode {
+        value: entry.name,
+        why: Arc::from(why),
+    }
+}
