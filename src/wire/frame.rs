@@ -1,0 +1,285 @@
+//! What nodes say to each other, as frames of a control stream.
+//!
+//! Invariant: reading is total, and what is read is bounded by the frame's own length. Left out: how frames are carried
+//! (`link`), and what follows from them (`node`).
+
+use super::body::{
+    self, ActorTerms, Beside, CallBody, Outcome, Terms, ValueBody,
+};
+use super::codec::{Read, Reader, Writer, bad};
+use super::owning;
+use crate::base::ObjectKey;
+use crate::core::owners::Message;
+
+/// The version of everything in this room. Nodes of different versions do not talk.
+pub const VERSION: u32 = 1;
+
+/// One thing said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Frame {
+    /// Run this call. Its result is the sender's object of this number.
+    Call {
+        /// The number.
+        number: u64,
+        /// How.
+        terms: Terms,
+        /// What.
+        call: CallBody,
+    },
+    /// What came of the receiver's call of this number.
+    Ended {
+        /// The number.
+        number: u64,
+        /// What.
+        outcome: Outcome,
+    },
+    /// The sender wants its call of this number no more.
+    Cancel {
+        /// The number.
+        number: u64,
+    },
+    /// Make an actor, which will be the receiver's object of this number.
+    Create {
+        /// The number.
+        number: u64,
+        /// The number of its type.
+        kind: u32,
+        /// How.
+        terms: ActorTerms,
+        /// The constructor's arguments.
+        call: CallBody,
+    },
+    /// Call a method. The calls of one caller are in order.
+    Method {
+        /// The actor.
+        actor: ObjectKey,
+        /// Who calls, among the sender's callers.
+        caller: u64,
+        /// The result is the sender's object of this number.
+        number: u64,
+        /// What.
+        call: CallBody,
+    },
+    /// End the actor, or have it made again.
+    Kill {
+        /// The actor.
+        actor: ObjectKey,
+        /// Which of the two.
+        restart: bool,
+    },
+    /// The actor has ended.
+    ActorEnded {
+        /// The actor.
+        actor: ObjectKey,
+        /// Why.
+        cause: String,
+    },
+    /// About references.
+    Owning {
+        /// What.
+        message: Message,
+        /// A small value that comes with it.
+        beside: Beside,
+    },
+    /// Send the bytes of an object, as this transfer.
+    Fetch {
+        /// The object.
+        key: ObjectKey,
+        /// The receiver of the bytes' number for it.
+        transfer: u64,
+    },
+    /// The answer to a [`Frame::Fetch`] when the bytes do not come as a transfer of their own.
+    Fetched {
+        /// As in the question.
+        transfer: u64,
+        /// The value; `None`: the sender has it no more.
+        value: Option<ValueBody>,
+    },
+    /// A question about names, with a number for the answer.
+    Ask {
+        /// The number.
+        ask: u64,
+        /// What is asked.
+        question: Question,
+    },
+    /// The answer.
+    Answer {
+        /// The question's number.
+        ask: u64,
+        /// The actor of that name, if there is one.
+        found: Option<Named>,
+    },
+    /// The sender leaves, and has told all it had to tell.
+    Leave,
+}
+
+/// What is asked of the keeper of names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Question {
+    /// Who has it?
+    Find(String),
+    /// This actor is to have it, unless another has.
+    Claim(String, Named),
+    /// This actor has it no more.
+    Free(String, ObjectKey),
+}
+
+/// An actor with a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Named {
+    /// The actor.
+    pub key: ObjectKey,
+    /// The number of its type.
+    pub kind: u32,
+}
+
+fn named(w: &mut Writer, n: &Named) {
+    w.key(n.key);
+    w.u32(n.kind);
+}
+
+fn read_named(r: &mut Reader<'_>) -> Read<Named> {
+    Ok(Named { key: r.key()?, kind: r.u32()? })
+}
+
+impl Frame {
+    /// As bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut w = Writer(Vec::with_capacity(128));
+        self.write(&mut w);
+        w.0
+    }
+
+    fn write(&self, w: &mut Writer) {
+        match self {
+            Frame::Call { number, terms, call } => {
+                w.u8(0);
+                w.u64(*number);
+                body::terms(w, terms);
+                body::call(w, call);
+            }
+            Frame::Ended { number, outcome } => {
+                w.u8(1);
+                w.u64(*number);
+                body::outcome(w, outcome);
+            }
+            Frame::Cancel { number } => {
+                w.u8(2);
+                w.u64(*number);
+            }
+            Frame::Create { number, kind, terms, call } => {
+                w.u8(3);
+                w.u64(*number);
+                w.u32(*kind);
+                body::actor_terms(w, terms);
+                body::call(w, call);
+            }
+            Frame::Method { actor, caller, number, call } => {
+                w.u8(4);
+                w.key(*actor);
+                w.u64(*caller);
+                w.u64(*number);
+                body::call(w, call);
+            }
+            Frame::Kill { actor, restart } => {
+                w.u8(5);
+                w.key(*actor);
+                w.bool(*restart);
+            }
+            Frame::ActorEnded { actor, cause } => {
+                w.u8(6);
+                w.key(*actor);
+                w.text(cause);
+            }
+            Frame::Owning { message, beside } => {
+                w.u8(7);
+                owning::message(w, message);
+                body::beside(w, beside);
+            }
+            Frame::Fetch { key, transfer } => {
+                w.u8(8);
+                w.key(*key);
+                w.u64(*transfer);
+            }
+            Frame::Fetched { transfer, value } => {
+                w.u8(9);
+                w.u64(*transfer);
+                w.option(value.as_ref(), body::value);
+            }
+            Frame::Ask { ask, question } => {
+                w.u8(10);
+                w.u64(*ask);
+                match question {
+                    Question::Find(name) => {
+                        w.u8(0);
+                        w.text(name);
+                    }
+                    Question::Claim(name, actor) => {
+                        w.u8(1);
+                        w.text(name);
+                        named(w, actor);
+                    }
+                    Question::Free(name, key) => {
+                        w.u8(2);
+                        w.text(name);
+                        w.key(*key);
+                    }
+                }
+            }
+            Frame::Answer { ask, found } => {
+                w.u8(11);
+                w.u64(*ask);
+                w.option(found.as_ref(), named);
+            }
+            Frame::Leave => w.u8(12),
+        }
+    }
+
+    /// Reads bytes that another node sent.
+    ///
+    /// # Errors
+    /// That they are no frame; the sender is not of this version, or lies.
+    pub fn decode(bytes: &[u8]) -> Read<Frame> {
+        let mut r = Reader(bytes);
+        let frame = Frame::read(&mut r)?;
+        r.end()?;
+        Ok(frame)
+    }
+
+    fn read(r: &mut Reader<'_>) -> Read<Frame> {
+        Ok(match r.u8()? {
+            0 => Frame::Call { number: r.u64()?, terms: body::read_terms(r)?, call: body::read_call(r)? },
+            1 => Frame::Ended { number: r.u64()?, outcome: body::read_outcome(r)? },
+            2 => Frame::Cancel { number: r.u64()? },
+            3 => Frame::Create {
+                number: r.u64()?,
+                kind: r.u32()?,
+                terms: body::read_actor_terms(r)?,
+                call: body::read_call(r)?,
+            },
+            4 => Frame::Method {
+                actor: r.key()?,
+                caller: r.u64()?,
+                number: r.u64()?,
+                call: body::read_call(r)?,
+            },
+            5 => Frame::Kill { actor: r.key()?, restart: r.bool()? },
+            6 => Frame::ActorEnded { actor: r.key()?, cause: r.text()?.to_owned() },
+            7 => Frame::Owning { message: owning::read_message(r)?, beside: body::read_beside(r)? },
+            8 => Frame::Fetch { key: r.key()?, transfer: r.u64()? },
+            9 => Frame::Fetched { transfer: r.u64()?, value: r.option(body::read_value)? },
+            10 => Frame::Ask {
+                ask: r.u64()?,
+                question: match r.u8()? {
+                    0 => Question::Find(r.text()?.to_owned()),
+                    1 => Question::Claim(r.text()?.to_owned(), read_named(r)?),
+                    2 => Question::Free(r.text()?.to_owned(), r.key()?),
+                    _ => return bad("question"),
+                },
+            },
+            11 => Frame::Answer { ask: r.u64()?, found: r.option(read_named)? },
+            12 => Frame::Leave,
+            _ => return bad("frame"),
+        })
+    }
+}

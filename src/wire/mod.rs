@@ -1,0 +1,18 @@
+//! What nodes say to each other: frames, and the bytes they are.
+//!
+//! Room map: [`frame`] what is said; [`body`] calls, values and references in it; [`owning`] messages about references;
+//! [`codec`] fields.
+//!
+//! Invariant: reading is total; a frame that was written is read as it was. Left out: carrying frames (`link`), and what
+//! follows from them (`node`).
+
+mod body;
+mod codec;
+mod frame;
+mod owning;
+
+pub use body::{
+    ActorTerms, ArgBody, Beside, CallBody, CapBody, HandleBody, Outcome, RefBody, Terms, ValueBody,
+};
+pub use codec::BadFrame;
+pub use frame::{Frame, Named, Question, VERSION};
