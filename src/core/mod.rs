@@ -8,6 +8,7 @@
 pub mod gate;
 pub mod ledger;
 pub mod order;
+pub mod owners;
 pub mod park;
 mod patience;
 mod pool;
@@ -16,6 +17,7 @@ pub mod workers;
 pub use gate::Gate;
 pub use ledger::{Effect, Ledger};
 pub use order::Order;
+pub use owners::Owners;
 pub use park::Spin;
 pub use patience::Patience;
 pub use pool::Pool;
