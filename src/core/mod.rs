@@ -12,6 +12,7 @@ pub mod owners;
 pub mod park;
 mod patience;
 mod pool;
+pub mod pulls;
 pub mod workers;
 
 pub use gate::Gate;
@@ -21,3 +22,4 @@ pub use owners::Owners;
 pub use park::Spin;
 pub use patience::Patience;
 pub use pool::Pool;
+pub use pulls::Pulls;

@@ -330,9 +330,17 @@ impl Owners {
         }
     }
 
-    /// Whether the copy here must be kept until the owner frees it.
+    /// Whether the copy here must be kept: of an object of another node, until that node frees it; of one of this node, as
+    /// long as no other node keeps one.
     pub fn must_keep(&self, key: ObjectKey) -> bool {
-        self.copies.get(&key) == Some(&true)
+        if key.owner != self.me {
+            return self.copies.get(&key) == Some(&true);
+        }
+        let kept = self
+            .owned
+            .get(&key.number)
+            .and_then(|owned| owned.copies.kept());
+        kept.is_none_or(|node| node == self.me)
     }
 
     /// A message from another node, or from this one.
