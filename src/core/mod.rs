@@ -8,14 +8,18 @@
 pub mod gate;
 pub mod ledger;
 pub mod order;
+pub mod owners;
 pub mod park;
 mod patience;
 mod pool;
+pub mod pulls;
 pub mod workers;
 
 pub use gate::Gate;
 pub use ledger::{Effect, Ledger};
 pub use order::Order;
+pub use owners::Owners;
 pub use park::Spin;
 pub use patience::Patience;
 pub use pool::Pool;
+pub use pulls::Pulls;

@@ -1,0 +1,1 @@
+//! References between a few nodes whose messages are carried by hand.

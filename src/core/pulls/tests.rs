@@ -1,0 +1,1 @@
+//! Pulls of one node against an owner that answers as told.
