@@ -132,7 +132,11 @@ mod tests {
             (LabelMatch::Exists, [false, true, true]),
             (LabelMatch::Absent, [true, false, false]),
         ] {
-            assert_eq!([None, Some("a"), Some("c")].map(|v| m.matches(v)), expect, "{m}");
+            assert_eq!(
+                [None, Some("a"), Some("c")].map(|v| m.matches(v)),
+                expect,
+                "{m}"
+            );
         }
     }
 }
