@@ -14,7 +14,6 @@ pub mod park;
 mod patience;
 pub mod placement;
 mod pool;
-pub mod pulls;
 pub mod view;
 pub mod workers;
 
@@ -25,4 +24,3 @@ pub use owners::Owners;
 pub use park::Spin;
 pub use patience::Patience;
 pub use pool::Pool;
-pub use pulls::Pulls;
