@@ -132,17 +132,22 @@ mod core;
 #[cfg(feature = "dashboard")]
 pub mod dashboard;
 mod exec;
+#[cfg(feature = "cluster")]
+mod link;
 mod node;
 mod shm;
 pub mod store;
 mod trace;
 mod value;
+#[cfg(feature = "cluster")]
+mod wire;
 
 pub use api::*;
 pub use base::parse_bytes;
 pub use base::{
     BadBytes, Error, Exit, Failure, FailureKind, Holder, Infeasible, Loss, ObjectLost, Origin,
-    Result, Stack, StoreFull, Units, WorkerDeath,
+    LabelMatch, NodeId, Result, Stack, StoreFull, Strategy, Units, WorkerDeath,
+
 };
 pub use exec::entry::Registered;
 pub use exec::isolate::{WorkerLine, WorkerOutput, WorkerStream};

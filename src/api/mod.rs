@@ -4,6 +4,8 @@
 
 mod actor_pool;
 mod args;
+#[cfg(feature = "cluster")]
+mod cluster;
 mod context;
 #[cfg(feature = "dashboard")]
 mod dashboard;
@@ -28,6 +30,8 @@ mod wait;
 
 pub use actor_pool::ActorPool;
 pub use args::Arg;
+#[cfg(feature = "cluster")]
+pub use cluster::NodeInfo;
 pub use context::{Cancel, cancel, check_cancelled, gpu_ids, is_cancelled};
 pub use get::{Get, get, get_timeout};
 pub use handle::Handle;

@@ -106,6 +106,26 @@ macro_rules! __mobula_task_options {
         /// Higher runs first; below 0 only when nothing else wants to. Default: 0.
         priority(p: i32) |o: &mut Options, p| o.priority = Some(p)
     }
+    {
+        /// On which node it may run: see [`Strategy`]($crate::Strategy). Default: here, unless others have the room or the data.
+        strategy(how: $crate::Strategy) |o: &mut Options, s| o.strategy = s
+    }
+    {
+        /// In turn over all nodes.
+        spread() |o: &mut Options| o.strategy = $crate::Strategy::Spread
+    }
+    {
+        /// On this node; if it is gone or can never run it, the call fails.
+        on_node(node: $crate::NodeId) |o: &mut Options, n| o.strategy = $crate::Strategy::Node { node: n, soft: false }
+    }
+    {
+        /// On this node if that can be, else elsewhere.
+        prefer_node(node: $crate::NodeId) |o: &mut Options, n| o.strategy = $crate::Strategy::Node { node: n, soft: true }
+    }
+    {
+        /// On a node with this label; each one asked for must match.
+        on_label(name: &str, what: $crate::LabelMatch) |o: &mut Options, n: &str, m| o.want_label(n, m)
+    }
     } };
 }
 
@@ -168,6 +188,26 @@ macro_rules! __mobula_actor_options {
     {
         /// Whether a living actor of that name is returned instead of an error. Default: no.
         get_or_create(yes: bool) |o: &mut Options, y| o.get_or_create = y
+    }
+    {
+        /// On which node it may run: see [`Strategy`]($crate::Strategy). Default: here, unless others have the room or the data.
+        strategy(how: $crate::Strategy) |o: &mut Options, s| o.strategy = s
+    }
+    {
+        /// In turn over all nodes.
+        spread() |o: &mut Options| o.strategy = $crate::Strategy::Spread
+    }
+    {
+        /// On this node; if it is gone or can never run it, the call fails.
+        on_node(node: $crate::NodeId) |o: &mut Options, n| o.strategy = $crate::Strategy::Node { node: n, soft: false }
+    }
+    {
+        /// On this node if that can be, else elsewhere.
+        prefer_node(node: $crate::NodeId) |o: &mut Options, n| o.strategy = $crate::Strategy::Node { node: n, soft: true }
+    }
+    {
+        /// On a node with this label; each one asked for must match.
+        on_label(name: &str, what: $crate::LabelMatch) |o: &mut Options, n: &str, m| o.want_label(n, m)
     }
     } };
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{
-    BadAmount, BadBytes, Failure, Infeasible, ObjectLost, StoreError, StoreFull, WorkerDeath,
+    BadAmount, BadBytes, Failure, Infeasible, NodeId, ObjectLost, StoreError, StoreFull, WorkerDeath,
 };
 
 /// The result of a Mobula call.
@@ -124,6 +124,23 @@ pub enum Error {
         /// What is wrong.
         why: Arc<str>,
     },
+    /// Another node died, or what it said cannot be.
+    NodeLost {
+        /// The node.
+        node: NodeId,
+        /// What became of what was asked for.
+        what: Arc<str>,
+    },
+    /// A call may run on no node that there is.
+    NoNode {
+        /// Why not, and what would help.
+        why: Arc<str>,
+    },
+    /// The cluster could not be joined or started.
+    Cluster {
+        /// Why not, and what would help.
+        why: Arc<str>,
+    },
     /// Waiting here could never end.
     Deadlock {
         /// Who waits for whom.
@@ -232,6 +249,9 @@ impl fmt::Display for Error {
             }
             Error::Encode { value, why } => write!(f, "cannot archive a {value}: {why}"),
             Error::Deadlock { what } => write!(f, "this wait could never end: {what}"),
+            Error::NodeLost { node, what } => write!(f, "node {node} is lost: {what}"),
+            Error::NoNode { why } => write!(f, "no node can run the call: {why}"),
+            Error::Cluster { why } => write!(f, "no cluster: {why}"),
             Error::DuplicateName {
                 name,
                 first,

@@ -14,6 +14,7 @@ pub mod park;
 mod patience;
 pub mod placement;
 mod pool;
+pub mod session;
 pub mod view;
 pub mod workers;
 

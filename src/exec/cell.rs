@@ -33,7 +33,7 @@ use crate::store::{Sealed, Stored};
 use crate::value::{Cap, CapKind};
 
 pub use super::payload::{PAD, SLOT, Slot, SlotTag};
-pub use super::phase::{CANCEL, CHECKED, FOREIGN, Phase, finished, phase};
+pub use super::phase::{CANCEL, CHECKED, FOREIGN, OBSERVED, Phase, finished, phase};
 
 /// Where the payload begins.
 pub const BODY: usize = 96;
@@ -407,6 +407,11 @@ impl Record {
     #[inline(always)]
     pub(super) fn base(&self) -> *mut u8 {
         std::ptr::with_exposed_provenance_mut((&raw const *self).addr())
+    }
+
+    /// Who calls.
+    pub fn caller(&self) -> u64 {
+        self.caller
     }
 
     /// The function called.

@@ -111,6 +111,7 @@ impl FnEntry {
                 && defaults.num_gpus.is_none()
                 && defaults.resources.is_empty()
                 && defaults.priority.is_none()
+                && defaults.max_retries.is_none()
                 && defaults.retry_panics.is_none()
                 && defaults.isolate.is_none()
                 && defaults.memory.is_none(),
@@ -157,6 +158,13 @@ pub struct ActorEntry {
     pub defaults: Defaults,
     pub(super) constructor: FnEntry,
     pub(super) drop_state: unsafe fn(*mut ()),
+}
+
+impl ActorEntry {
+    /// Its constructor.
+    pub fn constructor(&self) -> &FnEntry {
+        &self.constructor
+    }
 }
 
 impl std::fmt::Debug for ActorEntry {

@@ -5,7 +5,7 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::base::{BadBytes, Defaults, Demand, Error, Strategy, Units, parse_bytes};
+use crate::base::{BadBytes, Defaults, Demand, Error, LabelMatch, Strategy, Units, parse_bytes};
 
 /// Options of one call or of one actor's creation, each overriding its attribute's.
 #[derive(Clone, Debug, Default)]
@@ -44,6 +44,18 @@ pub struct Options {
     pub get_or_create: bool,
     /// On which node.
     pub strategy: Strategy,
+}
+
+impl Options {
+    /// One more label that the node must match.
+    pub fn want_label(&mut self, name: &str, what: LabelMatch) {
+        let mut labels = match std::mem::take(&mut self.strategy) {
+            Strategy::Labels(labels) => labels,
+            _ => Vec::new(),
+        };
+        labels.push((name.to_owned(), what));
+        self.strategy = Strategy::Labels(labels);
+    }
 }
 
 /// An amount of memory: a number of bytes, or a text like `"512M"`, `"1.5GiB"` or `"2G"`.
@@ -107,6 +119,8 @@ pub struct Extra {
     pub panic_retries: u32,
     /// Further attempts after the death of its worker process.
     pub crash_retries: u32,
+    /// Further attempts after the death of the node that ran it.
+    pub death_retries: u32,
     /// Whether it runs in a worker process.
     pub isolate: bool,
     /// Bytes that its worker process may take.
@@ -145,6 +159,7 @@ impl Extra {
             priority: 0,
             panic_retries: 0,
             crash_retries: 0,
+            death_retries: DEFAULT_RETRIES,
             isolate: false,
             memory: None,
             host: parking_lot::Mutex::new(None),
@@ -222,7 +237,8 @@ pub fn task_extra(options: &Options, defaults: &Defaults) -> Result<Option<Box<E
     let (isolate, memory) = isolation(options, defaults)?;
     let common = demand == Demand::ONE_CPU && priority == 0;
     let anywhere = options.strategy == Strategy::Default;
-    if common && panic_retries == 0 && !isolate && anywhere {
+    let usual = options.max_retries.is_none() && defaults.max_retries.is_none();
+    if common && panic_retries == 0 && !isolate && anywhere && usual {
         return Ok(None);
     }
     Ok(Some(Box::new(Extra {
@@ -230,6 +246,7 @@ pub fn task_extra(options: &Options, defaults: &Defaults) -> Result<Option<Box<E
         priority,
         panic_retries,
         crash_retries: if isolate { retries } else { 0 },
+        death_retries: retries,
         isolate,
         memory,
         host: parking_lot::Mutex::new(None),

@@ -75,6 +75,12 @@ impl PinnedRef {
     }
 }
 
+impl AsRef<[u8]> for PinnedRef {
+    fn as_ref(&self) -> &[u8] {
+        self.bytes()
+    }
+}
+
 impl Drop for PinnedRef {
     #[inline]
     fn drop(&mut self) {

@@ -52,6 +52,8 @@ pub struct Config {
     pub(super) otel: Option<super::otel::Otel>,
     pub(super) trace: Mode,
     pub(super) trace_bytes: usize,
+    #[cfg(feature = "cluster")]
+    pub(crate) cluster: Option<super::cluster::Joining>,
 }
 
 impl std::fmt::Debug for Config {
@@ -96,6 +98,8 @@ impl Default for Config {
             otel: None,
             trace: Mode::default(),
             trace_bytes: super::timeline::BYTES,
+            #[cfg(feature = "cluster")]
+            cluster: None,
         }
     }
 }

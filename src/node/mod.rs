@@ -5,6 +5,8 @@
 
 #[cfg(feature = "attach")]
 pub mod attach;
+#[cfg(feature = "cluster")]
+pub mod cluster;
 mod config;
 #[cfg(feature = "otel")]
 mod otel;
@@ -34,6 +36,8 @@ pub struct Node {
     exporter: Option<otel::Exporter>,
     #[cfg(feature = "attach")]
     attached: Result<attach::Server, String>,
+    #[cfg(feature = "cluster")]
+    cluster: Option<Arc<cluster::Cluster>>,
 }
 
 impl Node {
@@ -78,7 +82,18 @@ impl Node {
         exec::report::set_reporter(config.reporter.clone());
         exec::panics::install();
         engine.start(generation);
+        #[cfg(feature = "cluster")]
+        let cluster = match config.cluster.clone() {
+            Some(how) => Some(cluster::Cluster::start(&engine, config.capacity()?, how).inspect_err(|_| {
+                let _ = local::with(|local| engine.shut_down(local, Instant::now()));
+                local::stop();
+                local::leave();
+            })?),
+            None => None,
+        };
         Ok(Node {
+            #[cfg(feature = "cluster")]
+            cluster,
             #[cfg(feature = "attach")]
             attached: match config.attach {
                 true => attach::Server::start().map_err(|e| e.to_string()),
@@ -105,10 +120,20 @@ impl Node {
         }
     }
 
+    /// The other nodes, if this one is of a cluster.
+    #[cfg(feature = "cluster")]
+    pub fn cluster(&self) -> Option<&Arc<cluster::Cluster>> {
+        self.cluster.as_ref()
+    }
+
     fn stop(&mut self) {
         // No end of time is a long time.
         const LONG: Duration = Duration::from_secs(1 << 30);
         let deadline = Instant::now() + self.config.patience.min(LONG);
+        #[cfg(feature = "cluster")]
+        if let Some(cluster) = self.cluster.take() {
+            let _ = local::with(|local| cluster.stop(local));
+        }
         let left = local::with(|local| self.engine.shut_down(local, deadline));
         // Only now: a shutdown that takes long can be looked at. Before the runtime goes, with which questions are answered.
         #[cfg(feature = "attach")]

@@ -3,12 +3,14 @@
 //! Invariant: reading is total, and what is read is bounded by the frame's own length. Left out: how frames are carried
 //! (`link`), and what follows from them (`node`).
 
+use std::net::SocketAddr;
+
 use super::body::{
     self, ActorTerms, Beside, CallBody, Outcome, Terms, ValueBody,
 };
 use super::codec::{Read, Reader, Writer, bad};
 use super::owning;
-use crate::base::ObjectKey;
+use crate::base::{NodeId, ObjectKey};
 use crate::core::owners::Message;
 
 /// The version of everything in this room. Nodes of different versions do not talk.
@@ -108,6 +110,16 @@ pub enum Frame {
         ask: u64,
         /// The actor of that name, if there is one.
         found: Option<Named>,
+    },
+    /// What the sender has and what of it is free, as a view tells it.
+    View {
+        /// As bytes.
+        view: Vec<u8>,
+    },
+    /// Other nodes of the cluster.
+    Peers {
+        /// Where each can be reached.
+        others: Vec<(NodeId, SocketAddr)>,
     },
     /// The sender leaves, and has told all it had to tell.
     Leave,
@@ -232,6 +244,17 @@ impl Frame {
                 w.option(found.as_ref(), named);
             }
             Frame::Leave => w.u8(12),
+            Frame::View { view } => {
+                w.u8(13);
+                w.bytes(view);
+            }
+            Frame::Peers { others } => {
+                w.u8(14);
+                w.list(others, |w, (node, addr)| {
+                    w.node(*node);
+                    w.text(&addr.to_string());
+                });
+            }
         }
     }
 
@@ -279,6 +302,14 @@ impl Frame {
             },
             11 => Frame::Answer { ask: r.u64()?, found: r.option(read_named)? },
             12 => Frame::Leave,
+            13 => Frame::View { view: r.bytes()?.to_vec() },
+            14 => Frame::Peers {
+                others: r.list(12, |r| {
+                    let node = r.node()?;
+                    let addr = r.text()?.parse();
+                    Ok((node, addr.or_else(|_| bad("address"))?))
+                })?,
+            },
             _ => return bad("frame"),
         })
     }

@@ -275,6 +275,12 @@ impl Owners {
         }
     }
 
+    /// The nodes that have references to an object of this one.
+    pub fn borrowers(&self, key: ObjectKey) -> Vec<NodeId> {
+        let owned = self.owned.get(&key.number);
+        owned.map_or_else(Vec::new, |o| o.borrowers.keys().copied().collect())
+    }
+
     /// [`Effect::Find`] found nothing.
     pub fn gone(&mut self, key: ObjectKey, out: &mut Vec<Effect>) {
         if let Some(mut owned) = self.owned.remove(&key.number) {

@@ -108,6 +108,56 @@ pub fn create(
     writer: CallWriter<'_>,
     given: Option<&Options>,
 ) -> Result<HandleRef, Error> {
+    if let Some(far) = engine.far()
+        && let Some(elsewhere) = elsewhere(&**far, local, entry, given)?
+    {
+        return create_there(local, entry, writer, given, elsewhere);
+    }
+    let (begun, refers) = (writer.begun, writer.refers);
+    create_here(engine, local, entry, (begun, refers), given, |blank| writer.finish(blank, 0).0)
+}
+
+/// Creates an actor here for another node: `init` makes the constructor's call, which has references among its arguments if
+/// `refers`. Fails as [`create`] does.
+pub fn create_for(
+    engine: &Arc<Engine>,
+    local: &Local,
+    entry: &'static ActorEntry,
+    refers: bool,
+    given: &Options,
+    init: impl FnOnce(Blank) -> RawRef,
+) -> Result<HandleRef, Error> {
+    let begun = local.lane.begin();
+    create_here(engine, local, entry, (begun, refers), Some(given), init)
+}
+
+/// Whether another node is to make it.
+fn elsewhere(
+    far: &dyn super::super::far::Far,
+    local: &Local,
+    entry: &'static ActorEntry,
+    given: Option<&Options>,
+) -> Result<Option<super::super::far::Elsewhere>, Error> {
+    let none = Options::default();
+    let o = given.unwrap_or(&none);
+    if given.is_none() && entry.defaults == Defaults::NONE {
+        return Ok(None);
+    }
+    let demand = options::demand(o, &entry.defaults, Units::ZERO)?;
+    if let Some(why) = far.lacks(&demand) {
+        return Err(why);
+    }
+    far.create(local, entry, o, &demand)
+}
+
+fn create_here(
+    engine: &Arc<Engine>,
+    local: &Local,
+    entry: &'static ActorEntry,
+    (begun, refers): (u64, bool),
+    given: Option<&Options>,
+    init: impl FnOnce(Blank) -> RawRef,
+) -> Result<HandleRef, Error> {
     if let Some(why) = engine.refuses() {
         return Err(why.clone());
     }
@@ -118,20 +168,8 @@ pub fn create(
             let none = Options::default();
             let o = given.unwrap_or(&none);
             let demand = options::demand(o, d, Units::ZERO)?;
-            let lacks = engine.admission.lock().ledger.capacity().lacks(&demand);
-            match (lacks, engine.far()) {
-                (Some(why), None) => return Err(why.into()),
-                (Some(_), Some(far)) => {
-                    if let Some(why) = far.lacks(&demand) {
-                        return Err(why);
-                    }
-                }
-                (None, _) => {}
-            }
-            if let Some(far) = engine.far()
-                && let Some(elsewhere) = far.create(local, entry, o, &demand)
-            {
-                return create_there(local, entry, writer, o, elsewhere);
+            if let Some(why) = engine.admission.lock().ledger.capacity().lacks(&demand) {
+                return Err(why.into());
             }
             let isolation = options::isolation(o, d)?;
             (
@@ -143,7 +181,7 @@ pub fn create(
         }
     };
     let name = more.as_ref().and_then(|m| m.name.clone());
-    let id = local.next_id(writer.begun);
+    let id = local.next_id(begun);
     if let (Some(name), Some(far)) = (&name, engine.far())
         && let Some(theirs) = far.claim_name(local, name, id, entry)?
     {
@@ -174,7 +212,7 @@ pub fn create(
             return Ok(handle);
         }
     }
-    let waits = writer.refers || demand != Demand::NONE;
+    let waits = refers || demand != Demand::NONE;
     let more = match (more, waits) {
         (Some(m), true) => Some(Box::new(More {
             unborn: AtomicBool::new(true),
@@ -199,7 +237,7 @@ pub fn create(
         extra: (demand != Demand::NONE).then(|| Box::new(Extra::of_actor(demand))),
         caps: None,
     };
-    let (init, _) = writer.finish(blank, 0);
+    let init = init(blank);
     if cell::phase(init.state()) == Phase::Failed {
         drop(names);
         return Err(init.error());
@@ -228,7 +266,7 @@ fn create_there(
     local: &Local,
     entry: &'static ActorEntry,
     writer: CallWriter<'_>,
-    options: &Options,
+    given: Option<&Options>,
     elsewhere: super::super::far::Elsewhere,
 ) -> Result<HandleRef, Error> {
     let blank = Blank {
@@ -245,9 +283,8 @@ fn create_there(
     if cell::phase(init.state()) == Phase::Failed {
         return Err(init.error());
     }
-    let far = elsewhere(local, &init)?;
-    let name = options.name.as_deref().or(entry.defaults.name);
-    Ok(super::far(local, entry, name, far))
+    let name = given.and_then(|o| o.name.as_deref()).or(entry.defaults.name);
+    elsewhere(local, &init, name)
 }
 
 impl ActorRef {
@@ -474,6 +511,9 @@ pub(super) fn end(
         far.ended(actor.id, cause);
     }
     finish(engine, local, actor, inner, &death, |_| false);
+    if let Some(far) = actor.far() {
+        far.gone();
+    }
 }
 
 /// As [`end`], because the runtime closes.

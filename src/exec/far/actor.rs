@@ -10,6 +10,7 @@ use super::super::cell::RawRef;
 use super::super::engine::Engine;
 use super::super::entry::ActorEntry;
 use super::super::local::Local;
+use crate::base::ObjectKey;
 
 /// The other end of a handle. Dropped when the last handle of this node is gone and its calls are sent.
 pub trait FarActor: Send + Sync {
@@ -17,6 +18,10 @@ pub trait FarActor: Send + Sync {
     fn call(&self, local: &Local, record: RawRef);
     /// Ends the actor, or has it made again.
     fn kill(&self, restart: bool);
+    /// The cell has ended: this node has no handle any more, or the actor is dead.
+    fn gone(&self);
+    /// The actor's name among all nodes.
+    fn key(&self) -> Option<ObjectKey>;
 }
 
 impl Engine {

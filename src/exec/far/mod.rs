@@ -40,15 +40,17 @@ pub trait Far: Send + Sync {
     /// A call that runs elsewhere was cancelled: its flag says so already.
     fn cancel(&self, local: &Local, record: &RawRef);
 
-    /// An actor that another node is to make: `None` if it should be made here. Its arguments are in `init`, a record that
-    /// nobody runs.
+    /// How another node is to make an actor; `None` if it should be made here.
+    ///
+    /// # Errors
+    /// That no node may.
     fn create(
         &self,
         local: &Local,
         entry: &'static ActorEntry,
         options: &Options,
         demand: &Demand,
-    ) -> Option<Elsewhere>;
+    ) -> Result<Option<Elsewhere>, Error>;
 
     /// The living actor of this name on any other node. May block for a round trip.
     fn named(&self, local: &Local, name: &str) -> Result<Option<HandleRef>, Error>;
@@ -70,8 +72,21 @@ pub trait Far: Send + Sync {
     fn ended(&self, actor: u64, cause: &str);
 }
 
-/// Where an actor is to be made: takes its constructor's call, and gives the other end of the handle.
-pub type Elsewhere = Box<dyn FnOnce(&Local, &RawRef) -> Result<Box<dyn FarActor>, Error>>;
+/// Where an actor is to be made: takes its constructor's call and its name, and gives its handle.
+pub type Elsewhere = Box<dyn FnOnce(&Local, &RawRef, Option<&str>) -> Result<HandleRef, Error>>;
+
+/// What a process does that is a node for another's program; its exit code is what this gives.
+pub struct NodeMain(pub fn() -> i32);
+
+inventory::collect!(NodeMain);
+
+/// Names the head that a node process is to join. A process with it never reaches its `main`.
+pub const JOIN: &str = "MOBULA_JOIN";
+
+/// Runs what a node process does, if the program has that.
+pub(super) fn node_main() -> Option<i32> {
+    inventory::iter::<NodeMain>.into_iter().next().map(|main| (main.0)())
+}
 
 impl Engine {
     /// The other nodes, if there are any.

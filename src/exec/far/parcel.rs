@@ -10,7 +10,7 @@
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use super::super::actor::HandleRef;
+use super::super::actor::{ActorRef, HandleRef};
 use super::super::call::{Many, join_parts, store_padded};
 use super::super::cell::{self, BODY, Blank, FOREIGN, PAD, Phase, RawRef, SLOT, Slot, SlotTag};
 use super::super::entry::{ActorEntry, FnEntry, Kind};
@@ -129,8 +129,13 @@ impl Parcel {
         }
     }
 
-    /// The record of the call: waiting for its arguments, with one reference, or `None` if no call looks like that.
-    pub fn unpack(self, local: &Local, caller: u64, target: Option<super::super::actor::ActorRef>, extra: Option<Box<Extra>>) -> Option<RawRef> {
+    /// Whether there are references among its arguments.
+    pub fn refers(&self) -> bool {
+        self.args.iter().any(|a| matches!(a, Arg::Object(_)))
+    }
+
+    /// Whether it looks as a call of this function can.
+    pub fn is_sound(&self) -> bool {
         let count = self.args.len();
         let first = BODY + count * SLOT;
         let end = first + self.inline.len();
@@ -140,9 +145,39 @@ impl Parcel {
             Arg::Inline(e) => inside(*e),
             Arg::Object(_) => true,
         });
-        if !fits || !good || count != self.function.arity || self.function.kind == Kind::Object {
-            return None;
-        }
+        fits && good && count == self.function.arity && self.function.kind != Kind::Object
+    }
+
+    /// The record of the call, waiting for its arguments, with one reference. The call [is sound](Self::is_sound).
+    ///
+    /// # Panics
+    /// If it is not.
+    pub fn unpack(
+        self,
+        local: &Local,
+        caller: u64,
+        target: Option<ActorRef>,
+        extra: Option<Box<Extra>>,
+    ) -> RawRef {
+        let entry = self.function;
+        self.unpack_into(Blank {
+            entry,
+            refs: 1,
+            phase: Phase::Waiting,
+            caller,
+            id: local.next_id(local.lane.begin()),
+            target,
+            extra,
+            caps: None,
+        })
+    }
+
+    /// As [`unpack`](Self::unpack), with this to begin with.
+    pub fn unpack_into(self, blank: Blank) -> RawRef {
+        assert!(self.is_sound(), "a call that was not looked at");
+        let count = self.args.len();
+        let first = BODY + count * SLOT;
+        let end = first + self.inline.len();
         let mut payload = vec![0; (end - BODY).next_multiple_of(32)];
         payload[first - BODY..end - BODY].copy_from_slice(&self.inline);
         for (i, arg) in self.args.into_iter().enumerate() {
@@ -152,20 +187,12 @@ impl Parcel {
             };
             slot.write_to(&mut payload[i * SLOT..(i + 1) * SLOT]);
         }
-        let blank = Blank {
-            entry: self.function,
-            refs: 1,
-            phase: Phase::Waiting,
-            caller,
-            id: local.next_id(local.lane.begin()),
-            target,
-            extra,
-            caps: caps(self.caps),
-        };
+        let size = self.function.result_size.max(INLINE_MAX);
+        let blank = Blank { caps: caps(self.caps), ..blank };
         // SAFETY: `count` slots were written at the beginning, and what they own goes to the record.
-        let record = unsafe { cell::with_args(blank, count, &payload, end, self.function.result_size.max(INLINE_MAX)) };
+        let record = unsafe { cell::with_args(blank, count, &payload, end, size) };
         record.set_flag(FOREIGN);
-        Some(record)
+        record
     }
 }
 

@@ -32,6 +32,8 @@ struct Known {
     /// Records of this object that have not been freed yet: one that is being freed may already have a successor.
     records: u32,
     tag: u64,
+    /// Somebody ends the record, or has.
+    ends: bool,
 }
 
 /// The table.
@@ -74,8 +76,9 @@ impl Proxies {
             }
         }
         let record = self.make(local, key);
-        let k = known.entry(key).or_insert(Known { record: record.as_ptr(), records: 0, tag });
+        let k = known.entry(key).or_insert(Known { record: record.as_ptr(), records: 0, tag, ends: false });
         k.record = record.as_ptr();
+        k.ends = false;
         k.records += 1;
         Found::New(record)
     }
@@ -85,6 +88,22 @@ impl Proxies {
         let known = self.known.lock();
         // SAFETY: as in `find`.
         known.get(&key).and_then(|k| unsafe { RawRef::try_from_weak(k.record) })
+    }
+
+    /// Whether there is a record of it.
+    pub fn has(&self, key: ObjectKey) -> bool {
+        self.known.lock().contains_key(&key)
+    }
+
+    /// Takes the right to end the record that stands for the object, once.
+    pub fn claim(&self, key: ObjectKey) -> bool {
+        let mut known = self.known.lock();
+        known.get_mut(&key).is_some_and(|k| !std::mem::replace(&mut k.ends, true))
+    }
+
+    /// Every object known.
+    pub fn keys(&self) -> Vec<ObjectKey> {
+        self.known.lock().keys().copied().collect()
     }
 
     /// How many objects are known.
@@ -112,6 +131,12 @@ impl Proxies {
         // SAFETY: no slots.
         unsafe { cell::with_args(blank, 0, &[], BODY, INLINE_MAX) }
     }
+}
+
+/// The object that a record stands for, if it is one of another node.
+pub fn key_of(record: &RawRef) -> Option<ObjectKey> {
+    let ticket = record.extra()?.ticket.as_ref()?;
+    ticket.downcast_ref::<Ticket>().map(|t| t.key)
 }
 
 /// In each record: takes it out of the table.

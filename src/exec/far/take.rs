@@ -24,20 +24,36 @@ pub enum Told {
     Failed(Vec<u8>),
 }
 
-/// What a record that has ended says.
+/// What a record that has ended says, to somebody who wants to know.
 pub fn told(record: &RawRef) -> Told {
+    if cell::phase(record.state()) == Phase::Failed {
+        record.set_flag(cell::OBSERVED);
+    }
+    peek(record)
+}
+
+/// What a record that has ended says.
+pub fn peek(record: &RawRef) -> Told {
     if cell::phase(record.state()) == Phase::Done {
         // SAFETY: `Done`.
         let refers = unsafe { !record.caps().is_empty() };
         return Told::Value(record.value_size(), refers);
     }
-    let error = match record.error() {
-        Error::TaskFailed(failure) => CallError::Function((*failure).clone()),
-        other => CallError::Runtime(other),
+    Told::Failed(match record.peek_error() {
+        Some(error) => failure_bytes(&error),
+        None => failure_bytes(&Error::ShutDown),
+    })
+}
+
+/// An error, as bytes.
+pub fn failure_bytes(error: &Error) -> Vec<u8> {
+    let error = match error {
+        Error::TaskFailed(failure) => CallError::Function((**failure).clone()),
+        other => CallError::Runtime(other.clone()),
     };
     let mut w = Writer::default();
     write_failure(&error, &mut w);
-    Told::Failed(w.0)
+    w.0
 }
 
 /// Whether a value lies in the store, or in its record.
@@ -55,13 +71,11 @@ pub fn mark_foreign(record: &RawRef) {
     record.set_flag(FOREIGN);
 }
 
-/// The objects among a call's arguments. The caller knows that the call is claimed, by it, or cannot move on meanwhile.
-///
-/// # Safety
-/// As for [`Record::slots`](super::super::cell::Record::slots).
-pub unsafe fn inputs(record: &RawRef) -> Vec<RawRef> {
+/// The objects among the arguments of a call that the engine has just asked about: it waits, all its arguments are settled, and
+/// only a cancellation could end it, which leaves the arguments alone.
+pub fn inputs_of_waiting(record: &RawRef) -> Vec<RawRef> {
     let mut all = Vec::new();
-    // SAFETY: the caller's promise.
+    // SAFETY: `Waiting` with no missing inputs, as in `Engine::some_input_failed`; the caller's reference keeps the record.
     unsafe { each_input(record, |input| all.push(input.clone())) };
     all
 }
@@ -118,6 +132,16 @@ impl Engine {
     /// Whether this node alone can never give a call that much.
     pub fn lacks(&self, demand: &Demand) -> bool {
         self.admission.lock().ledger.capacity().lacks(demand).is_some()
+    }
+
+    /// What this node has too little of to ever give a call that much.
+    pub fn lacking(&self, demand: &Demand) -> Option<crate::base::Infeasible> {
+        self.admission.lock().ledger.capacity().lacks(demand)
+    }
+
+    /// As [`give_back`](Self::give_back), for a call that was claimed while it waited.
+    pub fn give_back_waiting(self: &Arc<Engine>, local: &Local, record: RawRef) {
+        self.give_back(local, record);
     }
 
     /// Gives a taken call back: it runs here after all.

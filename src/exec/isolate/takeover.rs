@@ -10,6 +10,8 @@
 
 use std::ffi::{c_char, c_int};
 
+use super::super::far::{JOIN, node_main};
+
 type Constructor = extern "C" fn(c_int, *const *const c_char, *const *const c_char);
 
 /// Ours.
@@ -29,6 +31,9 @@ extern "C" fn take_over(
     environment: *const *const c_char,
 ) {
     if std::env::var_os(super::hello::VARIABLE).is_none() {
+        if std::env::var_os(JOIN).is_some() {
+            be_a_node(argc, argv, environment);
+        }
         return;
     }
     let Some(setup) = super::serve::Setup::receive() else {
@@ -44,6 +49,31 @@ extern "C" fn take_over(
     }
     let code = match std::panic::catch_unwind(|| super::serve::serve(setup)) {
         Ok(()) => 0,
+        Err(_) => 101,
+    };
+    // SAFETY: ends the process at once: what `main` would have set up is not there to be taken down.
+    unsafe { libc::_exit(code) }
+}
+
+/// Becomes a node of another's program, if this one has nodes of clusters.
+fn be_a_node(argc: c_int, argv: *const *const c_char, environment: *const *const c_char) {
+    // As the standard library does before `main`: a closed pipe is an error, not the end.
+    // SAFETY: sets how a signal is treated, in a process that has one thread.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+    for constructor in behind_ours() {
+        constructor(argc, argv, environment);
+    }
+    let code = std::panic::catch_unwind(node_main);
+    let code = match code {
+        Ok(Some(code)) => code,
+        // Without clusters the variable means nothing; but the constructors have run, and must not again.
+        Ok(None) => {
+            let _ = std::io::Write::write_all(
+                &mut std::io::stderr(),
+                b"mobula: MOBULA_JOIN is set, and this program was built without the feature `cluster`\n",
+            );
+            2
+        }
         Err(_) => 101,
     };
     // SAFETY: ends the process at once: what `main` would have set up is not there to be taken down.

@@ -1,0 +1,106 @@
+//! Other machines: how a program becomes one node of several, and which nodes there are.
+//!
+//! Invariant: a program without these settings, and without the variables, is one machine's, and opens no port. Left out:
+//! starting the program elsewhere (`mobula run`).
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use super::Mobula;
+use crate::base::{Error, NodeId, Result};
+use crate::node::Config;
+pub use crate::node::cluster::NodeInfo;
+use crate::node::cluster::Joining;
+
+impl Config {
+    fn joining(&mut self) -> &mut Joining {
+        self.cluster.get_or_insert_with(Joining::default)
+    }
+
+    /// Makes a cluster, of which this node is the first, and listens for others on this UDP port; port 0 takes any. Others
+    /// join with [`Mobula::join_token`]. Everything between nodes is encrypted, and nobody without the token or a certificate
+    /// of this cluster gets past the handshake.
+    ///
+    /// ```no_run
+    /// let mobula = mobula::Config::new().listen(([0, 0, 0, 0], 7677).into()).init()?;
+    /// println!("MOBULA_JOIN={} MOBULA_TOKEN={}", mobula.address().unwrap(), mobula.join_token().unwrap());
+    /// # Ok::<(), mobula::Error>(())
+    /// ```
+    pub fn listen(mut self, on: SocketAddr) -> Config {
+        let joining = self.joining();
+        joining.listen = Some(on);
+        joining.join = None;
+        self
+    }
+
+    /// Keeps the authority of the cluster that [`listen`](Config::listen) makes in this folder, so that it is the same
+    /// cluster, with the same token, when the program starts again.
+    pub fn cluster_dir(mut self, folder: impl AsRef<Path>) -> Config {
+        self.joining().folder = Some(folder.as_ref().to_owned());
+        self
+    }
+
+    /// Joins the cluster whose first node is at this address, with its token. `init` returns when this node is one of it.
+    pub fn join(mut self, head: SocketAddr, token: impl Into<String>) -> Config {
+        self.joining().join = Some((head, token.into()));
+        self
+    }
+
+    /// A label of this node, by which calls may choose where they run.
+    pub fn label(mut self, name: impl Into<String>, value: impl Into<String>) -> Config {
+        self.joining().labels.insert(name.into(), value.into());
+        self
+    }
+
+    /// What this node is called in listings. Default: the machine's name.
+    pub fn node_name(mut self, name: impl Into<String>) -> Config {
+        self.joining().name = name.into();
+        self
+    }
+}
+
+impl Mobula {
+    fn cluster(&self) -> Result<&std::sync::Arc<crate::node::cluster::Cluster>> {
+        self.node.cluster().ok_or(Error::Config {
+            setting: "listen",
+            why: "this node is of no cluster: say Config::listen or Config::join".to_owned(),
+        })
+    }
+
+    /// The nodes of the cluster, this one first; this one alone if there is no cluster.
+    pub fn nodes(&self) -> Vec<NodeInfo> {
+        self.cluster().map(|c| c.nodes()).unwrap_or_default()
+    }
+
+    /// This node among others; `None` if there is no cluster.
+    pub fn node_id(&self) -> Option<NodeId> {
+        self.cluster().ok().map(|c| c.id())
+    }
+
+    /// What lets others into the cluster that this node made. A secret: who has it may run the program's functions.
+    pub fn join_token(&self) -> Option<String> {
+        Some(self.cluster().ok()?.token()?.to_string())
+    }
+
+    /// Where this node listens for others.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.cluster().ok()?.address()
+    }
+
+    /// Waits until the cluster has so many nodes, this one included.
+    ///
+    /// # Errors
+    /// [`Error::Timeout`] with how many there are.
+    pub fn wait_for_nodes(&self, count: usize, timeout: Duration) -> Result<()> {
+        let cluster = self.cluster()?;
+        if cluster.wait_for_nodes(count, timeout) {
+            return Ok(());
+        }
+        let there = cluster.nodes().len();
+        Err(Error::Timeout {
+            waited: timeout,
+            awaited: format!("{count} nodes, of which {there} are there"),
+        })
+    }
+}

@@ -1,0 +1,176 @@
+//! What a node keeps of its dealings with others.
+//!
+//! Invariant: nothing that user code or the engine could call back from is dropped, and the engine is not called, while
+//! the books are locked: what is to be dropped goes to [`Later`], what is to be done to a list of effects. Frames are handed to the
+//! link under the lock, so that they leave in the order in which the books changed. Left out: what the entries mean, which the
+//! other files say.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::net::SocketAddr;
+use std::sync::mpsc::SyncSender;
+
+use crate::base::{Demand, Error, NodeId, ObjectKey};
+use crate::core::owners::Owners;
+use crate::core::view::{NodeView, View};
+use crate::exec::RawRef;
+use crate::exec::actor::{ActorRef, HandleRef};
+use crate::store::Draft;
+use crate::wire::Named;
+
+/// An object or actor of this node that others know.
+pub(super) enum Export {
+    /// An object of the type of this number.
+    Object(RawRef, u64),
+    /// An actor.
+    Actor(HandleRef),
+}
+
+/// A call of this node that another runs.
+pub(super) struct Sent {
+    pub record: RawRef,
+    pub to: NodeId,
+    pub demand: Option<Demand>,
+    /// Nodes that died while they ran it.
+    pub deaths: u32,
+}
+
+/// Bytes that are on their way here.
+pub(super) enum Transfer {
+    /// They land in a draft, for which somebody waits.
+    Bulk { from: NodeId },
+    /// A value with references in it, for this proxy.
+    Value { from: NodeId, key: ObjectKey },
+}
+
+/// A node that is connected, or was and is not known to be dead.
+pub(super) struct Peer {
+    pub addr: SocketAddr,
+    pub name: String,
+}
+
+/// An actor of another node.
+pub(super) struct FarCell {
+    pub actor: ActorRef,
+    /// Cells that have not ended: one that is ending may already have a successor.
+    pub cells: u32,
+}
+
+/// See the file.
+pub(super) struct Books {
+    pub owners: Owners,
+    pub view: View,
+    pub peers: HashMap<NodeId, Peer>,
+    pub exports: HashMap<u64, Export>,
+    /// Actors of this node that another one numbered, by that number.
+    pub made: HashMap<u64, ActorRef>,
+    /// The numbers of actors of this node that have another one there, by theirs here.
+    pub aliases: HashMap<u64, u64>,
+    /// Results that ran here for others and stay here.
+    pub held: HashMap<ObjectKey, RawRef>,
+    pub sent: HashMap<u64, Sent>,
+    /// How often nodes died under a call of this node that was given back since.
+    pub deaths: HashMap<u64, u32>,
+    /// Calls of others that run here.
+    pub running: HashMap<(NodeId, u64), RawRef>,
+    /// Objects of this node whose bytes another has.
+    pub tickets: HashMap<u64, (NodeId, u64)>,
+    /// Objects of others that have references inside.
+    pub refers: HashSet<ObjectKey>,
+    pub transfers: HashMap<u64, Transfer>,
+    pub last_number: u64,
+    /// Callers of other nodes, as they are numbered here.
+    pub callers: HashMap<(NodeId, u64), u64>,
+    pub far_actors: HashMap<ObjectKey, FarCell>,
+    /// The names of actors, if this node keeps them.
+    pub names: HashMap<String, Named>,
+    pub asks: HashMap<u64, (NodeId, SyncSender<Result<Option<Named>, Error>>)>,
+    /// Frames that the link had no room for; what comes after waits behind them.
+    pub backlog: HashMap<NodeId, VecDeque<Vec<u8>>>,
+    /// Nodes without a connection, and since when.
+    pub gone_since: HashMap<NodeId, std::time::Duration>,
+    /// What was told of this node last.
+    pub told: NodeView,
+    version: u64,
+    /// The node that keeps names and knows all others.
+    pub head: NodeId,
+    pub draining: bool,
+}
+
+/// What is dropped once the books are unlocked.
+#[derive(Default)]
+pub(super) struct Later(Vec<Debris>);
+
+#[allow(dead_code, reason = "kept only to be dropped")]
+enum Debris {
+    Record(RawRef),
+    Handle(HandleRef),
+    Actor(ActorRef),
+    Draft(Draft),
+}
+
+impl Later {
+    pub fn record(&mut self, record: RawRef) {
+        self.0.push(Debris::Record(record));
+    }
+
+    pub fn handle(&mut self, handle: HandleRef) {
+        self.0.push(Debris::Handle(handle));
+    }
+
+    pub fn actor(&mut self, actor: ActorRef) {
+        self.0.push(Debris::Actor(actor));
+    }
+
+    pub fn export(&mut self, export: Export) {
+        match export {
+            Export::Object(record, _) => self.record(record),
+            Export::Actor(handle) => self.handle(handle),
+        }
+    }
+}
+
+impl Books {
+    pub fn new(me: NodeId, head: NodeId) -> Books {
+        Books {
+            owners: Owners::new(me, GRACE),
+            view: View::new(),
+            peers: HashMap::new(),
+            exports: HashMap::new(),
+            made: HashMap::new(),
+            aliases: HashMap::new(),
+            held: HashMap::new(),
+            sent: HashMap::new(),
+            deaths: HashMap::new(),
+            running: HashMap::new(),
+            tickets: HashMap::new(),
+            refers: HashSet::new(),
+            transfers: HashMap::new(),
+            last_number: 0,
+            callers: HashMap::new(),
+            far_actors: HashMap::new(),
+            names: HashMap::new(),
+            asks: HashMap::new(),
+            backlog: HashMap::new(),
+            gone_since: HashMap::new(),
+            told: NodeView::default(),
+            version: 0,
+            head,
+            draining: false,
+        }
+    }
+
+    /// A version of what this node tells of itself.
+    pub fn version(&mut self) -> u64 {
+        self.version += 1;
+        self.version
+    }
+
+    /// A number that was not given out before.
+    pub fn number(&mut self) -> u64 {
+        self.last_number += 1;
+        self.last_number
+    }
+}
+
+/// For how long what a dead node handed on may still register.
+const GRACE: std::time::Duration = std::time::Duration::from_secs(5);

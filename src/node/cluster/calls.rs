@@ -1,0 +1,306 @@
+//! Calls of functions: sent to other nodes, run for them, and what came of them.
+//!
+//! A call that another node runs stays claimed here with its arguments, so that it can be run again if that node dies. What came of
+//! it is told by whoever ran it, once.
+//!
+//! Invariant: a call in `sent` ends by its outcome, by its node's death, or by the end of this node; exactly one of them takes it
+//! out. Left out: which node (`place`).
+
+use std::sync::Arc;
+
+use super::books::Sent;
+use super::{Cluster, lost};
+use crate::base::{Error, NodeId, ObjectKey};
+use crate::core::owners::Stand;
+use crate::exec::far::take::{self, Told};
+use crate::exec::far::{Parcel, ValueParcel, parcel};
+use crate::exec::options::Extra;
+use crate::exec::{Local, RawRef, cell};
+use crate::wire::{CallBody, Frame, Outcome, Terms};
+
+/// Results of up to so many bytes are sent to the owner at once; larger ones stay where they are until somebody reads them.
+const SMALL: usize = 64 << 10;
+
+impl Cluster {
+    /// Sends a claimed call to another node; false if it must run elsewhere, and then it is still claimed.
+    pub(super) fn send_call(self: &Arc<Cluster>, local: &Local, record: &RawRef, to: NodeId) -> bool {
+        let parcel = match Parcel::pack(local, record) {
+            Ok(parcel) => parcel,
+            Err(e) => {
+                local.engine.settle_error(local, record, e);
+                return true;
+            }
+        };
+        let Some(function) = parcel::number(record.entry) else { return false };
+        let call = self.out_call(function, parcel);
+        let terms = terms(record);
+        let number = record.id;
+        let sent = self.with(local, |books, todo| {
+            if !books.peers.contains_key(&to) || books.backlog.contains_key(&to) {
+                return false;
+            }
+            let call = self.export_call(books, todo, to, call);
+            let demand = terms.demand.clone();
+            if self.send(books, to, &Frame::Call { number, terms, call }).is_err() {
+                // The references were counted: that node will be taken for one that has them until it dies. It has just
+                // stopped taking frames, so that is soon.
+                return false;
+            }
+            books.view.sent(to, demand.as_ref().unwrap_or(&crate::base::Demand::ONE_CPU));
+            let deaths = books.deaths.remove(&number).unwrap_or(0);
+            books.sent.insert(number, Sent { record: record.clone(), to, demand, deaths });
+            true
+        });
+        // Who cancelled before it was in the books did not find it there.
+        if sent && record.state() & cell::CANCEL != 0 {
+            self.cancel_sent(local, record);
+        }
+        sent
+    }
+
+    /// A call came to be run here.
+    pub(super) fn on_call(self: &Arc<Cluster>, local: &Local, from: NodeId, number: u64, terms: Terms, call: CallBody) {
+        let key = ObjectKey { owner: from, number };
+        let Some(function) = parcel::function(call.function) else {
+            return self.misbehaves(from, "it called a function that there is not");
+        };
+        let accepted = self.with(local, |books, todo| {
+            let draining = books.draining;
+            let parcel = self.import_call(books, todo, local, from, function, call);
+            if draining { Ok(None) } else { parcel.map(Some) }
+        });
+        let parcel = match accepted {
+            Ok(Some(parcel)) => parcel,
+            Ok(None) => return self.tell_outcome(local, from, number, Outcome::Returned),
+            Err(e) => return self.tell_error(local, from, number, e),
+        };
+        if let Some(demand) = &terms.demand
+            && local.engine.lacks(demand)
+        {
+            return self.tell_outcome(local, from, number, Outcome::Returned);
+        }
+        let caller = local.next_object(crate::trace::NOT_RECORDED);
+        let extra = extra(terms);
+        if !parcel.is_sound() {
+            return self.misbehaves(from, "it sent a call that is none");
+        }
+        let record = parcel.unpack(local, caller, None, extra);
+        self.books.lock().running.insert((from, number), record.clone());
+        let cluster = Arc::downgrade(self);
+        local.engine.accept(local, record, move |record| {
+            if let Some(cluster) = cluster.upgrade() {
+                let _ = crate::exec::local::with(|local| cluster.ran(local, from, key, &record));
+            }
+        });
+    }
+
+    /// A call that was run for another node has ended.
+    pub(super) fn ran(self: &Arc<Cluster>, local: &Local, to: NodeId, key: ObjectKey, record: &RawRef) {
+        let outcome = match take::told(record) {
+            Told::Value(len, false) if take::is_stored(record) && len > SMALL => {
+                self.with(local, |books, todo| {
+                    let number = key.number;
+                    let gone = books.running.remove(&(to, number));
+                    gone.into_iter().for_each(|r| todo.later.record(r));
+                    if !books.peers.contains_key(&to) {
+                        return;
+                    }
+                    books.held.insert(key, record.clone());
+                    books.owners.hosts(key);
+                    let outcome = Outcome::Stored(len as u64);
+                    if !self.send_surely(books, to, &Frame::Ended { number, outcome })
+                        && let Some(held) = books.held.remove(&key)
+                    {
+                        todo.later.record(held);
+                    }
+                });
+                return;
+            }
+            Told::Value(..) => match ValueParcel::of(record) {
+                Ok(value) => Ok(self.out_value(value)),
+                Err(e) => return self.tell_error(local, to, key.number, e),
+            },
+            Told::Failed(why) => Err(why),
+        };
+        self.with(local, |books, todo| {
+            let gone = books.running.remove(&(to, key.number));
+            gone.into_iter().for_each(|r| todo.later.record(r));
+            if !books.peers.contains_key(&to) {
+                return;
+            }
+            let outcome = match outcome {
+                Ok(value) => Outcome::Value(self.export_value(books, todo, to, value)),
+                Err(why) => Outcome::Failed(why),
+            };
+            self.send_surely(books, to, &Frame::Ended { number: key.number, outcome });
+        });
+    }
+
+    fn tell_outcome(self: &Arc<Cluster>, local: &Local, to: NodeId, number: u64, outcome: Outcome) {
+        self.with(local, |books, _| {
+            self.send_surely(books, to, &Frame::Ended { number, outcome });
+        });
+    }
+
+    pub(super) fn tell_error(self: &Arc<Cluster>, local: &Local, to: NodeId, number: u64, error: Error) {
+        self.tell_outcome(local, to, number, Outcome::Failed(take::failure_bytes(&error)));
+    }
+
+    /// A call of this node has ended elsewhere.
+    pub(super) fn on_ended(self: &Arc<Cluster>, local: &Local, from: NodeId, number: u64, outcome: Outcome) {
+        let sent = {
+            let mut books = self.books.lock();
+            let ours = books.sent.get(&number).is_some_and(|s| s.to == from);
+            let sent = if ours { books.sent.remove(&number) } else { None };
+            if sent.is_some() {
+                books.view.ended(from);
+            }
+            sent
+        };
+        // Given up here meanwhile, or a lie: what it holds for us, or sent us, is not wanted.
+        let Some(Sent { record, .. }) = sent else {
+            return self.unwanted(local, from, number, outcome);
+        };
+        let engine = &local.engine;
+        let key = ObjectKey { owner: self.me, number };
+        match outcome {
+            Outcome::Value(value) => match self.import_value(local, from, value) {
+                Ok(value) => engine.settle_value(local, &record, value),
+                Err(e) => engine.settle_error(local, &record, e),
+            },
+            Outcome::Stored(len) => {
+                {
+                    let mut books = self.books.lock();
+                    books.tickets.insert(number, (from, len));
+                }
+                self.with(local, |books, todo| {
+                    books.owners.settled(key, Stand::Ready { len, at: from }, &mut todo.effects);
+                });
+                let distant = self.distant(key, from, len);
+                engine.settle_distant(local, &record, len as usize, distant);
+            }
+            Outcome::Failed(why) => {
+                if !engine.settle_failure_told(local, &record, &why) {
+                    engine.settle_error(local, &record, lost(key, from, "its failure cannot be read"));
+                }
+            }
+            Outcome::Returned => self.again(local, record, from),
+        }
+    }
+
+    /// Drops what came for a call that nobody waits for.
+    fn unwanted(self: &Arc<Cluster>, local: &Local, from: NodeId, number: u64, outcome: Outcome) {
+        match outcome {
+            Outcome::Value(value) => drop(self.import_value(local, from, value)),
+            Outcome::Stored(len) => {
+                let key = ObjectKey { owner: self.me, number };
+                self.with(local, |books, todo| {
+                    if !books.exports.contains_key(&number) && !books.tickets.contains_key(&number) {
+                        books.owners.settled(key, Stand::Ready { len, at: from }, &mut todo.effects);
+                        books.owners.forget(key, &mut todo.effects);
+                    }
+                });
+            }
+            Outcome::Failed(_) | Outcome::Returned => {}
+        }
+    }
+
+    /// A node did not run a call of this node: it is placed anew, here if it can be.
+    fn again(self: &Arc<Cluster>, local: &Local, record: RawRef, not: NodeId) {
+        if let Some(e) = self.outlaw(&record, not) {
+            return local.engine.settle_error(local, &record, e);
+        }
+        local.engine.give_back(local, record);
+    }
+
+    /// A node died: its calls run again elsewhere, as often as they may.
+    pub(super) fn calls_died(self: &Arc<Cluster>, local: &Local, node: NodeId, sent: Vec<Sent>) {
+        for Sent { record, deaths, .. } in sent {
+            let actor = record.target().cloned();
+            if let Some(actor) = actor {
+                let error = Error::ActorDied {
+                    actor: actor.entry().name,
+                    name: actor.name().map(Arc::from),
+                    cause: Arc::from(format!("its node {node} died")),
+                    restarts: actor.restarts(),
+                };
+                local.engine.settle_error(local, &record, error);
+                continue;
+            }
+            let retries = record.extra().map_or(crate::exec::options::DEFAULT_RETRIES, |e| {
+                if e.isolate { e.crash_retries } else { e.death_retries }
+            });
+            if deaths >= retries {
+                let attempts = deaths + 1;
+                let what = format!("{} was run {attempts} times, and each time its node died", record.name());
+                let error = Error::NodeLost { node, what: Arc::from(what) };
+                local.engine.settle_error(local, &record, error);
+                continue;
+            }
+            if record.state() & cell::CANCEL != 0 {
+                let error = Error::Cancelled { function: record.name() };
+                local.engine.settle_error(local, &record, error);
+                continue;
+            }
+            self.books.lock().deaths.insert(record.id, deaths + 1);
+            self.again(local, record, node);
+        }
+    }
+
+    /// Tells the node that runs a call of ours that it is not wanted any more.
+    pub(super) fn cancel_sent(self: &Arc<Cluster>, local: &Local, record: &RawRef) {
+        let number = record.id;
+        self.with(local, |books, _| {
+            if let Some(to) = books.sent.get(&number).map(|s| s.to) {
+                self.send_surely(books, to, &Frame::Cancel { number });
+            }
+        });
+    }
+
+    /// A call that runs here for another node is not wanted any more.
+    pub(super) fn on_cancel(self: &Arc<Cluster>, local: &Local, from: NodeId, number: u64) {
+        let record = self.books.lock().running.get(&(from, number)).cloned();
+        if let Some(record) = record {
+            local.engine.cancel(local, &record);
+        }
+    }
+}
+
+/// What a call says of how it is run, as it travels.
+fn terms(record: &RawRef) -> Terms {
+    match record.extra() {
+        None => Terms {
+            demand: None,
+            priority: 0,
+            panic_retries: 0,
+            crash_retries: 0,
+            isolate: false,
+            memory: None,
+        },
+        Some(e) => Terms {
+            demand: e.demand.clone(),
+            priority: e.priority,
+            panic_retries: e.panic_retries,
+            crash_retries: e.crash_retries,
+            isolate: e.isolate,
+            memory: e.memory,
+        },
+    }
+}
+
+/// The same, as a record here carries it.
+fn extra(terms: Terms) -> Option<Box<Extra>> {
+    let plain = terms.demand.is_none() && terms.panic_retries == 0 && !terms.isolate;
+    if plain {
+        return None;
+    }
+    Some(Box::new(Extra {
+        demand: terms.demand,
+        priority: terms.priority,
+        panic_retries: terms.panic_retries,
+        crash_retries: terms.crash_retries,
+        isolate: terms.isolate,
+        memory: terms.memory,
+        ..Extra::of_actor(crate::base::Demand::NONE)
+    }))
+}

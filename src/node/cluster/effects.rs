@@ -1,0 +1,245 @@
+//! What follows from a change of the books: messages while they are locked, everything else once they are not.
+//!
+//! Invariant: messages leave in the order of the changes. Left out: the changes.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::books::{Books, Export, Later};
+use super::cross::describe;
+use super::{Cluster, lost};
+use crate::base::{Error, NodeId, ObjectKey};
+use crate::core::owners::{Effect, Message, RefState, Stand};
+use crate::exec::cell::finished;
+use crate::exec::{Local, RawRef};
+use crate::link::SendError;
+use crate::wire::{Beside, Frame};
+
+/// What is left to do.
+#[derive(Default)]
+pub(super) struct Todo {
+    /// The owners' machine's.
+    pub effects: Vec<Effect>,
+    /// What came beside references that settle now.
+    pub beside: HashMap<ObjectKey, Beside>,
+    /// Objects of this node whose end others are to be told of.
+    pub watch: Vec<RawRef>,
+    /// What is dropped.
+    pub later: Later,
+    after: Vec<Effect>,
+}
+
+impl Cluster {
+    /// Changes the books, and does what follows.
+    pub(super) fn with<R>(self: &Arc<Cluster>, local: &Local, change: impl FnOnce(&mut Books, &mut Todo) -> R) -> R {
+        let mut todo = Todo::default();
+        let result = {
+            let mut books = self.books.lock();
+            let result = change(&mut books, &mut todo);
+            self.tell(&mut books, &mut todo);
+            result
+        };
+        self.follow(local, todo);
+        result
+    }
+
+    /// The messages, and what changes the books again.
+    fn tell(&self, books: &mut Books, todo: &mut Todo) {
+        let mut at = 0;
+        while at < todo.effects.len() {
+            let effect = todo.effects[at].clone();
+            at += 1;
+            match effect {
+                Effect::Send { to, message } if to == self.me => {
+                    books.owners.handle(self.me, message, &mut todo.effects);
+                }
+                Effect::Send { to, message } => {
+                    let beside = self.beside(books, &message);
+                    if !self.send_surely(books, to, &Frame::Owning { message, beside }) {
+                        let now = self.now();
+                        books.owners.peer_died(now, to, &mut todo.effects);
+                    }
+                }
+                // It was put there by whoever exported it.
+                Effect::Keep(_) => {}
+                Effect::Find(key) => match books.exports.get(&key.number) {
+                    Some(Export::Object(record, _)) if finished(record.state()) => {
+                        let stand = self.stand(books, key, record);
+                        books.owners.settled(key, stand, &mut todo.effects);
+                    }
+                    Some(_) => {}
+                    None => books.owners.gone(key, &mut todo.effects),
+                },
+                Effect::Let(key) => {
+                    if let Some(export) = books.exports.remove(&key.number) {
+                        if let Export::Object(..) = export
+                            && !books.tickets.contains_key(&key.number)
+                        {
+                            // Whatever copies others have, nobody here will ask for them.
+                            books.owners.forget(key, &mut todo.effects);
+                        }
+                        todo.later.export(export);
+                    }
+                }
+                Effect::Free(key) => {
+                    if let Some(record) = books.held.remove(&key) {
+                        todo.later.record(record);
+                    }
+                }
+                other => todo.after.push(other),
+            }
+        }
+        todo.effects.clear();
+    }
+
+    /// How an object of this node stands, with where its bytes are.
+    fn stand(&self, books: &Books, key: ObjectKey, record: &RawRef) -> Stand {
+        match (describe(self.me, record).0, books.tickets.get(&key.number)) {
+            (Stand::Ready { len, .. }, Some((at, _))) => Stand::Ready { len, at: *at },
+            (stand, _) => stand,
+        }
+    }
+
+    /// What travels with a message about an object of this node.
+    fn beside(&self, books: &Books, message: &Message) -> Beside {
+        let (Message::Settled { key, state } | Message::Borrowed { key, state, .. }) = message else {
+            return Beside::Nothing;
+        };
+        match (state, books.exports.get(&key.number)) {
+            (RefState::Pending, _) => Beside::Nothing,
+            (_, Some(Export::Object(record, _))) => describe(self.me, record).1,
+            _ => Beside::Nothing,
+        }
+    }
+
+    /// The rest, without the books.
+    fn follow(self: &Arc<Cluster>, local: &Local, todo: Todo) {
+        let Todo { after, mut beside, watch, later, .. } = todo;
+        drop(later);
+        for record in watch {
+            let cluster = Arc::downgrade(self);
+            local.engine.when_ended(&record, move |record| {
+                if let Some(cluster) = cluster.upgrade() {
+                    cluster.own_ended(&record);
+                }
+            });
+        }
+        for effect in after {
+            match effect {
+                Effect::Settled { key, state } => {
+                    let beside = beside.remove(&key).unwrap_or(Beside::Nothing);
+                    self.proxy_settled(local, key, state, beside);
+                }
+                Effect::Gone(key) => {
+                    let e = lost(key, key.owner, "it was let go before this node could say that it holds a reference");
+                    self.fail_proxy(local, key, e);
+                }
+                Effect::OwnerDied(key) => {
+                    let what = Arc::from(format!("it owned the object {key}, and nobody else knows who needs it"));
+                    self.fail_proxy(local, key, Error::NodeLost { node: key.owner, what });
+                }
+                // The next read says so.
+                Effect::Lost(_) => {}
+                Effect::Misbehaves(node) => self.misbehaves(node, "it told what no node tells"),
+                _ => {}
+            }
+        }
+    }
+
+    /// An object of this node that others know has ended.
+    fn own_ended(self: &Arc<Cluster>, record: &RawRef) {
+        let key = self.key_of(record);
+        let _ = crate::exec::local::with(|local| {
+            self.with(local, |books, todo| {
+                let stand = self.stand(books, key, record);
+                if stand != Stand::Pending {
+                    books.owners.settled(key, stand, &mut todo.effects);
+                }
+            });
+        });
+    }
+
+    /// An object of another node has ended.
+    fn proxy_settled(self: &Arc<Cluster>, local: &Local, key: ObjectKey, state: RefState, beside: Beside) {
+        let Some(record) = self.proxies.get(key) else { return };
+        if finished(record.state()) || !self.proxies.claim(key) {
+            return;
+        }
+        let engine = &local.engine;
+        match (state, beside) {
+            (RefState::Ready { .. }, Beside::Value { whole, bytes }) => {
+                let layout = if whole { crate::exec::far::Layout::Whole } else { crate::exec::far::Layout::Body };
+                let value = crate::exec::far::ValueParcel { layout, bytes, caps: Vec::new() };
+                engine.settle_value(local, &record, value);
+            }
+            (RefState::Ready { len, at }, beside) => {
+                let refers = beside == Beside::Refers || self.books.lock().refers.contains(&key);
+                let at = at.first().copied().unwrap_or(key.owner);
+                if refers {
+                    self.fetch_value(local, key, at);
+                } else {
+                    let distant = self.distant(key, at, len);
+                    engine.settle_distant(local, &record, len as usize, distant);
+                }
+            }
+            (_, Beside::Failed(why)) => {
+                if !engine.settle_failure_told(local, &record, &why) {
+                    engine.settle_error(local, &record, lost(key, key.owner, "its failure cannot be read"));
+                }
+            }
+            (RefState::Failed, _) => {
+                engine.settle_error(local, &record, lost(key, key.owner, "it failed, for a reason that was not told"));
+            }
+            (RefState::Pending, _) => {}
+        }
+    }
+
+    /// Ends a proxy with an error, if it has not ended.
+    pub(super) fn fail_proxy(&self, local: &Local, key: ObjectKey, error: Error) {
+        if let Some(record) = self.proxies.get(key)
+            && !finished(record.state())
+            && self.proxies.claim(key)
+        {
+            local.engine.settle_error(local, &record, error);
+        }
+    }
+
+    /// Hands a frame to the link, or says why it cannot be sent now.
+    pub(super) fn send(&self, books: &Books, to: NodeId, frame: &Frame) -> Result<(), SendError> {
+        if books.backlog.contains_key(&to) {
+            // It must not overtake what waits.
+            return Err(SendError::Full { to, held: 0, limit: 0 });
+        }
+        match self.link.get() {
+            Some(link) => link.send(to, frame.encode().into()),
+            None => Err(SendError::Gone(to)),
+        }
+    }
+
+    /// Hands a frame to the link, or keeps it until the link takes it. False if the other node is gone.
+    pub(super) fn send_surely(&self, books: &mut Books, to: NodeId, frame: &Frame) -> bool {
+        match self.send(books, to, frame) {
+            Ok(()) => true,
+            Err(SendError::Full { .. }) => {
+                books.backlog.entry(to).or_default().push_back(frame.encode());
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// Sends what was kept, as far as the link takes it.
+    pub(super) fn flush(&self, books: &mut Books) {
+        let Some(link) = self.link.get() else { return };
+        books.backlog.retain(|to, frames| {
+            while let Some(frame) = frames.front() {
+                match link.send(*to, frame.clone().into()) {
+                    Ok(()) => drop(frames.pop_front()),
+                    Err(SendError::Full { .. }) => return true,
+                    Err(_) => return false,
+                }
+            }
+            false
+        });
+    }
+}

@@ -1,0 +1,283 @@
+//! How a node becomes one of a cluster, and how it leaves.
+//!
+//! The first node makes the cluster: an authority that certifies the others, and a token that lets them in. It may keep both in
+//! a folder, and is the same cluster's when it starts again. Others bring the token to the first one's address.
+//!
+//! Invariant: a node that joined is connected to the head before its program goes on, or the program is told why it is not.
+//! Left out: which machines there are (`launch`).
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::peers::Ears;
+use super::{Cluster, Face};
+use crate::base::{Capacity, Error, NodeId};
+use crate::exec::{Engine, Local, far};
+use crate::link::{Ca, Endpoint, Identity, JoinToken, Link, Registry, Settings, join};
+use crate::wire::Frame;
+
+/// How long a join may take.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// How long what was said last has to get out.
+const GOODBYE: Duration = Duration::from_millis(500);
+
+/// How this node comes to a cluster.
+#[derive(Clone, Debug, Default)]
+pub struct Joining {
+    /// Where it listens; port 0 takes any. Not said: any port, of the loopback if whom it joins is there.
+    pub listen: Option<SocketAddr>,
+    /// Whom it joins, with the token; nobody: it makes a cluster.
+    pub join: Option<(SocketAddr, String)>,
+    /// Where the authority of a cluster that it makes is kept.
+    pub folder: Option<PathBuf>,
+    /// What it is called, for strategies.
+    pub labels: BTreeMap<String, String>,
+    /// What it is called, for people.
+    pub name: String,
+}
+
+/// A node of the cluster, as this one knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeInfo {
+    /// Which.
+    pub id: NodeId,
+    /// What it is called.
+    pub name: String,
+    /// Where it is reached.
+    pub address: SocketAddr,
+    /// What it has.
+    pub capacity: Capacity,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Common calls that wait there.
+    pub queued: u32,
+    /// This very node.
+    pub this: bool,
+    /// It is leaving.
+    pub draining: bool,
+}
+
+/// What the system calls this machine.
+fn machine_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+fn cluster_error(why: impl ToString) -> Error {
+    Error::Cluster { why: Arc::from(why.to_string()) }
+}
+
+/// The authority kept in this folder, made if there is none.
+pub fn authority(folder: &Path) -> Result<Ca, Error> {
+    let path = folder.join("ca.pem");
+    let failed = |what: &str, e: std::io::Error| cluster_error(format!("{what} {}: {e}", path.display()));
+    match std::fs::read_to_string(&path) {
+        Ok(text) => Ca::from_pem(&text).map_err(|e| cluster_error(format!("{}: {e}", path.display()))),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            let ca = Ca::new().map_err(cluster_error)?;
+            std::fs::create_dir_all(folder).map_err(|e| failed("cannot make the folder of", e))?;
+            write_secret(&path, ca.to_pem().as_bytes()).map_err(|e| failed("cannot write", e))?;
+            Ok(ca)
+        }
+        Err(e) => Err(failed("cannot read", e)),
+    }
+}
+
+/// Writes a file that nobody else may read, whole or not at all.
+fn write_secret(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    let new = path.with_extension("new");
+    let _ = std::fs::remove_file(&new);
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    std::fs::rename(new, path)
+}
+
+impl Cluster {
+    /// Makes this node one of a cluster. The engine runs already.
+    pub fn start(engine: &Arc<Engine>, capacity: Capacity, how: Joining) -> Result<Arc<Cluster>, Error> {
+        let mut bytes = [0; 8];
+        rustix::rand::getrandom(&mut bytes[..], rustix::rand::GetRandomFlags::empty())
+            .map_err(|e| Error::Os { what: "drawing a number for the node", source: Arc::new(e.into()) })?;
+        let me = NodeId::new(u64::from_le_bytes(bytes).max(1)).expect("not 0");
+        let (identity, ca): (Identity, Option<Ca>) = match &how.join {
+            Some((addr, token)) => {
+                let token: JoinToken = token.parse().map_err(cluster_error)?;
+                (join(*addr, &token, me, PATIENCE).map_err(cluster_error)?, None)
+            }
+            None => {
+                let ca = match &how.folder {
+                    Some(folder) => authority(folder)?,
+                    None => Ca::new().map_err(cluster_error)?,
+                };
+                (ca.identity(me).map_err(cluster_error)?, Some(ca))
+            }
+        };
+        let cluster = Cluster::new(me, me, engine, capacity, how.labels.clone());
+        let registry = Registry::new(far::parcel::symbols());
+        let loopback = how.join.as_ref().is_none_or(|(head, _)| head.ip().is_loopback());
+        let any = if loopback { [127, 0, 0, 1] } else { [0, 0, 0, 0] };
+        let listen = how.listen.unwrap_or(SocketAddr::from((any, 0)));
+        let mut settings = Settings::new(listen, identity, registry);
+        let name = if how.name.is_empty() { machine_name() } else { how.name };
+        settings.hello.app = name.clone().into_bytes();
+        settings.idle = cluster.patience;
+        settings.keep_alive = cluster.patience / 4;
+        let token = ca.as_ref().map(Ca::token);
+        settings.ca = ca.map(Arc::new);
+        let ears = Arc::new(Ears(Arc::downgrade(&cluster)));
+        let endpoint = Endpoint::start(settings, ears).map_err(cluster_error)?;
+        let link: Arc<dyn Link> = Arc::new(endpoint);
+        let _ = cluster.link.set(Arc::clone(&link));
+        let _ = cluster.token.set(token);
+        let _ = cluster.name.set(name);
+        engine.set_far(Arc::new(Face(Arc::clone(&cluster))));
+        cluster.with_books_of_own();
+        cluster
+            .start_threads()
+            .map_err(|e| Error::Os { what: "starting a thread", source: Arc::new(e) })?;
+        if let Some((addr, _)) = how.join {
+            link.connect(addr, None);
+            if let Err(e) = cluster.await_head(addr) {
+                cluster.stopping.store(true, Ordering::Release);
+                link.stop(Duration::ZERO);
+                return Err(e);
+            }
+        }
+        Ok(cluster)
+    }
+
+    fn with_books_of_own(&self) {
+        let mut books = self.books.lock();
+        let version = books.version();
+        let view = self.own_view(version, false);
+        books.view.merge(self.me, view);
+    }
+
+    /// Waits until the node that was joined is connected.
+    fn await_head(&self, addr: SocketAddr) -> Result<(), Error> {
+        let deadline = Instant::now() + PATIENCE;
+        let mut seen = self.change.0.lock();
+        loop {
+            {
+                let mut books = self.books.lock();
+                if let Some(head) = books.peers.keys().next().copied() {
+                    books.head = head;
+                    return Ok(());
+                }
+            }
+            let refused = self.refusals.lock().iter().find(|(a, _)| *a == addr).map(|(_, why)| why.clone());
+            if let Some(why) = refused {
+                return Err(cluster_error(why));
+            }
+            if self.change.1.wait_until(&mut seen, deadline).timed_out() {
+                return Err(cluster_error(format!("{addr} let this node in, but could not be connected to within {PATIENCE:?}")));
+            }
+        }
+    }
+
+    /// What lets others in, if this node can.
+    pub fn token(&self) -> Option<&JoinToken> {
+        self.token.get()?.as_ref()
+    }
+
+    /// Where this node is reached.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.link.get().map(|link| link.local_addr())
+    }
+
+    /// This node.
+    pub fn id(&self) -> NodeId {
+        self.me
+    }
+
+    /// The nodes of the cluster, this one first.
+    pub fn nodes(&self) -> Vec<NodeInfo> {
+        let books = self.books.lock();
+        let info = |id: NodeId, name: &str, address: SocketAddr| {
+            let view = books.view.get(id).map(|known| known.view.clone()).unwrap_or_default();
+            NodeInfo {
+                id,
+                name: name.to_owned(),
+                address,
+                capacity: view.capacity,
+                labels: view.labels,
+                queued: view.queued,
+                this: id == self.me,
+                draining: view.draining,
+            }
+        };
+        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+        let name = self.name.get().map_or("", String::as_str);
+        let mut all = vec![info(self.me, name, self.address().unwrap_or(nowhere))];
+        let mut others: Vec<_> = books.peers.iter().map(|(id, p)| info(*id, &p.name, p.addr)).collect();
+        others.sort_by_key(|n| n.id);
+        all.extend(others);
+        all
+    }
+
+    /// Waits until there are so many nodes, this one included. False if that takes too long.
+    pub fn wait_for_nodes(&self, count: usize, timeout: Duration) -> bool {
+        let deadline = Instant::now().checked_add(timeout);
+        let mut seen = self.change.0.lock();
+        loop {
+            {
+                let books = self.books.lock();
+                let told = books.peers.keys().filter(|n| books.view.get(**n).is_some()).count();
+                if told + 1 >= count {
+                    return true;
+                }
+            }
+            // A view may come without a change being told.
+            let soon = Instant::now() + Duration::from_millis(20);
+            let until = deadline.map_or(soon, |d| d.min(soon));
+            self.change.1.wait_until(&mut seen, until);
+            if deadline.is_some_and(|d| Instant::now() >= d) {
+                return false;
+            }
+        }
+    }
+
+    /// Waits until the head is gone, for a node that serves nobody else.
+    pub fn serve(&self) {
+        let mut seen = self.change.0.lock();
+        loop {
+            {
+                let books = self.books.lock();
+                if books.head != self.me && !books.peers.contains_key(&books.head) {
+                    return;
+                }
+            }
+            self.change.1.wait_for(&mut seen, Duration::from_millis(500));
+        }
+    }
+
+    /// Leaves: what waits for others fails, and the others are told.
+    pub fn stop(self: &Arc<Cluster>, local: &Local) {
+        self.stopping.store(true, Ordering::Release);
+        self.with(local, |books, _| {
+            books.draining = true;
+            let peers: Vec<NodeId> = books.peers.keys().copied().collect();
+            for to in peers {
+                self.send_surely(books, to, &Frame::Leave);
+            }
+        });
+        self.abandon(local);
+        if let Some(link) = self.link.get() {
+            link.stop(GOODBYE);
+        }
+        *self.errands.lock() = None;
+        let threads = std::mem::take(&mut *self.threads.lock());
+        for thread in threads {
+            thread.thread().unpark();
+            let _ = thread.join();
+        }
+        // Answers that came last, and what they brought.
+        self.abandon(local);
+    }
+}

@@ -1,0 +1,228 @@
+//! This node among others: calls, objects and actors that cross between them.
+//!
+//! Room map: [`books`] what is kept; [`effects`] what follows from a change of it; [`cross`] references on their way out and in;
+//! [`calls`], [`actors`], [`objects`], [`names`] what is carried; [`place`] which calls go elsewhere; [`peers`] the other nodes;
+//! [`join`] how a node becomes one of a cluster.
+//!
+//! Decisions are `core`'s: who still needs an object, and where a call runs. This drives them with frames of the link.
+//!
+//! Invariant: what was accepted from another node is answered, unless one of the two dies; then whoever waited is told. Left
+//! out: bytes on the network (`link`).
+
+mod actors;
+mod books;
+mod calls;
+mod cross;
+mod effects;
+mod join;
+mod names;
+mod objects;
+mod peers;
+mod place;
+mod serve;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, OnceLock, Weak};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::base::{Capacity, Demand, Error, NodeId};
+use crate::exec::actor::HandleRef;
+use crate::exec::entry::ActorEntry;
+use crate::exec::far::{Elsewhere, Far, Proxies};
+use crate::exec::options::Options;
+use crate::exec::{Engine, Local, RawRef};
+use crate::link::{JoinToken, Link, LinkError};
+use books::Books;
+use cross::lost;
+use effects::Todo;
+pub use join::{Joining, NodeInfo};
+
+/// Work that may block, done by a thread of its own.
+type Errand = Box<dyn FnOnce(&Local) + Send>;
+
+/// See the module.
+pub struct Cluster {
+    me: NodeId,
+    engine: Weak<Engine>,
+    capacity: Capacity,
+    labels: BTreeMap<String, String>,
+    link: OnceLock<Arc<dyn Link>>,
+    books: Mutex<Books>,
+    proxies: Arc<Proxies>,
+    errands: Mutex<Option<Sender<Errand>>>,
+    started: Instant,
+    /// How long a node may be without a connection before it is taken for dead.
+    patience: Duration,
+    stopping: AtomicBool,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Calls of ours that came to nothing, and a bell for whoever waits for nodes to come or go.
+    refusals: Mutex<Vec<(SocketAddr, LinkError)>>,
+    deaths: Mutex<Vec<(NodeId, String)>>,
+    change: (Mutex<u64>, Condvar),
+    seed: Mutex<u64>,
+    token: OnceLock<Option<JoinToken>>,
+    name: OnceLock<String>,
+}
+
+impl std::fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Cluster({})", self.me)
+    }
+}
+
+thread_local! {
+    /// This thread carries the link: it may not wait for it.
+    static LINKS: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+impl Cluster {
+    fn new(me: NodeId, head: NodeId, engine: &Arc<Engine>, capacity: Capacity, labels: BTreeMap<String, String>) -> Arc<Cluster> {
+        Arc::new_cyclic(|weak: &Weak<Cluster>| {
+            let gone = Weak::clone(weak);
+            let proxies = Proxies::new(Box::new(move |key| {
+                let Some(cluster) = gone.upgrade() else { return };
+                let _ = crate::exec::local::with(|local| {
+                    cluster.with(local, |books, todo| {
+                        // Another reference may have come in meanwhile, and will go by itself.
+                        if !cluster.proxies.has(key) {
+                            books.refers.remove(&key);
+                            books.owners.dropped(key, &mut todo.effects);
+                        }
+                    });
+                });
+            }));
+            Cluster {
+                me,
+                engine: Arc::downgrade(engine),
+                capacity,
+                labels,
+                link: OnceLock::new(),
+                books: Mutex::new(Books::new(me, head)),
+                proxies,
+                errands: Mutex::new(None),
+                started: Instant::now(),
+                patience: Duration::from_secs(1),
+                stopping: AtomicBool::new(false),
+                threads: Mutex::default(),
+                refusals: Mutex::default(),
+                deaths: Mutex::default(),
+                change: (Mutex::new(0), Condvar::new()),
+                seed: Mutex::new(me.get()),
+                token: OnceLock::new(),
+                name: OnceLock::new(),
+            }
+        })
+    }
+
+    fn engine(&self) -> Option<Arc<Engine>> {
+        self.engine.upgrade()
+    }
+
+    fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    fn stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    /// A number that nobody else draws.
+    fn random(&self) -> u64 {
+        let mut bytes = [0; 8];
+        match rustix::rand::getrandom(&mut bytes[..], rustix::rand::GetRandomFlags::empty()) {
+            Ok(8) => u64::from_le_bytes(bytes),
+            _ => {
+                let mut seed = self.seed.lock();
+                *seed = seed.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+                *seed
+            }
+        }
+    }
+
+    /// Whether this thread may wait for what the link brings.
+    fn may_block(&self) -> bool {
+        !LINKS.get()
+    }
+
+    /// Has a thread of its own do this.
+    fn errand(&self, work: impl FnOnce(&Local) + Send + 'static) {
+        if let Some(errands) = &*self.errands.lock() {
+            let _ = errands.send(Box::new(work));
+        }
+    }
+
+    fn changed(&self) {
+        *self.change.0.lock() += 1;
+        self.change.1.notify_all();
+    }
+
+    fn note_death(&self, node: NodeId, why: &str) {
+        const KEPT: usize = 1024;
+        let mut deaths = self.deaths.lock();
+        if deaths.len() == KEPT {
+            deaths.remove(0);
+        }
+        deaths.push((node, why.to_owned()));
+    }
+
+    /// Starts the threads.
+    fn start_threads(self: &Arc<Cluster>) -> std::io::Result<()> {
+        let (send, errands) = channel::<Errand>();
+        *self.errands.lock() = Some(send);
+        let named = |name: &str| std::thread::Builder::new().name(name.to_owned());
+        let runner = named("mobula-errands").spawn(move || run_errands(&errands))?;
+        let cluster = Arc::clone(self);
+        let looker = named("mobula-cluster").spawn(move || cluster.relieve())?;
+        self.threads.lock().extend([runner, looker]);
+        Ok(())
+    }
+}
+
+fn run_errands(errands: &Receiver<Errand>) {
+    for errand in errands {
+        let _ = crate::exec::local::with(|local| errand(local));
+    }
+}
+
+/// What the engine asks.
+pub(super) struct Face(pub Arc<Cluster>);
+
+impl Far for Face {
+    fn place(&self, local: &Local, record: &RawRef) -> bool {
+        self.0.place_call(local, record)
+    }
+
+    fn lacks(&self, demand: &Demand) -> Option<Error> {
+        self.0.lacks_everywhere(demand)
+    }
+
+    fn cancel(&self, local: &Local, record: &RawRef) {
+        self.0.cancel_sent(local, record);
+    }
+
+    fn create(&self, local: &Local, entry: &'static ActorEntry, options: &Options, demand: &Demand) -> Result<Option<Elsewhere>, Error> {
+        self.0.place_actor(local, entry, options, demand)
+    }
+
+    fn named(&self, local: &Local, name: &str) -> Result<Option<HandleRef>, Error> {
+        self.0.find_named(local, name)
+    }
+
+    fn claim_name(&self, local: &Local, name: &str, actor: u64, entry: &'static ActorEntry) -> Result<Option<HandleRef>, Error> {
+        self.0.take_name(local, name, actor, entry)
+    }
+
+    fn free_name(&self, name: &str, actor: u64) {
+        let _ = crate::exec::local::with(|local| self.0.give_name(local, name, actor));
+    }
+
+    fn ended(&self, actor: u64, cause: &str) {
+        self.0.actor_ended(actor, cause);
+    }
+}

@@ -1,0 +1,244 @@
+//! The other nodes: who is there, what they say, and what follows when one is not there any more.
+//!
+//! Invariant: a node that was taken for dead is never heard again. Left out: frames' meaning, which the other files have.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::Cluster;
+use super::books::Peer;
+use crate::base::{Error, NodeId};
+use crate::core::view;
+use crate::exec::Local;
+use crate::link::{self, Handler, LinkError};
+use crate::wire::Frame;
+
+/// What the link tells.
+pub(super) struct Ears(pub std::sync::Weak<Cluster>);
+
+impl Ears {
+    fn with(&self, f: impl FnOnce(&Arc<Cluster>, &Local)) {
+        if let Some(cluster) = self.0.upgrade() {
+            super::LINKS.set(true);
+            let _ = crate::exec::local::with(|local| f(&cluster, local));
+        }
+    }
+}
+
+impl Handler for Ears {
+    fn connected(&self, peer: &link::Peer) {
+        self.with(|cluster, local| cluster.on_connected(local, peer));
+    }
+
+    fn frame(&self, from: NodeId, frame: &[u8]) {
+        self.with(|cluster, local| cluster.on_frame(local, from, frame));
+    }
+
+    fn datagram(&self, from: NodeId, bytes: &[u8]) {
+        self.with(|cluster, _| cluster.on_datagram(from, bytes));
+    }
+
+    fn disconnected(&self, node: NodeId, why: &LinkError) {
+        self.with(|cluster, local| cluster.on_disconnected(local, node, why));
+    }
+
+    fn refused(&self, addr: SocketAddr, why: &LinkError) {
+        self.with(|cluster, _| cluster.on_refused(addr, why));
+    }
+}
+
+impl Cluster {
+    fn on_connected(self: &Arc<Cluster>, local: &Local, peer: &link::Peer) {
+        let addr = peer.hello.reach.unwrap_or(peer.addr);
+        let others = self.with(local, |books, _| {
+            let name = String::from_utf8_lossy(&peer.hello.app).into_owned();
+            let new = books.peers.insert(peer.node, Peer { addr, name }).is_none();
+            books.gone_since.remove(&peer.node);
+            let view = self.own_view(books.version(), books.draining);
+            self.send_surely(books, peer.node, &Frame::View { view: self.spell(&view) });
+            let others: Vec<(NodeId, SocketAddr)> = books.peers.iter().map(|(n, p)| (*n, p.addr)).collect();
+            if new && books.head == self.me {
+                let others = others.iter().filter(|(n, _)| *n != peer.node).copied().collect();
+                self.send_surely(books, peer.node, &Frame::Peers { others });
+            }
+            others
+        });
+        drop(others);
+        self.changed();
+    }
+
+    fn on_refused(&self, addr: SocketAddr, why: &LinkError) {
+        self.refusals.lock().push((addr, why.clone()));
+        self.changed();
+    }
+
+    fn on_disconnected(self: &Arc<Cluster>, local: &Local, node: NodeId, why: &LinkError) {
+        match why {
+            LinkError::Left(..) => self.died(local, node, "it left"),
+            _ => {
+                // The link tries to make another connection; if there is none in time, the node is taken for dead.
+                let now = self.now();
+                self.books.lock().gone_since.insert(node, now);
+            }
+        }
+    }
+
+    fn on_datagram(&self, from: NodeId, bytes: &[u8]) {
+        if let Ok((node, told)) = view::decode(bytes, self.now())
+            && node == from
+        {
+            self.books.lock().view.merge(node, told);
+        }
+    }
+
+    fn spell(&self, view: &view::NodeView) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        // What this node has was checked to be short enough when it started.
+        let _ = view::encode(self.me, view, &mut bytes);
+        bytes
+    }
+
+    /// What is due.
+    pub(super) fn tick(self: &Arc<Cluster>, local: &Local) {
+        let now = self.now();
+        let dead: Vec<NodeId> = self.with(local, |books, todo| {
+            self.flush(books);
+            books.owners.tick(now, &mut todo.effects);
+            let late = books.gone_since.iter().filter(|(_, since)| now.saturating_sub(**since) > self.patience);
+            late.map(|(node, _)| *node).collect()
+        });
+        for node in dead {
+            self.died(local, node, "no connection could be made to it");
+        }
+        self.tell_view(now);
+    }
+
+    /// Tells the others what is free here, if that has changed, or nothing was told for a while.
+    fn tell_view(self: &Arc<Cluster>, now: std::time::Duration) {
+        let (view, to) = {
+            let mut books = self.books.lock();
+            if books.peers.is_empty() {
+                return;
+            }
+            let view = self.own_view(0, books.draining);
+            let changed = (&view.free, view.queued, view.draining) != (&books.told.free, books.told.queued, books.told.draining);
+            let since = now.saturating_sub(books.told.seen);
+            if since < TELL || (!changed && since < REPEAT) {
+                return;
+            }
+            let view = view::NodeView { version: books.version(), ..view };
+            books.told = view.clone();
+            let me = self.me;
+            books.view.merge(me, view.clone());
+            (self.spell(&view), books.peers.keys().copied().collect::<Vec<_>>())
+        };
+        if let Some(link) = self.link.get() {
+            for node in to {
+                // Lost ones are told again.
+                let _ = link.datagram(node, &view);
+            }
+        }
+    }
+
+    /// A node is dead, or as good as.
+    pub(super) fn died(self: &Arc<Cluster>, local: &Local, node: NodeId, why: &str) {
+        let now = self.now();
+        let sent = self.with(local, |books, todo| {
+            books.gone_since.remove(&node);
+            books.peers.remove(&node)?;
+            books.view.remove(node);
+            books.backlog.remove(&node);
+            books.callers.retain(|(of, _), _| *of != node);
+            books.names.retain(|_, named| named.key.owner != node);
+            books.owners.peer_died(now, node, &mut todo.effects);
+            let numbers: Vec<u64> = books.sent.iter().filter(|(_, s)| s.to == node).map(|(n, _)| *n).collect();
+            let sent: Vec<_> = numbers.iter().filter_map(|n| books.sent.remove(n)).collect();
+            let running: Vec<_> = books.running.keys().filter(|(of, _)| *of == node).copied().collect();
+            let running: Vec<_> = running.iter().filter_map(|key| books.running.remove(key)).collect();
+            Some((sent, running))
+        });
+        let Some((sent, running)) = sent else { return };
+        if let Some(link) = self.link.get() {
+            link.forget(node);
+        }
+        self.asks_died(node);
+        self.transfers_died(local, node);
+        self.actors_died(local, node);
+        self.calls_died(local, node, sent);
+        // Nobody waits for these any more.
+        for record in running {
+            local.engine.cancel(local, &record);
+        }
+        self.note_death(node, why);
+        self.changed();
+    }
+
+    /// A node says what no node says: it is not of this program, or lies.
+    pub(super) fn misbehaves(self: &Arc<Cluster>, node: NodeId, what: &str) {
+        let why = format!("it broke the protocol: {what}");
+        let cluster = Arc::clone(self);
+        self.errand(move |local| cluster.died(local, node, &why));
+    }
+
+    fn on_frame(self: &Arc<Cluster>, local: &Local, from: NodeId, bytes: &[u8]) {
+        let frame = match Frame::decode(bytes) {
+            Ok(frame) => frame,
+            Err(e) => return self.misbehaves(from, &e.to_string()),
+        };
+        match frame {
+            Frame::Call { number, terms, call } => self.on_call(local, from, number, terms, call),
+            Frame::Ended { number, outcome } => self.on_ended(local, from, number, outcome),
+            Frame::Cancel { number } => self.on_cancel(local, from, number),
+            Frame::Create { number, kind, terms, call } => self.on_create(local, from, (number, kind), terms, call),
+            Frame::Method { actor, caller, number, call } => self.on_method(local, from, actor, (caller, number), call),
+            Frame::Kill { actor, restart } => self.on_kill(actor, restart),
+            Frame::ActorEnded { actor, cause } => self.on_actor_ended(local, from, actor, &cause),
+            Frame::Owning { message, beside } => self.with(local, |books, todo| {
+                let key = match &message {
+                    crate::core::owners::Message::Settled { key, .. }
+                    | crate::core::owners::Message::Borrowed { key, .. } => Some(*key),
+                    _ => None,
+                };
+                books.owners.handle(from, message, &mut todo.effects);
+                if let Some(key) = key {
+                    self.learn(books, todo, key, beside, 0);
+                }
+            }),
+            Frame::Fetch { key, transfer } => self.on_fetch(local, from, key, transfer),
+            Frame::Fetched { transfer, value } => self.on_fetched(local, from, transfer, value),
+            Frame::Ask { ask, question } => self.on_ask(local, from, ask, question),
+            Frame::Answer { ask, found } => self.on_answer(from, ask, found),
+            Frame::View { view } => self.on_datagram(from, &view),
+            Frame::Peers { others } => {
+                if let Some(link) = self.link.get() {
+                    for (node, addr) in others {
+                        if node != self.me && !link.is_connected(node) {
+                            link.connect(addr, Some(node));
+                        }
+                    }
+                }
+            }
+            Frame::Leave => self.died(local, from, "it left"),
+        }
+    }
+
+    /// Everything that this node waits for from others fails: it ends.
+    pub(super) fn abandon(self: &Arc<Cluster>, local: &Local) {
+        let (sent, keys) = self.with(local, |books, _| {
+            let sent: Vec<_> = books.sent.drain().map(|(_, s)| s).collect();
+            books.asks.clear();
+            (sent, self.proxies.keys())
+        });
+        for s in sent {
+            local.engine.settle_error(local, &s.record, Error::ShutDown);
+        }
+        for key in keys {
+            self.fail_proxy(local, key, Error::ShutDown);
+        }
+    }
+}
+
+/// How often the others are told at most.
+const TELL: std::time::Duration = std::time::Duration::from_millis(10);
+/// How often they are told what they know already.
+const REPEAT: std::time::Duration = std::time::Duration::from_millis(200);

@@ -1,0 +1,221 @@
+//! Calls, objects and actors on several nodes.
+//!
+//! Invariant: nodes are processes with arenas of their own; what crosses goes over QUIC. Left out: faults, which have tests of
+//! their own.
+
+mod cluster_common;
+
+use std::time::Duration;
+
+use cluster_common::{Cluster, cluster};
+use mobula::prelude::*;
+use mobula::{Config, NodeId, Strategy};
+
+fn config() -> Config {
+    Config::new().num_cpus(2).object_store_memory(256 << 20).attach(false)
+}
+
+fn with(others: usize, test: impl FnOnce(&Cluster)) {
+    static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    let _alone = ALONE.lock().unwrap_or_else(|e| e.into_inner());
+    let cluster = cluster(config(), others);
+    test(&cluster);
+}
+
+fn other(cluster: &Cluster) -> NodeId {
+    cluster.head.nodes().into_iter().find(|n| !n.this).expect("there is another").id
+}
+
+#[remote]
+fn pid() -> u32 {
+    std::process::id()
+}
+
+#[remote]
+fn square(x: u64) -> u64 {
+    x * x
+}
+
+#[remote]
+fn fails(why: String) -> Result<u64, String> {
+    Err(why)
+}
+
+#[remote]
+fn panics() -> u64 {
+    panic!("on purpose")
+}
+
+#[remote]
+fn many(n: usize) -> Vec<u64> {
+    (0..n as u64).collect()
+}
+
+#[remote]
+fn sum(v: &[u64]) -> u64 {
+    v.iter().sum()
+}
+
+#[test]
+fn a_call_runs_where_it_is_told_to() {
+    with(1, |cluster| {
+        let there = other(cluster);
+        let on = |node| mobula::get(pid::options().on_node(node).remote()).unwrap();
+        assert_eq!(on(there), cluster.nodes[0].process.id());
+        assert_eq!(on(cluster.head.node_id().unwrap()), std::process::id());
+        let squares: Vec<_> = (0..100).map(|i| square::options().on_node(there).remote(i)).collect();
+        assert_eq!(mobula::get(&squares).unwrap(), (0..100).map(|i| i * i).collect::<Vec<u64>>());
+    });
+}
+
+#[test]
+fn failures_come_back_as_they_are() {
+    with(1, |cluster| {
+        let there = other(cluster);
+        let e = mobula::get(fails::options().on_node(there).remote("no luck".to_owned())).unwrap_err();
+        let mobula::Error::TaskFailed(f) = &e else { panic!("{e}") };
+        assert_eq!(f.message, "no luck");
+        let e = mobula::get(panics::options().on_node(there).remote()).unwrap_err();
+        assert!(e.to_string().contains("on purpose"), "{e}");
+    });
+}
+
+#[test]
+fn large_values_stay_where_they_are_until_they_are_read() {
+    with(2, |cluster| {
+        let there = other(cluster);
+        let n = 1_000_000;
+        let big = many::options().on_node(there).remote(n);
+        // It goes to where its argument is.
+        let total = sum::options().strategy(Strategy::Default).num_cpus(0.5).remote(&big);
+        let expected = (n as u64 - 1) * n as u64 / 2;
+        assert_eq!(mobula::get(&total).unwrap(), expected);
+        assert_eq!(mobula::view(&big).unwrap().len(), n);
+        assert_eq!(mobula::get(&big).unwrap()[n - 1], n as u64 - 1);
+        // And an object of this node's goes there.
+        let put = mobula::put(&(0..n as u64).collect::<Vec<_>>()).unwrap();
+        for node in cluster.head.nodes() {
+            let there = sum::options().on_node(node.id).remote(&put);
+            assert_eq!(mobula::get(&there).unwrap(), expected);
+        }
+    });
+}
+
+#[remote]
+fn nested(of: Vec<ObjectRef<u64>>) -> u64 {
+    mobula::get(&of).unwrap().iter().sum()
+}
+
+#[remote]
+fn makes() -> Vec<ObjectRef<u64>> {
+    (0..5).map(square::remote).collect()
+}
+
+#[test]
+fn references_travel_inside_values() {
+    with(2, |cluster| {
+        let ids: Vec<_> = cluster.head.nodes().iter().map(|n| n.id).collect();
+        let refs: Vec<_> = (0..10).map(square::remote).collect();
+        let expected: u64 = (0..10).map(|i| i * i).sum();
+        assert_eq!(mobula::get(nested::options().on_node(ids[1]).remote(&refs)).unwrap(), expected);
+        // Made on one node, handed by this one to a third.
+        let made = mobula::get(makes::options().on_node(ids[1]).remote()).unwrap();
+        assert_eq!(mobula::get(&made).unwrap(), [0, 1, 4, 9, 16]);
+        assert_eq!(mobula::get(nested::options().on_node(ids[2]).remote(&made)).unwrap(), 30);
+    });
+}
+
+#[remote]
+struct Counter {
+    total: u64,
+}
+
+#[remote]
+impl Counter {
+    pub fn new(start: u64) -> Self {
+        Counter { total: start }
+    }
+
+    pub fn add(&mut self, n: u64) -> u64 {
+        self.total += n;
+        self.total
+    }
+
+    pub fn pid(&self) -> u32 {
+        std::process::id()
+    }
+}
+
+#[remote]
+fn adds(counter: Handle<Counter>, times: u64) -> u64 {
+    for _ in 0..times {
+        counter.add(1);
+    }
+    mobula::get(counter.add(0)).unwrap()
+}
+
+#[remote]
+fn finds(name: String) -> u64 {
+    mobula::get(Counter::named(&name).unwrap().add(1)).unwrap()
+}
+
+#[test]
+fn actors_are_called_across_nodes_in_order() {
+    with(2, |cluster| {
+        let ids: Vec<_> = cluster.head.nodes().iter().map(|n| n.id).collect();
+        let counter = Counter::options().on_node(ids[1]).remote(10);
+        assert_ne!(mobula::get(counter.pid()).unwrap(), std::process::id());
+        let answers: Vec<_> = (0..1000).map(|_| counter.add(1)).collect();
+        assert_eq!(mobula::get(&answers).unwrap(), (11..=1010).collect::<Vec<u64>>());
+        // A handle travels to a third node, and the calls made there arrive.
+        let there = adds::options().on_node(ids[2]).remote(counter.clone(), 50);
+        assert_eq!(mobula::get(&there).unwrap(), 1060);
+        // One of this node's is called from elsewhere, by its name.
+        let named = Counter::options().name("hits").remote(0);
+        assert_eq!(mobula::get(finds::options().on_node(ids[1]).remote("hits".to_owned())).unwrap(), 1);
+        assert_eq!(mobula::get(named.add(0)).unwrap(), 1);
+        let e = mobula::get(finds::options().on_node(ids[2]).remote("nobody".to_owned())).unwrap_err();
+        assert!(e.to_string().contains("nobody"), "{e}");
+    });
+}
+
+#[remote]
+fn naps(ms: u64) -> u32 {
+    std::thread::sleep(Duration::from_millis(ms));
+    std::process::id()
+}
+
+#[test]
+fn what_waits_here_goes_to_who_has_nothing_to_do() {
+    with(2, |cluster| {
+        let calls: Vec<_> = (0..60).map(|_| naps::remote(20)).collect();
+        let mut pids = mobula::get(&calls).unwrap();
+        pids.sort_unstable();
+        pids.dedup();
+        assert_eq!(pids.len(), cluster.nodes.len() + 1, "all nodes took part");
+    });
+}
+
+#[test]
+fn a_dead_nodes_calls_run_again_elsewhere() {
+    with(2, |cluster| {
+        let there = other(cluster);
+        let pids: Vec<u32> = cluster.nodes.iter().map(|n| n.process.id()).collect();
+        let calls: Vec<_> = (0..4).map(|_| naps::options().prefer_node(there).remote(1500)).collect();
+        let victim = mobula::get(pid::options().on_node(there).remote()).unwrap();
+        assert!(pids.contains(&victim));
+        let actor = Counter::options().on_node(there).remote(0);
+        assert_eq!(mobula::get(actor.add(1)).unwrap(), 1);
+        rustix::process::kill_process(
+            rustix::process::Pid::from_raw(victim.cast_signed()).unwrap(),
+            rustix::process::Signal::KILL,
+        )
+        .unwrap();
+        let ran_on = mobula::get(&calls).unwrap();
+        assert!(ran_on.iter().all(|p| *p != victim), "{ran_on:?} {victim}");
+        let e = mobula::get(actor.add(1)).unwrap_err();
+        assert!(matches!(e, mobula::Error::ActorDied { .. }), "{e}");
+        let e = mobula::get(pid::options().on_node(there).remote()).unwrap_err();
+        assert!(e.to_string().contains(&there.to_string()), "{e}");
+    });
+}

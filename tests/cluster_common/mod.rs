@@ -1,0 +1,64 @@
+//! A cluster of processes on this machine, each with an arena of its own, and QUIC between them.
+//!
+//! Invariant: the processes end with the guard. Left out: other machines; see `tests/cluster_network.rs`.
+
+#![allow(dead_code, reason = "not every test uses all of it")]
+
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use mobula::{Config, Mobula};
+
+/// A node in another process: this very test binary, which never reaches its `main`.
+pub struct Node {
+    pub process: Child,
+}
+
+impl Node {
+    pub fn start(head: &Mobula, name: &str, settings: &[(&str, &str)]) -> Node {
+        let mut command = Command::new(std::env::current_exe().expect("a test has a path"));
+        command
+            .env("MOBULA_JOIN", head.address().expect("the head listens").to_string())
+            .env("MOBULA_TOKEN", head.join_token().expect("the head has a token"))
+            .env("MOBULA_NODE_NAME", name)
+            .env("MOBULA_NUM_CPUS", "2")
+            .env("MOBULA_OBJECT_STORE_MEMORY", "256M")
+            .stdin(Stdio::null());
+        for (name, value) in settings {
+            command.env(name, value);
+        }
+        Node { process: command.spawn().expect("the test can be started") }
+    }
+
+    pub fn kill(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// The head, in this process, and so many others.
+pub struct Cluster {
+    pub nodes: Vec<Node>,
+    pub head: Mobula,
+}
+
+pub fn head(config: Config) -> Mobula {
+    config
+        .listen(([127, 0, 0, 1], 0).into())
+        .node_name("head")
+        .init()
+        .expect("a head starts")
+}
+
+pub fn cluster(config: Config, others: usize) -> Cluster {
+    let head = head(config);
+    let nodes: Vec<_> = (0..others).map(|i| Node::start(&head, &format!("node{i}"), &[])).collect();
+    head.wait_for_nodes(others + 1, Duration::from_secs(30)).expect("all nodes join");
+    Cluster { nodes, head }
+}
