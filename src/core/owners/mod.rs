@@ -145,6 +145,11 @@ impl Owners {
         }
     }
 
+    /// Whether nothing is shared and nobody serves a pull of an object of this node.
+    pub fn is_idle(&self) -> bool {
+        self.size() == Size::default() && self.loads.is_empty()
+    }
+
     /// When [`Owners::tick`] has something to do.
     pub fn next_tick(&self) -> Option<Duration> {
         self.dying.values().min().copied()

@@ -49,7 +49,7 @@ impl Default for Limits {
 pub enum Why {
     /// The owner is dead.
     OwnerDied,
-    /// The owner knows of no copy that was not tried.
+    /// The owner knows of no copy.
     NoSource,
     /// So many transfers of it failed.
     Attempts(u32),
@@ -73,6 +73,8 @@ pub enum Effect {
         from: NodeId,
         /// Tells this transfer from all others.
         transfer: u64,
+        /// How many transfers of it failed before: pause a while first, longer each time.
+        failures: u32,
     },
     /// Give this transfer up; what is reported of it later is ignored.
     Abort {
@@ -261,6 +263,11 @@ impl Pulls {
         self.pump(out);
     }
 
+    /// Whether this transfer is under way: what comes of any other is not wanted.
+    pub fn fetches(&self, key: ObjectKey, transfer: u64) -> bool {
+        self.source(key, transfer).is_some()
+    }
+
     /// Where a transfer comes from, if it is the one under way.
     fn source(&self, key: ObjectKey, transfer: u64) -> Option<NodeId> {
         match self.pulls.get(&key)?.phase {
@@ -368,6 +375,7 @@ impl Pulls {
                 key,
                 from,
                 transfer,
+                failures: pull.failures,
             });
         }
     }

@@ -1,0 +1,25 @@
+//! Faults planted around the machines, to show that the simulator notices them.
+//!
+//! Invariant: the machines themselves are those of the product; what changes is how they are driven.
+
+/// What is wrong in a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    None,
+    /// A release takes all references of the borrower with it, those under way too.
+    ReleaseAll,
+    /// Who hands a reference on does not wait until it is registered.
+    LetGoEarly,
+    /// Who gets a reference says that it is registered before the owner does.
+    ArriveEarly,
+    /// An owner drops what a dead node borrowed at once.
+    NoGrace,
+    /// Some releases get lost.
+    LoseRelease,
+    /// Some orders to free a copy get lost.
+    LoseFree,
+    /// Some messages come twice.
+    Duplicate,
+    /// Some nodes do not hear of a death.
+    MissDeath,
+}
