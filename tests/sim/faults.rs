@@ -20,6 +20,8 @@ pub enum Fault {
     LoseFree,
     /// Some messages come twice.
     Duplicate,
+    /// Some messages overtake others of the same pair.
+    Reorder,
     /// Some nodes do not hear of a death.
     MissDeath,
 }

@@ -132,6 +132,11 @@ fn a_message_that_comes_twice_is_found() {
 }
 
 #[test]
+fn a_message_that_overtakes_is_found() {
+    is_found(Fault::Reorder);
+}
+
+#[test]
 fn a_death_that_a_node_does_not_hear_of_is_found() {
     is_found(Fault::MissDeath);
 }

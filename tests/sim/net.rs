@@ -5,11 +5,12 @@
 //!
 //! Invariant: events come by time, and those of one time in the order they were made. Left out: the session itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use crate::base::{NodeId, ObjectKey};
 use crate::chance::Chance;
 use crate::core::owners::{Message, RefState};
+use crate::faults::Fault;
 use crate::plan::Plan;
 
 /// A reference in a message.
@@ -67,6 +68,11 @@ pub enum Event {
         to: NodeId,
         packet: Packet,
     },
+    /// The next message of this pair arrives; [`Net::next`] makes it a `Deliver`.
+    Arrive {
+        from: NodeId,
+        to: NodeId,
+    },
     /// A transfer's source is asked for the bytes.
     Serve {
         to: NodeId,
@@ -105,6 +111,14 @@ pub enum Event {
     },
 }
 
+/// What is under way from one node to another, in order.
+#[derive(Debug, Default)]
+struct Pair {
+    queue: VecDeque<Packet>,
+    /// When the last of them arrives.
+    last: u64,
+}
+
 /// The network.
 #[derive(Debug)]
 pub struct Net {
@@ -113,18 +127,16 @@ pub struct Net {
     plan: Plan,
     events: BTreeMap<(u64, u64), Event>,
     last: u64,
-    /// When the last message of each pair arrives.
-    pairs: BTreeMap<(NodeId, NodeId), u64>,
+    pairs: BTreeMap<(NodeId, NodeId), Pair>,
     /// One side of a split, and when it heals.
     split: Option<(Vec<NodeId>, u64)>,
-    /// Some messages come twice.
-    pub duplicate: bool,
+    pub fault: Fault,
     /// References under way, by object, from living nodes.
     pub under_way: BTreeMap<ObjectKey, u64>,
 }
 
 impl Net {
-    pub fn new(plan: Plan) -> Net {
+    pub fn new(plan: Plan, fault: Fault) -> Net {
         Net {
             now: 0,
             chance: Chance::new(plan.seed),
@@ -133,7 +145,7 @@ impl Net {
             last: 0,
             pairs: BTreeMap::new(),
             split: None,
-            duplicate: false,
+            fault,
             under_way: BTreeMap::new(),
         }
     }
@@ -161,17 +173,23 @@ impl Net {
 
     pub fn send(&mut self, from: NodeId, to: NodeId, packet: Packet) {
         let time = self.now + self.latency();
-        let last = self.pairs.entry((from, to)).or_insert(0);
-        // Also in order among those of one time.
-        let time = time.max(*last);
-        *last = time;
-        self.count(&packet, true);
-        if self.duplicate && self.chance.permille(20) {
+        let times = match self.fault {
+            Fault::Duplicate if self.chance.permille(20) => 2,
+            _ => 1,
+        };
+        let first = self.fault == Fault::Reorder && self.chance.permille(20);
+        for _ in 0..times {
             self.count(&packet, true);
-            let packet = packet.clone();
-            self.at(time, Event::Deliver { from, to, packet });
+            let pair = self.pairs.entry((from, to)).or_default();
+            pair.last = time.max(pair.last);
+            if first {
+                pair.queue.push_front(packet.clone());
+            } else {
+                pair.queue.push_back(packet.clone());
+            }
+            let last = pair.last;
+            self.at(last, Event::Arrive { from, to });
         }
-        self.at(time, Event::Deliver { from, to, packet });
     }
 
     fn count(&mut self, packet: &Packet, more: bool) {
@@ -193,22 +211,18 @@ impl Net {
         loop {
             let ((time, _), event) = self.events.pop_first()?;
             self.now = time;
-            if let Event::Deliver { from, to, packet } = &event {
-                if let Some((side, heals)) = &self.split
-                    && *heals > time
-                    && side.contains(from) != side.contains(to)
-                {
-                    // They stay in order: all of this pair wait for the same moment.
-                    let heals = *heals;
-                    let last = self.pairs.entry((*from, *to)).or_insert(0);
-                    *last = heals.max(*last);
-                    self.at(heals, event);
-                    continue;
-                }
-                let packet = packet.clone();
+            let Event::Arrive { from, to } = event else {
+                return Some(event);
+            };
+            if self.apart(from, to) {
+                let heals = self.split.as_ref().map_or(time, |(_, heals)| *heals);
+                self.at(heals, event);
+            } else if let Some(pair) = self.pairs.get_mut(&(from, to))
+                && let Some(packet) = pair.queue.pop_front()
+            {
                 self.count(&packet, false);
+                return Some(Event::Deliver { from, to, packet });
             }
-            return Some(event);
         }
     }
 
@@ -224,30 +238,21 @@ impl Net {
         })
     }
 
-    /// A node crashes: of what it sent, each receiver gets what came before some moment. References that are under way to it
-    /// or from it are under way from nobody.
+    /// A node crashes: of what it sent, each receiver gets what came before some moment. What is under way to it is lost.
     pub fn crash(&mut self, node: NodeId) {
-        let events = std::mem::take(&mut self.events);
-        let mut cut = BTreeMap::new();
-        for (at, event) in events {
-            if let Event::Deliver { from, to, packet } = &event {
-                if *to == node {
-                    let packet = packet.clone();
-                    self.count(&packet, false);
-                    continue;
-                }
-                if *from == node {
-                    let until = cut.entry(*to).or_insert_with(|| {
-                        at.0 + self.chance.below(2) * self.chance.below(self.plan.latency)
-                    });
-                    if at.0 > *until {
-                        let packet = packet.clone();
-                        self.count(&packet, false);
-                        continue;
-                    }
-                }
+        let pairs: Vec<(NodeId, NodeId)> = self.pairs.keys().copied().collect();
+        for (from, to) in pairs {
+            let Some(pair) = self.pairs.get_mut(&(from, to)) else {
+                continue;
+            };
+            let keep = match node {
+                _ if node == to => 0,
+                _ if node == from => self.chance.below(pair.queue.len() as u64 + 1) as usize,
+                _ => continue,
+            };
+            for packet in pair.queue.split_off(keep) {
+                self.count(&packet, false);
             }
-            self.events.insert(at, event);
         }
     }
 }

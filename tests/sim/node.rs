@@ -148,6 +148,12 @@ impl Node {
         self.gets.keys().copied().collect()
     }
 
+    pub fn describe(&self, get: u64) -> String {
+        let get = self.gets.get(&get);
+        let record = get.and_then(|get| self.records.get(&get.key));
+        format!("{get:?} of {record:?}")
+    }
+
     pub fn held_here(&self) -> Vec<ObjectKey> {
         self.store.iter().copied().collect()
     }
@@ -369,6 +375,9 @@ impl Node {
         if record.known {
             self.owners(cx, |o, out| o.settled(key, stand, out));
         }
+        if self.store.contains(&key) {
+            self.pulls(cx, |p, out| p.found(key, out));
+        }
         self.wake(cx, key);
     }
 
@@ -386,6 +395,7 @@ impl Node {
             _ => {
                 self.store.insert(run.result);
                 self.owners.hosts(run.result);
+                self.pulls(cx, |p, out| p.found(run.result, out));
                 Outcome::There(len)
             }
         };

@@ -132,8 +132,7 @@ pub struct World {
 
 impl World {
     pub fn new(plan: Plan, fault: Fault, show: bool) -> World {
-        let mut net = Net::new(plan.clone());
-        net.duplicate = fault == Fault::Duplicate;
+        let mut net = Net::new(plan.clone(), fault);
         let mut nodes = BTreeMap::new();
         for number in 1..=plan.nodes {
             if let Some(id) = NodeId::new(number) {
@@ -204,7 +203,7 @@ impl World {
         for id in self.living() {
             self.on(id, |node, cx| {
                 for get in node.open_gets() {
-                    cx.log.wrong(format!("{id:?}: get {get} never ends: {:?}", node.leftovers()));
+                    cx.log.wrong(format!("{id:?}: get {get} never ends: {}", node.describe(get)));
                 }
                 node.drop_all(cx);
             });
@@ -296,6 +295,7 @@ impl World {
                 };
                 self.on(node, |node, cx| node.rebuilt(cx, key));
             }
+            Event::Arrive { .. } => {}
             Event::Act => self.act(),
             Event::Crash => self.crash(),
             Event::Split => {

@@ -233,6 +233,16 @@ impl Pulls {
         }
     }
 
+    /// The object came into the store in another way: it was made here.
+    pub fn found(&mut self, key: ObjectKey, out: &mut Vec<Effect>) {
+        if self.pulls.contains_key(&key) {
+            self.end(key, out);
+            send(out, key.owner, Message::Stop { key });
+            out.push(Effect::Here(key));
+            self.pump(out);
+        }
+    }
+
     /// A transfer failed: the source has the object no more, the connection broke, or the store had no room.
     pub fn fetch_failed(&mut self, key: ObjectKey, transfer: u64, out: &mut Vec<Effect>) {
         if let Some(from) = self.source(key, transfer) {
