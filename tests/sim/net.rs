@@ -43,20 +43,29 @@ pub enum Packet {
     Done {
         task: u64,
         outcome: Outcome,
+        /// Those in the value.
+        inner: Vec<WireRef>,
         refs: Vec<WireRef>,
     },
     Refs(Vec<WireRef>),
+    /// What a transfer brings: a value, and the references in it.
+    Bytes {
+        key: ObjectKey,
+        transfer: u64,
+        inner: Vec<WireRef>,
+    },
 }
 
 impl Packet {
-    /// The references in it.
-    pub fn refs(&self) -> &[WireRef] {
-        match self {
-            Packet::Owners(_) => &[],
-            Packet::Task { args: refs, .. } | Packet::Done { refs, .. } | Packet::Refs(refs) => {
-                refs
-            }
-        }
+    /// The objects that are referred to in it.
+    fn keys(&self) -> Vec<ObjectKey> {
+        let (some, more): (&[WireRef], &[WireRef]) = match self {
+            Packet::Owners(_) => (&[], &[]),
+            Packet::Task { args: refs, .. } | Packet::Refs(refs) => (refs, &[]),
+            Packet::Done { refs, inner, .. } => (refs, inner),
+            Packet::Bytes { inner, .. } => (inner, &[]),
+        };
+        some.iter().chain(more).map(|reference| reference.key).collect()
     }
 }
 
@@ -80,12 +89,11 @@ pub enum Event {
         key: ObjectKey,
         transfer: u64,
     },
-    /// It ends.
-    Fetched {
+    /// It fails.
+    Broken {
         node: NodeId,
         key: ObjectKey,
         transfer: u64,
-        ok: bool,
     },
     /// A task that runs on a node is over.
     Ran {
@@ -193,14 +201,14 @@ impl Net {
     }
 
     fn count(&mut self, packet: &Packet, more: bool) {
-        for reference in packet.refs() {
-            let count = self.under_way.entry(reference.key).or_insert(0);
+        for key in packet.keys() {
+            let count = self.under_way.entry(key).or_insert(0);
             if more {
                 *count += 1;
             } else {
                 *count -= 1;
                 if *count == 0 {
-                    self.under_way.remove(&reference.key);
+                    self.under_way.remove(&key);
                 }
             }
         }

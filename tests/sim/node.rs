@@ -85,7 +85,8 @@ pub struct Node {
     pub pulls: Pulls,
     limits: Limits,
     records: BTreeMap<ObjectKey, Record>,
-    store: BTreeSet<ObjectKey>,
+    /// Values, each with the references in it, which it holds.
+    store: BTreeMap<ObjectKey, Vec<ObjectKey>>,
     /// What the programs here hold.
     pub handles: Vec<ObjectKey>,
     gets: BTreeMap<u64, Get>,
@@ -114,7 +115,7 @@ impl Node {
             pulls: Pulls::new(id, limits),
             limits,
             records: BTreeMap::new(),
-            store: BTreeSet::new(),
+            store: BTreeMap::new(),
             handles: Vec::new(),
             gets: BTreeMap::new(),
             tasks: BTreeMap::new(),
@@ -136,9 +137,6 @@ impl Node {
         self.records.get(&key).is_some_and(|record| record.refs > 0)
     }
 
-    pub fn has_copy(&self, key: ObjectKey) -> bool {
-        self.store.contains(&key)
-    }
 
     pub fn is_dead(&self, node: NodeId) -> bool {
         self.dead.contains(&node)
@@ -155,7 +153,7 @@ impl Node {
     }
 
     pub fn held_here(&self) -> Vec<ObjectKey> {
-        self.store.iter().copied().collect()
+        self.store.keys().copied().collect()
     }
 
     /// What is left when nothing should be.
@@ -204,20 +202,38 @@ impl Node {
             self.owners(cx, |o, out| o.dropped(key, out));
         } else {
             cx.log.freed.push(key);
-            self.store.remove(&key);
+            self.discard(cx, key);
             if known {
                 self.owners(cx, |o, out| o.forget(key, out));
             }
         }
     }
 
-    fn make(&mut self, state: State) -> ObjectKey {
+    /// Puts a value into the store. The references in it, each held once, are its own now.
+    fn store(&mut self, cx: &mut Cx<'_>, key: ObjectKey, inner: Vec<ObjectKey>) {
+        for key in self.store.insert(key, inner).unwrap_or_default() {
+            self.unhold(cx, key);
+        }
+    }
+
+    /// Drops a value; false if there is none.
+    fn discard(&mut self, cx: &mut Cx<'_>, key: ObjectKey) -> bool {
+        let Some(inner) = self.store.remove(&key) else {
+            return false;
+        };
+        for key in inner {
+            self.unhold(cx, key);
+        }
+        true
+    }
+
+    fn make(&mut self, state: State, inner: Vec<ObjectKey>) -> ObjectKey {
         let key = ObjectKey {
             owner: self.id,
             number: self.number(),
         };
         if let State::Ready(_) = state {
-            self.store.insert(key);
+            self.store.insert(key, inner);
         }
         let record = Record {
             refs: 1,
@@ -229,9 +245,12 @@ impl Node {
         key
     }
 
-    /// A program puts an object.
-    pub fn put(&mut self, len: u64) {
-        let key = self.make(State::Ready(len));
+    /// A program puts an object, with references in it.
+    pub fn put(&mut self, len: u64, inner: Vec<ObjectKey>) {
+        for &key in &inner {
+            self.hold(key);
+        }
+        let key = self.make(State::Ready(len), inner);
         self.handles.push(key);
     }
 
@@ -312,7 +331,7 @@ impl Node {
 
     /// A program calls a task on another node.
     pub fn submit(&mut self, cx: &mut Cx<'_>, args: Vec<ObjectKey>, target: NodeId) {
-        let result = self.make(State::Pending);
+        let result = self.make(State::Pending, Vec::new());
         self.handles.push(result);
         for &key in &args {
             self.hold(key);
@@ -336,7 +355,7 @@ impl Node {
         self.send(cx, target, Packet::Task { task, result, args });
     }
 
-    fn end_task(&mut self, cx: &mut Cx<'_>, task: Task, stand: Stand) {
+    fn end_task(&mut self, cx: &mut Cx<'_>, task: Task, stand: Stand, inner: Vec<ObjectKey>) {
         cx.log.report.tasks_ended += 1;
         let key = task.result;
         let remote = matches!(stand, Stand::Ready { at, .. } if at != self.id);
@@ -345,11 +364,16 @@ impl Node {
                 cx.log.wrong(format!("{key} settled twice"));
             }
             record.known |= remote;
-            self.settle(cx, key, stand);
-        } else if remote {
+            self.settle(cx, key, stand, inner);
+        } else {
             // Nobody waits for it any more.
-            self.owners(cx, |o, out| o.settled(key, stand, out));
-            self.owners(cx, |o, out| o.forget(key, out));
+            for key in inner {
+                self.unhold(cx, key);
+            }
+            if remote {
+                self.owners(cx, |o, out| o.settled(key, stand, out));
+                self.owners(cx, |o, out| o.forget(key, out));
+            }
         }
         for key in task.args {
             self.unhold(cx, key);
@@ -357,25 +381,25 @@ impl Node {
     }
 
     /// An object of this node has a value, or failed.
-    fn settle(&mut self, cx: &mut Cx<'_>, key: ObjectKey, stand: Stand) {
-        let Some(record) = self.records.get_mut(&key) else {
-            return;
-        };
+    fn settle(&mut self, cx: &mut Cx<'_>, key: ObjectKey, stand: Stand, inner: Vec<ObjectKey>) {
         let state = match stand {
             Stand::Ready { len, at } => {
                 if at == self.id {
-                    self.store.insert(key);
+                    self.store(cx, key, inner);
                 }
                 State::Ready(len)
             }
             Stand::Failed => State::Failed,
             Stand::Pending => return,
         };
+        let Some(record) = self.records.get_mut(&key) else {
+            return;
+        };
         record.state = state;
         if record.known {
             self.owners(cx, |o, out| o.settled(key, stand, out));
         }
-        if self.store.contains(&key) {
+        if self.store.contains_key(&key) {
             self.pulls(cx, |p, out| p.found(key, out));
         }
         self.wake(cx, key);
@@ -388,22 +412,32 @@ impl Node {
         };
         let to = run.result.owner;
         let len = cx.net.chance.pick(&[10, 1000, 300_000, 900_000]).unwrap_or(1);
+        // Some give back a reference to something that they made, or were given; some put one into their value.
+        let mut given = Vec::new();
+        if cx.net.chance.permille(300) {
+            given.push(self.make(State::Ready(len), Vec::new()));
+        }
+        let mut inner: Vec<ObjectKey> = run.args.iter().chain(&given).copied().collect();
+        inner.retain(|_| cx.net.chance.permille(300));
+        let mut wired = Vec::new();
         let outcome = match cx.net.chance.below(10) {
             _ if run.failed => Outcome::Failed,
             0 => Outcome::Failed,
-            1..4 => Outcome::Inline(len),
+            1..4 => {
+                wired = self.wire(cx, &inner, to);
+                Outcome::Inline(len)
+            }
             _ => {
-                self.store.insert(run.result);
+                for &key in &inner {
+                    self.hold(key);
+                }
+                self.store(cx, run.result, inner);
                 self.owners.hosts(run.result);
                 self.pulls(cx, |p, out| p.found(run.result, out));
                 Outcome::There(len)
             }
         };
-        // Some give back a reference to something that they made, or were given.
-        let mut given = Vec::new();
-        if cx.net.chance.permille(300) {
-            given.push(self.make(State::Ready(len)));
-        }
+        let inner = wired;
         let refs: Vec<ObjectKey> = given.iter().chain(run.args.first()).copied().collect();
         let refs = self.wire(cx, &refs, to);
         let task = run.task;
@@ -413,6 +447,7 @@ impl Node {
             Packet::Done {
                 task,
                 outcome,
+                inner,
                 refs,
             },
         );
@@ -443,7 +478,7 @@ impl Node {
         if get.pulling {
             return;
         }
-        if self.store.contains(&key) {
+        if self.store.contains_key(&key) {
             self.end_get(cx, id, true);
         } else if state == State::Failed {
             self.end_get(cx, id, false);
@@ -496,27 +531,52 @@ impl Node {
         self.unhold(cx, get.key);
     }
 
-    /// A transfer ended.
-    pub fn fetched(&mut self, cx: &mut Cx<'_>, key: ObjectKey, transfer: u64, ok: bool) {
+    /// Another node pulls a value from here. False: it is not here.
+    pub fn serve(&mut self, cx: &mut Cx<'_>, to: NodeId, key: ObjectKey, transfer: u64) -> bool {
+        let Some(inner) = self.store.get(&key).cloned() else {
+            return false;
+        };
+        let inner = self.wire(cx, &inner, to);
+        self.send(
+            cx,
+            to,
+            Packet::Bytes {
+                key,
+                transfer,
+                inner,
+            },
+        );
+        true
+    }
+
+    /// A transfer failed.
+    pub fn broken(&mut self, cx: &mut Cx<'_>, key: ObjectKey, transfer: u64) {
+        if self.pulls.fetches(key, transfer) {
+            cx.log.report.broken += 1;
+            self.pulls(cx, |p, out| p.fetch_failed(key, transfer, out));
+        }
+    }
+
+    /// A transfer brought a value, and references in it.
+    fn fetched(&mut self, cx: &mut Cx<'_>, key: ObjectKey, transfer: u64, inner: Vec<ObjectKey>) {
         if !self.pulls.fetches(key, transfer) {
+            for key in inner {
+                self.unhold(cx, key);
+            }
             return;
         }
-        if !ok {
-            cx.log.report.broken += 1;
-            return self.pulls(cx, |p, out| p.fetch_failed(key, transfer, out));
-        }
-        self.store.insert(key);
+        self.store(cx, key, inner);
         self.pulls(cx, |p, out| p.fetched(key, transfer, out));
         self.owners(cx, |o, out| o.copied(key, out));
         if key.owner == self.id && !self.records.contains_key(&key) {
-            self.store.remove(&key);
+            self.discard(cx, key);
         }
     }
 
     /// Memory runs short: a copy goes, if it may.
     pub fn evict(&mut self, cx: &mut Cx<'_>, key: ObjectKey) {
-        if self.store.contains(&key) && !self.owners.must_keep(key) {
-            self.store.remove(&key);
+        if self.store.contains_key(&key) && !self.owners.must_keep(key) {
+            self.discard(cx, key);
             cx.log.report.evicted += 1;
             self.owners(cx, |o, out| o.copy_lost(key, out));
         }
@@ -529,7 +589,7 @@ impl Node {
                 State::Ready(len) => len,
                 _ => 1,
             };
-            self.settle(cx, key, Stand::Ready { len, at: self.id });
+            self.settle(cx, key, Stand::Ready { len, at: self.id }, Vec::new());
         }
     }
 
@@ -555,6 +615,14 @@ impl Node {
                     *self.sent.entry((*key, from)).or_insert(0) += 1;
                 }
                 self.owners(cx, |o, out| o.handle(from, message, out));
+            }
+            Packet::Bytes {
+                key,
+                transfer,
+                inner,
+            } => {
+                let inner = self.unwire(cx, inner, from);
+                self.fetched(cx, key, transfer, inner);
             }
             Packet::Refs(refs) => {
                 let keys = self.unwire(cx, refs, from);
@@ -586,8 +654,10 @@ impl Node {
             Packet::Done {
                 task,
                 outcome,
+                inner,
                 refs,
             } => {
+                let inner = self.unwire(cx, inner, from);
                 let keys = self.unwire(cx, refs, from);
                 self.handles.extend(keys);
                 let Some(task) = self.tasks.remove(&task) else {
@@ -598,7 +668,7 @@ impl Node {
                     Outcome::There(len) => Stand::Ready { len, at: from },
                     Outcome::Failed => Stand::Failed,
                 };
-                self.end_task(cx, task, stand);
+                self.end_task(cx, task, stand, inner);
             }
         }
     }
@@ -621,7 +691,7 @@ impl Node {
                     task.target = target;
                     self.start(cx, task);
                 }
-                _ => self.end_task(cx, task, Stand::Failed),
+                _ => self.end_task(cx, task, Stand::Failed, Vec::new()),
             }
         }
     }
@@ -753,14 +823,14 @@ impl Node {
                     return;
                 };
                 if record.state == State::Pending || cx.net.chance.permille(500) {
-                    self.settle(cx, key, Stand::Failed);
+                    self.settle(cx, key, Stand::Failed, Vec::new());
                 } else {
                     let (node, number) = (self.id, key.number);
                     cx.net.after(5_000, Event::Rebuilt { node, number });
                 }
             }
             Effect::Free(key) => {
-                if !self.store.remove(&key) {
+                if !self.discard(cx, key) {
                     cx.log.wrong(format!("{:?} frees a copy of {key} that it does not have", self.id));
                 }
             }
@@ -796,14 +866,12 @@ impl Node {
                     let delay = cx.net.latency() + 1_000 * u64::from(failures);
                     let (to, node) = (self.id, self.id);
                     if self.dead.contains(&from) {
-                        let ok = false;
                         cx.net.after(
                             delay,
-                            Event::Fetched {
+                            Event::Broken {
                                 node,
                                 key,
                                 transfer,
-                                ok,
                             },
                         );
                     } else {

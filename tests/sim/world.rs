@@ -262,28 +262,28 @@ impl World {
                 key,
                 transfer,
             } => {
-                let has = self.nodes.get(&from).is_some_and(|node| node.has_copy(key));
                 let broken = self.net.chance.permille(self.plan.broken);
-                let ok = has && !broken && !self.net.apart(from, to);
-                let delay = self.net.latency() + self.net.chance.below(2_000);
-                let node = to;
-                self.net.after(
-                    delay,
-                    Event::Fetched {
-                        node,
-                        key,
-                        transfer,
-                        ok,
-                    },
-                );
+                let reached = !broken && !self.net.apart(from, to);
+                let serve = |node: &mut Node, cx: &mut Cx<'_>| node.serve(cx, to, key, transfer);
+                if !reached || self.on(from, serve) != Some(true) {
+                    let delay = self.net.latency();
+                    let node = to;
+                    self.net.after(
+                        delay,
+                        Event::Broken {
+                            node,
+                            key,
+                            transfer,
+                        },
+                    );
+                }
             }
-            Event::Fetched {
+            Event::Broken {
                 node,
                 key,
                 transfer,
-                ok,
             } => {
-                self.on(node, |node, cx| node.fetched(cx, key, transfer, ok));
+                self.on(node, |node, cx| node.broken(cx, key, transfer));
             }
             Event::Ran { node, run } => {
                 self.on(node, |node, cx| node.ran(cx, run));
@@ -352,7 +352,8 @@ impl World {
             match (kind, key, other) {
                 (0, _, _) => {
                     let len = cx.net.chance.pick(&[10, 1000, 300_000, 900_000]);
-                    node.put(len.unwrap_or(1));
+                    let inner = cx.net.chance.pick(&handles).filter(|key| cx.net.chance.permille(300) && node.refers(*key));
+                    node.put(len.unwrap_or(1), inner.into_iter().collect());
                 }
                 (1..=3, Some(key), Some(other)) => {
                     let mut keys = vec![key];
