@@ -138,6 +138,19 @@ impl Node {
     }
 
 
+    pub fn has_copy(&self, key: ObjectKey) -> bool {
+        self.store.contains_key(&key)
+    }
+
+    pub fn state(&self, key: ObjectKey) -> Option<State> {
+        self.records.get(&key).map(|record| record.state)
+    }
+
+    /// What is referred to here.
+    pub fn referred(&self) -> Vec<ObjectKey> {
+        self.records.keys().copied().collect()
+    }
+
     pub fn is_dead(&self, node: NodeId) -> bool {
         self.dead.contains(&node)
     }
@@ -816,6 +829,7 @@ impl Node {
             }
             Effect::Lost(key) => {
                 cx.log.report.lost += 1;
+                cx.log.lost.push(key);
                 if !cx.log.crashed {
                     cx.log.wrong(format!("{key} is lost, and nobody crashed"));
                 }

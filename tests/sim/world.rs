@@ -102,6 +102,8 @@ pub struct Log {
     wrong: Option<String>,
     /// Objects freed in this step.
     pub freed: Vec<ObjectKey>,
+    /// Objects said to be lost in this step.
+    pub lost: Vec<ObjectKey>,
     pub report: Report,
     /// Nothing breaks in this run.
     pub calm: bool,
@@ -205,10 +207,43 @@ impl World {
                 for get in node.open_gets() {
                     cx.log.wrong(format!("{id:?}: get {get} never ends: {}", node.describe(get)));
                 }
-                node.drop_all(cx);
             });
         }
+        self.agreed();
+        for id in self.living() {
+            self.on(id, |node, cx| node.drop_all(cx));
+        }
         self.check();
+    }
+
+    /// When nothing is under way, all know the same.
+    fn agreed(&mut self) {
+        for (id, node) in &self.nodes {
+            for key in node.referred() {
+                let state = node.state(key);
+                let Some(owner) = self.nodes.get(&key.owner) else {
+                    continue;
+                };
+                if state != owner.state(key) {
+                    let truth = owner.state(key);
+                    self.log.wrong(format!("{id:?} takes {key} to be {state:?}, it is {truth:?}"));
+                }
+                if id != &key.owner || node.owners.copies_of(key).next().is_none() {
+                    continue;
+                }
+                let known: Vec<NodeId> = node.owners.copies_of(key).collect();
+                let truth = self.nodes.iter().filter(|(_, node)| node.has_copy(key));
+                let truth: Vec<NodeId> = truth.map(|(id, _)| *id).collect();
+                if known != truth {
+                    self.log.wrong(format!("{key} is at {truth:?}, its owner believes {known:?}"));
+                }
+                let keeps = truth.iter().filter_map(|id| self.nodes.get(id));
+                let keeps = keeps.filter(|node| node.owners.must_keep(key)).count();
+                if keeps != 1 {
+                    self.log.wrong(format!("{keeps} nodes keep {key}"));
+                }
+            }
+        }
     }
 
     fn drained(&self) -> Result<(), String> {
@@ -388,8 +423,14 @@ impl World {
         });
     }
 
-    /// What must hold after every step: what was freed in it, nobody needs.
+    /// What must hold after every step: what was freed in it, nobody needs; what was lost, nobody has.
     fn check(&mut self) {
+        for key in std::mem::take(&mut self.log.lost) {
+            if let Some(node) = self.nodes.values().find(|node| node.has_copy(key)) {
+                let id = node.id;
+                self.log.wrong(format!("{key} is said to be lost, and {id:?} has it"));
+            }
+        }
         for key in std::mem::take(&mut self.log.freed) {
             self.log.report.freed += 1;
             if let Some(count) = self.net.under_way.get(&key) {

@@ -348,6 +348,12 @@ impl Owners {
         kept.is_none_or(|node| node == self.me)
     }
 
+    /// The nodes that have a copy of an object of this node, as far as others are concerned: none if nobody else knows it.
+    pub fn copies_of(&self, key: ObjectKey) -> impl Iterator<Item = NodeId> + '_ {
+        let owned = self.owned.get(&key.number).filter(|_| key.owner == self.me);
+        owned.into_iter().flat_map(|owned| owned.copies.nodes())
+    }
+
     /// A message from another node, or from this one.
     pub fn handle(&mut self, from: NodeId, message: Message, out: &mut Vec<Effect>) {
         match message {
