@@ -7,6 +7,7 @@
 
 mod amounts;
 pub mod gate;
+pub mod leases;
 pub mod ledger;
 pub mod order;
 pub mod park;
