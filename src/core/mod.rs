@@ -7,6 +7,7 @@
 
 mod amounts;
 pub mod gate;
+pub mod groups;
 pub mod leases;
 pub mod ledger;
 pub mod order;
