@@ -4,6 +4,7 @@
 //! Left out: behaviour. Decisions are in `core`, drivers above.
 
 mod bytes;
+mod cluster;
 mod death;
 mod defaults;
 mod error;
@@ -19,6 +20,7 @@ mod space;
 mod store_error;
 
 pub use self::bytes::{BadBytes, parse_bytes, show_bytes};
+pub use cluster::{GroupId, GroupSpec, GroupStrategy, LabelMatch, Strategy};
 pub use death::{Exit, WorkerDeath};
 pub use defaults::Defaults;
 pub use error::{Error, Result};

@@ -5,14 +5,19 @@
 //! only, so that a test or a seeded simulator can run thousands of lifetimes of it. Left out:
 //! carrying the decisions out, which the drivers in `exec` and `node` do.
 
+mod amounts;
 pub mod gate;
+pub mod groups;
+pub mod leases;
 pub mod ledger;
 pub mod order;
 pub mod owners;
 pub mod park;
 mod patience;
+pub mod placement;
 mod pool;
 pub mod pulls;
+pub mod view;
 pub mod workers;
 
 pub use gate::Gate;
