@@ -24,4 +24,28 @@ pub enum Fault {
     Reorder,
     /// Some nodes do not hear of a death.
     MissDeath,
+    /// Some calls run although their node has no room for them.
+    StartEarly,
+    /// Some resources are not given back.
+    KeepTicket,
+    /// Who was asked to reserve a part of a group says that it has, before it has.
+    CommitEarly,
+}
+
+impl Fault {
+    /// All of them.
+    pub const PLANTED: &[Fault] = &[
+        Fault::ReleaseAll,
+        Fault::LetGoEarly,
+        Fault::ArriveEarly,
+        Fault::NoGrace,
+        Fault::LoseRelease,
+        Fault::LoseFree,
+        Fault::Duplicate,
+        Fault::Reorder,
+        Fault::MissDeath,
+        Fault::StartEarly,
+        Fault::KeepTicket,
+        Fault::CommitEarly,
+    ];
 }

@@ -7,9 +7,12 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::base::{NodeId, ObjectKey};
+use crate::base::{Demand, NodeId, ObjectKey};
 use crate::chance::Chance;
+use crate::core::groups::GroupMsg;
+use crate::core::leases::LeaseMsg;
 use crate::core::owners::{Message, RefState};
+use crate::core::view::NodeView;
 use crate::faults::Fault;
 use crate::plan::Plan;
 
@@ -35,13 +38,18 @@ pub enum Outcome {
 #[derive(Clone, Debug)]
 pub enum Packet {
     Owners(Message),
+    Lease(LeaseMsg),
+    Group(GroupMsg),
+    News(NodeView),
     Task {
-        task: u64,
+        call: u64,
+        lease: u32,
+        demand: Demand,
         result: ObjectKey,
         args: Vec<WireRef>,
     },
     Done {
-        task: u64,
+        call: u64,
         outcome: Outcome,
         /// Those in the value.
         inner: Vec<WireRef>,
@@ -60,7 +68,7 @@ impl Packet {
     /// The objects that are referred to in it.
     fn keys(&self) -> Vec<ObjectKey> {
         let (some, more): (&[WireRef], &[WireRef]) = match self {
-            Packet::Owners(_) => (&[], &[]),
+            Packet::Owners(_) | Packet::Lease(_) | Packet::Group(_) | Packet::News(_) => (&[], &[]),
             Packet::Task { args: refs, .. } | Packet::Refs(refs) => (refs, &[]),
             Packet::Done { refs, inner, .. } => (refs, inner),
             Packet::Bytes { inner, .. } => (inner, &[]),
@@ -98,7 +106,7 @@ pub enum Event {
     /// A task that runs on a node is over.
     Ran {
         node: NodeId,
-        run: u64,
+        run: (NodeId, u64),
     },
     /// A lost object is made anew.
     Rebuilt {
@@ -134,6 +142,10 @@ pub struct Net {
     pub chance: Chance,
     plan: Plan,
     events: BTreeMap<(u64, u64), Event>,
+    /// Those of them that are no ticks.
+    to_come: u64,
+    /// Messages under way in which a node tells of itself.
+    news: u64,
     last: u64,
     pairs: BTreeMap<(NodeId, NodeId), Pair>,
     /// One side of a split, and when it heals.
@@ -150,6 +162,8 @@ impl Net {
             chance: Chance::new(plan.seed),
             plan,
             events: BTreeMap::new(),
+            to_come: 0,
+            news: 0,
             last: 0,
             pairs: BTreeMap::new(),
             split: None,
@@ -165,6 +179,7 @@ impl Net {
 
     fn at(&mut self, time: u64, event: Event) {
         self.last += 1;
+        self.to_come += u64::from(!matches!(event, Event::Tick { .. }));
         self.events.insert((time, self.last), event);
     }
 
@@ -200,7 +215,15 @@ impl Net {
         }
     }
 
+    /// Whether something is to come, other than ticks and what nodes tell of themselves at each.
+    pub fn is_busy(&self) -> bool {
+        self.to_come > self.news
+    }
+
     fn count(&mut self, packet: &Packet, more: bool) {
+        if let Packet::News(_) = packet {
+            self.news = if more { self.news + 1 } else { self.news - 1 };
+        }
         for key in packet.keys() {
             let count = self.under_way.entry(key).or_insert(0);
             if more {
@@ -219,6 +242,7 @@ impl Net {
         loop {
             let ((time, _), event) = self.events.pop_first()?;
             self.now = time;
+            self.to_come -= u64::from(!matches!(event, Event::Tick { .. }));
             let Event::Arrive { from, to } = event else {
                 return Some(event);
             };

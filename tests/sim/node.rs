@@ -9,14 +9,22 @@ use std::time::Duration;
 use crate::base::{NodeId, ObjectKey};
 use crate::core::owners::{Effect, Message, Owners, RefState, Stand};
 use crate::core::pulls::{self, Limits, Pulls, Why};
+use crate::chance::Chance;
 use crate::faults::Fault;
 use crate::net::{Event, Net, Outcome, Packet, WireRef};
+use crate::places::{Places, Run, Task};
 use crate::world::Log;
 
 /// What a step works with.
 pub struct Cx<'a> {
     pub net: &'a mut Net,
     pub log: &'a mut Log,
+}
+
+impl Cx<'_> {
+    pub fn now(&self) -> Duration {
+        Duration::from_micros(self.net.now)
+    }
 }
 
 /// How an object stands, as a reference knows it.
@@ -54,33 +62,14 @@ struct Get {
     key: ObjectKey,
     pulling: bool,
     /// It is an argument of this.
-    run: Option<u64>,
-}
-
-/// A task that this node submitted.
-#[derive(Debug)]
-struct Task {
-    result: ObjectKey,
-    target: NodeId,
-    args: Vec<ObjectKey>,
-    attempts: u32,
-}
-
-/// A task that runs here.
-#[derive(Debug)]
-struct Run {
-    task: u64,
-    result: ObjectKey,
-    args: Vec<ObjectKey>,
-    waiting: usize,
-    failed: bool,
+    run: Option<(NodeId, u64)>,
 }
 
 /// A node.
 #[derive(Debug)]
 pub struct Node {
     pub id: NodeId,
-    fault: Fault,
+    pub fault: Fault,
     pub owners: Owners,
     pub pulls: Pulls,
     limits: Limits,
@@ -90,8 +79,10 @@ pub struct Node {
     /// What the programs here hold.
     pub handles: Vec<ObjectKey>,
     gets: BTreeMap<u64, Get>,
-    tasks: BTreeMap<u64, Task>,
-    runs: BTreeMap<u64, Run>,
+    pub tasks: BTreeMap<u64, Task>,
+    /// By who submitted them, and their numbers there.
+    pub runs: BTreeMap<(NodeId, u64), Run>,
+    pub places: Places,
     dead: BTreeSet<NodeId>,
     /// Nodes that messages could not be sent to, to be told of again.
     unreachable: BTreeSet<NodeId>,
@@ -101,7 +92,7 @@ pub struct Node {
 }
 
 impl Node {
-    pub fn new(id: NodeId, grace: u64, fault: Fault) -> Node {
+    pub fn new(id: NodeId, grace: u64, fault: Fault, chance: &mut Chance) -> Node {
         let grace = if fault == Fault::NoGrace { 0 } else { grace };
         let limits = Limits {
             transfers: 3,
@@ -120,6 +111,7 @@ impl Node {
             gets: BTreeMap::new(),
             tasks: BTreeMap::new(),
             runs: BTreeMap::new(),
+            places: Places::new(id, chance),
             dead: BTreeSet::new(),
             unreachable: BTreeSet::new(),
             sent: BTreeMap::new(),
@@ -127,7 +119,7 @@ impl Node {
         }
     }
 
-    fn number(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         self.last += 1;
         self.last
     }
@@ -175,24 +167,25 @@ impl Node {
         let machines = size != Default::default() || !self.owners.is_idle() || !self.pulls.is_empty();
         let driver = !self.records.is_empty() || !self.store.is_empty() || !self.gets.is_empty();
         let tasks = !self.tasks.is_empty() || !self.runs.is_empty();
-        let left = machines || driver || tasks || self.pulls.under_way() != (0, 0);
+        let left = machines || driver || tasks || !self.places.is_empty() || self.pulls.under_way() != (0, 0);
         left.then(|| {
             format!(
-                "{:?}: {size:?}, {} pulls, records {:?}, store {:?}, gets {:?}, tasks {:?}, runs {:?}",
+                "{:?}: {size:?}, {} pulls, records {:?}, store {:?}, gets {:?}, tasks {:?}, runs {:?}, {:?}",
                 self.id,
                 self.pulls.len(),
                 self.records,
                 self.store,
                 self.gets,
                 self.tasks,
-                self.runs
+                self.runs,
+                self.places
             )
         })
     }
 
     // References.
 
-    fn hold(&mut self, key: ObjectKey) {
+    pub fn hold(&mut self, key: ObjectKey) {
         if let Some(record) = self.records.get_mut(&key) {
             record.refs += 1;
         }
@@ -276,7 +269,7 @@ impl Node {
     }
 
     /// Puts references into a message.
-    fn wire(&mut self, cx: &mut Cx<'_>, keys: &[ObjectKey], to: NodeId) -> Vec<WireRef> {
+    pub fn wire(&mut self, cx: &mut Cx<'_>, keys: &[ObjectKey], to: NodeId) -> Vec<WireRef> {
         let mut refs = Vec::new();
         for &key in keys {
             let (transit, state) = if key.owner == self.id {
@@ -342,33 +335,14 @@ impl Node {
 
     // Tasks.
 
-    /// A program calls a task on another node.
-    pub fn submit(&mut self, cx: &mut Cx<'_>, args: Vec<ObjectKey>, target: NodeId) {
+    /// The result of a task that is about to be submitted.
+    pub fn make_result(&mut self) -> ObjectKey {
         let result = self.make(State::Pending, Vec::new());
         self.handles.push(result);
-        for &key in &args {
-            self.hold(key);
-        }
-        cx.log.report.tasks += 1;
-        let task = Task {
-            result,
-            target,
-            args,
-            attempts: 0,
-        };
-        self.start(cx, task);
+        result
     }
 
-    fn start(&mut self, cx: &mut Cx<'_>, task: Task) {
-        let id = self.number();
-        let (target, result) = (task.target, task.result);
-        let args = self.wire(cx, &task.args, target);
-        self.tasks.insert(id, task);
-        let task = id;
-        self.send(cx, target, Packet::Task { task, result, args });
-    }
-
-    fn end_task(&mut self, cx: &mut Cx<'_>, task: Task, stand: Stand, inner: Vec<ObjectKey>) {
+    pub fn end_task(&mut self, cx: &mut Cx<'_>, task: Task, stand: Stand, inner: Vec<ObjectKey>) {
         cx.log.report.tasks_ended += 1;
         let key = task.result;
         let remote = matches!(stand, Stand::Ready { at, .. } if at != self.id);
@@ -419,11 +393,12 @@ impl Node {
     }
 
     /// A task that runs here is over.
-    pub fn ran(&mut self, cx: &mut Cx<'_>, id: u64) {
+    pub fn ran(&mut self, cx: &mut Cx<'_>, id: (NodeId, u64)) {
         let Some(run) = self.runs.remove(&id) else {
             return;
         };
-        let to = run.result.owner;
+        let (to, call) = id;
+        let here = to == self.id;
         let len = cx.net.chance.pick(&[10, 1000, 300_000, 900_000]).unwrap_or(1);
         // Some give back a reference to something that they made, or were given; some put one into their value.
         let mut given = Vec::new();
@@ -432,47 +407,61 @@ impl Node {
         }
         let mut inner: Vec<ObjectKey> = run.args.iter().chain(&given).copied().collect();
         inner.retain(|_| cx.net.chance.permille(300));
-        let mut wired = Vec::new();
         let outcome = match cx.net.chance.below(10) {
             _ if run.failed => Outcome::Failed,
             0 => Outcome::Failed,
-            1..4 => {
-                wired = self.wire(cx, &inner, to);
-                Outcome::Inline(len)
+            1..4 => Outcome::Inline(len),
+            _ if here => Outcome::Inline(len),
+            _ => Outcome::There(len),
+        };
+        if outcome != Outcome::Inline(len) && outcome != Outcome::There(len) {
+            inner.clear();
+        }
+        if here {
+            for &key in &inner {
+                self.hold(key);
             }
-            _ => {
+            let stand = match outcome {
+                Outcome::Failed => Stand::Failed,
+                _ => Stand::Ready { len, at: to },
+            };
+            match self.tasks.remove(&call) {
+                Some(task) => self.end_task(cx, task, stand, inner),
+                None => cx.log.wrong(format!("task {call} of {to:?} ended twice")),
+            }
+        } else {
+            let mut wired = Vec::new();
+            if outcome == Outcome::There(len) {
                 for &key in &inner {
                     self.hold(key);
                 }
                 self.store(cx, run.result, inner);
                 self.owners.hosts(run.result);
                 self.pulls(cx, |p, out| p.found(run.result, out));
-                Outcome::There(len)
+            } else {
+                wired = self.wire(cx, &inner, to);
             }
-        };
-        let inner = wired;
-        let refs: Vec<ObjectKey> = given.iter().chain(run.args.first()).copied().collect();
-        let refs = self.wire(cx, &refs, to);
-        let task = run.task;
-        self.send(
-            cx,
-            to,
-            Packet::Done {
-                task,
+            let refs: Vec<ObjectKey> = given.iter().chain(run.args.first()).copied().collect();
+            let refs = self.wire(cx, &refs, to);
+            let inner = wired;
+            let packet = Packet::Done {
+                call,
                 outcome,
                 inner,
                 refs,
-            },
-        );
+            };
+            self.send(cx, to, packet);
+        }
         for key in run.args.into_iter().chain(given) {
             self.unhold(cx, key);
         }
+        self.end_run(cx, id);
     }
 
     // Values.
 
     /// Somebody waits for a value; the reference is held meanwhile.
-    pub fn get(&mut self, cx: &mut Cx<'_>, key: ObjectKey, run: Option<u64>) {
+    pub fn get(&mut self, cx: &mut Cx<'_>, key: ObjectKey, run: Option<(NodeId, u64)>) {
         self.hold(key);
         let id = self.number();
         cx.log.report.gets += 1;
@@ -515,15 +504,8 @@ impl Node {
             return cx.log.wrong(format!("get {id} of {:?} ended twice", self.id));
         };
         cx.log.report.gets_ended += 1;
-        if let Some(run) = get.run
-            && let Some(running) = self.runs.get_mut(&run)
-        {
-            running.waiting -= 1;
-            running.failed |= !ok;
-            if running.waiting == 0 {
-                let (node, time) = (self.id, cx.net.chance.below(5_000));
-                cx.net.after(time, Event::Ran { node, run });
-            }
+        if let Some(run) = get.run {
+            self.argument(cx, run, ok);
         }
         self.unhold(cx, get.key);
     }
@@ -641,31 +623,21 @@ impl Node {
                 let keys = self.unwire(cx, refs, from);
                 self.handles.extend(keys);
             }
-            Packet::Task { task, result, args } => {
+            Packet::Task {
+                call,
+                lease,
+                demand,
+                result,
+                args,
+            } => {
                 let args = self.unwire(cx, args, from);
-                let id = self.number();
-                let run = Run {
-                    task,
-                    result,
-                    waiting: args.len() + 1,
-                    args: args.clone(),
-                    failed: false,
-                };
-                self.runs.insert(id, run);
-                for key in args {
-                    self.get(cx, key, Some(id));
-                }
-                // One more, so that it does not start before all are asked for.
-                if let Some(run) = self.runs.get_mut(&id) {
-                    run.waiting -= 1;
-                    if run.waiting == 0 {
-                        let node = self.id;
-                        cx.net.after(1, Event::Ran { node, run: id });
-                    }
-                }
+                self.on_task(cx, (from, call), lease, result, args, demand);
             }
+            Packet::Lease(msg) => self.on_lease(cx, from, &msg),
+            Packet::Group(msg) => self.on_group(cx, from, &msg),
+            Packet::News(news) => self.on_news(cx, from, news),
             Packet::Done {
-                task,
+                call,
                 outcome,
                 inner,
                 refs,
@@ -673,8 +645,8 @@ impl Node {
                 let inner = self.unwire(cx, inner, from);
                 let keys = self.unwire(cx, refs, from);
                 self.handles.extend(keys);
-                let Some(task) = self.tasks.remove(&task) else {
-                    return cx.log.wrong(format!("task {task} of {:?} ended twice", self.id));
+                let Some(task) = self.tasks.remove(&call) else {
+                    return cx.log.wrong(format!("task {call} of {:?} ended twice", self.id));
                 };
                 let stand = match outcome {
                     Outcome::Inline(len) => Stand::Ready { len, at: self.id },
@@ -682,50 +654,28 @@ impl Node {
                     Outcome::Failed => Stand::Failed,
                 };
                 self.end_task(cx, task, stand, inner);
+                self.on_done(cx, from, call);
             }
         }
     }
 
     /// A node is dead.
-    pub fn learn(&mut self, cx: &mut Cx<'_>, dead: NodeId, others: &[NodeId]) {
+    pub fn learn(&mut self, cx: &mut Cx<'_>, dead: NodeId) {
         self.dead.insert(dead);
         self.bury(cx, dead);
-        let its = self.tasks.iter().filter(|(_, task)| task.target == dead);
-        let its: Vec<u64> = its.map(|(id, _)| *id).collect();
-        for id in its {
-            let Some(mut task) = self.tasks.remove(&id) else {
-                continue;
-            };
-            task.attempts += 1;
-            let living: Vec<NodeId> = others.iter().copied().filter(|n| !self.is_dead(*n)).collect();
-            match cx.net.chance.pick(&living) {
-                Some(target) if task.attempts < 3 => {
-                    cx.log.report.retries += 1;
-                    task.target = target;
-                    self.start(cx, task);
-                }
-                _ => self.end_task(cx, task, Stand::Failed, Vec::new()),
-            }
-        }
+        self.place_died(cx, dead);
     }
 
     fn bury(&mut self, cx: &mut Cx<'_>, dead: NodeId) {
-        let now = Duration::from_micros(cx.net.now);
+        let now = cx.now();
         self.owners(cx, |o, out| o.peer_died(now, dead, out));
         self.pulls(cx, |p, out| p.peer_died(dead, out));
-        if let Some(at) = self.owners.next_tick() {
-            let delay = at.saturating_sub(now).as_micros() as u64;
-            cx.net.after(delay, Event::Tick { node: self.id });
-        }
     }
 
-    pub fn tick(&mut self, cx: &mut Cx<'_>) {
-        let now = Duration::from_micros(cx.net.now);
+    pub fn tick(&mut self, cx: &mut Cx<'_>, tell: &[NodeId]) {
+        let now = cx.now();
         self.owners(cx, |o, out| o.tick(now, out));
-        if let Some(at) = self.owners.next_tick() {
-            let delay = at.saturating_sub(now).as_micros() as u64;
-            cx.net.after(delay, Event::Tick { node: self.id });
-        }
+        self.place_tick(cx, tell);
     }
 
     /// After a step: deals with what could not be sent in it.
@@ -737,7 +687,7 @@ impl Node {
 
     // Carrying effects out.
 
-    fn send(&mut self, cx: &mut Cx<'_>, to: NodeId, packet: Packet) {
+    pub fn send(&mut self, cx: &mut Cx<'_>, to: NodeId, packet: Packet) {
         if self.dead.contains(&to) {
             self.unreachable.insert(to);
         } else {
@@ -778,9 +728,7 @@ impl Node {
     }
 
     fn carry_out(&mut self, cx: &mut Cx<'_>, effect: Effect) {
-        if cx.log.show {
-            println!("{:>9} {:?}: {effect:?}", cx.net.now, self.id);
-        }
+        cx.log.show(cx.net.now, self.id, &effect);
         match effect {
             Effect::Send { to, message } => self.post(cx, to, message),
             Effect::Keep(key) | Effect::Find(key) => {
@@ -866,9 +814,7 @@ impl Node {
             cx.log.wrong(format!("{:?} has {transfers} transfers at a time", self.id));
         }
         for effect in out {
-            if cx.log.show {
-                println!("{:>9} {:?}: {effect:?}", cx.net.now, self.id);
-            }
+            cx.log.show(cx.net.now, self.id, &effect);
             match effect {
                 pulls::Effect::Send { to, message } => self.post(cx, to, message),
                 pulls::Effect::Fetch {

@@ -2,98 +2,18 @@
 //!
 //! Invariant: checked after every step; see [`World::check`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Debug;
+use std::time::Duration;
 
-use crate::base::{NodeId, ObjectKey};
+use crate::base::{Demand, GroupId, GroupSpec, GroupStrategy, NodeId, ObjectKey, Units};
+use crate::chance::Chance;
+use crate::core::view::NodeView;
 use crate::faults::Fault;
 use crate::net::{Event, Net};
 use crate::node::{Cx, Node};
 use crate::plan::Plan;
-
-/// What happened in a run.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Report {
-    pub steps: u64,
-    pub tasks: u64,
-    pub tasks_ended: u64,
-    pub retries: u64,
-    pub gets: u64,
-    pub gets_ended: u64,
-    pub pulls: u64,
-    pub failed_pulls: u64,
-    pub cancelled: u64,
-    pub broken: u64,
-    pub evicted: u64,
-    pub handed_on: u64,
-    pub freed: u64,
-    pub lost: u64,
-    pub orphans: u64,
-    pub crashes: u64,
-    pub splits: u64,
-}
-
-impl Report {
-    pub fn counts(&self) -> [(&'static str, u64); 17] {
-        [
-            ("steps", self.steps),
-            ("tasks", self.tasks),
-            ("ended tasks", self.tasks_ended),
-            ("retries", self.retries),
-            ("gets", self.gets),
-            ("ended gets", self.gets_ended),
-            ("pulls", self.pulls),
-            ("failed pulls", self.failed_pulls),
-            ("cancelled gets", self.cancelled),
-            ("broken transfers", self.broken),
-            ("evicted copies", self.evicted),
-            ("references handed on", self.handed_on),
-            ("freed objects", self.freed),
-            ("lost objects", self.lost),
-            ("orphaned objects", self.orphans),
-            ("crashes", self.crashes),
-            ("splits", self.splits),
-        ]
-    }
-
-    pub fn add(&mut self, other: &Report) {
-        let Report {
-            steps,
-            tasks,
-            tasks_ended,
-            retries,
-            gets,
-            gets_ended,
-            pulls,
-            failed_pulls,
-            cancelled,
-            broken,
-            evicted,
-            handed_on,
-            freed,
-            lost,
-            orphans,
-            crashes,
-            splits,
-        } = other;
-        self.steps += steps;
-        self.tasks += tasks;
-        self.tasks_ended += tasks_ended;
-        self.retries += retries;
-        self.gets += gets;
-        self.gets_ended += gets_ended;
-        self.pulls += pulls;
-        self.failed_pulls += failed_pulls;
-        self.cancelled += cancelled;
-        self.broken += broken;
-        self.evicted += evicted;
-        self.handed_on += handed_on;
-        self.freed += freed;
-        self.lost += lost;
-        self.orphans += orphans;
-        self.crashes += crashes;
-        self.splits += splits;
-    }
-}
+use crate::report::Report;
 
 /// What nodes note down in a step.
 #[derive(Debug, Default)]
@@ -104,21 +24,43 @@ pub struct Log {
     pub freed: Vec<ObjectKey>,
     /// Objects said to be lost in this step.
     pub lost: Vec<ObjectKey>,
+    /// Groups said to be ready in this step, and where.
+    pub ready: Vec<(GroupId, GroupSpec, Vec<NodeId>)>,
     pub report: Report,
     /// Nothing breaks in this run.
     pub calm: bool,
     pub crashed: bool,
-    pub show: bool,
+    show: bool,
 }
 
 impl Log {
     pub fn wrong(&mut self, what: String) {
         self.wrong.get_or_insert(what);
     }
+
+    /// Prints what a machine said, if this run is shown.
+    pub fn show(&self, now: u64, node: NodeId, effect: &dyn Debug) {
+        if self.show {
+            println!("{now:>9} {node:?}: {effect:?}");
+        }
+    }
 }
 
 /// Steps after which a run is taken for endless.
 const MOST_STEPS: u64 = 1_000_000;
+
+fn any_group(chance: &mut Chance) -> GroupSpec {
+    let all = [
+        GroupStrategy::Pack,
+        GroupStrategy::Spread,
+        GroupStrategy::StrictPack,
+        GroupStrategy::StrictSpread,
+    ];
+    let strategy = chance.pick(&all).unwrap_or_default();
+    let bundles = (0..chance.between(1, 4)).map(|_| Demand::cpu_only(Units::whole(chance.between(1, 2))));
+    let bundles = bundles.collect();
+    GroupSpec { strategy, bundles }
+}
 
 /// A cluster.
 pub struct World {
@@ -127,10 +69,31 @@ pub struct World {
     net: Net,
     nodes: BTreeMap<NodeId, Node>,
     log: Log,
-    /// Everything that programs will do is done.
-    ended: bool,
+    stage: Stage,
+    /// When it began.
+    since: u64,
     actions: u64,
 }
+
+/// How far a run is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Programs act.
+    Acting,
+    /// They wait for what they began.
+    Waiting,
+    /// They dropped all that they had.
+    Ended,
+}
+
+/// How often nodes look at the time.
+const TICK: u64 = 50_000;
+
+/// How many others each tells of itself then.
+const TOLD: usize = 3;
+
+/// A stage that lasts longer has no end.
+const LONGEST: u64 = 20_000_000;
 
 impl World {
     pub fn new(plan: Plan, fault: Fault, show: bool) -> World {
@@ -138,11 +101,21 @@ impl World {
         let mut nodes = BTreeMap::new();
         for number in 1..=plan.nodes {
             if let Some(id) = NodeId::new(number) {
-                nodes.insert(id, Node::new(id, plan.grace(), fault));
+                nodes.insert(id, Node::new(id, plan.grace(), fault, &mut net.chance));
             }
         }
+        // All know all.
+        let news: Vec<(NodeId, NodeView)> =
+            nodes.iter_mut().map(|(id, node)| (*id, node.places.news(Duration::ZERO))).collect();
+        for (&id, node) in &mut nodes {
+            for (other, news) in &news {
+                node.places.view.merge(*other, news.clone());
+            }
+            let at = net.chance.below(TICK);
+            net.after(at, Event::Tick { node: id });
+        }
         // Programs act all the time; crashes and splits come somewhere in it.
-        let time = plan.actions * 400;
+        let time = plan.actions * 1_000;
         for _ in 0..plan.actions {
             let at = net.chance.below(time);
             net.after(at, Event::Act);
@@ -167,19 +140,26 @@ impl World {
             net,
             nodes,
             log,
-            ended: false,
+            stage: Stage::Acting,
+            since: 0,
         }
     }
 
     /// Runs to the end; what was wrong first, if anything was.
     pub fn run(mut self) -> Result<Report, String> {
         loop {
-            let Some(event) = self.net.next() else {
-                if self.ended {
-                    break;
-                }
+            if self.stage == Stage::Acting && self.actions == 0 {
+                self.stop();
+            } else if self.stage == Stage::Waiting && self.quiet() {
                 self.end();
-                continue;
+            } else if self.stage == Stage::Ended && !self.net.is_busy() && self.left().is_none() {
+                break;
+            }
+            if self.stage != Stage::Acting && self.net.now - self.since > LONGEST {
+                return Err(format!("{:?} has no end: {:?}", self.stage, self.left()));
+            }
+            let Some(event) = self.net.next() else {
+                break;
             };
             self.log.report.steps += 1;
             if self.log.show {
@@ -199,13 +179,37 @@ impl World {
         Ok(self.log.report)
     }
 
-    /// Programs end: first those that wait get what they wait for, then all is dropped.
+    /// Programs begin nothing new.
+    fn stop(&mut self) {
+        self.stage = Stage::Waiting;
+        self.since = self.net.now;
+        for id in self.living() {
+            self.on(id, |node, cx| {
+                let groups: Vec<u64> = node.places.specs.keys().copied().collect();
+                for group in groups {
+                    node.ungroup(cx, group);
+                }
+            });
+        }
+    }
+
+    /// Whether nothing is under way, and nobody runs or waits to run anything.
+    fn quiet(&self) -> bool {
+        let idle = |node: &Node| node.places.is_idle() && node.runs.is_empty() && node.tasks.is_empty();
+        !self.net.is_busy() && self.nodes.values().all(idle)
+    }
+
+    /// Programs end: all they waited for has come, and all is dropped.
     fn end(&mut self) {
-        self.ended = true;
+        self.stage = Stage::Ended;
+        self.since = self.net.now;
         for id in self.living() {
             self.on(id, |node, cx| {
                 for get in node.open_gets() {
                     cx.log.wrong(format!("{id:?}: get {get} never ends: {}", node.describe(get)));
+                }
+                for (task, what) in &node.tasks {
+                    cx.log.wrong(format!("{id:?}: task {task} never ends: {what:?}"));
                 }
             });
         }
@@ -246,14 +250,14 @@ impl World {
         }
     }
 
+    /// What is left, somewhere.
+    fn left(&self) -> Option<String> {
+        self.nodes.values().find_map(Node::leftovers)
+    }
+
     fn drained(&self) -> Result<(), String> {
-        if let Some(wrong) = &self.log.wrong {
-            return Err(wrong.clone());
-        }
-        for node in self.nodes.values() {
-            if let Some(left) = node.leftovers() {
-                return Err(format!("not all is forgotten: {left}"));
-            }
+        if let Some(left) = self.left() {
+            return Err(format!("not all is forgotten: {left}"));
         }
         if !self.net.under_way.is_empty() {
             return Err(format!("messages left: {:?}", self.net.under_way));
@@ -283,7 +287,7 @@ impl World {
     fn step(&mut self, event: Event) {
         match event {
             Event::Deliver { from, to, packet } => {
-                let ended = self.ended;
+                let ended = self.stage == Stage::Ended;
                 self.on(to, |node, cx| {
                     node.deliver(cx, from, packet);
                     if ended {
@@ -341,11 +345,18 @@ impl World {
                 self.net.split(side, time);
             }
             Event::Learn { node, dead } => {
-                let others: Vec<NodeId> = self.living().into_iter().filter(|n| *n != node).collect();
-                self.on(node, |node, cx| node.learn(cx, dead, &others));
+                self.on(node, |node, cx| node.learn(cx, dead));
             }
             Event::Tick { node } => {
-                self.on(node, |node, cx| node.tick(cx));
+                let mut tell = self.living();
+                tell.retain(|other| *other != node);
+                while tell.len() > TOLD {
+                    let at = self.net.chance.below(tell.len() as u64) as usize;
+                    tell.swap_remove(at);
+                }
+                if self.on(node, |node, cx| node.tick(cx, &tell)).is_some() {
+                    self.net.after(TICK, Event::Tick { node });
+                }
             }
         }
     }
@@ -379,7 +390,7 @@ impl World {
         let evictions = self.plan.evictions;
         self.on(id, |node, cx| {
             // Many act on what they have, some on little.
-            let kind = if node.handles.is_empty() { 0 } else { cx.net.chance.below(12) };
+            let kind = if node.handles.is_empty() { 0 } else { cx.net.chance.below(14) };
             let others: Vec<NodeId> = others.into_iter().filter(|other| !node.is_dead(*other)).collect();
             let other = cx.net.chance.pick(&others);
             let handles = node.handles.clone();
@@ -413,6 +424,16 @@ impl World {
                         }
                     }
                 }
+                (9, _, _) => {
+                    let groups: Vec<u64> = node.places.specs.keys().copied().collect();
+                    match cx.net.chance.pick(&groups) {
+                        Some(group) if cx.net.chance.permille(600) => node.ungroup(cx, group),
+                        _ => {
+                            let spec = any_group(&mut cx.net.chance);
+                            node.group(cx, spec);
+                        }
+                    }
+                }
                 (_, Some(_), _) => {
                     let at = cx.net.chance.below(handles.len() as u64) as usize;
                     let key = node.handles.swap_remove(at);
@@ -430,6 +451,26 @@ impl World {
                 let id = node.id;
                 self.log.wrong(format!("{key} is said to be lost, and {id:?} has it"));
             }
+        }
+        for (group, spec, on) in std::mem::take(&mut self.log.ready) {
+            for (bundle, id) in on.iter().enumerate() {
+                let node = self.nodes.get(id);
+                if node.is_some_and(|node| !node.has_bundle(group, bundle as u32)) {
+                    self.log.wrong(format!("{group} is said to be ready, without bundle {bundle} on {id:?}"));
+                }
+            }
+            let nodes: BTreeSet<NodeId> = on.iter().copied().collect();
+            let strict = match spec.strategy {
+                GroupStrategy::StrictPack => nodes.len() == 1,
+                GroupStrategy::StrictSpread => nodes.len() == on.len(),
+                GroupStrategy::Pack | GroupStrategy::Spread => true,
+            };
+            if !strict || on.len() != spec.bundles.len() {
+                self.log.wrong(format!("{group}, {spec:?}, is on {on:?}"));
+            }
+        }
+        if let Some(full) = self.nodes.values().find_map(Node::overfull) {
+            self.log.wrong(full);
         }
         for key in std::mem::take(&mut self.log.freed) {
             self.log.report.freed += 1;
