@@ -2,7 +2,7 @@
 //!
 //! A slot is a ticket: the ledger of the node, asked by [`Effect::Reserve`], holds its resources under that number until
 //! [`Effect::Release`]. So slots stand in the ledger's line like any task, and what is lent is never given twice. How
-//! many each lease should have, [`share::divide`] says anew with each change of what is wanted; a lease above its share
+//! many each lease should have, `share::divide` says anew with each change of what is wanted; a lease above its share
 //! loses the next slot that falls idle, and calls that still wait for one go back to their submitter.
 //!
 //! If there are more leases than slots, those without one have a turn every [`QUANTUM`].
@@ -14,11 +14,12 @@
 //! [`MAX_DEPTH`] calls a slot wait; tickets of dead submitters come back as their calls end, all others at once. Left out:
 //! the ledger, running and cancelling calls.
 
+mod turns;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use super::share::{self, Claim};
-use super::{Ending, LeaseMsg, MAX_DEPTH, MAX_LEASES, MAX_SLOTS, MAX_TICKETS, TERM};
+use super::{Ending, LeaseMsg, MAX_DEPTH, MAX_LEASES, MAX_SLOTS, MAX_TICKETS};
 use crate::base::{Capacity, Demand, NodeId};
 use crate::core::amounts;
 
@@ -396,49 +397,6 @@ impl Grantor {
         }
     }
 
-    /// Time passed: leases of which nothing was heard for [`TERM`] end, and those without a slot have their turn. To be
-    /// called a few times per second.
-    pub fn tick(&mut self, now: Duration, out: &mut Vec<Effect>) {
-        let silent = |lease: &Lease| now.saturating_sub(lease.heard) > TERM && lease.busy == 0;
-        let all = self.leases.iter().filter(|(_, lease)| silent(lease));
-        let lapsed: Vec<Key> = all.map(|(key, _)| *key).collect();
-        for key in &lapsed {
-            self.end(*key, Some(Ending::Lapsed), out);
-        }
-        let turn = now.saturating_sub(self.round.1) >= QUANTUM && self.starves();
-        if turn {
-            self.round = (self.round.0 + 1, now);
-        }
-        if turn || !lapsed.is_empty() {
-            self.rebalance(turn, out);
-        }
-        // Those that found no ticket left.
-        let lacks = |lease: &Lease| lease.working() + (lease.pending.len() as u32) < lease.share;
-        let lacking: Vec<Key> = self
-            .leases
-            .iter()
-            .filter(|(_, l)| lacks(l))
-            .map(|(k, _)| *k)
-            .collect();
-        for key in lacking {
-            self.settle(key, out);
-        }
-    }
-
-    /// Whether a lease has nothing that another of its priority has.
-    fn starves(&self) -> bool {
-        let local = (0, self.local_share.0, self.local.0);
-        let all = || {
-            let leases = self.leases.values().map(|l| (l.priority, l.share, l.want));
-            leases.chain([local])
-        };
-        let has: BTreeSet<i32> = all()
-            .filter(|(_, share, _)| *share > 0)
-            .map(|(p, _, _)| p)
-            .collect();
-        all().any(|(p, share, want)| share == 0 && want > 0 && has.contains(&p))
-    }
-
     /// Slots that work for each lease, by submitter and lease, and the calls that wait for them.
     pub fn leases(&self) -> impl Iterator<Item = (NodeId, &Demand, u32, usize)> {
         let all = self.leases.iter();
@@ -453,61 +411,6 @@ impl Grantor {
     /// Calls that wait or run.
     pub fn calls(&self) -> usize {
         self.calls.len()
-    }
-
-    /// What every lease should have, and the steps there. With a `turn`, nobody keeps what others wait for.
-    fn rebalance(&mut self, turn: bool, out: &mut Vec<Effect>) {
-        if self.leases.is_empty() {
-            return;
-        }
-        let one = Demand::ONE_CPU;
-        let mut claims = vec![Claim {
-            who: 0,
-            demand: &one,
-            priority: 0,
-            want: self.local.0.min(MAX_SLOTS),
-            has: if turn { 0 } else { self.local_share.0 },
-            rank: self.local_share.1,
-        }];
-        let mut parts = vec![amounts::dominant(&self.local.1, &self.whole)];
-        let mut last = self.me;
-        for ((node, _), lease) in &self.leases {
-            if parts.len() == 1 || *node != last {
-                parts.push(0);
-                last = *node;
-            }
-            claims.push(Claim {
-                who: parts.len() - 1,
-                demand: &lease.demand,
-                priority: lease.priority,
-                want: lease.want,
-                has: if turn { 0 } else { lease.share },
-                rank: lease.round,
-            });
-        }
-        let mut free = self.whole.clone();
-        amounts::subtract(&mut free, &self.local.1);
-        let shares = share::divide(&self.whole, free, &claims, &mut parts);
-        let mut moved = Vec::new();
-        self.local_share.0 = shares[0];
-        if shares[0] > 0 {
-            self.local_share.1 = self.round.0;
-        }
-        for ((key, lease), share) in self.leases.iter_mut().zip(shares.into_iter().skip(1)) {
-            if share > 0 {
-                lease.round = self.round.0;
-            }
-            if lease.share != share {
-                let grows = share > lease.share;
-                lease.share = share;
-                moved.push((grows, *key));
-            }
-        }
-        // Those that lose first: what they give back is there when the others ask the ledger.
-        moved.sort_by_key(|(grows, _)| *grows);
-        for (_, key) in moved {
-            self.settle(key, out);
-        }
     }
 
     /// Brings one lease to its share as far as its running calls allow, and starts what waits.

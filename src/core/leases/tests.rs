@@ -1,6 +1,8 @@
 //! Laws of leases: some nodes, each a submitter, a grantor and its ledger, any order of events that FIFO sessions allow,
 //! deaths included; then everything runs dry.
 
+mod steady;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
@@ -89,9 +91,12 @@ impl World {
         self.nodes.keys().nth(n.checked_rem(all)?).copied()
     }
 
-    fn other(&self, me: NodeId, n: usize) -> Option<NodeId> {
-        let others: Vec<_> = self.nodes.keys().filter(|x| **x != me).collect();
-        others.get(n.checked_rem(others.len())?).map(|x| **x)
+    /// Another node that could run it.
+    fn other(&self, me: NodeId, n: usize, demand: &Demand) -> Option<NodeId> {
+        let able = |own: &Node| own.ledger.capacity().lacks(demand).is_none();
+        let others = self.nodes.iter().filter(|(x, own)| **x != me && able(own));
+        let others: Vec<_> = others.map(|(x, _)| *x).collect();
+        others.get(n.checked_rem(others.len())?).copied()
     }
 
     fn send(&mut self, from: NodeId, to: NodeId, packet: Packet) {
@@ -115,7 +120,7 @@ impl World {
                 Submitted::Here { call } => {
                     self.open.remove(&call).expect("open");
                 }
-                Submitted::Place { call } => self.place(me, call, call as usize),
+                Submitted::Place { call } => self.place(me, call, call as usize + self.messages),
                 Submitted::Lost { call, .. } => {
                     assert!(self.lost.insert(call));
                     self.open.remove(&call).expect("open");
@@ -126,11 +131,11 @@ impl World {
 
     /// The driver chooses anew; with nobody left, the call fails.
     fn place(&mut self, me: NodeId, id: u64, n: usize) {
-        let Some(to) = self.other(me, n) else {
+        let (_, demand, priority) = self.open[&id].clone();
+        let Some(to) = self.other(me, n, &demand) else {
             self.open.remove(&id);
             return;
         };
-        let (_, demand, priority) = self.open[&id].clone();
         let call = Call {
             id,
             demand: &demand,
@@ -317,15 +322,15 @@ impl World {
 
     fn submit(&mut self, at: usize, to: usize, kind: u8) -> Option<()> {
         let me = self.pick(at)?;
-        let to = self.other(me, to)?;
-        self.next += 1;
-        let id = self.next;
         let (demand, priority) = match kind % 4 {
             0 => (Demand::cpu_only(Units::whole(2)), 0),
             1 => (Demand::ONE_CPU.with_gpu(Units::ONE), 0),
             2 => (Demand::ONE_CPU, 1),
             _ => (Demand::ONE_CPU, 0),
         };
+        let to = self.other(me, to, &demand)?;
+        self.next += 1;
+        let id = self.next;
         self.open.insert(id, (me, demand.clone(), priority));
         let call = Call {
             id,

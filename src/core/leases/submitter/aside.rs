@@ -20,7 +20,9 @@ impl Submitter {
         calls: &[u64],
         out: &mut Vec<Effect>,
     ) {
-        if let Some((_, lease)) = self.lease(from, number) {
+        if let Some((_, lease)) = self.lease(from, number)
+            && now >= lease.mute
+        {
             lease.slots = slots.min(MAX_SLOTS);
             lease.refusals += 1;
             if lease.refusals > MAX_REFUSALS {
