@@ -7,6 +7,8 @@
 
 mod amounts;
 pub mod gate;
+pub mod groups;
+pub mod leases;
 pub mod ledger;
 pub mod order;
 pub mod owners;
@@ -15,6 +17,7 @@ mod patience;
 pub mod placement;
 mod pool;
 pub mod session;
+pub mod pulls;
 pub mod view;
 pub mod workers;
 

@@ -43,7 +43,10 @@ pub(crate) struct Stripe {
 impl Stripe {
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Writer::default();
-        out.u64(self.transfer).u64(self.total).u64(self.offset).u64(self.len);
+        out.u64(self.transfer)
+            .u64(self.total)
+            .u64(self.offset)
+            .u64(self.len);
         out.0
     }
 
@@ -124,7 +127,9 @@ impl Transfer {
         let (begin, end) = (stripe.offset, stripe.offset + stripe.len);
         let twice = state.claimed.iter().any(|&(b, e)| begin < e && b < end);
         if twice || state.claimed.len() > 4096 {
-            return Err(LinkError::Protocol(format!("bytes {begin} to {end} of a body twice")));
+            return Err(LinkError::Protocol(format!(
+                "bytes {begin} to {end} of a body twice"
+            )));
         }
         state.claimed.push((begin, end));
         Ok(())
@@ -187,7 +192,13 @@ impl Drop for Report {
 }
 
 /// Sends a body.
-pub(crate) async fn send(shared: Arc<Shared>, connection: Connection, transfer: u64, body: Bytes, report: Report) {
+pub(crate) async fn send(
+    shared: Arc<Shared>,
+    connection: Connection,
+    transfer: u64,
+    body: Bytes,
+    report: Report,
+) {
     let len = body.len() as u64;
     let mut stripes = tokio::task::JoinSet::new();
     for stripe in Stripe::cut(transfer, len) {
@@ -210,7 +221,10 @@ pub(crate) async fn send(shared: Arc<Shared>, connection: Connection, transfer: 
 }
 
 async fn send_stripe(connection: Connection, stripe: Stripe, part: Bytes) -> Result<(), LinkError> {
-    let mut stream = connection.open_uni().await.map_err(|error| broken(&error))?;
+    let mut stream = connection
+        .open_uni()
+        .await
+        .map_err(|error| broken(&error))?;
     // Frames go first.
     let _ = stream.set_priority(-1);
     let mut chunks = [Bytes::from(stripe.encode()), part];
@@ -266,18 +280,26 @@ async fn expected(peer: &PeerLink, number: u64) -> Result<Arc<Transfer>, LinkErr
             landed.await;
         }
     };
-    tokio::time::timeout(PATIENCE, found).await.map_err(|_| LinkError::Transfer {
-        transfer: number,
-        why: format!("nobody expected it within {PATIENCE:?}"),
-    })
+    tokio::time::timeout(PATIENCE, found)
+        .await
+        .map_err(|_| LinkError::Transfer {
+            transfer: number,
+            why: format!("nobody expected it within {PATIENCE:?}"),
+        })
 }
 
-async fn receive(shared: &Shared, peer: &PeerLink, stream: &mut RecvStream) -> Result<(), LinkError> {
+async fn receive(
+    shared: &Shared,
+    peer: &PeerLink,
+    stream: &mut RecvStream,
+) -> Result<(), LinkError> {
     let mut header = [0; HEADER];
     match stream.read_exact(&mut header).await {
         Ok(()) => {}
         Err(ReadExactError::FinishedEarly(_)) => {
-            return Err(LinkError::Protocol("a bulk stream without a header".to_owned()));
+            return Err(LinkError::Protocol(
+                "a bulk stream without a header".to_owned(),
+            ));
         }
         // The sender gave it up, or the connection is gone, which ends all transfers.
         Err(ReadExactError::ReadError(_)) => return Ok(()),

@@ -9,8 +9,8 @@ use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SignatureAlgorithm,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SignatureAlgorithm,
 };
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -78,7 +78,9 @@ fn failed(what: &str) -> impl FnOnce(rcgen::Error) -> LinkError {
 fn authority() -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, "mobula cluster");
+    params
+        .distinguished_name
+        .push(DnType::CommonName, "mobula cluster");
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
     params.not_before = (SystemTime::now() - SKEW).into();
@@ -104,7 +106,9 @@ impl Ca {
     pub fn new() -> Result<Ca, LinkError> {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(failed("make a key"))?;
         let params = authority();
-        let cert = params.self_signed(&key).map_err(failed("make the authority"))?;
+        let cert = params
+            .self_signed(&key)
+            .map_err(failed("make the authority"))?;
         let mut secret = [0; 32];
         SystemRandom::new()
             .fill(&mut secret)
@@ -132,15 +136,21 @@ impl Ca {
             .find(|line| line.starts_with("mobula1-"))
             .ok_or_else(|| bad("no join token in it"))?
             .parse()?;
-        let cert = CertificateDer::from_pem_slice(text.as_bytes()).map_err(|_| bad("no certificate in it"))?;
+        let cert = CertificateDer::from_pem_slice(text.as_bytes())
+            .map_err(|_| bad("no certificate in it"))?;
         if sha256(&cert) != token.fingerprint {
             return Err(bad("its token is of another certificate"));
         }
-        let key = PrivateKeyDer::from_pem_slice(text.as_bytes()).map_err(|_| bad("no key in it"))?;
+        let key =
+            PrivateKeyDer::from_pem_slice(text.as_bytes()).map_err(|_| bad("no key in it"))?;
         let key = KeyPair::try_from(&key).map_err(|_| bad("its key is of another kind"))?;
-        let begin = text.find("-----BEGIN CERTIFICATE-----").ok_or_else(|| bad("no certificate in it"))?;
+        let begin = text
+            .find("-----BEGIN CERTIFICATE-----")
+            .ok_or_else(|| bad("no certificate in it"))?;
         const END: &str = "-----END CERTIFICATE-----";
-        let end = text[begin..].find(END).ok_or_else(|| bad("its certificate is cut off"))?;
+        let end = text[begin..]
+            .find(END)
+            .ok_or_else(|| bad("its certificate is cut off"))?;
         let ca = Ca {
             cert,
             cert_pem: format!("{}\n", &text[begin..begin + end + END.len()]),
@@ -177,7 +187,11 @@ impl Ca {
     }
 
     /// A certificate for a node's public key.
-    pub(crate) fn sign(&self, node: NodeId, public: &[u8]) -> Result<CertificateDer<'static>, LinkError> {
+    pub(crate) fn sign(
+        &self,
+        node: NodeId,
+        public: &[u8],
+    ) -> Result<CertificateDer<'static>, LinkError> {
         self.issue(node, public, NODE_LIFE)
     }
 
@@ -194,14 +208,22 @@ impl Ca {
                 public.len()
             )));
         }
-        let mut params = CertificateParams::new(vec![dns_name(node)]).map_err(failed("name a node"))?;
+        let mut params =
+            CertificateParams::new(vec![dns_name(node)]).map_err(failed("name a node"))?;
         params.distinguished_name = DistinguishedName::new();
-        params.distinguished_name.push(DnType::CommonName, format!("mobula node {node}"));
+        params
+            .distinguished_name
+            .push(DnType::CommonName, format!("mobula node {node}"));
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.extended_key_usages = vec![
+            ExtendedKeyUsagePurpose::ServerAuth,
+            ExtendedKeyUsagePurpose::ClientAuth,
+        ];
         params.not_before = (SystemTime::now() - SKEW).into();
         params.not_after = (SystemTime::now() + life).into();
-        let cert = params.signed_by(&Foreign(public), &self.issuer).map_err(failed("sign a certificate"))?;
+        let cert = params
+            .signed_by(&Foreign(public), &self.issuer)
+            .map_err(failed("sign a certificate"))?;
         Ok(cert.der().clone())
     }
 }
@@ -216,7 +238,9 @@ pub(crate) struct NodeKey(KeyPair);
 
 impl NodeKey {
     pub fn new() -> Result<NodeKey, LinkError> {
-        KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map(NodeKey).map_err(failed("make a key"))
+        KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)
+            .map(NodeKey)
+            .map_err(failed("make a key"))
     }
 
     pub fn public(&self) -> &[u8] {

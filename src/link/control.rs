@@ -65,7 +65,12 @@ fn gather(peer: &PeerLink, with_ack: bool, copied: &mut BytesMut, out: &mut Vec<
 }
 
 /// Writes what there is to write, until the connection ends or is no longer the one in use.
-pub(crate) async fn write(shared: &Arc<Shared>, peer: &Arc<PeerLink>, serial: u64, send: &mut SendStream) -> LinkError {
+pub(crate) async fn write(
+    shared: &Arc<Shared>,
+    peer: &Arc<PeerLink>,
+    serial: u64,
+    send: &mut SendStream,
+) -> LinkError {
     let mut copied = BytesMut::with_capacity(BATCH);
     let mut out = Vec::new();
     let mut with_ack = false;
@@ -82,7 +87,9 @@ pub(crate) async fn write(shared: &Arc<Shared>, peer: &Arc<PeerLink>, serial: u6
         }
         let owes = peer.state.lock().session.owes_ack();
         if owes {
-            with_ack = tokio::time::timeout(ACK_DELAY, peer.wake.notified()).await.is_err();
+            with_ack = tokio::time::timeout(ACK_DELAY, peer.wake.notified())
+                .await
+                .is_err();
         } else {
             with_ack = false;
             peer.wake.notified().await;
@@ -151,11 +158,18 @@ fn length(bytes: &[u8]) -> Result<Option<usize>, LinkError> {
 fn record(mut whole: Bytes) -> Record {
     whole.advance(4);
     let number = whole.get_u64_le();
-    Record { number, body: whole }
+    Record {
+        number,
+        body: whole,
+    }
 }
 
 /// Reads frames and hands them over, until the connection ends or the peer breaks the protocol.
-pub(crate) async fn read(shared: &Arc<Shared>, peer: &Arc<PeerLink>, recv: &mut RecvStream) -> LinkError {
+pub(crate) async fn read(
+    shared: &Arc<Shared>,
+    peer: &Arc<PeerLink>,
+    recv: &mut RecvStream,
+) -> LinkError {
     let mut records = Records::default();
     loop {
         let chunk = match recv.read_chunk(usize::MAX, true).await {

@@ -15,7 +15,8 @@ use crate::base::NodeId;
 use crate::core::session::Claim;
 use crate::link::endpoint::{MAX_HANDSHAKES, Shared};
 use crate::link::greet::{
-    Greeting, MAX_GREETING, Verdict, broken, code, code_of, compare_lists, judge, lost, read_message, write_message,
+    Greeting, MAX_GREETING, Verdict, broken, code, code_of, compare_lists, judge, lost,
+    read_message, write_message,
 };
 use crate::link::peer::{Attached, PeerLink, described};
 use crate::link::{LinkError, bulk, control, join, tls, verify};
@@ -80,7 +81,9 @@ async fn in_time(
         what: "handshake",
         after,
     };
-    tokio::time::timeout(after, handshake).await.unwrap_or(Err(late))
+    tokio::time::timeout(after, handshake)
+        .await
+        .unwrap_or(Err(late))
 }
 
 async fn finish(shared: &Arc<Shared>, addr: SocketAddr, met: Result<Met, LinkError>) {
@@ -133,21 +136,31 @@ fn certified(connection: &Connection) -> Result<NodeId, LinkError> {
         .ok_or_else(|| LinkError::Certificate("none was shown".to_owned()))
 }
 
-async fn meet(shared: &Arc<Shared>, addr: SocketAddr, expect: Option<NodeId>) -> Result<Met, LinkError> {
+async fn meet(
+    shared: &Arc<Shared>,
+    addr: SocketAddr,
+    expect: Option<NodeId>,
+) -> Result<Met, LinkError> {
     if let Some(node) = expect {
         if shared.forgotten.has(node) {
             return Err(LinkError::Forgotten(node));
         }
-        if shared.peer(node).is_some_and(|peer| peer.connection().is_some()) {
+        if shared
+            .peer(node)
+            .is_some_and(|peer| peer.connection().is_some())
+        {
             return Ok(Met::Known);
         }
     }
     let (mut config, members) = tls::calling(&shared.identity, expect, &shared.forgotten)?;
     config.transport_config(shared.transports.to(addr));
-    let connecting = shared.quic.connect_with(config, addr, "member.node.mobula").map_err(|why| LinkError::Io {
-        what: format!("call {addr}"),
-        why: why.to_string(),
-    })?;
+    let connecting = shared
+        .quic
+        .connect_with(config, addr, "member.node.mobula")
+        .map_err(|why| LinkError::Io {
+            what: format!("call {addr}"),
+            why: why.to_string(),
+        })?;
     let connection = match connecting.await {
         Ok(connection) => connection,
         Err(error) => return Err(members.why.lock().take().unwrap_or_else(|| broken(&error))),
@@ -160,7 +173,10 @@ async fn meet(shared: &Arc<Shared>, addr: SocketAddr, expect: Option<NodeId>) ->
         }
         Ok(Met::Known) => {
             closing.keep();
-            connection.close(VarInt::from_u32(code::SUPERSEDED), b"another connection is used");
+            connection.close(
+                VarInt::from_u32(code::SUPERSEDED),
+                b"another connection is used",
+            );
             Ok(Met::Known)
         }
         Err(why) => Err(closing.because(why)),
@@ -185,7 +201,10 @@ async fn greet(shared: &Arc<Shared>, connection: &Connection) -> Result<Met, Lin
         (claim, state.session.received())
     };
     let said = |error: LinkError| why_closed(connection, node, shared.node).unwrap_or(error);
-    let (mut send, mut recv) = connection.open_bi().await.map_err(|error| lost(&error, node, shared.node))?;
+    let (mut send, mut recv) = connection
+        .open_bi()
+        .await
+        .map_err(|error| lost(&error, node, shared.node))?;
     let ours = our_greeting(shared, claim, received);
     write_message(&mut send, &ours).await.map_err(said)?;
     let theirs = match read_message(&mut recv, MAX_GREETING, "a greeting").await {
@@ -195,7 +214,9 @@ async fn greet(shared: &Arc<Shared>, connection: &Connection) -> Result<Met, Lin
     };
     let greeting = match judge(&shared.hello, &theirs, node) {
         Verdict::Fits(greeting) => greeting,
-        Verdict::CompareLists => return Err(compare_lists(&mut send, &mut recv, &shared.registry).await),
+        Verdict::CompareLists => {
+            return Err(compare_lists(&mut send, &mut recv, &shared.registry).await);
+        }
         Verdict::Refused(why) => return Err(why),
     };
     use_it(shared, peer, connection, claim, greeting, send, recv)
@@ -209,13 +230,17 @@ async fn answer(shared: &Arc<Shared>, incoming: Incoming) -> Result<Met, LinkErr
     };
     let mut config = quinn::ServerConfig::with_crypto(crypto);
     config.transport_config(shared.transports.to(incoming.remote_address()));
-    let connecting = incoming.accept_with(Arc::new(config)).map_err(|error| broken(&error))?;
+    let connecting = incoming
+        .accept_with(Arc::new(config))
+        .map_err(|error| broken(&error))?;
     let connection = connecting.await.map_err(|error| broken(&error))?;
     let closing = Closing(Some(connection.clone()));
     if newcomer {
         let ca = shared.ca.lock().clone();
         let known = |node| {
-            node == shared.node || shared.forgotten.has(node) || shared.peers.read().contains_key(&node)
+            node == shared.node
+                || shared.forgotten.has(node)
+                || shared.peers.read().contains_key(&node)
         };
         join::admit(&connection, ca, known).await?;
         connection.close(VarInt::from_u32(0), b"");
@@ -229,7 +254,10 @@ async fn answer(shared: &Arc<Shared>, incoming: Incoming) -> Result<Met, LinkErr
         }
         Ok(Met::Known) => {
             closing.keep();
-            connection.close(VarInt::from_u32(code::SUPERSEDED), b"another connection is used");
+            connection.close(
+                VarInt::from_u32(code::SUPERSEDED),
+                b"another connection is used",
+            );
             Ok(Met::Known)
         }
         Err(why) => Err(closing.because(why)),
@@ -239,7 +267,10 @@ async fn answer(shared: &Arc<Shared>, incoming: Incoming) -> Result<Met, LinkErr
 /// The called side of the first words.
 async fn welcome(shared: &Arc<Shared>, connection: &Connection) -> Result<Met, LinkError> {
     let node = certified(connection)?;
-    let (mut send, mut recv) = connection.accept_bi().await.map_err(|error| lost(&error, node, shared.node))?;
+    let (mut send, mut recv) = connection
+        .accept_bi()
+        .await
+        .map_err(|error| lost(&error, node, shared.node))?;
     let theirs = read_message(&mut recv, MAX_GREETING, "a greeting").await?;
     let nobody = Claim {
         epoch: 0,
@@ -326,7 +357,9 @@ fn superseded(connection: &Connection) -> bool {
 }
 
 fn why_closed(connection: &Connection, peer: NodeId, own: NodeId) -> Option<LinkError> {
-    connection.close_reason().map(|error| lost(&error, peer, own))
+    connection
+        .close_reason()
+        .map(|error| lost(&error, peer, own))
 }
 
 /// Serves a connection until it ends, and sees to the next.
@@ -350,7 +383,11 @@ async fn serve(shared: &Arc<Shared>, used: Used) {
         let described = described(peer.node, connection.remote_address(), greeting.hello);
         shared.handler.connected(&described);
     }
-    tokio::spawn(bulk::accept(shared.clone(), peer.clone(), connection.clone()));
+    tokio::spawn(bulk::accept(
+        shared.clone(),
+        peer.clone(),
+        connection.clone(),
+    ));
     tokio::spawn(datagrams(shared.clone(), peer.clone(), connection.clone()));
     let _ = send.set_priority(1);
     let why = tokio::select! {
@@ -395,7 +432,10 @@ fn ended(
     for transfer in landings.into_values() {
         transfer.finish(Err(why.clone()));
     }
-    let last = matches!(why, LinkError::Left(_) | LinkError::Forgotten(_) | LinkError::Protocol(_));
+    let last = matches!(
+        why,
+        LinkError::Left(_) | LinkError::Forgotten(_) | LinkError::Protocol(_)
+    );
     if last {
         shared.give_up(peer.node, &why, code::PROTOCOL);
     }
@@ -428,7 +468,8 @@ async fn call_again(shared: &Arc<Shared>, peer: &Arc<PeerLink>, made_here: bool)
             break;
         }
         let called = in_time(shared, meet(shared, addr, Some(peer.node))).await;
-        if let Err(LinkError::Broken(_) | LinkError::Timeout { .. } | LinkError::Io { .. }) = called {
+        if let Err(LinkError::Broken(_) | LinkError::Timeout { .. } | LinkError::Io { .. }) = called
+        {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LAST_PAUSE);
             continue;

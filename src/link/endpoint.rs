@@ -29,8 +29,8 @@ use crate::link::peer::PeerLink;
 use crate::link::tls::Answering;
 use crate::link::tune::{self, Times, Transports};
 use crate::link::{
-    Ca, Done, Handler, Hello, Identity, Landing, Link, LinkError, MAX_BULK, MAX_DATAGRAM, MAX_FRAME, Registry,
-    SendError, Stats, dial,
+    Ca, Done, Handler, Hello, Identity, Landing, Link, LinkError, MAX_BULK, MAX_DATAGRAM,
+    MAX_FRAME, Registry, SendError, Stats, dial,
 };
 
 /// Bodies on their way out at one time.
@@ -134,7 +134,9 @@ impl Shared {
     /// The peer, known from now on if it was not.
     pub fn peer_or_new(&self, node: NodeId) -> Result<Arc<PeerLink>, LinkError> {
         if node == self.node {
-            return Err(LinkError::Denied("this is the address of this very node".to_owned()));
+            return Err(LinkError::Denied(
+                "this is the address of this very node".to_owned(),
+            ));
         }
         let mut peers = self.peers.write();
         if self.forgotten.has(node) {
@@ -171,14 +173,18 @@ impl Shared {
         let (active, landings) = {
             let mut state = peer.state.lock();
             state.gone = true;
-            self.counts.frames_resent.fetch_add(state.session.resent(), Relaxed);
+            self.counts
+                .frames_resent
+                .fetch_add(state.session.resent(), Relaxed);
             state.session = crate::core::session::Session::new(0);
             (state.active.take(), std::mem::take(&mut state.landings))
         };
         peer.wake.notify_one();
         if let Some(active) = active {
             self.count_traffic(&active.connection);
-            active.connection.close(VarInt::from_u32(code), why.to_string().as_bytes());
+            active
+                .connection
+                .close(VarInt::from_u32(code), why.to_string().as_bytes());
         }
         for transfer in landings.into_values() {
             transfer.finish(Err(why.clone()));
@@ -209,7 +215,9 @@ impl Endpoint {
             why: why.to_string(),
         };
         let (socket, buffer) = tune::bind(settings.listen)?;
-        let addr = socket.local_addr().map_err(|why| io("look at the socket", why))?;
+        let addr = socket
+            .local_addr()
+            .map_err(|why| io("look at the socket", why))?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -223,8 +231,13 @@ impl Endpoint {
             .incoming_buffer_size_total(16 << 20);
         let quic = {
             let _inside = runtime.enter();
-            quinn::Endpoint::new(tune::endpoint_config(), Some(server), socket, Arc::new(TokioRuntime))
-                .map_err(|why| io("listen", why))?
+            quinn::Endpoint::new(
+                tune::endpoint_config(),
+                Some(server),
+                socket,
+                Arc::new(TokioRuntime),
+            )
+            .map_err(|why| io("listen", why))?
         };
         let times = Times {
             idle: settings.idle,
@@ -232,7 +245,9 @@ impl Endpoint {
         };
         let mut hello = settings.hello;
         hello.node = settings.identity.node;
-        hello.reach = hello.reach.or(Some(addr).filter(|addr| !addr.ip().is_unspecified()));
+        hello.reach = hello
+            .reach
+            .or(Some(addr).filter(|addr| !addr.ip().is_unspecified()));
         hello.app.truncate(crate::link::hello::MAX_APP);
         let shared = Arc::new(Shared {
             node: settings.identity.node,
@@ -288,7 +303,9 @@ fn serve(runtime: tokio::runtime::Runtime, shared: Arc<Shared>) {
         while Instant::now() < until && !all_clear(&shared) {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        shared.quic.close(VarInt::from_u32(code::STOPPED), b"the node stops");
+        shared
+            .quic
+            .close(VarInt::from_u32(code::STOPPED), b"the node stops");
         let nodes: Vec<NodeId> = shared.peers.read().keys().copied().collect();
         for node in nodes {
             shared.give_up(node, &LinkError::Stopped, code::STOPPED);
@@ -345,11 +362,14 @@ impl Link for Endpoint {
         if state.gone || self.shared.is_stopping() {
             return Err(SendError::Gone(to));
         }
-        state.session.push(frame, len).map_err(|full| SendError::Full {
-            to,
-            held: full.held,
-            limit: full.limit,
-        })?;
+        state
+            .session
+            .push(frame, len)
+            .map_err(|full| SendError::Full {
+                to,
+                held: full.held,
+                limit: full.limit,
+            })?;
         drop(state);
         peer.wake.notify_one();
         Ok(())
@@ -362,7 +382,9 @@ impl Link for Endpoint {
         }
         let connection = self.shared.peer(to).and_then(|peer| peer.connection());
         let connection = connection.ok_or(SendError::Gone(to))?;
-        connection.send_datagram(Bytes::copy_from_slice(bytes)).map_err(|_| SendError::Gone(to))
+        connection
+            .send_datagram(Bytes::copy_from_slice(bytes))
+            .map_err(|_| SendError::Gone(to))
     }
 
     fn send_bulk(&self, to: NodeId, transfer: u64, body: Bytes, done: Done) {
@@ -416,7 +438,10 @@ impl Link for Endpoint {
     }
 
     fn cancel_bulk(&self, from: NodeId, transfer: u64) {
-        let taken = self.shared.peer(from).and_then(|peer| peer.state.lock().landings.remove(&transfer));
+        let taken = self
+            .shared
+            .peer(from)
+            .and_then(|peer| peer.state.lock().landings.remove(&transfer));
         if let Some(expected) = taken {
             let why = "it is not wanted any more".to_owned();
             expected.finish(Err(LinkError::Transfer { transfer, why }));
@@ -425,11 +450,14 @@ impl Link for Endpoint {
 
     fn forget(&self, node: NodeId) {
         self.shared.forgotten.add(node);
-        self.shared.give_up(node, &LinkError::Forgotten(node), code::FORGOTTEN);
+        self.shared
+            .give_up(node, &LinkError::Forgotten(node), code::FORGOTTEN);
     }
 
     fn is_connected(&self, node: NodeId) -> bool {
-        self.shared.peer(node).is_some_and(|peer| peer.state.lock().active.is_some())
+        self.shared
+            .peer(node)
+            .is_some_and(|peer| peer.state.lock().active.is_some())
     }
 
     fn stats(&self) -> Stats {
@@ -463,7 +491,9 @@ impl Link for Endpoint {
 
     fn stop(&self, deadline: Duration) {
         *self.shared.grace.lock() = deadline;
-        self.shared.stopping.store(true, std::sync::atomic::Ordering::Release);
+        self.shared
+            .stopping
+            .store(true, std::sync::atomic::Ordering::Release);
         self.shared.stopped.notify_one();
         if std::thread::current().id() != self.thread_id
             && let Some(thread) = self.thread.lock().take()

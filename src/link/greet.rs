@@ -76,7 +76,9 @@ pub(crate) fn broken(error: &ConnectionError) -> LinkError {
             let said = String::from_utf8_lossy(&close.reason);
             LinkError::Broken(format!("the other side closed it: {said}"))
         }
-        ConnectionError::TimedOut => LinkError::Broken("nothing came from the other side".to_owned()),
+        ConnectionError::TimedOut => {
+            LinkError::Broken("nothing came from the other side".to_owned())
+        }
         other => LinkError::Broken(other.to_string()),
     }
 }
@@ -107,16 +109,24 @@ pub(crate) async fn write_message(send: &mut SendStream, message: &[u8]) -> Resu
     let mut out = Vec::with_capacity(message.len() + 4);
     out.extend_from_slice(&(message.len() as u32).to_le_bytes());
     out.extend_from_slice(message);
-    send.write_all(&out).await.map_err(|error| write_failed(&error))
+    send.write_all(&out)
+        .await
+        .map_err(|error| write_failed(&error))
 }
 
 /// Reads a message of at most `limit` bytes.
-pub(crate) async fn read_message(recv: &mut RecvStream, limit: usize, what: &str) -> Result<Vec<u8>, LinkError> {
+pub(crate) async fn read_message(
+    recv: &mut RecvStream,
+    limit: usize,
+    what: &str,
+) -> Result<Vec<u8>, LinkError> {
     let mut len = [0; 4];
     read_exact(recv, &mut len, what).await?;
     let len = u32::from_le_bytes(len) as usize;
     if len > limit {
-        return Err(LinkError::Protocol(format!("{what} of {len} bytes, of at most {limit}")));
+        return Err(LinkError::Protocol(format!(
+            "{what} of {len} bytes, of at most {limit}"
+        )));
     }
     let mut message = Vec::new();
     while message.len() < len {
@@ -130,7 +140,9 @@ pub(crate) async fn read_message(recv: &mut RecvStream, limit: usize, what: &str
 
 async fn read_exact(recv: &mut RecvStream, into: &mut [u8], what: &str) -> Result<(), LinkError> {
     recv.read_exact(into).await.map_err(|error| match error {
-        ReadExactError::FinishedEarly(_) => LinkError::Protocol(format!("{what} that ends too early")),
+        ReadExactError::FinishedEarly(_) => {
+            LinkError::Protocol(format!("{what} that ends too early"))
+        }
         ReadExactError::ReadError(quinn::ReadError::ConnectionLost(error)) => broken(&error),
         ReadExactError::ReadError(error) => LinkError::Broken(error.to_string()),
     })
@@ -198,7 +210,11 @@ pub(crate) fn judge(ours: &Hello, theirs: &[u8], certified: NodeId) -> Verdict {
 }
 
 /// Exchanges the lists of functions and says how they differ.
-pub(crate) async fn compare_lists(send: &mut SendStream, recv: &mut RecvStream, ours: &Registry) -> LinkError {
+pub(crate) async fn compare_lists(
+    send: &mut SendStream,
+    recv: &mut RecvStream,
+    ours: &Registry,
+) -> LinkError {
     let compared = async {
         write_message(send, &ours.encode()).await?;
         let theirs = read_message(recv, MAX_LIST, "a list of functions").await?;

@@ -165,13 +165,16 @@ impl Hello {
         let reach = self.reach.map(|addr| addr.to_string()).unwrap_or_default();
         out.bytes(reach.as_bytes());
         out.bytes(self.platform.arch.as_bytes());
-        out.u8(self.platform.pointer).u8(self.platform.little_endian.into());
+        out.u8(self.platform.pointer)
+            .u8(self.platform.little_endian.into());
         out.raw(&self.registry).bytes(&self.app);
     }
 
     pub(crate) fn decode(from: &mut Reader<'_>) -> Result<Hello, LinkError> {
         if from.raw(8, "a greeting")? != MAGIC {
-            return Err(LinkError::Protocol("it does not greet as a node does".to_owned()));
+            return Err(LinkError::Protocol(
+                "it does not greet as a node does".to_owned(),
+            ));
         }
         let theirs = from.u32("a version")?;
         if theirs != WIRE_VERSION {

@@ -27,12 +27,20 @@ const GRANTED: u8 = 1;
 const DENIED: u8 = 2;
 
 /// Becomes `node` of the cluster whose head is at `addr`; blocks for at most `deadline`.
-pub fn join(addr: SocketAddr, token: &JoinToken, node: NodeId, deadline: Duration) -> Result<Identity, LinkError> {
+pub fn join(
+    addr: SocketAddr,
+    token: &JoinToken,
+    node: NodeId,
+    deadline: Duration,
+) -> Result<Identity, LinkError> {
     let io = |why: std::io::Error| LinkError::Io {
         what: "join".to_owned(),
         why: why.to_string(),
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(io)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(io)?;
     runtime.block_on(async {
         let late = LinkError::Timeout {
             what: "answer from the head",
@@ -51,11 +59,15 @@ async fn ask(addr: SocketAddr, token: &JoinToken, node: NodeId) -> Result<Identi
         SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
     };
     let (socket, buffer) = tune::bind(any)?;
-    let endpoint = quinn::Endpoint::new(tune::endpoint_config(), None, socket, Arc::new(TokioRuntime)).map_err(|why| {
-        LinkError::Io {
-            what: "join".to_owned(),
-            why: why.to_string(),
-        }
+    let endpoint = quinn::Endpoint::new(
+        tune::endpoint_config(),
+        None,
+        socket,
+        Arc::new(TokioRuntime),
+    )
+    .map_err(|why| LinkError::Io {
+        what: "join".to_owned(),
+        why: why.to_string(),
     })?;
     let (mut config, trusted) = tls::joining(token)?;
     let times = Times {
@@ -63,15 +75,21 @@ async fn ask(addr: SocketAddr, token: &JoinToken, node: NodeId) -> Result<Identi
         keep_alive: Duration::from_secs(1),
     };
     config.transport_config(Transports::new(times, buffer).to(addr));
-    let connecting = endpoint.connect_with(config, addr, "head.node.mobula").map_err(|why| LinkError::Io {
-        what: format!("call {addr}"),
-        why: why.to_string(),
-    })?;
+    let connecting = endpoint
+        .connect_with(config, addr, "head.node.mobula")
+        .map_err(|why| LinkError::Io {
+            what: format!("call {addr}"),
+            why: why.to_string(),
+        })?;
     let connection = match connecting.await {
         Ok(connection) => connection,
         Err(error) => return Err(trusted.why.lock().take().unwrap_or_else(|| broken(&error))),
     };
-    let ca = trusted.found.lock().take().ok_or_else(|| LinkError::Certificate("none was shown".to_owned()))?;
+    let ca = trusted
+        .found
+        .lock()
+        .take()
+        .ok_or_else(|| LinkError::Certificate("none was shown".to_owned()))?;
     let outcome = request(&connection, token, node, ca).await;
     connection.close(VarInt::from_u32(0), b"");
     // The head is told that we are through, so that it need not wait for it.
@@ -86,10 +104,17 @@ async fn request(
     ca: CertificateDer<'static>,
 ) -> Result<Identity, LinkError> {
     let key = NodeKey::new()?;
-    let proof = token.prove(&[&exporter(connection)?, &node.get().to_le_bytes(), key.public()]);
+    let proof = token.prove(&[
+        &exporter(connection)?,
+        &node.get().to_le_bytes(),
+        key.public(),
+    ]);
     let (mut send, mut recv) = connection.open_bi().await.map_err(|error| broken(&error))?;
     let mut out = Writer::default();
-    out.u32(VERSION).u64(node.get()).bytes(key.public()).raw(&proof);
+    out.u32(VERSION)
+        .u64(node.get())
+        .bytes(key.public())
+        .raw(&proof);
     write_message(&mut send, &out.0).await?;
     let answer = read_message(&mut recv, MAX_ANSWER, "the head's answer").await?;
     let mut from = Reader::new(&answer);
@@ -98,7 +123,9 @@ async fn request(
             let cert = from.bytes(MAX_ANSWER, "a certificate")?.to_vec();
             key.certified(node, cert.into(), ca)
         }
-        _ => Err(LinkError::Denied(from.text(MAX_ANSWER, "a reason")?.to_owned())),
+        _ => Err(LinkError::Denied(
+            from.text(MAX_ANSWER, "a reason")?.to_owned(),
+        )),
     }
 }
 
@@ -126,8 +153,8 @@ impl<'a> Request<'a> {
             let ours = VERSION;
             return Err(LinkError::Version { ours, theirs });
         }
-        let node =
-            NodeId::new(from.u64("a node")?).ok_or_else(|| LinkError::Protocol("node 0".to_owned()))?;
+        let node = NodeId::new(from.u64("a node")?)
+            .ok_or_else(|| LinkError::Protocol("node 0".to_owned()))?;
         let request = Request {
             node,
             public: from.bytes(PUBLIC_KEY, "a public key")?,
@@ -144,16 +171,29 @@ pub(crate) async fn admit(
     ca: Option<Arc<Ca>>,
     known: impl Fn(NodeId) -> bool,
 ) -> Result<NodeId, LinkError> {
-    let (mut send, mut recv) = connection.accept_bi().await.map_err(|error| broken(&error))?;
+    let (mut send, mut recv) = connection
+        .accept_bi()
+        .await
+        .map_err(|error| broken(&error))?;
     let asked = read_message(&mut recv, MAX_REQUEST, "a request to join").await?;
     let (outcome, answer) = match decide(connection, ca, known, &asked) {
-        Ok((node, cert)) => (Ok(node), Writer::default().u8(GRANTED).bytes(&cert).0.clone()),
+        Ok((node, cert)) => (
+            Ok(node),
+            Writer::default().u8(GRANTED).bytes(&cert).0.clone(),
+        ),
         Err(why) => {
             let said = match &why {
                 LinkError::Denied(said) => said.clone(),
                 other => other.to_string(),
             };
-            (Err(why), Writer::default().u8(DENIED).bytes(said.as_bytes()).0.clone())
+            (
+                Err(why),
+                Writer::default()
+                    .u8(DENIED)
+                    .bytes(said.as_bytes())
+                    .0
+                    .clone(),
+            )
         }
     };
     write_message(&mut send, &answer).await?;
@@ -173,8 +213,13 @@ fn decide(
         return denied("this node does not admit others; join at the address of the head");
     };
     let number = request.node.get().to_le_bytes();
-    if !ca.token().proven(&[&exporter(connection)?, &number, request.public], &request.proof) {
-        return denied("the token's secret is not this cluster's; copy the token from the head that runs now");
+    if !ca.token().proven(
+        &[&exporter(connection)?, &number, request.public],
+        &request.proof,
+    ) {
+        return denied(
+            "the token's secret is not this cluster's; copy the token from the head that runs now",
+        );
     }
     if known(request.node) {
         return denied("another node bears this number; try again, with another");

@@ -110,7 +110,10 @@ impl PeerLink {
         };
         let old = state.active.replace(active);
         if let Some(old) = &old {
-            old.connection.close(VarInt::from_u32(code::SUPERSEDED), b"another connection is used");
+            old.connection.close(
+                VarInt::from_u32(code::SUPERSEDED),
+                b"another connection is used",
+            );
         }
         Ok(Attached::Used {
             serial,
@@ -132,12 +135,20 @@ impl PeerLink {
 
     /// Whether this connection is the one in use.
     pub fn uses(&self, serial: u64) -> bool {
-        self.state.lock().active.as_ref().is_some_and(|active| active.serial == serial)
+        self.state
+            .lock()
+            .active
+            .as_ref()
+            .is_some_and(|active| active.serial == serial)
     }
 
     /// The connection in use.
     pub fn connection(&self) -> Option<Connection> {
-        self.state.lock().active.as_ref().map(|active| active.connection.clone())
+        self.state
+            .lock()
+            .active
+            .as_ref()
+            .map(|active| active.connection.clone())
     }
 }
 

@@ -34,7 +34,10 @@ fn tls(error: rustls::Error) -> LinkError {
     LinkError::Certificate(error.to_string())
 }
 
-fn server(identity: &Identity, members: Option<Arc<Members>>) -> Result<Arc<QuicServerConfig>, LinkError> {
+fn server(
+    identity: &Identity,
+    members: Option<Arc<Members>>,
+) -> Result<Arc<QuicServerConfig>, LinkError> {
     let builder = ServerConfig::builder_with_provider(provider().clone())
         .with_protocol_versions(&[&TLS13])
         .map_err(tls)?;
@@ -43,7 +46,9 @@ fn server(identity: &Identity, members: Option<Arc<Members>>) -> Result<Arc<Quic
         Some(members) => builder.with_client_cert_verifier(members),
         None => builder.with_no_client_auth(),
     };
-    let mut config = builder.with_single_cert(identity.chain.clone(), identity.key()).map_err(tls)?;
+    let mut config = builder
+        .with_single_cert(identity.chain.clone(), identity.key())
+        .map_err(tls)?;
     config.alpn_protocols = vec![if join { ALPN_JOIN } else { ALPN }.to_vec()];
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
@@ -51,13 +56,17 @@ fn server(identity: &Identity, members: Option<Arc<Members>>) -> Result<Arc<Quic
 }
 
 fn quic<C, E: std::fmt::Display>(config: Result<C, E>) -> Result<Arc<C>, LinkError> {
-    config.map(Arc::new).map_err(|why| LinkError::Certificate(why.to_string()))
+    config
+        .map(Arc::new)
+        .map_err(|why| LinkError::Certificate(why.to_string()))
 }
 
 fn client(mut config: ClientConfig, alpn: &[u8]) -> Result<quinn::ClientConfig, LinkError> {
     config.alpn_protocols = vec![alpn.to_vec()];
     config.resumption = Resumption::disabled();
-    Ok(quinn::ClientConfig::new(quic(QuicClientConfig::try_from(config))?))
+    Ok(quinn::ClientConfig::new(quic(QuicClientConfig::try_from(
+        config,
+    ))?))
 }
 
 /// What a node shows to whoever calls.
@@ -77,7 +86,11 @@ impl Answering {
     }
 }
 
-fn members(identity: &Identity, expect: Option<NodeId>, forgotten: &Arc<Forgotten>) -> Arc<Members> {
+fn members(
+    identity: &Identity,
+    expect: Option<NodeId>,
+    forgotten: &Arc<Forgotten>,
+) -> Arc<Members> {
     Arc::new(Members {
         ca: identity.authority().clone(),
         expect,
@@ -104,7 +117,9 @@ pub(crate) fn calling(
 }
 
 /// For a newcomer's call, and where to look for whom it trusts.
-pub(crate) fn joining(token: &JoinToken) -> Result<(quinn::ClientConfig, Arc<Fingerprint>), LinkError> {
+pub(crate) fn joining(
+    token: &JoinToken,
+) -> Result<(quinn::ClientConfig, Arc<Fingerprint>), LinkError> {
     let fingerprint = Arc::new(Fingerprint {
         expected: token.fingerprint,
         found: Mutex::new(None),

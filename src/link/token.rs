@@ -58,7 +58,10 @@ pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
 
 /// The beginning of a fingerprint, for people to compare.
 pub(crate) fn short(fingerprint: &[u8; 32]) -> String {
-    fingerprint[..6].iter().map(|b| format!("{b:02x}")).collect()
+    fingerprint[..6]
+        .iter()
+        .map(|b| format!("{b:02x}"))
+        .collect()
 }
 
 impl fmt::Debug for JoinToken {
@@ -104,7 +107,11 @@ impl FromStr for JoinToken {
         };
         let count = digits.chars().count();
         if count != DIGITS {
-            let cut = if count < DIGITS { "cut off" } else { "too long" };
+            let cut = if count < DIGITS {
+                "cut off"
+            } else {
+                "too long"
+            };
             return bad(format!(
                 "{cut}: {count} characters after \"{PREFIX}\", of {DIGITS}"
             ));

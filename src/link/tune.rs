@@ -23,6 +23,8 @@ use crate::link::LinkError;
 const SOCKET_BUFFER: usize = 8 << 20;
 /// The largest packet: what a UDP datagram over IPv4 can hold.
 const BIG_PACKET: u16 = 65_507;
+/// To this size quinn falls back when many packets are lost, and pads those of a handshake, whose lengths have 14 bits.
+const LEAST_BIG_PACKET: u16 = 16_000;
 /// What an Ethernet carries, beside the headers of IPv6 and UDP.
 const PLAIN_PACKET: u16 = 1_452;
 /// What one stream may have under way.
@@ -82,7 +84,7 @@ impl Transports {
     pub fn new(times: Times, buffer: usize) -> Transports {
         let mut near = common(times);
         near.initial_mtu(BIG_PACKET)
-            .min_mtu(BIG_PACKET)
+            .min_mtu(LEAST_BIG_PACKET)
             .mtu_discovery_config(None)
             .enable_segmentation_offload(false)
             .congestion_controller_factory(Arc::new(Fixed(near_window(buffer))));
@@ -91,7 +93,8 @@ impl Transports {
         discovery.upper_bound(PLAIN_PACKET);
         let mut cubic = CubicConfig::default();
         cubic.initial_window(FIRST_WINDOW);
-        far.mtu_discovery_config(Some(discovery)).congestion_controller_factory(Arc::new(cubic));
+        far.mtu_discovery_config(Some(discovery))
+            .congestion_controller_factory(Arc::new(cubic));
         Transports {
             near: Arc::new(near),
             far: Arc::new(far),
@@ -136,7 +139,9 @@ fn common(times: Times) -> TransportConfig {
 /// What concerns the port as a whole.
 pub(crate) fn endpoint_config() -> EndpointConfig {
     let mut config = EndpointConfig::default();
-    config.max_udp_payload_size(BIG_PACKET).expect("above the least that is allowed");
+    config
+        .max_udp_payload_size(BIG_PACKET)
+        .expect("above the least that is allowed");
     config
 }
 
@@ -146,7 +151,12 @@ pub(crate) fn bind(listen: SocketAddr) -> Result<(UdpSocket, usize), LinkError> 
         what: format!("listen on UDP {listen}"),
         why: why.to_string(),
     };
-    let socket = Socket::new(Domain::for_address(listen), Type::DGRAM, Some(Protocol::UDP)).map_err(failed)?;
+    let socket = Socket::new(
+        Domain::for_address(listen),
+        Type::DGRAM,
+        Some(Protocol::UDP),
+    )
+    .map_err(failed)?;
     // The kernel may grant less; what it grants decides the window.
     let _ = socket.set_recv_buffer_size(SOCKET_BUFFER);
     let _ = socket.set_send_buffer_size(SOCKET_BUFFER);

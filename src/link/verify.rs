@@ -13,7 +13,8 @@ use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls13_sig
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, PeerIncompatible, SignatureScheme,
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError,
+    PeerIncompatible, SignatureScheme,
 };
 use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
 
@@ -29,7 +30,9 @@ pub(crate) fn provider() -> &'static Arc<CryptoProvider> {
     PROVIDER.get_or_init(|| {
         let mut provider = rustls::crypto::aws_lc_rs::default_provider();
         // The fastest of them first; all are sound.
-        use rustls::crypto::aws_lc_rs::cipher_suite::{TLS13_AES_128_GCM_SHA256, TLS13_CHACHA20_POLY1305_SHA256};
+        use rustls::crypto::aws_lc_rs::cipher_suite::{
+            TLS13_AES_128_GCM_SHA256, TLS13_CHACHA20_POLY1305_SHA256,
+        };
         provider.cipher_suites = vec![TLS13_AES_128_GCM_SHA256, TLS13_CHACHA20_POLY1305_SHA256];
         Arc::new(provider)
     })
@@ -72,7 +75,9 @@ fn check(
     let mut names = parsed.valid_dns_names();
     match (names.next().and_then(node_of), names.next()) {
         (Some(node), None) => Ok(node),
-        _ => Err(LinkError::Certificate("it does not name one node".to_owned())),
+        _ => Err(LinkError::Certificate(
+            "it does not name one node".to_owned(),
+        )),
     }
 }
 
@@ -94,7 +99,11 @@ pub(crate) fn check_issued(
 
 /// The node that a certificate names that a handshake has accepted.
 pub(crate) fn accepted(cert: &CertificateDer<'_>) -> Option<NodeId> {
-    EndEntityCert::try_from(cert).ok()?.valid_dns_names().next().and_then(node_of)
+    EndEntityCert::try_from(cert)
+        .ok()?
+        .valid_dns_names()
+        .next()
+        .and_then(node_of)
 }
 
 /// Accepts nodes of one cluster.
@@ -109,7 +118,12 @@ pub(crate) struct Members {
 }
 
 impl Members {
-    fn decide(&self, cert: &CertificateDer<'_>, now: UnixTime, usage: KeyUsage) -> Result<(), Error> {
+    fn decide(
+        &self,
+        cert: &CertificateDer<'_>,
+        now: UnixTime,
+        usage: KeyUsage,
+    ) -> Result<(), Error> {
         let decided = check(cert, &self.ca, now, usage).and_then(|found| match self.expect {
             Some(expected) if expected != found => Err(LinkError::WrongNode { expected, found }),
             _ if self.forgotten.has(found) => Err(LinkError::Forgotten(found)),
@@ -124,7 +138,9 @@ impl Members {
 
 impl fmt::Debug for Members {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Members").field("expect", &self.expect).finish_non_exhaustive()
+        f.debug_struct("Members")
+            .field("expect", &self.expect)
+            .finish_non_exhaustive()
     }
 }
 
@@ -147,7 +163,9 @@ impl ServerCertVerifier for Members {
         _: &CertificateDer<'_>,
         _: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        Err(Error::PeerIncompatible(PeerIncompatible::Tls13RequiredForQuic))
+        Err(Error::PeerIncompatible(
+            PeerIncompatible::Tls13RequiredForQuic,
+        ))
     }
 
     fn verify_tls13_signature(
@@ -185,7 +203,9 @@ impl ClientCertVerifier for Members {
         _: &CertificateDer<'_>,
         _: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        Err(Error::PeerIncompatible(PeerIncompatible::Tls13RequiredForQuic))
+        Err(Error::PeerIncompatible(
+            PeerIncompatible::Tls13RequiredForQuic,
+        ))
     }
 
     fn verify_tls13_signature(
@@ -210,9 +230,16 @@ pub(crate) struct Fingerprint {
 }
 
 impl Fingerprint {
-    fn decide(&self, cert: &CertificateDer<'_>, rest: &[CertificateDer<'_>], now: UnixTime) -> Result<(), LinkError> {
+    fn decide(
+        &self,
+        cert: &CertificateDer<'_>,
+        rest: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<(), LinkError> {
         let Some(ca) = rest.last() else {
-            return Err(LinkError::Certificate("no authority's certificate came with it".to_owned()));
+            return Err(LinkError::Certificate(
+                "no authority's certificate came with it".to_owned(),
+            ));
         };
         let found = sha256(ca);
         if found != self.expected {
@@ -255,7 +282,9 @@ impl ServerCertVerifier for Fingerprint {
         _: &CertificateDer<'_>,
         _: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        Err(Error::PeerIncompatible(PeerIncompatible::Tls13RequiredForQuic))
+        Err(Error::PeerIncompatible(
+            PeerIncompatible::Tls13RequiredForQuic,
+        ))
     }
 
     fn verify_tls13_signature(

@@ -193,27 +193,28 @@ impl Copies {
                 continue;
             };
             let able = |node: &NodeId| *node != to && !pull.bad.contains(node);
-            let best = self.free.iter().copied().filter(able);
-            let best = best.min_by_key(|node| (loads.of(*node), self.at.get(node).copied()));
-            if let Some(from) = best {
-                pull.from = Some(from);
-                self.active += 1;
-                loads.more(from);
-                if let Some(serves) = self.at.get_mut(&from) {
-                    *serves += 1;
-                    if *serves >= SLOTS {
-                        self.free.remove(&from);
-                    }
-                }
-            } else if self.at.is_empty() || self.active > 0 {
+            let mut best = self.free.iter().copied().filter(able).collect::<Vec<_>>();
+            if best.is_empty() && self.active == 0 && !pull.bad.is_empty() {
+                // All failed it, perhaps for a moment only. How often it tries is bounded by itself.
+                pull.bad.clear();
+                best = self.free.iter().copied().filter(|node| *node != to).collect();
+            }
+            let rank = |node: &NodeId| (loads.of(*node), self.at.get(node).copied());
+            let Some(from) = best.into_iter().min_by_key(rank) else {
                 // Lost, which the owner sees to; or others are about to have it.
                 at += 1;
                 continue;
+            };
+            pull.from = Some(from);
+            self.active += 1;
+            loads.more(from);
+            if let Some(serves) = self.at.get_mut(&from) {
+                *serves += 1;
+                if *serves >= SLOTS {
+                    self.free.remove(&from);
+                }
             }
             let (ask, from) = (pull.ask, pull.from);
-            if from.is_none() {
-                self.pulls.remove(&to);
-            }
             self.line.remove(at);
             answers.push(Answer { to, ask, from });
         }

@@ -114,7 +114,7 @@ pub enum Message {
         key: ObjectKey,
         /// As in the question.
         ask: u64,
-        /// Whom to pull from; `None`: nobody has it whom you have not tried.
+        /// Whom to pull from; `None`: nobody has it, and nobody will.
         from: Option<NodeId>,
     },
 }

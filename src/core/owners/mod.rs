@@ -145,6 +145,11 @@ impl Owners {
         }
     }
 
+    /// Whether nothing is shared and nobody serves a pull of an object of this node.
+    pub fn is_idle(&self) -> bool {
+        self.size() == Size::default() && self.loads.is_empty()
+    }
+
     /// When [`Owners::tick`] has something to do.
     pub fn next_tick(&self) -> Option<Duration> {
         self.dying.values().min().copied()
@@ -347,6 +352,12 @@ impl Owners {
             .get(&key.number)
             .and_then(|owned| owned.copies.kept());
         kept.is_none_or(|node| node == self.me)
+    }
+
+    /// The nodes that have a copy of an object of this node, as far as others are concerned: none if nobody else knows it.
+    pub fn copies_of(&self, key: ObjectKey) -> impl Iterator<Item = NodeId> + '_ {
+        let owned = self.owned.get(&key.number).filter(|_| key.owner == self.me);
+        owned.into_iter().flat_map(|owned| owned.copies.nodes())
     }
 
     /// A message from another node, or from this one.

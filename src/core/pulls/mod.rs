@@ -49,7 +49,7 @@ impl Default for Limits {
 pub enum Why {
     /// The owner is dead.
     OwnerDied,
-    /// The owner knows of no copy that was not tried.
+    /// The owner knows of no copy.
     NoSource,
     /// So many transfers of it failed.
     Attempts(u32),
@@ -73,6 +73,8 @@ pub enum Effect {
         from: NodeId,
         /// Tells this transfer from all others.
         transfer: u64,
+        /// How many transfers of it failed before: pause a while first, longer each time.
+        failures: u32,
     },
     /// Give this transfer up; what is reported of it later is ignored.
     Abort {
@@ -231,6 +233,16 @@ impl Pulls {
         }
     }
 
+    /// The object came into the store in another way: it was made here.
+    pub fn found(&mut self, key: ObjectKey, out: &mut Vec<Effect>) {
+        if self.pulls.contains_key(&key) {
+            self.end(key, out);
+            send(out, key.owner, Message::Stop { key });
+            out.push(Effect::Here(key));
+            self.pump(out);
+        }
+    }
+
     /// A transfer failed: the source has the object no more, the connection broke, or the store had no room.
     pub fn fetch_failed(&mut self, key: ObjectKey, transfer: u64, out: &mut Vec<Effect>) {
         if let Some(from) = self.source(key, transfer) {
@@ -259,6 +271,11 @@ impl Pulls {
             }
         }
         self.pump(out);
+    }
+
+    /// Whether this transfer is under way: what comes of any other is not wanted.
+    pub fn fetches(&self, key: ObjectKey, transfer: u64) -> bool {
+        self.source(key, transfer).is_some()
     }
 
     /// Where a transfer comes from, if it is the one under way.
@@ -368,6 +385,7 @@ impl Pulls {
                 key,
                 from,
                 transfer,
+                failures: pull.failures,
             });
         }
     }

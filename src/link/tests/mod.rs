@@ -46,12 +46,18 @@ impl Heard {
                 return found;
             }
             let late = self.changed.wait_until(&mut events, until).timed_out();
-            assert!(!late, "no {what} in time; heard {:?}", &events[events.len().saturating_sub(20)..]);
+            assert!(
+                !late,
+                "no {what} in time; heard {:?}",
+                &events[events.len().saturating_sub(20)..]
+            );
         }
     }
 
     pub fn connected(&self, node: NodeId) {
-        self.until("connection", |events| events.contains(&Event::Connected(node)).then_some(()));
+        self.until("connection", |events| {
+            events.contains(&Event::Connected(node)).then_some(())
+        });
     }
 
     pub fn disconnected(&self, node: NodeId) -> LinkError {
@@ -123,7 +129,11 @@ pub(crate) fn loopback() -> SocketAddr {
 }
 
 pub(crate) fn settings(ca: &Ca, number: u64) -> Settings {
-    Settings::new(loopback(), ca.identity(node(number)).unwrap(), Registry::default())
+    Settings::new(
+        loopback(),
+        ca.identity(node(number)).unwrap(),
+        Registry::default(),
+    )
 }
 
 /// An endpoint of this cluster, and what it hears.
@@ -159,7 +169,10 @@ impl Landed {
         let mut state = self.0.0.lock();
         let until = Instant::now() + PATIENCE;
         while state.1.is_none() {
-            assert!(!self.0.1.wait_until(&mut state, until).timed_out(), "a body did not end in time");
+            assert!(
+                !self.0.1.wait_until(&mut state, until).timed_out(),
+                "a body did not end in time"
+            );
         }
         state.1.clone().unwrap()
     }
