@@ -81,7 +81,8 @@ impl Members {
 
     /// Asks a random member whom it knows, in case news was missed.
     pub(super) fn pull(&mut self, out: &mut Vec<Effect>) {
-        // Often at first, when many may come at once.
+        // Often at first, when many may come at once, and each time for all that somebody knows.
+        self.syncing |= self.pulls < 20;
         self.pulls = (self.pulls * 2).min(20);
         self.clock.after(self.pace.gossip * self.pulls, Job::Pull);
         if let Some(&peer) = self.some(1, self.me.node).first() {
