@@ -7,6 +7,9 @@
 
 pub mod gate;
 pub mod ledger;
+#[cfg(feature = "cluster")]
+#[allow(dead_code, reason = "what drives it comes with the cluster's node")]
+pub mod members;
 pub mod order;
 pub mod park;
 mod patience;

@@ -59,7 +59,6 @@ fn a_death_is_known_everywhere_within_the_pace() {
         }
         times.sort_unstable();
         let worst = *times.last().unwrap();
-        println!("{nodes} nodes: median {:?}, worst {worst:?}", times[times.len() / 2]);
         assert!(worst < Pace::LAN.worst() + ms(10), "{nodes} nodes: {worst:?}");
         assert!(worst < ms(500));
     }
@@ -272,7 +271,6 @@ fn a_quiet_cluster_says_little_and_dies_out() {
     net.run(ms(10_000));
     let after: u64 = net.hosts.iter().map(|host| host.sent.1).sum();
     let each = (after - before) / 10 / 10;
-    println!("{each} bytes a second and node");
     assert!(each < 10_000, "{each}");
     for host in &mut net.hosts[1..] {
         host.killed = true;
@@ -426,13 +424,6 @@ proptest! {
 #[test]
 fn figures_of_a_hundred() {
     let figures = super::net::figures(100, ms(2000), 64, 1);
-    println!("{figures:?}");
     assert!(figures.known > 0.999 && figures.death < ms(410));
     assert!(figures.bytes < 200_000.0, "{figures:?}");
-}
-
-#[test]
-#[cfg(not(debug_assertions))]
-fn figures_of_a_thousand() {
-    println!("{:?}", super::net::figures(1000, ms(4000), 64, 1));
 }
