@@ -8,7 +8,9 @@ use std::time::Duration;
 use super::{BYTES_MAX, KEY_MAX, LEASES_MAX, LeaseId, RECORDS_MAX, Revision, TTL, VALUE_MAX};
 
 fn found(revision: &Option<Revision>) -> String {
-    revision.map_or("no record".to_owned(), |revision| format!("the record of write {revision}"))
+    revision.map_or("no record".to_owned(), |revision| {
+        format!("the record of write {revision}")
+    })
 }
 
 /// What can go wrong with control records.
@@ -30,7 +32,9 @@ pub enum ControlError {
         actual: Option<Revision>,
     },
     /// A key or prefix that cannot be.
-    #[error("{key:?} ({len} bytes) is no key: it has 1 to {KEY_MAX} bytes, and no control characters")]
+    #[error(
+        "{key:?} ({len} bytes) is no key: it has 1 to {KEY_MAX} bytes, and no control characters"
+    )]
     BadKey {
         /// Its beginning.
         key: String,
@@ -38,7 +42,9 @@ pub enum ControlError {
         len: usize,
     },
     /// A value that is too long.
-    #[error("the value for {key:?} has {len} bytes, and the most is {VALUE_MAX}: keep it elsewhere, and its address here")]
+    #[error(
+        "the value for {key:?} has {len} bytes, and the most is {VALUE_MAX}: keep it elsewhere, and its address here"
+    )]
     BigValue {
         /// The key.
         key: String,
@@ -73,7 +79,9 @@ pub enum ControlError {
         leases: usize,
     },
     /// Changes so old are forgotten, or came faster than they were taken.
-    #[error("changes under {prefix:?} since write {from} are lost: list the records, and watch from that listing's revision")]
+    #[error(
+        "changes under {prefix:?} since write {from} are lost: list the records, and watch from that listing's revision"
+    )]
     FellBehind {
         /// Of which keys.
         prefix: String,
@@ -81,7 +89,9 @@ pub enum ControlError {
         from: Revision,
     },
     /// No answer in time.
-    #[error("{what} took longer than {within:?}: it may still take effect, so read before it is tried again")]
+    #[error(
+        "{what} took longer than {within:?}: it may still take effect, so read before it is tried again"
+    )]
     Timeout {
         /// What was to be done.
         what: String,
@@ -159,7 +169,12 @@ pub enum ControlError {
 
 impl ControlError {
     pub(super) fn bad_key(key: &str) -> ControlError {
-        let end = key.char_indices().map(|(at, _)| at).take_while(|at| *at <= 80).last().unwrap_or(0);
+        let end = key
+            .char_indices()
+            .map(|(at, _)| at)
+            .take_while(|at| *at <= 80)
+            .last()
+            .unwrap_or(0);
         let shown = if key.len() <= 80 { key } else { &key[..end] };
         ControlError::BadKey {
             key: shown.to_owned(),

@@ -1,11 +1,12 @@
 //! Records on etcd: what survives the loss of any machine.
 //!
-//! A thread of its own runs an async runtime, on which all calls are made; whoever calls waits for the answer. Keys lie under the
-//! prefix of the address, so that clusters share one etcd. A watch goes on over lost connections from where it was.
+//! A thread of its own runs an async runtime, on which all calls are made; whoever calls waits for the answer. Keys
+//! lie under the prefix of the address, so that clusters share one etcd. A watch goes on over lost connections from
+//! where it was.
 //!
-//! Invariant: revisions are etcd's. A call that ran out of time was given up here, and may have taken effect there. Left out:
-//! TLS to etcd and passwords (keep it on a network of its own), and the compaction of etcd's history, which is its
-//! operator's (`--auto-compaction-retention`).
+//! Invariant: revisions are etcd's. A call that ran out of time was given up here, and may have taken effect there.
+//! Left out: TLS to etcd and passwords (keep it on a network of its own), and the compaction of etcd's history, which
+//! is its operator's (`--auto-compaction-retention`).
 
 use std::future::Future;
 use std::sync::Arc;
@@ -14,16 +15,16 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use etcd_client::{
-    Client, Compare, CompareOp, ConnectOptions, DeleteOptions, EventType, GetOptions, KeyValue, PutOptions, Txn, TxnOp,
-    TxnOpResponse, WatchOptions,
+    Client, Compare, CompareOp, ConnectOptions, DeleteOptions, EventType, GetOptions, KeyValue,
+    PutOptions, Txn, TxnOp, TxnOpResponse, WatchOptions,
 };
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 
 use super::watch::{Buffer, Change, Guard, Watch};
 use super::{
-    Control, ControlError, Expect, KEY_MAX, Lease, LeaseId, Listing, Record, Result, Revision, check_key, check_prefix,
-    check_ttl, check_value,
+    Control, ControlError, Expect, KEY_MAX, Lease, LeaseId, Listing, Record, Result, Revision,
+    check_key, check_prefix, check_ttl, check_value,
 };
 
 /// How long the first answer may take.
@@ -52,15 +53,27 @@ impl Etcd {
             why: why.to_owned(),
         };
         let (hosts, prefix) = rest.split_once('/').unwrap_or((rest, "mobula"));
-        let hosts: Vec<String> = hosts.split(',').map(|host| format!("http://{host}")).collect();
-        if hosts.iter().any(|host| host.len() == 7 || !host[7..].contains(':')) {
+        let hosts: Vec<String> = hosts
+            .split(',')
+            .map(|host| format!("http://{host}"))
+            .collect();
+        if hosts
+            .iter()
+            .any(|host| host.len() == 7 || !host[7..].contains(':'))
+        {
             return Err(bad("it is to be etcd://host:port,host:port/prefix"));
         }
         if prefix.len() > KEY_MAX {
             return Err(bad("its prefix is too long"));
         }
-        let failed = |why: String| ControlError::Etcd { address: address.to_owned(), why };
-        let runtime = Builder::new_current_thread().enable_all().build().map_err(|e| failed(e.to_string()))?;
+        let failed = |why: String| ControlError::Etcd {
+            address: address.to_owned(),
+            why,
+        };
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|e| failed(e.to_string()))?;
         let handle = runtime.handle().clone();
         let (stop, stopped) = oneshot::channel::<()>();
         let (connected, connection) = mpsc::sync_channel(1);
@@ -77,18 +90,24 @@ impl Etcd {
                     client.get("mobula", None).await?;
                     Ok(client)
                 };
-                let result: std::result::Result<Client, String> = match tokio::time::timeout(CONNECT, asked).await {
-                    Ok(Ok(client)) => Ok(client),
-                    Ok(Err(e)) => Err(said(&e)),
-                    Err(_) => Err(format!("nothing, for {CONNECT:?}; is it running there, and reachable?")),
-                };
+                let result: std::result::Result<Client, String> =
+                    match tokio::time::timeout(CONNECT, asked).await {
+                        Ok(Ok(client)) => Ok(client),
+                        Ok(Err(e)) => Err(said(&e)),
+                        Err(_) => Err(format!(
+                            "nothing, for {CONNECT:?}; is it running there, and reachable?"
+                        )),
+                    };
                 drop(connected.try_send(result));
                 // Ends when the sender says so, or goes.
                 drop(stopped.await);
             });
         });
         let thread = thread.map_err(|e| failed(e.to_string()))?;
-        let client = connection.recv().unwrap_or_else(|_| Err("its thread died".to_owned())).map_err(failed)?;
+        let client = connection
+            .recv()
+            .unwrap_or_else(|_| Err("its thread died".to_owned()))
+            .map_err(failed)?;
         Ok(Etcd {
             address: address.to_owned(),
             prefix: format!("{prefix}/"),
@@ -107,13 +126,21 @@ impl Etcd {
     {
         let (answer, answered) = mpsc::sync_channel(1);
         let made = call(self.client.clone());
-        let task = self.runtime.spawn(async move { drop(answer.try_send(made.await)) });
+        let task = self
+            .runtime
+            .spawn(async move { drop(answer.try_send(made.await)) });
         match answered.recv_timeout(within) {
             Ok(Ok(done)) => Ok(done),
-            Ok(Err(e)) => Err(ControlError::Etcd { address: self.address.clone(), why: said(&e) }),
+            Ok(Err(e)) => Err(ControlError::Etcd {
+                address: self.address.clone(),
+                why: said(&e),
+            }),
             Err(RecvTimeoutError::Timeout) => {
                 task.abort();
-                Err(ControlError::Timeout { what: what.to_owned(), within })
+                Err(ControlError::Timeout {
+                    what: what.to_owned(),
+                    within,
+                })
             }
             Err(RecvTimeoutError::Disconnected) => Err(ControlError::Closed),
         }
@@ -135,7 +162,14 @@ impl Etcd {
     }
 
     /// Does `op` if the record is as expected; otherwise answers what is there.
-    fn guarded(&self, what: &str, key: &str, expect: Expect, op: TxnOp, within: Duration) -> Result<Txned> {
+    fn guarded(
+        &self,
+        what: &str,
+        key: &str,
+        expect: Expect,
+        op: TxnOp,
+        within: Duration,
+    ) -> Result<Txned> {
         let full = self.full(key);
         let expected = match expect {
             Expect::Any => None,
@@ -147,7 +181,11 @@ impl Etcd {
             .when(compare.into_iter().collect::<Vec<_>>())
             .and_then(vec![op])
             .or_else(vec![TxnOp::get(full, None)]);
-        let done = self.call(what, within, |mut client| async move { client.txn(txn).await })?;
+        let done = self.call(
+            what,
+            within,
+            |mut client| async move { client.txn(txn).await },
+        )?;
         let revision = done.header().map_or(0, |header| header.revision()) as u64;
         let mut deleted = 0;
         for response in done.op_responses() {
@@ -188,7 +226,9 @@ fn said(e: &etcd_client::Error) -> String {
 
 fn no_lease(lease: LeaseId, e: ControlError) -> ControlError {
     match e {
-        ControlError::Etcd { why, .. } if why.contains("lease not found") => ControlError::NoLease { lease },
+        ControlError::Etcd { why, .. } if why.contains("lease not found") => {
+            ControlError::NoLease { lease }
+        }
         e => e,
     }
 }
@@ -212,9 +252,17 @@ fn record(prefix: &str, kv: &KeyValue) -> Option<Record> {
 }
 
 /// Fills a buffer with what changes, until nobody follows.
-async fn follow(mut client: Client, buffer: Arc<Buffer>, prefix: String, full: String, mut from: Revision) {
+async fn follow(
+    mut client: Client,
+    buffer: Arc<Buffer>,
+    prefix: String,
+    full: String,
+    mut from: Revision,
+) {
     loop {
-        let options = WatchOptions::new().with_prefix().with_start_revision(from as i64 + 1);
+        let options = WatchOptions::new()
+            .with_prefix()
+            .with_start_revision(from as i64 + 1);
         let Ok(mut stream) = client.watch(full.clone(), Some(options)).await else {
             tokio::time::sleep(AGAIN).await;
             continue;
@@ -228,7 +276,9 @@ async fn follow(mut client: Client, buffer: Arc<Buffer>, prefix: String, full: S
             }
             for event in response.events() {
                 let Some(kv) = event.kv() else { continue };
-                let Some(key) = short(&prefix, kv) else { continue };
+                let Some(key) = short(&prefix, kv) else {
+                    continue;
+                };
                 let is = event.event_type() == EventType::Put;
                 let change = Change {
                     key,
@@ -289,7 +339,10 @@ impl Control for Etcd {
         let end = end_of(from.as_bytes());
         let call = |client: Client| async move {
             let mut kv = client.kv_client().max_decoding_message_size(PAGE_BYTES);
-            let mut listing = Listing { records: Vec::new(), revision: 0 };
+            let mut listing = Listing {
+                records: Vec::new(),
+                revision: 0,
+            };
             loop {
                 let options = GetOptions::new()
                     .with_range(end.clone())
@@ -299,7 +352,9 @@ impl Control for Etcd {
                 if listing.revision == 0 {
                     listing.revision = page.header().map_or(0, |header| header.revision()) as u64;
                 }
-                listing.records.extend(page.kvs().iter().filter_map(|kv| record(&ours, kv)));
+                listing
+                    .records
+                    .extend(page.kvs().iter().filter_map(|kv| record(&ours, kv)));
                 match page.kvs().last().map(KeyValue::key_str) {
                     // The next key that there can be.
                     Some(Ok(last)) if page.more() => from = format!("{last}\0"),
@@ -316,11 +371,20 @@ impl Control for Etcd {
         // An etcd that does not answer is to be noticed here, not by silence.
         let call = |mut client: Client| async move { client.get("mobula", None).await };
         let now = self.call(&format!("watching {prefix:?}"), within, call)?;
-        if now.header().is_some_and(|header| from > header.revision() as u64) {
+        if now
+            .header()
+            .is_some_and(|header| from > header.revision() as u64)
+        {
             return Err(buffer.behind(from));
         }
         let full = self.full(prefix);
-        let task = follow(self.client.clone(), Arc::clone(&buffer), self.prefix.clone(), full, from);
+        let task = follow(
+            self.client.clone(),
+            Arc::clone(&buffer),
+            self.prefix.clone(),
+            full,
+            from,
+        );
         let theirs = Arc::clone(&buffer);
         // The runtime drops the task when it ends, and this with it.
         let ended = Guard(Box::new(move || theirs.end(ControlError::Closed)));
@@ -329,7 +393,10 @@ impl Control for Etcd {
             task.await;
         });
         let stop = task.abort_handle();
-        Ok(Watch::new(buffer, Some(Guard(Box::new(move || stop.abort())))))
+        Ok(Watch::new(
+            buffer,
+            Some(Guard(Box::new(move || stop.abort()))),
+        ))
     }
 
     fn grant(&self, ttl: Duration, within: Duration) -> Result<Lease> {
@@ -349,13 +416,18 @@ impl Control for Etcd {
             // The stream's first answer was read when it began; it is an error if the lease has ended.
             let (mut keeper, mut stream) = client.lease_keep_alive(id).await?;
             keeper.keep_alive().await?;
-            Ok(stream.message().await?.is_some_and(|answer| answer.ttl() > 0))
+            Ok(stream
+                .message()
+                .await?
+                .is_some_and(|answer| answer.ttl() > 0))
         };
         match self.call("prolonging a lease", within, call) {
             Ok(true) => Ok(()),
             Ok(false) => Err(ControlError::NoLease { lease }),
             // So the client says it.
-            Err(ControlError::Etcd { why, .. }) if why.contains("lease not found") || why.contains("keep alive") => {
+            Err(ControlError::Etcd { why, .. })
+                if why.contains("lease not found") || why.contains("keep alive") =>
+            {
                 Err(ControlError::NoLease { lease })
             }
             Err(e) => Err(e),
@@ -365,7 +437,10 @@ impl Control for Etcd {
     fn revoke(&self, lease: LeaseId, within: Duration) -> Result<bool> {
         let id = lease.0 as i64;
         let call = |mut client: Client| async move { client.lease_revoke(id).await };
-        match self.call("ending a lease", within, call).map_err(|e| no_lease(lease, e)) {
+        match self
+            .call("ending a lease", within, call)
+            .map_err(|e| no_lease(lease, e))
+        {
             Ok(_) => Ok(true),
             Err(ControlError::NoLease { .. }) => Ok(false),
             Err(e) => Err(e),

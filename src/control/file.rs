@@ -1,14 +1,16 @@
 //! The file of the records, by redb: each batch of writes is one transaction, synced before it is answered.
 //!
-//! Invariant: after [`File::keep`] returned, the batch is found by whoever opens the file, and all of it. One process has the
-//! file at a time. Left out: what a batch is.
+//! Invariant: after [`File::keep`] returned, the batch is found by whoever opens the file, and all of it. One process
+//! has the file at a time. Left out: what a batch is.
 
 use std::os::unix::fs::DirBuilderExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition};
+use redb::{
+    Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition,
+};
 
 use super::table::{Staged, Table};
 use super::{ControlError, Lease, LeaseId, Record, Result};
@@ -37,11 +39,17 @@ impl File {
             why: why.to_string(),
         };
         // What is in it is nobody else's to read.
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)
+            .map_err(failed)?;
         // redb vouches for files that it closed itself. One that was damaged since may trip it in ways of its own.
         let opened = catch_unwind(AssertUnwindSafe(|| {
             let mut builder = Database::builder();
-            builder.set_cache_size(CACHE).set_check_integrity_on_open(true);
+            builder
+                .set_cache_size(CACHE)
+                .set_check_integrity_on_open(true);
             builder.create(&path)
         }));
         let database = match opened {
@@ -49,14 +57,18 @@ impl File {
             Ok(Err(DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch)) => {
                 return Err(ControlError::InUse { path });
             }
-            Ok(Err(DatabaseError::Storage(StorageError::Io(e)))) if e.kind() != std::io::ErrorKind::InvalidData => {
+            Ok(Err(DatabaseError::Storage(StorageError::Io(e))))
+                if e.kind() != std::io::ErrorKind::InvalidData =>
+            {
                 return Err(failed(e));
             }
             Ok(Err(e)) => return Err(damaged(&path, e)),
             Err(_) => return Err(damaged(&path, "it cannot be parsed")),
         };
         // The file's name is to be as durable as what it holds.
-        std::fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)?;
+        std::fs::File::open(folder)
+            .and_then(|folder| folder.sync_all())
+            .map_err(failed)?;
         let file = File { path, database };
         let read = catch_unwind(AssertUnwindSafe(|| file.read()));
         match read {
@@ -76,11 +88,18 @@ impl File {
         let write = self.database.begin_write().map_err(|e| bad(e.into()))?;
         {
             let mut meta = write.open_table(META).map_err(|e| bad(e.into()))?;
-            let found = meta.get("format").map_err(|e| bad(e.into()))?.map(|found| found.value());
+            let found = meta
+                .get("format")
+                .map_err(|e| bad(e.into()))?
+                .map(|found| found.value());
             match found {
                 Some(FORMAT) => {}
                 Some(found) => {
-                    return Err(ControlError::Format { path: self.path.clone(), found, known: FORMAT });
+                    return Err(ControlError::Format {
+                        path: self.path.clone(),
+                        found,
+                        known: FORMAT,
+                    });
                 }
                 None => drop(meta.insert("format", FORMAT).map_err(|e| bad(e.into()))?),
             }
@@ -96,13 +115,26 @@ impl File {
         };
         let (revision, last_lease) = (number("revision")?, number("lease")?);
         let mut leases = Vec::new();
-        for row in read.open_table(LEASES).map_err(|e| bad(e.into()))?.iter().map_err(|e| bad(e.into()))? {
+        for row in read
+            .open_table(LEASES)
+            .map_err(|e| bad(e.into()))?
+            .iter()
+            .map_err(|e| bad(e.into()))?
+        {
             let (id, ttl) = row.map_err(|e| bad(e.into()))?;
             let ttl = Duration::from_millis(ttl.value());
-            leases.push(Lease { id: LeaseId(id.value()), ttl });
+            leases.push(Lease {
+                id: LeaseId(id.value()),
+                ttl,
+            });
         }
         let mut records = Vec::new();
-        for row in read.open_table(RECORDS).map_err(|e| bad(e.into()))?.iter().map_err(|e| bad(e.into()))? {
+        for row in read
+            .open_table(RECORDS)
+            .map_err(|e| bad(e.into()))?
+            .iter()
+            .map_err(|e| bad(e.into()))?
+        {
             let (key, value) = row.map_err(|e| bad(e.into()))?;
             let (revision, lease, value) = value.value();
             records.push(Record {
@@ -112,16 +144,27 @@ impl File {
                 lease: (lease != 0).then_some(LeaseId(lease)),
             });
         }
-        Ok(Table::load(records.into_iter(), leases.into_iter(), revision, last_lease, Instant::now()))
+        Ok(Table::load(
+            records.into_iter(),
+            leases.into_iter(),
+            revision,
+            last_lease,
+            Instant::now(),
+        ))
     }
 
     /// Makes a batch safe.
     pub fn keep(&self, staged: &Staged) -> Result<()> {
-        let failed = |why: String| ControlError::Storage { path: self.path.clone(), why };
+        let failed = |why: String| ControlError::Storage {
+            path: self.path.clone(),
+            why,
+        };
         match catch_unwind(AssertUnwindSafe(|| self.try_keep(staged))) {
             Ok(Ok(())) => Ok(()),
             Ok(Err(e)) => Err(failed(e.to_string())),
-            Err(_) => Err(failed("redb panicked; its message is in this process's output".to_owned())),
+            Err(_) => Err(failed(
+                "redb panicked; its message is in this process's output".to_owned(),
+            )),
         }
     }
 

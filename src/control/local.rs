@@ -1,10 +1,12 @@
 //! Records that this process keeps, in memory or in a file.
 //!
-//! One thread writes. It takes what has gathered while the last batch was synced, decides it in order, keeps it as one, and
-//! answers: many writers share one sync. Reads are answered by whoever asks, from the table. The thread also ends leases.
+//! One thread writes. It takes what has gathered while the last batch was synced, decides it in order, keeps it as
+//! one, and answers: many writers share one sync. Reads are answered by whoever asks, from the table. The thread also
+//! ends leases.
 //!
-//! Invariant: a write is answered after it is safe, and read by nobody before. If the file fails, nothing is written any more:
-//! what it holds then cannot be known, and is read at the next start. Left out: how a batch is decided (`table`), files (`file`).
+//! Invariant: a write is answered after it is safe, and read by nobody before. If the file fails, nothing is written
+//! any more: what it holds then cannot be known, and is read at the next start. Left out: how a batch is decided
+//! (`table`), files (`file`).
 
 use std::collections::VecDeque;
 use std::path::Path;
@@ -19,8 +21,8 @@ use super::file::File;
 use super::table::{Done, Table, Write};
 use super::watch::Watch;
 use super::{
-    Control, ControlError, Expect, Lease, LeaseId, Listing, Record, Result, Revision, check_key, check_prefix,
-    check_ttl, check_value,
+    Control, ControlError, Expect, Lease, LeaseId, Listing, Record, Result, Revision, check_key,
+    check_prefix, check_ttl, check_value, until,
 };
 
 /// How many writes may wait for the thread.
@@ -69,7 +71,9 @@ impl Local {
     }
 
     fn start(table: Table, file: Option<File>) -> Local {
-        let address = file.as_ref().map_or("memory:".to_owned(), |file| file.path().display().to_string());
+        let address = file.as_ref().map_or("memory:".to_owned(), |file| {
+            file.path().display().to_string()
+        });
         let shared = Arc::new(Shared {
             table: Mutex::new(table),
             queue: Mutex::default(),
@@ -78,16 +82,25 @@ impl Local {
         });
         let theirs = Arc::clone(&shared);
         let name = "mobula-control".to_owned();
-        let thread = std::thread::Builder::new().name(name).spawn(move || theirs.run(file.as_ref()));
+        let thread = std::thread::Builder::new()
+            .name(name)
+            .spawn(move || theirs.run(file.as_ref()));
         if thread.is_err() {
             shared.queue.lock().closed = true;
         }
-        Local { shared, address, thread: thread.ok() }
+        Local {
+            shared,
+            address,
+            thread: thread.ok(),
+        }
     }
 
     fn write(&self, what: &str, write: Write, within: Duration) -> Result<Done> {
-        let until = Instant::now() + within;
-        let timeout = || ControlError::Timeout { what: what.to_owned(), within };
+        let until = until(within);
+        let timeout = || ControlError::Timeout {
+            what: what.to_owned(),
+            within,
+        };
         let (answer, answered) = mpsc::sync_channel(1);
         {
             let mut queue = self.shared.queue.lock();
@@ -154,7 +167,9 @@ impl Shared {
         let mut batch = Vec::new();
         let mut bytes = 0;
         while batch.len() < BATCH_MAX && bytes < BATCH_BYTES {
-            let Some(pending) = queue.waiting.pop_front() else { break };
+            let Some(pending) = queue.waiting.pop_front() else {
+                break;
+            };
             if let Write::Put { value, .. } = &pending.write {
                 bytes += value.len();
             }
@@ -166,16 +181,25 @@ impl Shared {
         let now = Instant::now();
         let ended = self.table.lock().ended(now);
         let ends = ended.into_iter().take(BATCH_MAX).map(|lease| Pending {
-            write: Write::Revoke { lease, expired: Some(now) },
+            write: Write::Revoke {
+                lease,
+                expired: Some(now),
+            },
             answer: mpsc::sync_channel(1).0,
         });
-        let batch: Vec<Pending> = if closed { batch } else { ends.chain(batch).collect() };
+        let batch: Vec<Pending> = if closed {
+            batch
+        } else {
+            ends.chain(batch).collect()
+        };
         (batch, closed)
     }
 
     fn keep(&self, batch: Vec<Pending>, file: Option<&File>) {
-        let (writes, answers): (Vec<Write>, Vec<SyncSender<Result<Done>>>) =
-            batch.into_iter().map(|pending| (pending.write, pending.answer)).unzip();
+        let (writes, answers): (Vec<Write>, Vec<SyncSender<Result<Done>>>) = batch
+            .into_iter()
+            .map(|pending| (pending.write, pending.answer))
+            .unzip();
         let (mut outcomes, staged) = {
             let mut table = self.table.lock();
             match &table.broken {
@@ -203,7 +227,9 @@ impl Shared {
             }
         } else {
             // Leases cannot end where nothing is written; the thread is not to try at once again.
-            self.table.lock().suspend(Instant::now() + Duration::from_secs(1));
+            self.table
+                .lock()
+                .suspend(Instant::now() + Duration::from_secs(1));
         }
         for (answer, outcome) in answers.into_iter().zip(outcomes) {
             // Whoever asked may have given up.
@@ -228,7 +254,12 @@ impl Control for Local {
     ) -> Result<Revision> {
         check_key(key)?;
         check_value(key, value)?;
-        let write = Write::Put { key: key.to_owned(), value: value.to_vec(), expect, lease };
+        let write = Write::Put {
+            key: key.to_owned(),
+            value: value.to_vec(),
+            expect,
+            lease,
+        };
         match self.write(&format!("writing {key:?}"), write, within)? {
             Done::Revision(revision) => Ok(revision),
             _ => Err(ControlError::Closed),
@@ -237,7 +268,10 @@ impl Control for Local {
 
     fn delete(&self, key: &str, expect: Expect, within: Duration) -> Result<bool> {
         check_key(key)?;
-        let write = Write::Delete { key: key.to_owned(), expect };
+        let write = Write::Delete {
+            key: key.to_owned(),
+            expect,
+        };
         Ok(self.write(&format!("deleting {key:?}"), write, within)? == Done::Was(true))
     }
 
@@ -268,7 +302,10 @@ impl Control for Local {
     }
 
     fn revoke(&self, lease: LeaseId, within: Duration) -> Result<bool> {
-        let write = Write::Revoke { lease, expired: None };
+        let write = Write::Revoke {
+            lease,
+            expired: None,
+        };
         Ok(self.write("ending a lease", write, within)? == Done::Was(true))
     }
 

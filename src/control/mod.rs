@@ -11,9 +11,10 @@
 //! All calls block, for at most the time they are given, so that a plain thread can use them; none may be made on a
 //! thread of an async runtime.
 //!
-//! Invariant: a write that was answered is found again by whoever reads after the answer, whatever ends meanwhile, save for
-//! the medium itself. Revisions rise with every write; a watch sees every change behind its revision, in order, or says that
-//! it fell behind. Left out: what the records mean to whom (`records` spells their keys and bytes, nothing more).
+//! Invariant: a write that was answered is found again by whoever reads after the answer, whatever ends meanwhile,
+//! save for the medium itself. Revisions rise with every write; a watch sees every change behind its revision, in
+//! order, or says that it fell behind. Left out: what the records mean to whom (`records` spells their keys and
+//! bytes, nothing more).
 
 mod error;
 #[cfg(feature = "etcd")]
@@ -28,7 +29,7 @@ mod watch;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub use error::ControlError;
 pub use watch::{Change, Watch};
@@ -111,13 +112,14 @@ pub trait Control: Send + Sync {
     /// [`ControlError`]: a key out of bounds, no answer in time, a backend that failed.
     fn get(&self, key: &str, within: Duration) -> Result<Option<Record>>;
 
-    /// Writes one record if what is there is as expected: with [`Expect::Absent`] or [`Expect::Revision`] a compare-and-swap.
-    /// The record is attached to the lease, if any, and to none otherwise, whatever it was attached to before.
+    /// Writes one record if what is there is as expected: with [`Expect::Absent`] or [`Expect::Revision`] a
+    /// compare-and-swap. The record is attached to the lease, if any, and to none otherwise, whatever it was attached
+    /// to before.
     ///
     /// # Errors
     ///
-    /// As [`get`](Control::get); [`ControlError::Conflict`] if it is not as expected; [`ControlError::NoLease`] if the lease
-    /// has ended; [`ControlError::Full`] where records are bounded.
+    /// As [`get`](Control::get); [`ControlError::Conflict`] if it is not as expected; [`ControlError::NoLease`] if
+    /// the lease has ended; [`ControlError::Full`] where records are bounded.
     fn put(
         &self,
         key: &str,
@@ -145,7 +147,8 @@ pub trait Control: Send + Sync {
     ///
     /// # Errors
     ///
-    /// As [`get`](Control::get); [`ControlError::FellBehind`] if changes so old are forgotten: list again, watch from there.
+    /// As [`get`](Control::get); [`ControlError::FellBehind`] if changes so old are forgotten: list again, watch from
+    /// there.
     fn watch(&self, prefix: &str, from: Revision, within: Duration) -> Result<Watch>;
 
     /// Begins a lease.
@@ -177,7 +180,8 @@ pub trait Control: Send + Sync {
 ///
 /// # Errors
 ///
-/// An address that names nothing, a folder that another process uses or whose file is damaged, an etcd that does not answer.
+/// An address that names nothing, a folder that another process uses or whose file is damaged, an etcd that does not
+/// answer.
 pub fn open(address: &str) -> Result<Arc<dyn Control>> {
     let bad = |why: &str| ControlError::BadAddress {
         address: address.to_owned(),
@@ -191,7 +195,9 @@ pub fn open(address: &str) -> Result<Arc<dyn Control>> {
     }
     let folder = match address.strip_prefix("file:") {
         Some(path) => path.strip_prefix("//").unwrap_or(path),
-        None if address.contains("://") => return Err(bad("it begins like none of memory:, file: and etcd://")),
+        None if address.contains("://") => {
+            return Err(bad("it begins like none of memory:, file: and etcd://"));
+        }
         None => address,
     };
     if folder.is_empty() {
@@ -213,6 +219,11 @@ fn open_etcd(address: &str, _: &str) -> Result<Arc<dyn Control>> {
     })
 }
 
+/// When a time is over that begins now. A year is as good as forever, and can be counted.
+fn until(within: Duration) -> Instant {
+    Instant::now() + within.min(Duration::from_secs(365 * 24 * 3600))
+}
+
 /// A key that may be written.
 fn check_key(key: &str) -> Result<()> {
     let bad = key.is_empty() || key.len() > KEY_MAX || key.bytes().any(|b| b < b' ');
@@ -221,7 +232,11 @@ fn check_key(key: &str) -> Result<()> {
 
 /// A prefix that may be looked for; the empty one is that of all.
 fn check_prefix(prefix: &str) -> Result<()> {
-    if prefix.is_empty() { Ok(()) } else { check_key(prefix) }
+    if prefix.is_empty() {
+        Ok(())
+    } else {
+        check_key(prefix)
+    }
 }
 
 fn check_value(key: &str, value: &[u8]) -> Result<()> {
@@ -235,5 +250,9 @@ fn check_value(key: &str, value: &[u8]) -> Result<()> {
 }
 
 fn check_ttl(ttl: Duration) -> Result<()> {
-    if (TTL.0..=TTL.1).contains(&ttl) { Ok(()) } else { Err(ControlError::BadTtl { ttl }) }
+    if (TTL.0..=TTL.1).contains(&ttl) {
+        Ok(())
+    } else {
+        Err(ControlError::BadTtl { ttl })
+    }
 }

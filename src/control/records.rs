@@ -8,16 +8,16 @@
 //!
 //! Values begin with the number of their format, so that a later one can be told from damage.
 //!
-//! Invariant: what is written is read back equal, and other bytes give [`ControlError::BadRecord`]; names of any characters have
-//! keys of their own. Left out: when records are written, by whom.
+//! Invariant: what is written is read back equal, and other bytes give [`ControlError::BadRecord`]; names of any
+//! characters have keys of their own. Left out: when records are written, by whom.
 
-use std::collections::BTreeMap;
-use std::fmt;
-use std::net::SocketAddr;
+mod kinds;
+
 use std::time::Duration;
 
 use super::{Change, Control, ControlError, Expect, LeaseId, Record, Result, Revision, Watch};
-use crate::base::{ActorKey, NodeId};
+
+pub use kinds::{Job, JobId, JobState, NamedActor, Node};
 
 /// The format of values.
 const FORMAT: u8 = 1;
@@ -40,70 +40,6 @@ pub trait Kind: Sized {
     fn write(&self, to: &mut Writer);
     /// Reads all but the id.
     fn read(id: Self::Id, from: &mut Reader<'_>) -> Option<Self>;
-}
-
-/// A process of the cluster.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Node {
-    /// Who.
-    pub node: NodeId,
-    /// Where it listens.
-    pub addr: SocketAddr,
-    /// It keeps these records.
-    pub head: bool,
-    /// What tasks may ask for in a node.
-    pub labels: BTreeMap<String, String>,
-}
-
-/// Names a job.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct JobId(pub u64);
-
-impl fmt::Display for JobId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:016x}", self.0)
-    }
-}
-
-/// How far a job is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum JobState {
-    /// It runs, or is about to.
-    Running,
-    /// Its program ended with this code.
-    Ended(i32),
-    /// It could not go on.
-    Failed(String),
-}
-
-/// A program that runs on the cluster.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Job {
-    /// Which.
-    pub id: JobId,
-    /// The hash of its executable.
-    pub executable: [u8; 32],
-    /// What it was started with.
-    pub args: Vec<String>,
-    /// Where its main function runs.
-    pub driver: NodeId,
-    /// When it was submitted, in milliseconds since 1970.
-    pub submitted: u64,
-    /// How far it is.
-    pub state: JobState,
-}
-
-/// An actor that has a name.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NamedActor {
-    /// The name.
-    pub name: String,
-    /// Which actor.
-    pub actor: ActorKey,
-    /// The registered name of its type.
-    pub entry: String,
-    /// How often it was made anew elsewhere.
-    pub incarnation: u64,
 }
 
 /// What came of claiming a name.
@@ -141,7 +77,13 @@ pub fn put<K: Kind>(
     lease: Option<LeaseId>,
     within: Duration,
 ) -> Result<Revision> {
-    control.put(&key::<K>(&record.id()), &bytes(record), expect, lease, within)
+    control.put(
+        &key::<K>(&record.id()),
+        &bytes(record),
+        expect,
+        lease,
+        within,
+    )
 }
 
 /// Reads a record, with the write that it is from.
@@ -149,9 +91,15 @@ pub fn put<K: Kind>(
 /// # Errors
 ///
 /// As [`Control::get`]; [`ControlError::BadRecord`].
-pub fn get<K: Kind>(control: &dyn Control, id: &K::Id, within: Duration) -> Result<Option<(K, Revision)>> {
+pub fn get<K: Kind>(
+    control: &dyn Control,
+    id: &K::Id,
+    within: Duration,
+) -> Result<Option<(K, Revision)>> {
     let found = control.get(&key::<K>(id), within)?;
-    found.map(|record| decode(&record.key, &record.value).map(|it| (it, record.revision))).transpose()
+    found
+        .map(|record| decode(&record.key, &record.value).map(|it| (it, record.revision)))
+        .transpose()
 }
 
 /// Deletes a record. False: there was none.
@@ -159,7 +107,12 @@ pub fn get<K: Kind>(control: &dyn Control, id: &K::Id, within: Duration) -> Resu
 /// # Errors
 ///
 /// As [`Control::delete`].
-pub fn delete<K: Kind>(control: &dyn Control, id: &K::Id, expect: Expect, within: Duration) -> Result<bool> {
+pub fn delete<K: Kind>(
+    control: &dyn Control,
+    id: &K::Id,
+    expect: Expect,
+    within: Duration,
+) -> Result<bool> {
     control.delete(&key::<K>(id), expect, within)
 }
 
@@ -170,7 +123,10 @@ pub fn delete<K: Kind>(control: &dyn Control, id: &K::Id, expect: Expect, within
 /// As [`Control::list`]; [`ControlError::BadRecord`].
 pub fn list<K: Kind>(control: &dyn Control, within: Duration) -> Result<(Vec<K>, Revision)> {
     let listing = control.list(K::PREFIX, within)?;
-    let records = listing.records.iter().map(|Record { key, value, .. }| decode(key, value));
+    let records = listing
+        .records
+        .iter()
+        .map(|Record { key, value, .. }| decode(key, value));
     Ok((records.collect::<Result<_>>()?, listing.revision))
 }
 
@@ -201,8 +157,8 @@ pub fn news<K: Kind>(change: &Change) -> Result<News<K>> {
 ///
 /// As [`Control::put`].
 pub fn claim(control: &dyn Control, actor: &NamedActor, within: Duration) -> Result<Claim> {
-    // The holder may go between the two calls; then the name is free again, and tried for again. Each round somebody else
-    // claimed and freed it, so that this ends but for a storm of them.
+    // The holder may go between the two calls; then the name is free again, and tried for again. Each round somebody
+    // else claimed and freed it, so that this ends but for a storm of them.
     for _ in 0..16 {
         match put(control, actor, Expect::Absent, None, within) {
             Ok(revision) => return Ok(Claim::Taken(revision)),
@@ -212,21 +168,34 @@ pub fn claim(control: &dyn Control, actor: &NamedActor, within: Duration) -> Res
         if let Some((held, revision)) = get::<NamedActor>(control, &actor.name, within)? {
             // An answer may have been lost, and the claim be this one's.
             let own = held == *actor;
-            return Ok(if own { Claim::Taken(revision) } else { Claim::Held(held, revision) });
+            return Ok(if own {
+                Claim::Taken(revision)
+            } else {
+                Claim::Held(held, revision)
+            });
         }
     }
     Err(ControlError::Timeout {
-        what: format!("claiming the name {:?}, which others claim and free all the time", actor.name),
+        what: format!(
+            "claiming the name {:?}, which others claim and free all the time",
+            actor.name
+        ),
         within,
     })
 }
 
-/// Says that the actor of a name is another now, if it is still the one of that write: its host died, and it was recovered.
+/// Says that the actor of a name is another now, if it is still the one of that write: its host died, and it was
+/// recovered.
 ///
 /// # Errors
 ///
 /// As [`Control::put`]; [`ControlError::Conflict`] if somebody else moved it.
-pub fn reassign(control: &dyn Control, actor: &NamedActor, held: Revision, within: Duration) -> Result<Revision> {
+pub fn reassign(
+    control: &dyn Control,
+    actor: &NamedActor,
+    held: Revision,
+    within: Duration,
+) -> Result<Revision> {
     put(control, actor, Expect::Revision(held), None, within)
 }
 
@@ -246,7 +215,8 @@ fn bad<K: Kind>(key: &str, why: &str) -> ControlError {
 
 fn id_of<K: Kind>(key: &str) -> Result<K::Id> {
     let name = key.strip_prefix(K::PREFIX);
-    name.and_then(K::parse).ok_or_else(|| bad::<K>(key, "its key is none"))
+    name.and_then(K::parse)
+        .ok_or_else(|| bad::<K>(key, "its key is none"))
 }
 
 fn decode<K: Kind>(key: &str, value: &[u8]) -> Result<K> {
@@ -255,8 +225,13 @@ fn decode<K: Kind>(key: &str, value: &[u8]) -> Result<K> {
     if from.u8() != Some(FORMAT) {
         return Err(bad::<K>(key, "its format is unknown"));
     }
-    let record = K::read(id, &mut from).ok_or_else(|| bad::<K>(key, "a field is cut or cannot be"))?;
-    if from.0.is_empty() { Ok(record) } else { Err(bad::<K>(key, "bytes follow its end")) }
+    let record =
+        K::read(id, &mut from).ok_or_else(|| bad::<K>(key, "a field is cut or cannot be"))?;
+    if from.0.is_empty() {
+        Ok(record)
+    } else {
+        Err(bad::<K>(key, "bytes follow its end"))
+    }
 }
 
 /// Writes the fields of a value.
@@ -275,7 +250,8 @@ impl Writer {
 
     /// A text, or any bytes.
     pub fn bytes(&mut self, bytes: &[u8]) {
-        self.0.extend_from_slice(&(bytes.len() as u32).to_be_bytes());
+        self.0
+            .extend_from_slice(&(bytes.len() as u32).to_be_bytes());
         self.0.extend_from_slice(bytes);
     }
 }
@@ -318,146 +294,5 @@ impl<'a> Reader<'a> {
             return None;
         }
         (0..count).map(|_| one(self)).collect()
-    }
-}
-
-impl Kind for Node {
-    type Id = NodeId;
-    const NAME: &'static str = "node";
-    const PREFIX: &'static str = "nodes/";
-
-    fn name(id: &NodeId) -> String {
-        id.to_string()
-    }
-
-    fn parse(name: &str) -> Option<NodeId> {
-        name.parse().ok()
-    }
-
-    fn id(&self) -> NodeId {
-        self.node
-    }
-
-    fn write(&self, to: &mut Writer) {
-        to.bytes(self.addr.to_string().as_bytes());
-        to.u8(u8::from(self.head));
-        to.u64(self.labels.len() as u64);
-        for (name, value) in &self.labels {
-            to.bytes(name.as_bytes());
-            to.bytes(value.as_bytes());
-        }
-    }
-
-    fn read(node: NodeId, from: &mut Reader<'_>) -> Option<Node> {
-        let addr = from.text()?.parse().ok()?;
-        let head = match from.u8()? {
-            n @ (0 | 1) => n == 1,
-            _ => return None,
-        };
-        let labels = from.many(|from| Some((from.text()?, from.text()?)))?;
-        Some(Node { node, addr, head, labels: labels.into_iter().collect() })
-    }
-}
-
-impl Kind for Job {
-    type Id = JobId;
-    const NAME: &'static str = "job";
-    const PREFIX: &'static str = "jobs/";
-
-    fn name(id: &JobId) -> String {
-        id.to_string()
-    }
-
-    fn parse(name: &str) -> Option<JobId> {
-        let plain = name.len() == 16 && name.bytes().all(|b| b.is_ascii_hexdigit());
-        u64::from_str_radix(name, 16).ok().filter(|_| plain).map(JobId)
-    }
-
-    fn id(&self) -> JobId {
-        self.id
-    }
-
-    fn write(&self, to: &mut Writer) {
-        to.bytes(&self.executable);
-        to.u64(self.args.len() as u64);
-        self.args.iter().for_each(|arg| to.bytes(arg.as_bytes()));
-        to.u64(self.driver.get());
-        to.u64(self.submitted);
-        match &self.state {
-            JobState::Running => to.u8(0),
-            JobState::Ended(code) => {
-                to.u8(1);
-                to.u64(i64::from(*code) as u64);
-            }
-            JobState::Failed(why) => {
-                to.u8(2);
-                to.bytes(why.as_bytes());
-            }
-        }
-    }
-
-    fn read(id: JobId, from: &mut Reader<'_>) -> Option<Job> {
-        let executable = from.bytes()?.try_into().ok()?;
-        let args = from.many(Reader::text)?;
-        let driver = NodeId::new(from.u64()?)?;
-        let submitted = from.u64()?;
-        let state = match from.u8()? {
-            0 => JobState::Running,
-            1 => JobState::Ended((from.u64()? as i64).try_into().ok()?),
-            2 => JobState::Failed(from.text()?),
-            _ => return None,
-        };
-        Some(Job { id, executable, args, driver, submitted, state })
-    }
-}
-
-impl Kind for NamedActor {
-    type Id = String;
-    const NAME: &'static str = "named actor";
-    const PREFIX: &'static str = "actors/";
-
-    /// Keys have no control characters; names may.
-    fn name(id: &String) -> String {
-        let mut name = String::with_capacity(id.len());
-        for c in id.chars() {
-            if c < ' ' || c == '%' {
-                name.push_str(&format!("%{:02x}", c as u32));
-            } else {
-                name.push(c);
-            }
-        }
-        name
-    }
-
-    fn parse(name: &str) -> Option<String> {
-        let mut id = String::with_capacity(name.len());
-        let mut rest = name;
-        while let Some((plain, escaped)) = rest.split_once('%') {
-            id.push_str(plain);
-            let code = u8::from_str_radix(escaped.get(..2)?, 16).ok()?;
-            id.push(char::from(code));
-            rest = escaped.get(2..)?;
-        }
-        id.push_str(rest);
-        (Self::name(&id) == name && !id.is_empty()).then_some(id)
-    }
-
-    fn id(&self) -> String {
-        self.name.clone()
-    }
-
-    fn write(&self, to: &mut Writer) {
-        to.u64(self.actor.host.get());
-        to.u64(self.actor.number);
-        to.bytes(self.entry.as_bytes());
-        to.u64(self.incarnation);
-    }
-
-    fn read(name: String, from: &mut Reader<'_>) -> Option<NamedActor> {
-        let actor = ActorKey {
-            host: NodeId::new(from.u64()?)?,
-            number: from.u64()?,
-        };
-        Some(NamedActor { name, actor, entry: from.text()?, incarnation: from.u64()? })
     }
 }

@@ -1,9 +1,10 @@
 //! The records as this process keeps them: what is there, what a batch of writes makes of it, who follows.
 //!
-//! A batch is staged first: each of its writes is decided against what the ones before it leave. Then the file takes the
-//! outcome, and only then does the table: whoever reads sees what is safe, and nothing else.
+//! A batch is staged first: each of its writes is decided against what the ones before it leave. Then the file takes
+//! the outcome, and only then does the table: whoever reads sees what is safe, and nothing else.
 //!
-//! Invariant: between stage and commit only keep-alives change the table. Records of a lease exist only while it does. Left out: threads, files.
+//! Invariant: between stage and commit only keep-alives change the table. Records of a lease exist only while it
+//! does. Left out: threads, files.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Weak};
@@ -11,7 +12,8 @@ use std::time::{Duration, Instant};
 
 use super::watch::{Buffer, Change};
 use super::{
-    BYTES_MAX, ControlError, Expect, LEASES_MAX, Lease, LeaseId, Listing, RECORDS_MAX, Record, Result, Revision,
+    BYTES_MAX, ControlError, Expect, LEASES_MAX, Lease, LeaseId, Listing, RECORDS_MAX, Record,
+    Result, Revision,
 };
 
 /// How many changes are remembered for watches that begin in the past.
@@ -122,11 +124,19 @@ impl Table {
             ..Table::default()
         };
         for Lease { id, ttl } in leases {
-            let held = Held { ttl, ends: now + ttl, keys: BTreeSet::new(), ending: false };
+            let held = Held {
+                ttl,
+                ends: now + ttl,
+                keys: BTreeSet::new(),
+                ending: false,
+            };
             table.leases.insert(id, held);
         }
         for record in records {
-            table.set(record.key, Some((record.value.into(), record.revision, record.lease)));
+            table.set(
+                record.key,
+                Some((record.value.into(), record.revision, record.lease)),
+            );
         }
         table
     }
@@ -137,7 +147,9 @@ impl Table {
 
     pub fn list(&self, prefix: &str) -> Listing {
         let from = self.records.range(prefix.to_owned()..);
-        let records = from.take_while(|(key, _)| key.starts_with(prefix)).map(|(key, value)| record(key, value));
+        let records = from
+            .take_while(|(key, _)| key.starts_with(prefix))
+            .map(|(key, value)| record(key, value));
         Listing {
             records: records.collect(),
             revision: self.revision,
@@ -150,7 +162,9 @@ impl Table {
         if from < self.forgotten || from > self.revision {
             return Err(buffer.behind(from));
         }
-        let since = self.history.partition_point(|change| change.revision <= from);
+        let since = self
+            .history
+            .partition_point(|change| change.revision <= from);
         for change in self.history.range(since..) {
             if !buffer.push(change) {
                 return Err(buffer.behind(from));
@@ -192,14 +206,22 @@ impl Table {
             count: self.records.len(),
             ..Staged::default()
         };
-        let outcomes = batch.iter().map(|write| self.decide(write, &mut staged)).collect();
+        let outcomes = batch
+            .iter()
+            .map(|write| self.decide(write, &mut staged))
+            .collect();
         (outcomes, staged)
     }
 
     fn found(&self, staged: &Staged, key: &str) -> Option<(usize, Revision)> {
         match staged.records.get(key) {
-            Some(now) => now.as_ref().map(|(bytes, revision, _)| (bytes.len(), *revision)),
-            None => self.records.get(key).map(|value| (value.bytes.len(), value.revision)),
+            Some(now) => now
+                .as_ref()
+                .map(|(bytes, revision, _)| (bytes.len(), *revision)),
+            None => self
+                .records
+                .get(key)
+                .map(|value| (value.bytes.len(), value.revision)),
         }
     }
 
@@ -212,7 +234,12 @@ impl Table {
 
     fn decide(&mut self, write: &Write, staged: &mut Staged) -> Result<Done> {
         match write {
-            Write::Put { key, value, expect, lease } => {
+            Write::Put {
+                key,
+                value,
+                expect,
+                lease,
+            } => {
                 let found = self.found(staged, key);
                 check(key, *expect, found.map(|(_, revision)| revision))?;
                 if let Some(lease) = *lease
@@ -220,7 +247,8 @@ impl Table {
                 {
                     return Err(ControlError::NoLease { lease });
                 }
-                let bytes = staged.bytes + value.len() + key.len() - found.map_or(0, |(len, _)| len + key.len());
+                let bytes = staged.bytes + value.len() + key.len()
+                    - found.map_or(0, |(len, _)| len + key.len());
                 let count = staged.count + usize::from(found.is_none());
                 if bytes > BYTES_MAX || count > RECORDS_MAX {
                     return Err(self.full(key, staged));
@@ -228,7 +256,11 @@ impl Table {
                 (staged.bytes, staged.count) = (bytes, count);
                 staged.revision += 1;
                 let now = (value.clone(), *lease);
-                staged.changes.push(Change { key: key.clone(), revision: staged.revision, now: Some(now) });
+                staged.changes.push(Change {
+                    key: key.clone(),
+                    revision: staged.revision,
+                    now: Some(now),
+                });
                 let record = (value.as_slice().into(), staged.revision, *lease);
                 staged.records.insert(key.clone(), Some(record));
                 Ok(Done::Revision(staged.revision))
@@ -266,7 +298,10 @@ impl Table {
                     held.ending = true;
                     keys.extend(held.keys.iter().cloned());
                 }
-                let attached = staged.records.iter().filter(|(_, now)| matches!(now, Some((_, _, of)) if *of == Some(*lease)));
+                let attached = staged
+                    .records
+                    .iter()
+                    .filter(|(_, now)| matches!(now, Some((_, _, of)) if *of == Some(*lease)));
                 keys.extend(attached.map(|(key, _)| key.clone()));
                 // Those that were written anew in this batch may be another's.
                 keys.retain(|key| match staged.records.get(key) {
@@ -301,7 +336,12 @@ impl Table {
         self.last_lease = staged.last_lease;
         for (id, lease) in &staged.leases {
             if let Some(ttl) = lease {
-                let held = Held { ttl: *ttl, ends: now + *ttl, keys: BTreeSet::new(), ending: false };
+                let held = Held {
+                    ttl: *ttl,
+                    ends: now + *ttl,
+                    keys: BTreeSet::new(),
+                    ending: false,
+                };
                 self.leases.insert(*id, held);
             }
         }
@@ -314,13 +354,16 @@ impl Table {
             }
         }
         for change in staged.changes {
-            let push = |watch: &Weak<Buffer>| watch.upgrade().is_some_and(|buffer| buffer.push(&change));
+            let push =
+                |watch: &Weak<Buffer>| watch.upgrade().is_some_and(|buffer| buffer.push(&change));
             self.watches.retain(push);
             self.history_bytes += weight(&change);
             self.history.push_back(change);
         }
         while self.history.len() > HISTORY || self.history_bytes > HISTORY_BYTES {
-            let Some(oldest) = self.history.pop_front() else { break };
+            let Some(oldest) = self.history.pop_front() else {
+                break;
+            };
             self.history_bytes -= weight(&oldest);
             self.forgotten = oldest.revision;
         }
@@ -328,12 +371,16 @@ impl Table {
 
     /// No lease ends before.
     pub fn suspend(&mut self, until: Instant) {
-        self.leases.values_mut().for_each(|held| held.ends = held.ends.max(until));
+        self.leases
+            .values_mut()
+            .for_each(|held| held.ends = held.ends.max(until));
     }
 
     /// A batch was not kept.
     pub fn abandon(&mut self) {
-        self.leases.values_mut().for_each(|held| held.ending = false);
+        self.leases
+            .values_mut()
+            .for_each(|held| held.ending = false);
     }
 
     /// Ends all watches.
@@ -355,7 +402,14 @@ impl Table {
             if let Some(held) = lease.and_then(|lease| self.leases.get_mut(&lease)) {
                 held.keys.insert(key.clone());
             }
-            self.records.insert(key, Value { bytes, revision, lease });
+            self.records.insert(
+                key,
+                Value {
+                    bytes,
+                    revision,
+                    lease,
+                },
+            );
         }
     }
 }
@@ -364,7 +418,11 @@ impl Staged {
     fn delete(&mut self, key: String, len: usize) {
         self.bytes -= key.len() + len;
         self.count -= 1;
-        let change = Change { key: key.clone(), revision: self.revision, now: None };
+        let change = Change {
+            key: key.clone(),
+            revision: self.revision,
+            now: None,
+        };
         self.changes.push(change);
         self.records.insert(key, None);
     }
@@ -392,5 +450,9 @@ fn check(key: &str, expect: Expect, actual: Option<Revision>) -> Result<()> {
     if expected == actual {
         return Ok(());
     }
-    Err(ControlError::Conflict { key: key.to_owned(), expected, actual })
+    Err(ControlError::Conflict {
+        key: key.to_owned(),
+        expected,
+        actual,
+    })
 }

@@ -1,15 +1,16 @@
 //! Following changes, with a bounded buffer between who writes and who follows.
 //!
-//! Invariant: a watch gives every change behind its revision once, in order, until it says that it fell behind; after that,
-//! or once the records are closed, nothing more. Whoever writes never waits for a watch. Left out: where changes come from.
+//! Invariant: a watch gives every change behind its revision once, in order, until it says that it fell behind; after
+//! that, or once the records are closed, nothing more. Whoever writes never waits for a watch. Left out: where
+//! changes come from.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
-use super::{ControlError, LeaseId, Result, Revision, WATCH_MAX};
+use super::{ControlError, LeaseId, Result, Revision, WATCH_MAX, until};
 
 /// One change to one record.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -113,7 +114,10 @@ impl Drop for Guard {
 
 impl Watch {
     pub(super) fn new(buffer: Arc<Buffer>, guard: Option<Guard>) -> Watch {
-        Watch { buffer, _guard: guard }
+        Watch {
+            buffer,
+            _guard: guard,
+        }
     }
 
     /// The next change; `None` if there was none in time.
@@ -123,7 +127,7 @@ impl Watch {
     /// [`ControlError::FellBehind`] if changes came faster than they were taken, and [`WATCH_MAX`] were held already;
     /// [`ControlError::Closed`] once the records are closed; what the backend failed with. It is the same from then on.
     pub fn next(&self, within: Duration) -> Result<Option<Change>> {
-        let until = Instant::now() + within;
+        let until = until(within);
         let mut state = self.buffer.state.lock();
         loop {
             if let Some(change) = state.changes.pop_front() {
@@ -133,7 +137,10 @@ impl Watch {
             if let Some(end) = &state.end {
                 return Err(end.clone());
             }
-            if self.buffer.filled.wait_until(&mut state, until).timed_out() && state.changes.is_empty() && state.end.is_none() {
+            if self.buffer.filled.wait_until(&mut state, until).timed_out()
+                && state.changes.is_empty()
+                && state.end.is_none()
+            {
                 return Ok(None);
             }
         }

@@ -1,35 +1,41 @@
 //! Who is in the cluster, who died, and what each says of itself: SWIM, by foca, driven as the pure machine that it is.
 //!
-//! A driver owns one [`Members`]. It hands in what arrives ([`Event`]), comes back when [`Members::deadline`] says, reads its
-//! sockets before it ticks, and carries out each [`Effect`]. The link knows whom a datagram is from; its word is taken.
+//! A driver owns one [`Members`]. It hands in what arrives ([`Event`]), comes back when [`Members::deadline`] says,
+//! reads its sockets before it ticks, and carries out each [`Effect`]. The link knows whom a datagram is from; its
+//! word is taken.
 //!
-//! **Time.** A death is found by the two that watch the node (see `doubt`) and floods from there: with [`Pace::LAN`] everybody
-//! knows within 400 ms, and sooner if the driver lost its connection.
+//! **Time.** A death is found by the two that watch the node (see `doubt`) and floods from there: with [`Pace::LAN`]
+//! everybody knows within 400 ms, and sooner if the driver lost its connection.
 //!
-//! **No false deaths under load.** A process that has no CPU for a while looks dead to others, and others look dead to it.
-//! The second is excluded here: `clock` leaves out all time in which this process did not run, and a doubt after stalls takes
-//! up to three times as long. Against the first, a doubt asks every 30 ms by four ways for 240 ms, after 100 ms of silence:
-//! a node that runs its driver for one moment in 340 ms lives. For that the driver's thread is to be one of its own that runs
-//! nothing else; its priority is to be raised where the system lets it (`SCHED_RR` at 1, else nice -10), which on a full CPU
-//! turns tens of milliseconds of waiting into none. Where it does not, and the CPU is overcommitted tenfold, scale [`Pace`].
+//! **No false deaths under load.** A process that has no CPU for a while looks dead to others, and others look dead
+//! to it. The second is excluded here: `clock` leaves out all time in which this process did not run, and a doubt
+//! after stalls takes up to three times as long. Against the first, a doubt asks every 30 ms by four ways for 240 ms,
+//! after 100 ms of silence: a node that runs its driver for one moment in 340 ms lives. For that the driver's thread
+//! is to be one of its own that runs nothing else; its priority is to be raised where the system lets it (`SCHED_RR`
+//! at 1, else nice -10), which on a full CPU turns tens of milliseconds of waiting into none. Where it does not, and
+//! the CPU is overcommitted tenfold, scale [`Pace`].
 //!
-//! **Partitions.** Each side finds the other dead, and both go on: whoever holds the control records decides what that means.
-//! One of each side's lost is knocked at every second, for ten minutes. Once a knock arrives, the sides compare their [`Rank`]s:
-//! the one with the head goes on, else the larger, else the one with the lowest number. On the other each process hears
-//! [`Effect::Dead`], ends, and may be started anew, under a new number. Nobody who was declared dead is heard again.
+//! **Partitions.** Each side finds the other dead, and both go on: whoever holds the control records decides what
+//! that means. One of each side's lost is knocked at every second, for ten minutes. Once a knock arrives, the sides
+//! compare their [`Rank`]s: the one with the head goes on, else the larger, else the one with the lowest number. On
+//! the other each process hears [`Effect::Dead`], ends, and may be started anew, under a new number. Nobody who was
+//! declared dead is heard again.
 //!
 //! **Leaving.** [`Event::Drain`] says so to all in the view; [`Event::Leave`] says goodbye for six gossips, then goes:
 //! others see [`Why::Left`], and no one looks for it.
 //!
-//! Invariant: [`Effect::Up`] and [`Effect::Down`] of a node alternate, and end with `Down`: nobody comes twice. A datagram that is
-//! refused changes nothing. At most [`MEMBERS_MAX`] members and what `graves` bounds are kept. Left out: carrying datagrams,
-//! and the number of refutations of one process, which SWIM bounds at 65,535: after those it is declared dead.
+//! Invariant: [`Effect::Up`] and [`Effect::Down`] of a node alternate, and end with `Down`: nobody comes twice. A
+//! datagram that is refused changes nothing. At most [`MEMBERS_MAX`] members and what `graves` bounds are kept. Left
+//! out: carrying datagrams, and the number of refutations of one process, which SWIM bounds at 65,535: after those it
+//! is declared dead.
 
+mod arrive;
 mod chance;
 mod clock;
 mod codec;
 mod doubt;
-mod frames;
+mod event;
+mod frame;
 mod graves;
 #[allow(dead_code, reason = "for tests, benchmarks and the simulator")]
 pub mod net;
@@ -48,11 +54,14 @@ use foca::{Foca, Member, NoCustomBroadcast, OwnedNotification, Runtime, Timer};
 use crate::base::NodeId;
 use chance::Chance;
 use clock::Clock;
-use codec::{Codec, Frame};
+use codec::Codec;
+use frame::Frame;
 use graves::Graves;
 use views::Views;
 
-pub use codec::{BadDatagram, Rank};
+pub use codec::BadDatagram;
+pub use event::{Death, Effect, Event, Why};
+pub use frame::Rank;
 pub use pace::Pace;
 pub use peer::Peer;
 pub use views::Duty;
@@ -68,96 +77,6 @@ pub const MEMBERS_MAX: usize = 16_384;
 
 /// How long those who failed are looked for, in gossips.
 const SOUGHT: u32 = 12_000;
-
-/// What happens to the machine.
-#[derive(Debug)]
-pub enum Event<'a> {
-    /// Begins. Joins those who are in the cluster already, if any.
-    Start {
-        /// Some of them; the link learnt their numbers when it shook hands.
-        join: Vec<Peer>,
-    },
-    /// This arrived.
-    Datagram {
-        /// Whom the link has it from.
-        from: NodeId,
-        /// All of it.
-        bytes: &'a [u8],
-    },
-    /// It is time; see [`Members::deadline`]. To be sent when the sockets were read.
-    Tick,
-    /// What this node says of itself, from now on. What is longer than [`VIEW_MAX`] is refused.
-    Tell(&'a [u8]),
-    /// This node takes no more work.
-    Drain,
-    /// This node goes.
-    Leave,
-    /// The connection to this node broke: a hint that it died.
-    ConnectionLost(NodeId),
-}
-
-/// What the driver is to do.
-#[derive(Clone, Debug)]
-pub enum Effect {
-    /// Send a datagram. It may get lost.
-    Send {
-        /// To whom.
-        to: Peer,
-        /// At most [`DATAGRAM_MAX`] of them.
-        bytes: Vec<u8>,
-    },
-    /// A member is there.
-    Up(Peer),
-    /// A member is gone for good.
-    Down {
-        /// Who.
-        peer: Peer,
-        /// Whether it wanted to.
-        why: Why,
-    },
-    /// It may be dead: give it no new work.
-    Suspected(NodeId),
-    /// It lives after all.
-    Cleared(NodeId),
-    /// What a member says of itself.
-    View {
-        /// Who.
-        node: NodeId,
-        /// What it is up to.
-        duty: Duty,
-        /// The view.
-        bytes: Vec<u8>,
-    },
-    /// This node has left; nothing more comes.
-    Left,
-    /// The cluster holds this node for dead; nothing more comes. The process is to end, or to start anew under another number.
-    Dead(Death),
-}
-
-/// Why a member is gone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Why {
-    /// It said so.
-    Left,
-    /// It did not answer.
-    Failed,
-}
-
-/// Why this node is dead.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Death {
-    /// The others found it dead: it was cut off, or stopped for too long.
-    Declared,
-    /// A partition healed, and its side is the lesser one.
-    Outvoted {
-        /// Who said so, with its side's rank.
-        by: NodeId,
-        /// Its side's.
-        theirs: Rank,
-        /// This side's.
-        ours: Rank,
-    },
-}
 
 /// What is due later.
 #[derive(Debug)]
@@ -280,10 +199,19 @@ impl Members {
     /// # Errors
     ///
     /// A datagram that is refused, or a view that is too long; nothing changed then.
-    pub fn handle(&mut self, now: Duration, event: Event<'_>, out: &mut Vec<Effect>) -> Result<(), BadDatagram> {
+    pub fn handle(
+        &mut self,
+        now: Duration,
+        event: Event<'_>,
+        out: &mut Vec<Effect>,
+    ) -> Result<(), BadDatagram> {
         if self.phase == Phase::Over {
             let refused = matches!(event, Event::Datagram { .. });
-            return if refused { Err(BadDatagram::Over) } else { Ok(()) };
+            return if refused {
+                Err(BadDatagram::Over)
+            } else {
+                Ok(())
+            };
         }
         if self.clock.observe(now).is_some() {
             self.stalled();
@@ -343,7 +271,11 @@ impl Members {
 
     /// How good the side of this node is, should there be another.
     pub fn rank(&self) -> Rank {
-        let first = self.living.keys().next().map_or(self.me.node, |&first| first.min(self.me.node));
+        let first = self
+            .living
+            .keys()
+            .next()
+            .map_or(self.me.node, |&first| first.min(self.me.node));
         Rank {
             head: self.me.head || self.living.values().any(|peer| peer.head),
             living: self.living.len() as u32 + 1,
@@ -435,11 +367,15 @@ impl Members {
     /// Up to `n` random members, other than this one.
     fn some(&mut self, n: usize, besides: NodeId) -> Vec<Peer> {
         let mut chosen: Vec<Peer> = Vec::with_capacity(n);
-        // A random number has somebody behind it; whoever is behind a large gap is chosen more often, which evens out as
-        // the numbers do: they are drawn by chance.
+        // A random number has somebody behind it; whoever is behind a large gap is chosen more often, which evens out
+        // as the numbers do: they are drawn by chance.
         for _ in 0..n * 3 {
             let from = NodeId::new(self.chance.next()).unwrap_or(NodeId::NONE);
-            let behind = self.living.range(from..).chain(self.living.range(..from)).next();
+            let behind = self
+                .living
+                .range(from..)
+                .chain(self.living.range(..from))
+                .next();
             let Some((_, &peer)) = behind else { break };
             if peer.node != besides && !chosen.contains(&peer) {
                 chosen.push(peer);
@@ -452,7 +388,7 @@ impl Members {
     }
 
     fn send(&self, to: Peer, frame: &Frame<'_>, out: &mut Vec<Effect>) {
-        let bytes = codec::write(frame);
+        let bytes = frame::write(frame);
         out.push(Effect::Send { to, bytes });
     }
 
@@ -483,7 +419,7 @@ impl Members {
             }
             let to = self.living.get(&to.node).copied().unwrap_or(to);
             if to.addr.port() != 0 {
-                let mut bytes = codec::swim(&bytes);
+                let mut bytes = frame::swim(&bytes);
                 self.views.fill(&mut bytes);
                 out.push(Effect::Send { to, bytes });
             }
@@ -522,13 +458,18 @@ impl Members {
     fn down(&mut self, peer: Peer, out: &mut Vec<Effect>) {
         let peer = self.living.remove(&peer.node).unwrap_or(peer);
         let node = peer.node;
-        let why = if self.views.duty(node) == Duty::Leaving { Why::Left } else { Why::Failed };
+        let why = if self.views.duty(node) == Duty::Leaving {
+            Why::Left
+        } else {
+            Why::Failed
+        };
         self.doubts.remove(&node);
         self.watched.remove(&node);
         self.views.remove(node);
         self.graves.bury(node);
         if why == Why::Failed {
-            self.graves.seek(peer, self.clock.now() + self.pace.gossip * SOUGHT);
+            self.graves
+                .seek(peer, self.clock.now() + self.pace.gossip * SOUGHT);
         }
         self.resize();
         out.push(Effect::Down { peer, why });

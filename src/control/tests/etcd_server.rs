@@ -47,7 +47,12 @@ mod with {
                 let folder = Folder::new("etcd");
                 let (port, peers) = (free_port(), free_port());
                 let child = spawn(&folder, port, peers)?;
-                let server = Server { child, port, peers, folder };
+                let server = Server {
+                    child,
+                    port,
+                    peers,
+                    folder,
+                };
                 if let Some(server) = server.ready() {
                     return Some(server);
                 }
@@ -72,13 +77,29 @@ mod with {
     }
 
     fn spawn(folder: &Folder, port: u16, peers: u16) -> Option<Child> {
-        let (client, peer) = (format!("http://127.0.0.1:{port}"), format!("http://127.0.0.1:{peers}"));
+        let (client, peer) = (
+            format!("http://127.0.0.1:{port}"),
+            format!("http://127.0.0.1:{peers}"),
+        );
         let child = Command::new("etcd")
             .args(["--data-dir", &folder.0.join("data").to_string_lossy()])
-            .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
-            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
+            .args([
+                "--listen-client-urls",
+                &client,
+                "--advertise-client-urls",
+                &client,
+            ])
+            .args([
+                "--listen-peer-urls",
+                &peer,
+                "--initial-advertise-peer-urls",
+                &peer,
+            ])
             .args(["--initial-cluster", &format!("default={peer}")])
-            .env("ETCD_UNSUPPORTED_ARCH", std::env::consts::ARCH.replace("aarch64", "arm64"))
+            .env(
+                "ETCD_UNSUPPORTED_ARCH",
+                std::env::consts::ARCH.replace("aarch64", "arm64"),
+            )
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn();
@@ -106,11 +127,20 @@ mod with {
     }
 
     fn clusters_do_not_see_each_other(server: &Server) {
-        let (one, two) = (open(&server.address("one")).unwrap(), open(&server.address("two")).unwrap());
+        let (one, two) = (
+            open(&server.address("one")).unwrap(),
+            open(&server.address("two")).unwrap(),
+        );
         one.put("k", b"1", Expect::Absent, None, SOON).unwrap();
         two.put("k", b"2", Expect::Absent, None, SOON).unwrap();
         let listed = one.list("", SOON).unwrap().records;
-        assert_eq!(listed.iter().map(|r| (&*r.key, &*r.value)).collect::<Vec<_>>(), [("k", &b"1"[..])]);
+        assert_eq!(
+            listed
+                .iter()
+                .map(|r| (&*r.key, &*r.value))
+                .collect::<Vec<_>>(),
+            [("k", &b"1"[..])]
+        );
         // A second process of the same cluster does.
         let again = open(&server.address("one")).unwrap();
         assert_eq!(again.get("k", SOON).unwrap().unwrap().value, b"1");
@@ -119,14 +149,29 @@ mod with {
     fn a_history_that_was_compacted_is_said_to_be(server: &Server) {
         let control = open(&server.address("compact")).unwrap();
         let from = control.put("k", b"1", Expect::Any, None, SOON).unwrap();
-        let last = (0..5).map(|_| control.put("k", b"2", Expect::Any, None, SOON).unwrap()).last().unwrap();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let last = (0..5)
+            .map(|_| control.put("k", b"2", Expect::Any, None, SOON).unwrap())
+            .last()
+            .unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
         runtime.block_on(async {
-            let mut client = etcd_client::Client::connect([format!("127.0.0.1:{}", server.port)], None).await.unwrap();
+            let mut client =
+                etcd_client::Client::connect([format!("127.0.0.1:{}", server.port)], None)
+                    .await
+                    .unwrap();
             client.compact(last as i64, None).await.unwrap();
         });
-        let behind = control.watch("", from, SOON).and_then(|watch| watch.next(SOON)).unwrap_err();
-        assert!(matches!(behind, ControlError::FellBehind { .. }), "{behind}");
+        let behind = control
+            .watch("", from, SOON)
+            .and_then(|watch| watch.next(SOON))
+            .unwrap_err();
+        assert!(
+            matches!(behind, ControlError::FellBehind { .. }),
+            "{behind}"
+        );
         let ahead = control.watch("", last + 1000, SOON).unwrap_err();
         assert!(matches!(ahead, ControlError::FellBehind { .. }), "{ahead}");
     }
@@ -140,8 +185,16 @@ mod with {
         server.child.kill().unwrap();
         server.child.wait().unwrap();
         let within = Duration::from_millis(300);
-        let gone = control.put("k", b"lost", Expect::Absent, None, within).unwrap_err();
-        assert!(matches!(gone, ControlError::Timeout { .. } | ControlError::Etcd { .. }), "{gone}");
+        let gone = control
+            .put("k", b"lost", Expect::Absent, None, within)
+            .unwrap_err();
+        assert!(
+            matches!(
+                gone,
+                ControlError::Timeout { .. } | ControlError::Etcd { .. }
+            ),
+            "{gone}"
+        );
         server.child = spawn(&server.folder, server.port, server.peers).unwrap();
         let until = Instant::now() + Duration::from_secs(30);
         let third = loop {
@@ -152,7 +205,11 @@ mod with {
         };
         let mut told = from;
         while told < third {
-            told = watch.next(Duration::from_secs(30)).unwrap().expect("the watch goes on").revision;
+            told = watch
+                .next(Duration::from_secs(30))
+                .unwrap()
+                .expect("the watch goes on")
+                .revision;
         }
         // Closing ends it.
         let control: Arc<dyn Control> = control;
@@ -163,9 +220,15 @@ mod with {
     fn what_does_not_answer_is_named() {
         let address = format!("etcd://127.0.0.1:{}", free_port());
         let refused = open(&address).err().unwrap();
-        assert!(matches!(&refused, ControlError::Etcd { address: said, .. } if *said == address), "{refused}");
+        assert!(
+            matches!(&refused, ControlError::Etcd { address: said, .. } if *said == address),
+            "{refused}"
+        );
         for bad in ["etcd://", "etcd://host", "etcd://h:1,,h:2"] {
-            assert!(matches!(open(bad).err(), Some(ControlError::BadAddress { .. })), "{bad}");
+            assert!(
+                matches!(open(bad).err(), Some(ControlError::BadAddress { .. })),
+                "{bad}"
+            );
         }
     }
 }

@@ -20,7 +20,8 @@ struct Folder(PathBuf);
 
 impl Folder {
     fn new(name: &str) -> Folder {
-        let path = std::env::temp_dir().join(format!("mobula-control-{name}-{}", std::process::id()));
+        let path =
+            std::env::temp_dir().join(format!("mobula-control-{name}-{}", std::process::id()));
         drop(fs::remove_dir_all(&path));
         fs::create_dir_all(&path).expect("a folder for the test can be made");
         Folder(path)
@@ -65,10 +66,19 @@ fn etcd_keeps_records() {
 fn an_address_that_names_nothing_is_refused() {
     for bad in ["", "file:", "http://x", "redis://h:1"] {
         let refused = open(bad).err().expect(bad);
-        assert!(matches!(&refused, ControlError::BadAddress { .. }), "{refused}");
+        assert!(
+            matches!(&refused, ControlError::BadAddress { .. }),
+            "{refused}"
+        );
     }
     #[cfg(not(feature = "etcd"))]
-    assert!(open("etcd://h:2379").err().unwrap().to_string().contains("feature `etcd`"));
+    assert!(
+        open("etcd://h:2379")
+            .err()
+            .unwrap()
+            .to_string()
+            .contains("feature `etcd`")
+    );
 }
 
 #[test]
@@ -76,19 +86,31 @@ fn a_restart_loses_nothing() {
     let folder = Folder::new("restart");
     let (first, lease, revision) = {
         let control = open(&folder.address()).unwrap();
-        let first = control.put("a/1", b"one", Expect::Absent, None, SOON).unwrap();
+        let first = control
+            .put("a/1", b"one", Expect::Absent, None, SOON)
+            .unwrap();
         let lease = control.grant(Duration::from_millis(400), SOON).unwrap();
-        control.put("a/2", b"two", Expect::Any, Some(lease.id), SOON).unwrap();
-        control.put("a/3", b"three", Expect::Any, None, SOON).unwrap();
+        control
+            .put("a/2", b"two", Expect::Any, Some(lease.id), SOON)
+            .unwrap();
+        control
+            .put("a/3", b"three", Expect::Any, None, SOON)
+            .unwrap();
         control.delete("a/3", Expect::Any, SOON).unwrap();
         (first, lease, control.list("", SOON).unwrap().revision)
     };
     let control = open(&folder.address()).unwrap();
     let listing = control.list("a/", SOON).unwrap();
     assert_eq!(listing.revision, revision);
-    let keys: Vec<(&str, &[u8], Option<LeaseId>)> =
-        listing.records.iter().map(|r| (&*r.key, &*r.value, r.lease)).collect();
-    assert_eq!(keys, [("a/1", &b"one"[..], None), ("a/2", b"two", Some(lease.id))]);
+    let keys: Vec<(&str, &[u8], Option<LeaseId>)> = listing
+        .records
+        .iter()
+        .map(|r| (&*r.key, &*r.value, r.lease))
+        .collect();
+    assert_eq!(
+        keys,
+        [("a/1", &b"one"[..], None), ("a/2", b"two", Some(lease.id))]
+    );
     assert_eq!(listing.records[0].revision, first);
     // Revisions go on, and names of leases are not used again.
     assert!(control.put("b", b"", Expect::Any, None, SOON).unwrap() > revision);
@@ -96,11 +118,17 @@ fn a_restart_loses_nothing() {
     // The lease goes on too, with all its time, and ends.
     control.keep_alive(lease.id, SOON).unwrap();
     let watch = control.watch("a/2", revision, SOON).unwrap();
-    assert_eq!(watch.next(SOON).unwrap().map(|change| change.now), Some(None));
+    assert_eq!(
+        watch.next(SOON).unwrap().map(|change| change.now),
+        Some(None)
+    );
     // What happened before the restart cannot be followed any more, nor what never was.
     for from in [revision - 1, revision + 1000] {
         let behind = control.watch("", from, SOON).err().unwrap();
-        assert!(matches!(behind, ControlError::FellBehind { .. }), "{behind}");
+        assert!(
+            matches!(behind, ControlError::FellBehind { .. }),
+            "{behind}"
+        );
     }
 }
 
@@ -109,9 +137,17 @@ fn a_folder_is_used_by_one() {
     let folder = Folder::new("one");
     let control = open(&folder.address()).unwrap();
     let refused = open(&folder.address()).err().unwrap();
-    assert_eq!(refused, ControlError::InUse { path: folder.file() });
+    assert_eq!(
+        refused,
+        ControlError::InUse {
+            path: folder.file()
+        }
+    );
     let said = refused.to_string();
-    assert!(said.contains("another process") && said.contains("control.redb"), "{said}");
+    assert!(
+        said.contains("another process") && said.contains("control.redb"),
+        "{said}"
+    );
     drop(control);
     open(&folder.address()).unwrap();
 }
@@ -123,7 +159,9 @@ fn a_damaged_file_is_named() {
         {
             let control = open(&folder.address()).unwrap();
             for n in 0..200 {
-                control.put(&format!("k/{n}"), &[7; 1000], Expect::Any, None, SOON).unwrap();
+                control
+                    .put(&format!("k/{n}"), &[7; 1000], Expect::Any, None, SOON)
+                    .unwrap();
             }
         }
         let mut bytes = fs::read(folder.file()).unwrap();
@@ -138,7 +176,10 @@ fn a_damaged_file_is_named() {
         }
         fs::write(folder.file(), bytes).unwrap();
         let refused = open(&folder.address()).err().expect(damage);
-        assert!(matches!(&refused, ControlError::Damaged { path, .. } if *path == folder.file()), "{refused}");
+        assert!(
+            matches!(&refused, ControlError::Damaged { path, .. } if *path == folder.file()),
+            "{refused}"
+        );
         assert!(refused.to_string().contains("backup"));
     }
 }
@@ -147,7 +188,9 @@ fn a_damaged_file_is_named() {
 fn a_folder_that_cannot_be_is_named() {
     let folder = Folder::new("nofolder");
     fs::write(folder.0.join("plain"), "").unwrap();
-    let refused = open(&format!("{}/plain/deeper", folder.address())).err().unwrap();
+    let refused = open(&format!("{}/plain/deeper", folder.address()))
+        .err()
+        .unwrap();
     assert!(matches!(refused, ControlError::Storage { .. }), "{refused}");
 }
 
@@ -167,7 +210,9 @@ const VICTIM: &str = "MOBULA_TEST_CONTROL_VICTIM";
 /// Not a test of its own: the process that [`what_was_answered_survives_a_kill`] kills writes here until it is.
 #[test]
 fn victim() {
-    let Ok(address) = std::env::var(VICTIM) else { return };
+    let Ok(address) = std::env::var(VICTIM) else {
+        return;
+    };
     let control = open(&address).unwrap();
     let start = control.list("", SOON).unwrap().records.len();
     std::thread::scope(|scope| {
@@ -176,9 +221,13 @@ fn victim() {
             scope.spawn(move || {
                 for n in start.. {
                     let key = format!("w{writer}/{n:08}");
-                    control.put(&key, &[writer; 300], Expect::Absent, None, SOON).unwrap();
+                    control
+                        .put(&key, &[writer; 300], Expect::Absent, None, SOON)
+                        .unwrap();
                     // One write a line: the reader sees whole ones.
-                    std::io::stdout().write_all(format!("ack {key}\n").as_bytes()).unwrap();
+                    std::io::stdout()
+                        .write_all(format!("ack {key}\n").as_bytes())
+                        .unwrap();
                 }
             });
         }
@@ -225,8 +274,13 @@ fn what_was_answered_survives_a_kill() {
         let control = open(&folder.address()).unwrap();
         let listing = control.list("", SOON).unwrap();
         for key in &acknowledged {
-            let found = listing.records.binary_search_by(|record| record.key.cmp(key));
-            assert!(found.is_ok(), "round {round}: {key} was answered, and is gone");
+            let found = listing
+                .records
+                .binary_search_by(|record| record.key.cmp(key));
+            assert!(
+                found.is_ok(),
+                "round {round}: {key} was answered, and is gone"
+            );
         }
         for record in &listing.records {
             assert_eq!(record.value, [record.key.as_bytes()[1] - b'0'; 300]);
@@ -243,7 +297,9 @@ fn writers_share_syncs() {
     let control = open(&folder.address()).unwrap();
     let start = std::time::Instant::now();
     for n in 0..16 {
-        control.put(&format!("one/{n}"), b"", Expect::Any, None, SOON).unwrap();
+        control
+            .put(&format!("one/{n}"), b"", Expect::Any, None, SOON)
+            .unwrap();
     }
     let alone = start.elapsed();
     let start = std::time::Instant::now();
@@ -252,12 +308,17 @@ fn writers_share_syncs() {
             let control = &control;
             scope.spawn(move || {
                 for n in 0..16 {
-                    control.put(&format!("many/{writer}/{n}"), b"", Expect::Any, None, SOON).unwrap();
+                    control
+                        .put(&format!("many/{writer}/{n}"), b"", Expect::Any, None, SOON)
+                        .unwrap();
                 }
             });
         }
     });
     let together = start.elapsed();
     println!("16 writes by one: {alone:?}; 16 by each of 16: {together:?}");
-    assert!(together < alone * 8 + Duration::from_millis(200), "{alone:?}, {together:?}");
+    assert!(
+        together < alone * 8 + Duration::from_millis(200),
+        "{alone:?}, {together:?}"
+    );
 }

@@ -14,7 +14,10 @@ fn node(n: u64) -> NodeId {
 fn actor(name: &str, n: u64) -> NamedActor {
     NamedActor {
         name: name.to_owned(),
-        actor: ActorKey { host: node(n), number: n * 3 },
+        actor: ActorKey {
+            host: node(n),
+            number: n * 3,
+        },
         entry: "app::Counter".to_owned(),
         incarnation: 1,
     }
@@ -32,8 +35,14 @@ fn nodes_come_and_go_with_their_lease() {
     let lease = control.grant(Duration::from_secs(60), SOON).unwrap();
     let (_, from) = list::<Node>(&*control, SOON).unwrap();
     let written = put(&*control, &record, Expect::Any, Some(lease.id), SOON).unwrap();
-    assert_eq!(get::<Node>(&*control, &node(5), SOON).unwrap(), Some((record.clone(), written)));
-    assert_eq!(list::<Node>(&*control, SOON).unwrap(), (vec![record.clone()], written));
+    assert_eq!(
+        get::<Node>(&*control, &node(5), SOON).unwrap(),
+        Some((record.clone(), written))
+    );
+    assert_eq!(
+        list::<Node>(&*control, SOON).unwrap(),
+        (vec![record.clone()], written)
+    );
     let watch = watch::<Node>(&*control, from, SOON).unwrap();
     control.revoke(lease.id, SOON).unwrap();
     let next = || news::<Node>(&watch.next(SOON).unwrap().unwrap()).unwrap();
@@ -45,14 +54,29 @@ fn nodes_come_and_go_with_their_lease() {
 fn a_name_is_one_actors() {
     let control = open("memory:").unwrap();
     let (mine, theirs) = (actor("hits\n%", 1), actor("hits\n%", 2));
-    let Claim::Taken(held) = claim(&*control, &mine, SOON).unwrap() else { panic!("nobody had it") };
-    assert_eq!(claim(&*control, &theirs, SOON), Ok(Claim::Held(mine.clone(), held)));
-    assert_eq!(claim(&*control, &mine, SOON), Ok(Claim::Taken(held)), "an answer may have been lost");
+    let Claim::Taken(held) = claim(&*control, &mine, SOON).unwrap() else {
+        panic!("nobody had it")
+    };
+    assert_eq!(
+        claim(&*control, &theirs, SOON),
+        Ok(Claim::Held(mine.clone(), held))
+    );
+    assert_eq!(
+        claim(&*control, &mine, SOON),
+        Ok(Claim::Taken(held)),
+        "an answer may have been lost"
+    );
     // Its host died; one of two who recover it wins.
     let moved = reassign(&*control, &theirs, held, SOON).unwrap();
     let late = reassign(&*control, &mine, held, SOON).unwrap_err();
-    assert!(matches!(late, ControlError::Conflict { actual: Some(n), .. } if n == moved), "{late}");
-    assert_eq!(delete::<NamedActor>(&*control, &mine.name, Expect::Revision(moved), SOON), Ok(true));
+    assert!(
+        matches!(late, ControlError::Conflict { actual: Some(n), .. } if n == moved),
+        "{late}"
+    );
+    assert_eq!(
+        delete::<NamedActor>(&*control, &mine.name, Expect::Revision(moved), SOON),
+        Ok(true)
+    );
     assert!(matches!(claim(&*control, &mine, SOON), Ok(Claim::Taken(_))));
     // Many at once: one has it, and all others see whose it is.
     let claims: Vec<Claim> = std::thread::scope(|scope| {
@@ -61,11 +85,23 @@ fn a_name_is_one_actors() {
             scope.spawn(move || claim(&**control, &actor("race", n), SOON).unwrap())
         };
         let threads: Vec<_> = (1..9).map(claim).collect();
-        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap())
+            .collect()
     });
-    assert_eq!(claims.iter().filter(|claim| matches!(claim, Claim::Taken(_))).count(), 1);
+    assert_eq!(
+        claims
+            .iter()
+            .filter(|claim| matches!(claim, Claim::Taken(_)))
+            .count(),
+        1
+    );
     let too_long = claim(&*control, &actor(&"n".repeat(600), 1), SOON).unwrap_err();
-    assert!(matches!(too_long, ControlError::BadKey { .. }), "{too_long}");
+    assert!(
+        matches!(too_long, ControlError::BadKey { .. }),
+        "{too_long}"
+    );
 }
 
 #[test]
@@ -79,7 +115,10 @@ fn other_bytes_are_no_records() {
     ] {
         control.put(key, value, Expect::Any, None, SOON).unwrap();
         let bad = list::<Node>(&*control, SOON).unwrap_err();
-        assert!(matches!(&bad, ControlError::BadRecord { key: said, kind: "node", .. } if said == key), "{bad}");
+        assert!(
+            matches!(&bad, ControlError::BadRecord { key: said, kind: "node", .. } if said == key),
+            "{bad}"
+        );
         control.delete(key, Expect::Any, SOON).unwrap();
     }
 }

@@ -1,9 +1,7 @@
-//! Datagrams of membership: their bytes, and the checks that stand before anything believes them.
+//! The bytes of peers and of foca's messages, and why a datagram is refused.
 //!
-//! A datagram is one frame: its kind, its fields, and at its end views that ride along. Numbers are big-endian. A frame is
-//! read as a whole and every rule checked before the machine changes: one that is cut, forged or too long changes nothing.
-//!
-//! Invariant: whatever [`read`] accepts, `foca` accepts. Left out: who may send at all; the link knows who it is from.
+//! Invariant: what is written is read back equal; a peer that is read has an address that can be sent to. Left out:
+//! frames.
 
 use ::core::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -44,14 +42,20 @@ pub enum BadDatagram {
 impl std::fmt::Display for BadDatagram {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match *self {
-            BadDatagram::TooLong(n) => write!(f, "a datagram of {n} bytes; the most is {DATAGRAM_MAX}"),
+            BadDatagram::TooLong(n) => {
+                write!(f, "a datagram of {n} bytes; the most is {DATAGRAM_MAX}")
+            }
             BadDatagram::Short(field) => write!(f, "a datagram that ends inside its {field}"),
             BadDatagram::Trailing(n) => write!(f, "a datagram with {n} bytes behind its end"),
-            BadDatagram::Value(field, n) => write!(f, "a datagram whose {field} is {n}, which cannot be"),
+            BadDatagram::Value(field, n) => {
+                write!(f, "a datagram whose {field} is {n}, which cannot be")
+            }
             BadDatagram::Forged { says, from } => {
                 write!(f, "a datagram from node {from} that says it is from {says}")
             }
-            BadDatagram::Misdirected(node) => write!(f, "a datagram for node {node}, which this is not"),
+            BadDatagram::Misdirected(node) => {
+                write!(f, "a datagram for node {node}, which this is not")
+            }
             BadDatagram::Full(node) => write!(
                 f,
                 "node {node} cannot join: the cluster has {} members, the most that there can be",
@@ -64,79 +68,24 @@ impl std::fmt::Display for BadDatagram {
 
 impl std::error::Error for BadDatagram {}
 
-/// How good a side of a partition is; the greater one goes on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Rank {
-    /// The head is on it.
-    pub head: bool,
-    /// Nodes that live there, the speaker with them.
-    pub living: u32,
-    /// Settles a tie: the complement of the lowest number of a node.
-    pub lowest: u64,
-}
-
-/// One datagram, read.
-#[derive(Debug)]
-pub enum Frame<'a> {
-    /// A message of foca's. With what was read of it, for checks.
-    Swim {
-        bytes: &'a [u8],
-        header: Header<Peer>,
-        updates: Vec<Member<Peer>>,
-    },
-    /// Does `target` live? If `suspected`, the cluster was told that it may not, in this incarnation. `origin` wants to know.
-    Ask {
-        origin: Peer,
-        target: Peer,
-        suspected: Option<u16>,
-    },
-    /// `who` does, in this incarnation; `origin` wanted to know.
-    Alive {
-        origin: Peer,
-        who: Peer,
-        incarnation: u16,
-    },
-    /// Views alone.
-    Views,
-    /// Whom do you know, from this number on?
-    Pull { from: u64 },
-    /// Some of them, in order. Their views follow.
-    Page { members: Vec<Peer>, last: bool },
-    /// Whoever was lost: are you there?
-    Knock,
-    /// You are dead, on this side.
-    Verdict(Rank),
-}
-
-const SWIM: u8 = 1;
-const ASK: u8 = 2;
-const ALIVE: u8 = 3;
-const VIEWS: u8 = 4;
-const PULL: u8 = 5;
-const PAGE: u8 = 6;
-const KNOCK: u8 = 7;
-const VERDICT: u8 = 8;
-
 const V6: u8 = 1;
 const HEAD: u8 = 2;
 
-/// The most peers of one page.
-pub const PAGE_MAX: usize = 40;
-
-type Read<T> = Result<T, BadDatagram>;
+pub(super) type Read<T> = Result<T, BadDatagram>;
 
 macro_rules! take {
     ($buf:expr, $get:ident, $field:expr) => {
         $buf.$get().map_err(|_| BadDatagram::Short($field))
     };
 }
+pub(super) use take;
 
-fn node(buf: &mut impl Buf, field: &'static str) -> Read<NodeId> {
+pub(super) fn node(buf: &mut impl Buf, field: &'static str) -> Read<NodeId> {
     let number = take!(buf, try_get_u64, field)?;
     NodeId::new(number).ok_or(BadDatagram::Value(field, 0))
 }
 
-fn peer(buf: &mut impl Buf, field: &'static str) -> Read<Peer> {
+pub(super) fn peer(buf: &mut impl Buf, field: &'static str) -> Read<Peer> {
     let node = node(buf, field)?;
     let flags = take!(buf, try_get_u8, field)?;
     if flags & !(V6 | HEAD) != 0 {
@@ -158,7 +107,7 @@ fn peer(buf: &mut impl Buf, field: &'static str) -> Read<Peer> {
     })
 }
 
-fn put_peer(to: &mut impl BufMut, peer: &Peer) {
+pub(super) fn put_peer(to: &mut impl BufMut, peer: &Peer) {
     to.put_u64(peer.node.get());
     let head = if peer.head { HEAD } else { 0 };
     match peer.addr.ip() {
@@ -204,10 +153,22 @@ impl foca::Codec<Peer> for Codec {
         let (kind, other, number) = match &header.message {
             Message::Ping(n) => (1, None, Some(*n)),
             Message::Ack(n) => (2, None, Some(*n)),
-            Message::PingReq { target, probe_number } => (3, Some(target), Some(*probe_number)),
-            Message::IndirectPing { origin, probe_number } => (4, Some(origin), Some(*probe_number)),
-            Message::IndirectAck { target, probe_number } => (5, Some(target), Some(*probe_number)),
-            Message::ForwardedAck { origin, probe_number } => (6, Some(origin), Some(*probe_number)),
+            Message::PingReq {
+                target,
+                probe_number,
+            } => (3, Some(target), Some(*probe_number)),
+            Message::IndirectPing {
+                origin,
+                probe_number,
+            } => (4, Some(origin), Some(*probe_number)),
+            Message::IndirectAck {
+                target,
+                probe_number,
+            } => (5, Some(target), Some(*probe_number)),
+            Message::ForwardedAck {
+                origin,
+                probe_number,
+            } => (6, Some(origin), Some(*probe_number)),
             Message::Announce => (7, None, None),
             Message::Feed => (8, None, None),
             Message::Gossip => (9, None, None),
@@ -241,16 +202,33 @@ impl foca::Codec<Peer> for Codec {
         let message = match kind {
             1 => Message::Ping(probe_number),
             2 => Message::Ack(probe_number),
-            3 => Message::PingReq { target: other, probe_number },
-            4 => Message::IndirectPing { origin: other, probe_number },
-            5 => Message::IndirectAck { target: other, probe_number },
-            6 => Message::ForwardedAck { origin: other, probe_number },
+            3 => Message::PingReq {
+                target: other,
+                probe_number,
+            },
+            4 => Message::IndirectPing {
+                origin: other,
+                probe_number,
+            },
+            5 => Message::IndirectAck {
+                target: other,
+                probe_number,
+            },
+            6 => Message::ForwardedAck {
+                origin: other,
+                probe_number,
+            },
             7 => Message::Announce,
             8 => Message::Feed,
             9 => Message::Gossip,
             n => return Err(BadDatagram::Value("message", u64::from(n))),
         };
-        Ok(Header { src, src_incarnation, dst, message })
+        Ok(Header {
+            src,
+            src_incarnation,
+            dst,
+            message,
+        })
     }
 
     fn encode_member(&mut self, member: &Member<Peer>, mut to: impl BufMut) -> Read<()> {
@@ -280,158 +258,6 @@ impl foca::Codec<Peer> for Codec {
     }
 }
 
-/// Reads a datagram that `from` sent to `me`: its frame and the views at its end.
-pub fn read(bytes: &[u8], from: NodeId, me: NodeId) -> Read<(Frame<'_>, Vec<Item<'_>>)> {
-    if bytes.len() > DATAGRAM_MAX {
-        return Err(BadDatagram::TooLong(bytes.len()));
-    }
-    let mut rest = bytes;
-    let kind = take!(rest, try_get_u8, "kind")?;
-    let frame = match kind {
-        SWIM => {
-            let len = usize::from(take!(rest, try_get_u16, "length")?);
-            let (swim, tail) = rest.split_at_checked(len).ok_or(BadDatagram::Short("message"))?;
-            rest = tail;
-            swim_frame(swim, from, me)?
-        }
-        ASK => {
-            let origin = peer(&mut rest, "origin")?;
-            let target = peer(&mut rest, "target")?;
-            let suspected = match take!(rest, try_get_u8, "suspicion")? {
-                0 => None,
-                1 => Some(take!(rest, try_get_u16, "incarnation")?),
-                n => return Err(BadDatagram::Value("suspicion", u64::from(n))),
-            };
-            // It is passed on once: from its origin to one that asks the target.
-            if origin.node != from && target.node != me {
-                return Err(BadDatagram::Misdirected(target.node));
-            }
-            Frame::Ask { origin, target, suspected }
-        }
-        ALIVE => {
-            let origin = peer(&mut rest, "origin")?;
-            let who = peer(&mut rest, "node")?;
-            let incarnation = take!(rest, try_get_u16, "incarnation")?;
-            if origin.node != me && who.node != from {
-                return Err(BadDatagram::Misdirected(origin.node));
-            }
-            Frame::Alive { origin, who, incarnation }
-        }
-        VIEWS => Frame::Views,
-        PULL => Frame::Pull { from: take!(rest, try_get_u64, "number")? },
-        PAGE => {
-            let last = match take!(rest, try_get_u8, "end")? {
-                n @ (0 | 1) => n == 1,
-                n => return Err(BadDatagram::Value("end", u64::from(n))),
-            };
-            let count = take!(rest, try_get_u8, "count")?;
-            if usize::from(count) > PAGE_MAX {
-                return Err(BadDatagram::Value("count", u64::from(count)));
-            }
-            let members = (0..count).map(|_| peer(&mut rest, "member"));
-            Frame::Page { members: members.collect::<Read<_>>()?, last }
-        }
-        KNOCK => Frame::Knock,
-        VERDICT => {
-            let head = match take!(rest, try_get_u8, "head")? {
-                n @ (0 | 1) => n == 1,
-                n => return Err(BadDatagram::Value("head", u64::from(n))),
-            };
-            let living = take!(rest, try_get_u32, "living")?;
-            let lowest = take!(rest, try_get_u64, "lowest")?;
-            Frame::Verdict(Rank { head, living, lowest })
-        }
-        n => return Err(BadDatagram::Value("kind", u64::from(n))),
-    };
-    let mut views = Vec::new();
-    while !rest.is_empty() {
-        if !matches!(kind, SWIM | VIEWS | PAGE) {
-            return Err(BadDatagram::Trailing(rest.len()));
-        }
-        views.push(view(&mut rest)?);
-    }
-    Ok((frame, views))
-}
-
-fn swim_frame(bytes: &[u8], from: NodeId, me: NodeId) -> Read<Frame<'_>> {
-    use foca::Codec as _;
-    let mut rest = bytes;
-    let header = Codec.decode_header(&mut rest)?;
-    if header.src.node != from {
-        return Err(BadDatagram::Forged { says: header.src.node, from });
-    }
-    if header.dst.node != me {
-        return Err(BadDatagram::Misdirected(header.dst.node));
-    }
-    let third = match header.message {
-        Message::PingReq { target: n, .. }
-        | Message::IndirectPing { origin: n, .. }
-        | Message::IndirectAck { target: n, .. }
-        | Message::ForwardedAck { origin: n, .. } => Some(n.node),
-        _ => None,
-    };
-    if third == Some(me) {
-        return Err(BadDatagram::Misdirected(me));
-    }
-    let mut updates = Vec::new();
-    if header.message == Message::Announce {
-        if !rest.is_empty() {
-            return Err(BadDatagram::Trailing(rest.len()));
-        }
-    } else if !rest.is_empty() {
-        for _ in 0..take!(rest, try_get_u16, "count")? {
-            updates.push(Codec.decode_member(&mut rest)?);
-        }
-        if !rest.is_empty() {
-            return Err(BadDatagram::Trailing(rest.len()));
-        }
-    }
-    Ok(Frame::Swim { bytes, header, updates })
-}
-
-fn view<'a>(rest: &mut &'a [u8]) -> Read<Item<'a>> {
-    let node = node(rest, "view's node")?;
-    let version = take!(rest, try_get_u64, "view's version")?;
-    let duty = match take!(rest, try_get_u8, "duty")? {
-        0 => Duty::Serving,
-        1 => Duty::Draining,
-        2 => Duty::Leaving,
-        n => return Err(BadDatagram::Value("duty", u64::from(n))),
-    };
-    let len = usize::from(take!(rest, try_get_u16, "view's length")?);
-    if len > VIEW_MAX {
-        return Err(BadDatagram::Value("view's length", len as u64));
-    }
-    let (bytes, tail) = rest.split_at_checked(len).ok_or(BadDatagram::Short("view"))?;
-    *rest = tail;
-    Ok(Item { node, version, duty, bytes })
-}
-
-/// Bytes of a page besides its peers and views.
-pub const PAGE_HEADER: usize = 3;
-/// The most bytes of a peer.
-pub const PEER_LEN: usize = 27;
-/// Bytes of a view besides its own.
-pub const VIEW_HEADER: usize = 8 + 8 + 1 + 2;
-
-/// Appends a view.
-pub fn put_view(to: &mut Vec<u8>, item: &Item<'_>) {
-    to.put_u64(item.node.get());
-    to.put_u64(item.version);
-    to.put_u8(item.duty as u8);
-    to.put_u16(item.bytes.len() as u16);
-    to.put_slice(item.bytes);
-}
-
-/// A frame of foca's message; views may be appended.
-pub fn swim(bytes: &[u8]) -> Vec<u8> {
-    let mut to = Vec::with_capacity(bytes.len() + 3);
-    to.put_u8(SWIM);
-    to.put_u16(bytes.len() as u16);
-    to.put_slice(bytes);
-    to
-}
-
 /// The sender's incarnation in a message that foca wrote.
 pub fn incarnation(mut bytes: &[u8]) -> Option<u16> {
     peer(&mut bytes, "sender").ok()?;
@@ -448,48 +274,6 @@ pub fn swim_with(header: &Header<Peer>, updates: &[Member<Peer>]) -> Vec<u8> {
         to.put_u16(updates.len() as u16);
         for update in updates {
             let _ = Codec.encode_member(update, &mut to);
-        }
-    }
-    to
-}
-
-/// The bytes of any frame but foca's.
-pub fn write(frame: &Frame<'_>) -> Vec<u8> {
-    let mut to = Vec::with_capacity(64);
-    match frame {
-        Frame::Swim { bytes, .. } => return swim(bytes),
-        Frame::Ask { origin, target, suspected } => {
-            to.put_u8(ASK);
-            put_peer(&mut to, origin);
-            put_peer(&mut to, target);
-            to.put_u8(u8::from(suspected.is_some()));
-            if let Some(incarnation) = suspected {
-                to.put_u16(*incarnation);
-            }
-        }
-        Frame::Alive { origin, who, incarnation } => {
-            to.put_u8(ALIVE);
-            put_peer(&mut to, origin);
-            put_peer(&mut to, who);
-            to.put_u16(*incarnation);
-        }
-        Frame::Views => to.put_u8(VIEWS),
-        Frame::Pull { from } => {
-            to.put_u8(PULL);
-            to.put_u64(*from);
-        }
-        Frame::Page { members, last } => {
-            to.put_u8(PAGE);
-            to.put_u8(u8::from(*last));
-            to.put_u8(members.len() as u8);
-            members.iter().for_each(|peer| put_peer(&mut to, peer));
-        }
-        Frame::Knock => to.put_u8(KNOCK),
-        Frame::Verdict(rank) => {
-            to.put_u8(VERDICT);
-            to.put_u8(u8::from(rank.head));
-            to.put_u32(rank.living);
-            to.put_u64(rank.lowest);
         }
     }
     to

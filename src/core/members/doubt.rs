@@ -1,23 +1,24 @@
 //! Watching, doubting, and the verdict.
 //!
-//! Members stand in a ring, by number. Each watches the two behind it: it asks them every [`Pace::watch`](super::Pace) and
-//! notes when they last answered. What they say besides does not count: one that speaks but hears nothing is no use to anybody.
-//! One that has not answered for too long is doubted: asked again and again, directly and
-//! through three others each time. For the first half of the doubt nobody else is told. Then the cluster is, as SWIM has it: the
-//! suspected learns of it and refutes by a higher incarnation. Any answer ends the doubt; its end without one is a death.
-//! foca's own probes of random members, slower, find those whose watchers died with them; their doubts go the same way.
+//! Members stand in a ring, by number. Each watches the two behind it: it asks them every
+//! [`Pace::watch`](super::Pace) and notes when they last answered. What they say besides does not count: one that
+//! speaks but hears nothing is no use to anybody. One that has not answered for too long is doubted: asked again and
+//! again, directly and through three others each time. For the first half of the doubt nobody else is told. Then the
+//! cluster is, as SWIM has it: the suspected learns of it and refutes by a higher incarnation. Any answer ends the
+//! doubt; its end without one is a death. foca's own probes of random members, slower, find those whose watchers died
+//! with them; their doubts go the same way.
 //!
-//! Who heard nobody at all meanwhile is more likely cut off itself, and waits four times as long: by then the others have
-//! found it dead, and no longer believe it. Who was stopped lately (see `clock`) doubts longer too.
+//! Who heard nobody at all meanwhile is more likely cut off itself, and waits four times as long: by then the others
+//! have found it dead, and no longer believe it. Who was stopped lately (see `clock`) doubts longer too.
 //!
-//! Invariant: nobody is declared dead by one who did not ask it for the whole length of a doubt, of its own uninterrupted
-//! time. Left out: deaths that others found, which arrive as news.
+//! Invariant: nobody is declared dead by one who did not ask it for the whole length of a doubt, of its own
+//! uninterrupted time. Left out: deaths that others found, which arrive as news.
 
 use std::time::Duration;
 
 use foca::{Member, State};
 
-use super::codec::Frame;
+use super::frame::Frame;
 use super::{Effect, Job, Members, Peer};
 use crate::base::NodeId;
 
@@ -75,7 +76,8 @@ impl Members {
         let me = self.me.node;
         let behind = self.living.range(me..).chain(self.living.range(..me));
         let peers: Vec<Peer> = behind.map(|(_, peer)| *peer).take(WATCHED).collect();
-        self.watched.retain(|node, _| peers.iter().any(|peer| peer.node == *node));
+        self.watched
+            .retain(|node, _| peers.iter().any(|peer| peer.node == *node));
         for peer in peers {
             let heard = *self.watched.entry(peer.node).or_insert(now);
             if self.doubts.contains_key(&peer.node) {
@@ -90,7 +92,11 @@ impl Members {
     }
 
     fn ask(&self, to: Peer, target: Peer, suspected: Option<u16>, out: &mut Vec<Effect>) {
-        let frame = Frame::Ask { origin: self.me, target, suspected };
+        let frame = Frame::Ask {
+            origin: self.me,
+            target,
+            suspected,
+        };
         self.send(to, &frame, out);
     }
 
@@ -136,10 +142,15 @@ impl Members {
 
     /// Tells the cluster that a member may be dead.
     pub(super) fn suspect(&mut self, node: NodeId, out: &mut Vec<Effect>) {
-        let known = self.foca.iter_members().find(|member| member.id().node == node);
+        let known = self
+            .foca
+            .iter_members()
+            .find(|member| member.id().node == node);
         let Some(known) = known else { return };
         let (peer, incarnation) = (*known.id(), known.incarnation());
-        let Some(doubt) = self.doubts.get_mut(&node) else { return };
+        let Some(doubt) = self.doubts.get_mut(&node) else {
+            return;
+        };
         if doubt.told.replace(incarnation).is_none() {
             out.push(Effect::Suspected(node));
             let news = Member::new(peer, incarnation, State::Suspect);
@@ -149,8 +160,13 @@ impl Members {
 
     /// The end of a doubt.
     pub(super) fn judge(&mut self, node: NodeId, id: u64, out: &mut Vec<Effect>) {
-        let others = self.living.keys().any(|other| !self.doubts.contains_key(other));
-        let Some(doubt) = self.doubts.get_mut(&node) else { return };
+        let others = self
+            .living
+            .keys()
+            .any(|other| !self.doubts.contains_key(other));
+        let Some(doubt) = self.doubts.get_mut(&node) else {
+            return;
+        };
         if doubt.id != id {
             return;
         }
@@ -161,7 +177,10 @@ impl Members {
         }
         let told = doubt.told;
         self.doubts.remove(&node);
-        let known = self.foca.iter_members().find(|member| member.id().node == node);
+        let known = self
+            .foca
+            .iter_members()
+            .find(|member| member.id().node == node);
         let Some(known) = known else { return };
         let (peer, incarnation) = (*known.id(), known.incarnation());
         if told.is_some_and(|told| incarnation > told) {

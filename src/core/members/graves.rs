@@ -78,7 +78,10 @@ mod tests {
         for n in 1..=GRAVES_MAX + 10 {
             graves.bury(node(n));
             graves.bury(node(n));
-            graves.seek(super::super::codec::named(node(n)), Duration::from_secs(n as u64));
+            graves.seek(
+                super::super::codec::named(node(n)),
+                Duration::from_secs(n as u64),
+            );
         }
         assert_eq!(graves.len(), (GRAVES_MAX, LOST_MAX));
         assert!(!graves.has(node(10)) && graves.has(node(11)));

@@ -1,4 +1,5 @@
-//! A network of membership machines in virtual time, for tests and for figures of clusters larger than there are machines.
+//! A network of membership machines in virtual time, for tests and for figures of clusters larger than there are
+//! machines.
 //!
 //! Invariant: the same seed gives the same run. Left out: bandwidth; every datagram takes a latency of its own.
 
@@ -134,7 +135,9 @@ impl Net {
                 host.sent.0 += 1;
                 host.sent.1 += bytes.len() as u64;
                 debug_assert!(bytes.len() <= super::DATAGRAM_MAX);
-                let Some(&target) = self.numbers.get(&to.node) else { continue };
+                let Some(&target) = self.numbers.get(&to.node) else {
+                    continue;
+                };
                 if (self.chance.below(1000) as u32) < self.loss {
                     continue;
                 }
@@ -175,7 +178,9 @@ impl Net {
                 break;
             }
             self.queue.pop();
-            let Some(what) = self.what.remove(&serial) else { continue };
+            let Some(what) = self.what.remove(&serial) else {
+                continue;
+            };
             self.now = self.now.max(when);
             let host = &self.hosts[at];
             if host.killed {
@@ -204,7 +209,13 @@ impl Net {
                         continue;
                     }
                     let from = sender.peer.node;
-                    self.give(at, Event::Datagram { from, bytes: &bytes });
+                    self.give(
+                        at,
+                        Event::Datagram {
+                            from,
+                            bytes: &bytes,
+                        },
+                    );
                 }
             }
             if done(self) {
@@ -221,7 +232,10 @@ impl Net {
         let all = self.hosts.iter().filter(|host| !host.killed);
         all.clone().all(|host| {
             host.machine.living().len() + 1 == running
-                && host.machine.living().all(|peer| !self.hosts[self.numbers[&peer.node]].killed)
+                && host
+                    .machine
+                    .living()
+                    .all(|peer| !self.hosts[self.numbers[&peer.node]].killed)
         })
     }
 
@@ -232,7 +246,10 @@ impl Net {
             Effect::Down { peer, .. } if peer.node == node => Some(*at),
             _ => None,
         };
-        self.hosts.iter().filter_map(|host| host.log.iter().find_map(hears)).collect()
+        self.hosts
+            .iter()
+            .filter_map(|host| host.log.iter().find_map(hears))
+            .collect()
     }
 }
 
@@ -302,7 +319,11 @@ pub fn figures(nodes: usize, span: Duration, view: usize, seed: u64) -> Figures 
         }
     }
     ages.sort_unstable();
-    let at = |part: usize| ages.get(ages.len().saturating_sub(1) * part / 100).copied().unwrap_or_default();
+    let at = |part: usize| {
+        ages.get(ages.len().saturating_sub(1) * part / 100)
+            .copied()
+            .unwrap_or_default()
+    };
     let (age_median, age_p99) = (at(50), at(99));
     net.keep_log = true;
     let killed = net.now();
@@ -324,5 +345,7 @@ pub fn figures(nodes: usize, span: Duration, view: usize, seed: u64) -> Figures 
 }
 
 fn sent(net: &Net) -> (u64, u64) {
-    net.hosts.iter().fold((0, 0), |sum, host| (sum.0 + host.sent.0, sum.1 + host.sent.1))
+    net.hosts.iter().fold((0, 0), |sum, host| {
+        (sum.0 + host.sent.0, sum.1 + host.sent.1)
+    })
 }

@@ -1,14 +1,14 @@
 //! What members learn of each other besides life and death: views, and who else there is.
 //!
-//! Invariant: a member sends at most three datagrams of views every [`Pace::gossip`](super::Pace), however many there are, and one
-//! in answer to a question. Left out: SWIM's own news, which foca spreads.
+//! Invariant: a member sends at most three datagrams of views every [`Pace::gossip`](super::Pace), however many there
+//! are, and one in answer to a question. Left out: SWIM's own news, which foca spreads.
 
 use std::ops::Bound;
 use std::time::Duration;
 
 use foca::{Member, State};
 
-use super::codec::{self, Frame, PAGE_HEADER, PAGE_MAX, PEER_LEN};
+use super::frame::{self, Frame, PAGE_HEADER, PAGE_MAX, PEER_LEN};
 use super::pace::transmissions;
 use super::views::{Duty, Item};
 use super::{DATAGRAM_MAX, Effect, Job, Members, Peer};
@@ -18,7 +18,8 @@ use crate::base::NodeId;
 const FANOUT: usize = 3;
 /// How often a view is passed on by each who learns it. A missed one is made up for by the next.
 const SENDS: u8 = 4;
-/// A member's view goes out at most this often, for each member that there is: what the cluster tells a second stays the same.
+/// A member's view goes out at most this often, for each member that there is: what the cluster tells a second stays
+/// the same.
 const SPACING: Duration = Duration::from_millis(4);
 
 impl Members {
@@ -34,7 +35,7 @@ impl Members {
             if !self.views.pending() {
                 break;
             }
-            let mut bytes = codec::write(&Frame::Views);
+            let mut bytes = frame::write(&Frame::Views);
             self.views.fill(&mut bytes);
             out.push(Effect::Send { to: peer, bytes });
         }
@@ -51,7 +52,11 @@ impl Members {
         self.retell_at = now + self.pace.gossip * 10 * self.retold + spacing * 2;
         self.retold = (self.retold * 2).min(16);
         self.version += 1;
-        let sends = if self.duty == Duty::Serving { SENDS } else { transmissions(members) };
+        let sends = if self.duty == Duty::Serving {
+            SENDS
+        } else {
+            transmissions(members)
+        };
         let item = Item {
             node: self.me.node,
             version: self.version,
@@ -68,7 +73,11 @@ impl Members {
                 continue;
             }
             let turned = self.views.duty(item.node) < item.duty;
-            let sends = if turned { transmissions(self.living.len()) } else { SENDS };
+            let sends = if turned {
+                transmissions(self.living.len())
+            } else {
+                SENDS
+            };
             if self.views.take(item, sends) {
                 out.push(Effect::View {
                     node: item.node,
@@ -94,7 +103,9 @@ impl Members {
     pub(super) fn page(&self, to: Peer, from: u64, out: &mut Vec<Effect>) {
         let start = NodeId::new(from).unwrap_or(NodeId::NONE);
         let me = (self.me.node >= start).then_some((&self.me.node, &self.me));
-        let behind = self.living.range((Bound::Excluded(self.me.node.max(start)), Bound::Unbounded));
+        let behind = self
+            .living
+            .range((Bound::Excluded(self.me.node.max(start)), Bound::Unbounded));
         let before = self.living.range(start..self.me.node.max(start));
         let mut members: Vec<Peer> = Vec::with_capacity(PAGE_MAX);
         let mut views = Vec::new();
@@ -105,7 +116,15 @@ impl Members {
             }
             let len = views.len();
             if let Some((version, duty, bytes)) = self.views.get(peer.node) {
-                codec::put_view(&mut views, &Item { node: peer.node, version, duty, bytes });
+                frame::put_view(
+                    &mut views,
+                    &Item {
+                        node: peer.node,
+                        version,
+                        duty,
+                        bytes,
+                    },
+                );
             }
             let page = PAGE_HEADER + (members.len() + 1) * PEER_LEN;
             if members.len() == PAGE_MAX || page + views.len() > DATAGRAM_MAX {
@@ -115,19 +134,27 @@ impl Members {
             }
             members.push(*peer);
         }
-        let mut bytes = codec::write(&Frame::Page { members, last });
+        let mut bytes = frame::write(&Frame::Page { members, last });
         bytes.extend_from_slice(&views);
         out.push(Effect::Send { to, bytes });
     }
 
     /// Learns whom another knows.
-    pub(super) fn learn(&mut self, from: Peer, members: &[Peer], last: bool, out: &mut Vec<Effect>) {
+    pub(super) fn learn(
+        &mut self,
+        from: Peer,
+        members: &[Peer],
+        last: bool,
+        out: &mut Vec<Effect>,
+    ) {
         for peer in members {
             if self.is_new(peer.node) && self.has_room() {
                 self.apply(Member::new(*peer, 0, State::Alive), false, out);
             }
         }
-        let next = members.last().map_or(0, |peer| peer.node.get().wrapping_add(1));
+        let next = members
+            .last()
+            .map_or(0, |peer| peer.node.get().wrapping_add(1));
         self.cursor = if last { 0 } else { next };
         self.syncing &= !last;
         if self.syncing && next > 0 {

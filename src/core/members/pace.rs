@@ -1,7 +1,7 @@
 //! How fast the membership machine looks, doubts and tells.
 //!
-//! Invariant: in a calm network the death of a node is known everywhere within [`Pace::worst`]. Left out: how a doubt is
-//! resolved, which is in `doubt`.
+//! Invariant: in a calm network the death of a node is known everywhere within [`Pace::worst`]. Left out: how a doubt
+//! is resolved, which is in `doubt`.
 
 use std::num::{NonZeroU8, NonZeroUsize};
 use std::time::Duration;
@@ -54,8 +54,8 @@ impl Pace {
         }
     }
 
-    /// When the last of the living knows of a death, at the latest, if nothing is lost and nobody stalls: the watch may just
-    /// have asked, notices the silence at its next look but one, doubts, and the news floods in a few hops.
+    /// When the last of the living knows of a death, at the latest, if nothing is lost and nobody stalls: the watch
+    /// may just have asked, notices the silence at its next look but one, doubts, and the news floods in a few hops.
     pub fn worst(&self) -> Duration {
         self.silence + self.watch + self.doubt + self.gossip
     }

@@ -1,7 +1,8 @@
 //! A node and where it is reached, as members know it.
 //!
-//! Invariant: two peers are the same if their nodes are, whatever their addresses: a node has one number for its whole life,
-//! and never takes it up again. Left out: certificates, which the link checks before a datagram arrives here.
+//! Invariant: two peers are the same if their nodes are, whatever their addresses: a node has one number for its
+//! whole life, and never takes it up again. Left out: certificates, which the link checks before a datagram arrives
+//! here.
 
 use ::core::net::SocketAddr;
 

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::codec::{self, Frame};
+use super::codec;
+use super::frame::{self, Frame};
 use super::net::Net;
 use super::*;
 
@@ -19,14 +20,21 @@ fn cluster(nodes: usize, seed: u64) -> Net {
     for n in 1..nodes {
         net.add(Pace::LAN, false, &[n / 2]);
     }
-    assert!(net.run_until(ms(5000), Net::settled), "{nodes} nodes, seed {seed}");
+    assert!(
+        net.run_until(ms(5000), Net::settled),
+        "{nodes} nodes, seed {seed}"
+    );
     net.run(ms(500));
     net
 }
 
 fn downs(net: &Net) -> usize {
     let is_down = |effect: &Effect| matches!(effect, Effect::Down { .. } | Effect::Dead(_));
-    net.hosts.iter().flat_map(|host| &host.log).filter(|(_, effect)| is_down(effect)).count()
+    net.hosts
+        .iter()
+        .flat_map(|host| &host.log)
+        .filter(|(_, effect)| is_down(effect))
+        .count()
 }
 
 #[test]
@@ -34,7 +42,11 @@ fn all_find_each_other() {
     for (nodes, within) in [(2, 300), (3, 300), (10, 1000), (100, 2500)] {
         for seed in 0..3 {
             let net = cluster(nodes, seed);
-            assert!(net.now() < ms(within + 500), "{nodes} nodes took {:?}", net.now());
+            assert!(
+                net.now() < ms(within + 500),
+                "{nodes} nodes took {:?}",
+                net.now()
+            );
             assert_eq!(downs(&net), 0);
         }
     }
@@ -59,7 +71,10 @@ fn a_death_is_known_everywhere_within_the_pace() {
         }
         times.sort_unstable();
         let worst = *times.last().unwrap();
-        assert!(worst < Pace::LAN.worst() + ms(10), "{nodes} nodes: {worst:?}");
+        assert!(
+            worst < Pace::LAN.worst() + ms(10),
+            "{nodes} nodes: {worst:?}"
+        );
         assert!(worst < ms(500));
     }
 }
@@ -80,15 +95,27 @@ fn a_lost_connection_is_a_hint_that_makes_it_faster() {
     net.give(4, Event::ConnectionLost(alive));
     net.run(ms(500));
     let log = &net.hosts[4].log;
-    assert!(log.iter().any(|(_, e)| matches!(e, Effect::Suspected(n) if *n == alive)));
-    assert!(log.iter().any(|(_, e)| matches!(e, Effect::Cleared(n) if *n == alive)));
+    assert!(
+        log.iter()
+            .any(|(_, e)| matches!(e, Effect::Suspected(n) if *n == alive))
+    );
+    assert!(
+        log.iter()
+            .any(|(_, e)| matches!(e, Effect::Cleared(n) if *n == alive))
+    );
     assert!(net.learnt(1).is_empty());
     let incarnation = |at: usize| {
         let mut known = net.hosts[at].machine.foca.iter_members();
-        known.find(|member| member.id().node == alive).map(|m| (m.incarnation(), m.state()))
+        known
+            .find(|member| member.id().node == alive)
+            .map(|m| (m.incarnation(), m.state()))
     };
     for at in [0, 3, 4] {
-        assert_eq!(incarnation(at), Some((1, foca::State::Alive)), "the refutation spread");
+        assert_eq!(
+            incarnation(at),
+            Some((1, foca::State::Alive)),
+            "the refutation spread"
+        );
     }
 }
 
@@ -125,7 +152,10 @@ fn a_node_that_stops_for_a_moment_is_not_taken_for_dead() {
     assert_eq!(net.learnt(1).len(), 4);
     net.run(ms(1500));
     let last = net.hosts[1].log.last().map(|(_, e)| e);
-    assert!(matches!(last, Some(Effect::Dead(Death::Declared))), "{last:?}");
+    assert!(
+        matches!(last, Some(Effect::Dead(Death::Declared))),
+        "{last:?}"
+    );
     assert_eq!(downs(&net), 5, "the one that slept takes nobody for dead");
     assert!(net.hosts[1].machine.stopped() > ms(2900));
 }
@@ -141,6 +171,40 @@ fn a_node_that_was_stopped_blames_nobody() {
         net.run(ms(300));
     }
     assert_eq!(downs(&net), 0);
+}
+
+#[test]
+fn full_cpus_kill_nobody() {
+    // Each runs for some milliseconds and then waits for up to 150 ms until it gets a CPU again, for two minutes; every
+    // second one of them waits for 250 ms.
+    let mut net = cluster(8, 14);
+    let mut chance = Chance::new(14);
+    for turn in 0..12_000 {
+        let net_now = net.now();
+        for host in &mut net.hosts {
+            if host.stopped_until <= net_now && chance.below(4) == 0 {
+                host.stopped_until = net_now + ms(10 + chance.below(140) as u64);
+            }
+        }
+        if turn % 100 == 0 {
+            net.hosts[chance.below(8)].stopped_until = net_now + ms(250);
+        }
+        net.run(ms(10));
+    }
+    assert_eq!(downs(&net), 0);
+    // A death is found, if later.
+    let killed = net.now();
+    net.hosts[3].killed = true;
+    net.run(ms(2000));
+    let worst = net.learnt(3).into_iter().max().unwrap() - killed;
+    assert!(net.learnt(3).len() == 7 && worst < ms(1200), "{worst:?}");
+}
+
+#[test]
+fn a_machine_may_move_to_its_drivers_thread() {
+    fn is_send<T: Send>() {}
+    is_send::<Members>();
+    is_send::<Effect>();
 }
 
 #[test]
@@ -219,7 +283,8 @@ fn who_leaves_is_not_said_to_have_failed() {
     net.hosts[3].killed = true;
     assert!(net.settled());
     for at in [0, 1, 2, 4, 9] {
-        let left = |e: &Effect| matches!(e, Effect::Down { peer, why: Why::Left } if peer.node == node);
+        let left =
+            |e: &Effect| matches!(e, Effect::Down { peer, why: Why::Left } if peer.node == node);
         assert!(net.hosts[at].log.iter().any(|(_, e)| left(e)), "host {at}");
     }
     let worst = net.learnt(3).into_iter().max().unwrap() - asked;
@@ -239,7 +304,11 @@ fn views_reach_all_and_the_newest_stands() {
     for host in &net.hosts {
         for peer in host.machine.living() {
             let (duty, view) = host.machine.view(peer.node).expect("it was told");
-            let at = net.hosts.iter().position(|h| h.peer.node == peer.node).unwrap();
+            let at = net
+                .hosts
+                .iter()
+                .position(|h| h.peer.node == peer.node)
+                .unwrap();
             assert_eq!((duty, view), (Duty::Serving, &[19, at as u8, 7][..]));
         }
         // Each view that was handed out was newer than the one before.
@@ -255,11 +324,19 @@ fn views_reach_all_and_the_newest_stands() {
     let late = net.add(Pace::LAN, false, &[0]);
     net.run(ms(500));
     let machine = &net.hosts[late].machine;
-    assert_eq!(machine.living().filter(|peer| machine.view(peer.node).is_some()).count(), 30);
+    assert_eq!(
+        machine
+            .living()
+            .filter(|peer| machine.view(peer.node).is_some())
+            .count(),
+        30
+    );
     let too_long = [0; VIEW_MAX + 1];
     let mut out = Vec::new();
     let now = net.now();
-    let refused = net.hosts[late].machine.handle(now, Event::Tell(&too_long), &mut out);
+    let refused = net.hosts[late]
+        .machine
+        .handle(now, Event::Tell(&too_long), &mut out);
     assert_eq!(refused, Err(BadDatagram::Value("view's length", 513)));
 }
 
@@ -307,39 +384,83 @@ fn bytes_that_are_no_datagram_are_refused_by_name() {
     let now = net.now();
     let mut try_bytes = |from: NodeId, bytes: &[u8]| {
         let mut out = Vec::new();
-        let result = net.hosts[0].machine.handle(now, Event::Datagram { from, bytes }, &mut out);
+        let result = net.hosts[0]
+            .machine
+            .handle(now, Event::Datagram { from, bytes }, &mut out);
         assert!(result.is_ok() || out.is_empty());
         result.map(|()| out.len())
     };
     assert_eq!(try_bytes(other, &[]), Err(BadDatagram::Short("kind")));
     assert_eq!(try_bytes(other, &[99]), Err(BadDatagram::Value("kind", 99)));
-    assert_eq!(try_bytes(other, &[0; 1201]), Err(BadDatagram::TooLong(1201)));
-    assert_eq!(try_bytes(other, &[1, 0, 9, 1]), Err(BadDatagram::Short("message")));
-    let ask = codec::write(&Frame::Ask { origin: them, target: me, suspected: None });
+    assert_eq!(
+        try_bytes(other, &[0; 1201]),
+        Err(BadDatagram::TooLong(1201))
+    );
+    assert_eq!(
+        try_bytes(other, &[1, 0, 9, 1]),
+        Err(BadDatagram::Short("message"))
+    );
+    let ask = frame::write(&Frame::Ask {
+        origin: them,
+        target: me,
+        suspected: None,
+    });
     assert_eq!(try_bytes(other, &ask), Ok(1), "it is answered");
     assert_eq!(try_bytes(stranger, &ask), Ok(0), "a stranger is not");
-    assert_eq!(try_bytes(other, &ask[..ask.len() - 1]), Err(BadDatagram::Short("suspicion")));
+    assert_eq!(
+        try_bytes(other, &ask[..ask.len() - 1]),
+        Err(BadDatagram::Short("suspicion"))
+    );
     let long = [&ask[..], &[0]].concat();
     assert_eq!(try_bytes(other, &long), Err(BadDatagram::Trailing(1)));
     // Nobody speaks for another.
     use foca::{Codec as _, Header, Message};
     let mut swim = Vec::new();
-    let header = Header { src: them, src_incarnation: 0, dst: me, message: Message::Gossip };
+    let header = Header {
+        src: them,
+        src_incarnation: 0,
+        dst: me,
+        message: Message::Gossip,
+    };
     Codec.encode_header(&header, &mut swim).unwrap();
-    let swim = codec::swim(&swim);
+    let swim = frame::swim(&swim);
     assert_eq!(try_bytes(other, &swim), Ok(0));
-    assert_eq!(try_bytes(stranger, &swim), Err(BadDatagram::Forged { says: other, from: stranger }));
-    assert_eq!(try_bytes(me.node, &swim), Err(BadDatagram::Forged { says: other, from: me.node }));
+    assert_eq!(
+        try_bytes(stranger, &swim),
+        Err(BadDatagram::Forged {
+            says: other,
+            from: stranger
+        })
+    );
+    assert_eq!(
+        try_bytes(me.node, &swim),
+        Err(BadDatagram::Forged {
+            says: other,
+            from: me.node
+        })
+    );
     // A page that lists too many, a view that is too long, an address that is none.
-    assert_eq!(try_bytes(other, &[6, 1, 41]), Err(BadDatagram::Value("count", 41)));
+    assert_eq!(
+        try_bytes(other, &[6, 1, 41]),
+        Err(BadDatagram::Value("count", 41))
+    );
     let mut view = vec![4];
     view.extend(other.get().to_be_bytes());
     view.extend(1u64.to_be_bytes());
     view.extend([0, 2, 1]);
     view.extend([0; 513]);
-    assert_eq!(try_bytes(other, &view), Err(BadDatagram::Value("view's length", 513)));
-    let nowhere = codec::write(&Frame::Page { members: vec![codec::named(stranger)], last: true });
-    assert_eq!(try_bytes(other, &nowhere), Err(BadDatagram::Value("address", 0)));
+    assert_eq!(
+        try_bytes(other, &view),
+        Err(BadDatagram::Value("view's length", 513))
+    );
+    let nowhere = frame::write(&Frame::Page {
+        members: vec![codec::named(stranger)],
+        last: true,
+    });
+    assert_eq!(
+        try_bytes(other, &nowhere),
+        Err(BadDatagram::Value("address", 0))
+    );
 }
 
 #[test]
@@ -349,16 +470,31 @@ fn the_dead_are_told_so_and_not_heard() {
     net.run(ms(3000));
     // The one that was cut off has nobody; what it sends in the name of the living is refused by those who buried it.
     let (dead, me) = (net.hosts[3].peer, net.hosts[0].peer);
-    let ask = codec::write(&Frame::Ask { origin: dead, target: me, suspected: Some(9) });
+    let ask = frame::write(&Frame::Ask {
+        origin: dead,
+        target: me,
+        suspected: Some(9),
+    });
     let mut out = Vec::new();
     let now = net.now();
-    let given = Event::Datagram { from: dead.node, bytes: &ask };
+    let given = Event::Datagram {
+        from: dead.node,
+        bytes: &ask,
+    };
     net.hosts[0].machine.handle(now, given, &mut out).unwrap();
-    let [Effect::Send { to, bytes }] = &out[..] else { panic!("{out:?}") };
+    let [Effect::Send { to, bytes }] = &out[..] else {
+        panic!("{out:?}")
+    };
     assert_eq!(to.node, dead.node);
-    assert!(matches!(codec::read(bytes, me.node, dead.node), Ok((Frame::Verdict(_), _))));
+    assert!(matches!(
+        frame::read(bytes, me.node, dead.node),
+        Ok((Frame::Verdict(_), _))
+    ));
     assert!(net.hosts[0].machine.buried(dead.node));
-    assert_eq!(net.hosts[0].machine.incarnation, 0, "its suspicion was not heard");
+    assert_eq!(
+        net.hosts[0].machine.incarnation, 0,
+        "its suspicion was not heard"
+    );
 }
 
 proptest! {
@@ -387,7 +523,7 @@ proptest! {
         ];
         let mut all = vec![bytes, first];
         for frame in &frames {
-            let mut bytes = codec::write(frame);
+            let mut bytes = frame::write(frame);
             for (at, with) in &flips {
                 let at = usize::from(*at) % bytes.len();
                 bytes[at] ^= with;

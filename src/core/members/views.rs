@@ -1,15 +1,16 @@
 //! What each member says of itself, and what of it is still to be passed on.
 //!
-//! A view is opaque here: at most [`VIEW_MAX`] bytes with a version, of which the newest stands. Each is passed on a few
-//! times by everybody who learnt it, the newest first, in whatever room datagrams have. That reaches nearly all; who was
-//! missed gets the next version, and each view is told again now and then.
+//! A view is opaque here: at most [`VIEW_MAX`] bytes with a version, of which the newest stands. Each is passed on a
+//! few times by everybody who learnt it, the newest first, in whatever room datagrams have. That reaches nearly all;
+//! who was missed gets the next version, and each view is told again now and then.
 //!
-//! Invariant: one view a member, never older than one that was seen; nothing of those who are gone. Left out: what views mean.
+//! Invariant: one view a member, never older than one that was seen; nothing of those who are gone. Left out: what
+//! views mean.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::codec::{VIEW_HEADER, put_view};
+use super::frame::{VIEW_HEADER, put_view};
 use super::{DATAGRAM_MAX, VIEW_MAX};
 use crate::base::NodeId;
 
@@ -67,7 +68,8 @@ impl Views {
             return false;
         }
         if let Some((left, serial)) = view.queued.take() {
-            self.queue.remove(&(Reverse(left), Reverse(serial), item.node));
+            self.queue
+                .remove(&(Reverse(left), Reverse(serial), item.node));
         }
         view.version = item.version;
         view.duty = view.duty.max(item.duty);
@@ -75,7 +77,8 @@ impl Views {
         view.bytes.extend_from_slice(item.bytes);
         if sends > 0 {
             view.queued = Some((sends, self.serial));
-            self.queue.insert((Reverse(sends), Reverse(self.serial), item.node));
+            self.queue
+                .insert((Reverse(sends), Reverse(self.serial), item.node));
         }
         true
     }
@@ -93,7 +96,11 @@ impl Views {
 
     /// Forgets a member.
     pub fn remove(&mut self, node: NodeId) {
-        if let Some(View { queued: Some((left, serial)), .. }) = self.of.remove(&node) {
+        if let Some(View {
+            queued: Some((left, serial)),
+            ..
+        }) = self.of.remove(&node)
+        {
             self.queue.remove(&(Reverse(left), Reverse(serial), node));
         }
     }
@@ -109,7 +116,9 @@ impl Views {
         // Views differ in length: a few that do not fit are passed over, not the whole queue.
         let mut misses = 0;
         for &(Reverse(left), Reverse(serial), node) in &self.queue {
-            let Some(view) = self.of.get(&node) else { continue };
+            let Some(view) = self.of.get(&node) else {
+                continue;
+            };
             if to.len() + VIEW_HEADER + view.bytes.len() > DATAGRAM_MAX {
                 misses += 1;
                 if misses == 4 || to.len() + VIEW_HEADER > DATAGRAM_MAX {
@@ -117,7 +126,15 @@ impl Views {
                 }
                 continue;
             }
-            put_view(to, &Item { node, version: view.version, duty: view.duty, bytes: &view.bytes });
+            put_view(
+                to,
+                &Item {
+                    node,
+                    version: view.version,
+                    duty: view.duty,
+                    bytes: &view.bytes,
+                },
+            );
             sent.push((left, serial, node));
         }
         for (left, serial, node) in sent {

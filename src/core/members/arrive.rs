@@ -1,11 +1,12 @@
 //! What arrives.
 //!
-//! Invariant: a datagram is read and checked whole before anything changes. The dead are answered that they are dead, and
-//! otherwise not heard. Left out: how frames are read (`codec`).
+//! Invariant: a datagram is read and checked whole before anything changes. The dead are answered that they are dead,
+//! and otherwise not heard. Left out: how frames are read (`frame`).
 
 use foca::{Header, Member, State};
 
-use super::codec::{self, BadDatagram, Frame, Rank};
+use super::codec::{self, BadDatagram};
+use super::frame::{self, Frame, Rank};
 use super::{Death, Effect, Members, Peer, Phase};
 use crate::base::NodeId;
 
@@ -16,7 +17,7 @@ impl Members {
         bytes: &[u8],
         out: &mut Vec<Effect>,
     ) -> Result<(), BadDatagram> {
-        let (frame, views) = codec::read(bytes, from, self.me.node)?;
+        let (frame, views) = frame::read(bytes, from, self.me.node)?;
         if from == self.me.node {
             return Err(BadDatagram::Forged { says: from, from });
         }
@@ -35,13 +36,27 @@ impl Members {
             return Ok(());
         }
         match frame {
-            Frame::Swim { bytes, header, updates } => self.swim(bytes, header, updates, out)?,
+            Frame::Swim {
+                bytes,
+                header,
+                updates,
+            } => self.swim(bytes, header, updates, out)?,
             // All others are for members only.
-            _ if !self.living.contains_key(&from) && !matches!(frame, Frame::Pull { .. } | Frame::Page { .. }) => {
+            _ if !self.living.contains_key(&from)
+                && !matches!(frame, Frame::Pull { .. } | Frame::Page { .. }) =>
+            {
                 return Ok(());
             }
-            Frame::Ask { origin, target, suspected } => self.asked(from, origin, target, suspected, out),
-            Frame::Alive { origin, who, incarnation } => self.alive(from, origin, who, incarnation, out),
+            Frame::Ask {
+                origin,
+                target,
+                suspected,
+            } => self.asked(from, origin, target, suspected, out),
+            Frame::Alive {
+                origin,
+                who,
+                incarnation,
+            } => self.alive(from, origin, who, incarnation, out),
             Frame::Pull { from: number } => {
                 if let Some(&to) = self.living.get(&from) {
                     self.page(to, number, out);
@@ -49,7 +64,9 @@ impl Members {
             }
             Frame::Page { members, last } => {
                 let known = self.living.get(&from).copied();
-                if let Some(peer) = known.or_else(|| self.join.iter().find(|p| p.node == from).copied()) {
+                if let Some(peer) =
+                    known.or_else(|| self.join.iter().find(|p| p.node == from).copied())
+                {
                     self.learn(peer, &members, last, out);
                 }
             }
@@ -105,10 +122,25 @@ impl Members {
     }
 
     /// Somebody wants to know whether `target` lives.
-    fn asked(&mut self, from: NodeId, origin: Peer, target: Peer, suspected: Option<u16>, out: &mut Vec<Effect>) {
+    fn asked(
+        &mut self,
+        from: NodeId,
+        origin: Peer,
+        target: Peer,
+        suspected: Option<u16>,
+        out: &mut Vec<Effect>,
+    ) {
         if target.node != self.me.node {
             if let Some(&to) = self.living.get(&target.node) {
-                self.send(to, &Frame::Ask { origin, target, suspected }, out);
+                self.send(
+                    to,
+                    &Frame::Ask {
+                        origin,
+                        target,
+                        suspected,
+                    },
+                    out,
+                );
             }
             return;
         }
@@ -131,10 +163,25 @@ impl Members {
     }
 
     /// Somebody lives.
-    fn alive(&mut self, from: NodeId, origin: Peer, who: Peer, incarnation: u16, out: &mut Vec<Effect>) {
+    fn alive(
+        &mut self,
+        from: NodeId,
+        origin: Peer,
+        who: Peer,
+        incarnation: u16,
+        out: &mut Vec<Effect>,
+    ) {
         if origin.node != self.me.node {
             if let Some(&to) = self.living.get(&origin.node) {
-                self.send(to, &Frame::Alive { origin, who, incarnation }, out);
+                self.send(
+                    to,
+                    &Frame::Alive {
+                        origin,
+                        who,
+                        incarnation,
+                    },
+                    out,
+                );
             }
             return;
         }
@@ -155,7 +202,14 @@ impl Members {
         }
         let ours = self.rank();
         if theirs > ours {
-            self.end(out, Effect::Dead(Death::Outvoted { by: from, theirs, ours }));
+            self.end(
+                out,
+                Effect::Dead(Death::Outvoted {
+                    by: from,
+                    theirs,
+                    ours,
+                }),
+            );
         }
     }
 }
