@@ -9,8 +9,8 @@ use bytes::{Buf, BufMut};
 use foca::{Header, Member, Message, State};
 
 use super::peer::Peer;
-use super::views::{Duty, Item};
-use super::{DATAGRAM_MAX, VIEW_MAX};
+
+use super::DATAGRAM_MAX;
 use crate::base::NodeId;
 
 /// A datagram that is refused. Nothing changed.
