@@ -120,6 +120,8 @@
 //! - `tracing`: a layer that shows the spans of the `tracing` crate in the timeline, inside the calls that entered them.
 //! - `tracing-chrome`: the layer of that crate, which writes the spans of one process without a node's help.
 //! - `otel`: spans of calls for OpenTelemetry ([`Config::otel`]).
+//! - `cluster`: many machines as one.
+//! - `etcd`: the cluster's records on etcd, so that any machine may be lost. Needs `protoc` to build, so `full` leaves it out.
 //! - `full`: all that builds without a system library.
 
 extern crate self as mobula;
@@ -128,6 +130,9 @@ mod api;
 mod base;
 #[cfg(feature = "c-api")]
 mod capi;
+#[cfg(feature = "cluster")]
+#[allow(dead_code, reason = "what drives it comes with the cluster's node")]
+mod control;
 mod core;
 #[cfg(feature = "dashboard")]
 pub mod dashboard;

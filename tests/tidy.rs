@@ -59,11 +59,19 @@ const THIRD_PARTY: &[ThirdParty] = &[
     },
     ThirdParty {
         name: "bytes",
-        rooms: &["store"],
+        rooms: &["core", "store"],
     },
     ThirdParty {
         name: "crossbeam_deque",
         rooms: &["exec"],
+    },
+    ThirdParty {
+        name: "etcd_client",
+        rooms: &["control"],
+    },
+    ThirdParty {
+        name: "foca",
+        rooms: &["core"],
     },
     ThirdParty {
         name: "futures_util",
@@ -103,7 +111,15 @@ const THIRD_PARTY: &[ThirdParty] = &[
     },
     ThirdParty {
         name: "parking_lot",
-        rooms: &["shm", "store", "exec", "api"],
+        rooms: &["shm", "store", "control", "exec", "api"],
+    },
+    ThirdParty {
+        name: "rand_core",
+        rooms: &["core"],
+    },
+    ThirdParty {
+        name: "redb",
+        rooms: &["control"],
     },
     ThirdParty {
         name: "rkyv",
@@ -127,7 +143,7 @@ const THIRD_PARTY: &[ThirdParty] = &[
     },
     ThirdParty {
         name: "thiserror",
-        rooms: &["base", "value", "api"],
+        rooms: &["base", "value", "control", "api"],
     },
     ThirdParty {
         name: "tracing_chrome",
@@ -143,7 +159,7 @@ const THIRD_PARTY: &[ThirdParty] = &[
     },
     ThirdParty {
         name: "tokio",
-        rooms: &["store", "exec", "dashboard"],
+        rooms: &["store", "control", "exec", "dashboard"],
     },
     ThirdParty {
         name: "url",

@@ -10,6 +10,9 @@ pub mod gate;
 pub mod groups;
 pub mod leases;
 pub mod ledger;
+#[cfg(feature = "cluster")]
+#[allow(dead_code, reason = "what drives it comes with the cluster's node")]
+pub mod members;
 pub mod order;
 pub mod owners;
 pub mod park;
@@ -28,3 +31,4 @@ pub use owners::Owners;
 pub use park::Spin;
 pub use patience::Patience;
 pub use pool::Pool;
+pub use pulls::Pulls;

@@ -1,0 +1,234 @@
+//! A real etcd on a port of its own, for the suite and for what is etcd's alone. Skipped where there is none.
+
+#[cfg(not(feature = "etcd"))]
+pub fn run() {
+    println!("skipped: built without the feature `etcd`");
+}
+
+#[cfg(feature = "etcd")]
+pub use with::run;
+
+#[cfg(feature = "etcd")]
+mod with {
+    use std::cell::Cell;
+    use std::net::TcpListener;
+    use std::process::{Child, Command, Stdio};
+    use std::sync::Arc;
+    use std::time::{Duration, Instant};
+
+    use super::super::{Folder, SOON, suite};
+    use crate::control::*;
+
+    /// A server that ends with the test.
+    struct Server {
+        child: Child,
+        port: u16,
+        peers: u16,
+        folder: Folder,
+    }
+
+    impl Drop for Server {
+        fn drop(&mut self) {
+            drop(self.child.kill());
+            drop(self.child.wait());
+        }
+    }
+
+    fn free_port() -> u16 {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.local_addr().unwrap().port()
+    }
+
+    impl Server {
+        /// None: there is no etcd.
+        fn start() -> Option<Server> {
+            // Another process may take the port between the look and the start.
+            for _ in 0..5 {
+                let folder = Folder::new("etcd");
+                let (port, peers) = (free_port(), free_port());
+                let child = spawn(&folder, port, peers)?;
+                let server = Server {
+                    child,
+                    port,
+                    peers,
+                    folder,
+                };
+                if let Some(server) = server.ready() {
+                    return Some(server);
+                }
+            }
+            panic!("etcd does not come up");
+        }
+
+        fn ready(mut self) -> Option<Server> {
+            let until = Instant::now() + Duration::from_secs(20);
+            while Instant::now() < until && self.child.try_wait().unwrap().is_none() {
+                if open(&self.address("probe")).is_ok() {
+                    return Some(self);
+                }
+                std::thread::yield_now();
+            }
+            None
+        }
+
+        fn address(&self, prefix: &str) -> String {
+            format!("etcd://127.0.0.1:{}/{prefix}", self.port)
+        }
+    }
+
+    fn spawn(folder: &Folder, port: u16, peers: u16) -> Option<Child> {
+        let (client, peer) = (
+            format!("http://127.0.0.1:{port}"),
+            format!("http://127.0.0.1:{peers}"),
+        );
+        let child = Command::new("etcd")
+            .args(["--data-dir", &folder.0.join("data").to_string_lossy()])
+            .args([
+                "--listen-client-urls",
+                &client,
+                "--advertise-client-urls",
+                &client,
+            ])
+            .args([
+                "--listen-peer-urls",
+                &peer,
+                "--initial-advertise-peer-urls",
+                &peer,
+            ])
+            .args(["--initial-cluster", &format!("default={peer}")])
+            .env(
+                "ETCD_UNSUPPORTED_ARCH",
+                std::env::consts::ARCH.replace("aarch64", "arm64"),
+            )
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        match child {
+            Ok(child) => Some(child),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
+            Err(e) => panic!("{e}"),
+        }
+    }
+
+    pub fn run() {
+        let Some(server) = Server::start() else {
+            println!("skipped: no `etcd` here (apt-get install etcd-server)");
+            return;
+        };
+        let count = Cell::new(0);
+        suite::all(&|| {
+            count.set(count.get() + 1);
+            open(&server.address(&format!("suite{}", count.get()))).unwrap()
+        });
+        clusters_do_not_see_each_other(&server);
+        a_history_that_was_compacted_is_said_to_be(&server);
+        a_restart_of_etcd_loses_nothing_and_watches_go_on(server);
+        what_does_not_answer_is_named();
+    }
+
+    fn clusters_do_not_see_each_other(server: &Server) {
+        let (one, two) = (
+            open(&server.address("one")).unwrap(),
+            open(&server.address("two")).unwrap(),
+        );
+        one.put("k", b"1", Expect::Absent, None, SOON).unwrap();
+        two.put("k", b"2", Expect::Absent, None, SOON).unwrap();
+        let listed = one.list("", SOON).unwrap().records;
+        assert_eq!(
+            listed
+                .iter()
+                .map(|r| (&*r.key, &*r.value))
+                .collect::<Vec<_>>(),
+            [("k", &b"1"[..])]
+        );
+        // A second process of the same cluster does.
+        let again = open(&server.address("one")).unwrap();
+        assert_eq!(again.get("k", SOON).unwrap().unwrap().value, b"1");
+    }
+
+    fn a_history_that_was_compacted_is_said_to_be(server: &Server) {
+        let control = open(&server.address("compact")).unwrap();
+        let from = control.put("k", b"1", Expect::Any, None, SOON).unwrap();
+        let last = (0..5)
+            .map(|_| control.put("k", b"2", Expect::Any, None, SOON).unwrap())
+            .last()
+            .unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let mut client =
+                etcd_client::Client::connect([format!("127.0.0.1:{}", server.port)], None)
+                    .await
+                    .unwrap();
+            client.compact(last as i64, None).await.unwrap();
+        });
+        let behind = control
+            .watch("", from, SOON)
+            .and_then(|watch| watch.next(SOON))
+            .unwrap_err();
+        assert!(
+            matches!(behind, ControlError::FellBehind { .. }),
+            "{behind}"
+        );
+        let ahead = control.watch("", last + 1000, SOON).unwrap_err();
+        assert!(matches!(ahead, ControlError::FellBehind { .. }), "{ahead}");
+    }
+
+    fn a_restart_of_etcd_loses_nothing_and_watches_go_on(mut server: Server) {
+        let control = open(&server.address("restart")).unwrap();
+        let from = control.put("k", b"1", Expect::Any, None, SOON).unwrap();
+        let watch = control.watch("", from, SOON).unwrap();
+        control.put("k", b"2", Expect::Any, None, SOON).unwrap();
+        assert!(watch.next(SOON).unwrap().is_some());
+        server.child.kill().unwrap();
+        server.child.wait().unwrap();
+        let within = Duration::from_millis(300);
+        let gone = control
+            .put("k", b"lost", Expect::Absent, None, within)
+            .unwrap_err();
+        assert!(
+            matches!(
+                gone,
+                ControlError::Timeout { .. } | ControlError::Etcd { .. }
+            ),
+            "{gone}"
+        );
+        server.child = spawn(&server.folder, server.port, server.peers).unwrap();
+        let until = Instant::now() + Duration::from_secs(30);
+        let third = loop {
+            match control.put("k", b"3", Expect::Any, None, Duration::from_secs(1)) {
+                Ok(third) => break third,
+                Err(e) => assert!(Instant::now() < until, "{e}"),
+            }
+        };
+        let mut told = from;
+        while told < third {
+            told = watch
+                .next(Duration::from_secs(30))
+                .unwrap()
+                .expect("the watch goes on")
+                .revision;
+        }
+        // Closing ends it.
+        let control: Arc<dyn Control> = control;
+        drop(control);
+        assert_eq!(watch.next(SOON), Err(ControlError::Closed));
+    }
+
+    fn what_does_not_answer_is_named() {
+        let address = format!("etcd://127.0.0.1:{}", free_port());
+        let refused = open(&address).err().unwrap();
+        assert!(
+            matches!(&refused, ControlError::Etcd { address: said, .. } if *said == address),
+            "{refused}"
+        );
+        for bad in ["etcd://", "etcd://host", "etcd://h:1,,h:2"] {
+            assert!(
+                matches!(open(bad).err(), Some(ControlError::BadAddress { .. })),
+                "{bad}"
+            );
+        }
+    }
+}
