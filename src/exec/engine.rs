@@ -469,6 +469,13 @@ impl Engine {
             .cloned()
     }
 
+    /// A handle to the living actor of this number, if it has a name.
+    pub fn named_by_id(&self, id: u64) -> Option<super::actor::HandleRef> {
+        let names = self.names.lock();
+        let actor = names.values().find(|a| a.id() == id)?;
+        super::actor::HandleRef::upgrade(actor)
+    }
+
     /// Starts the executors.
     pub fn start(self: &Arc<Engine>, generation: u64) {
         self.crew.start(self, generation);

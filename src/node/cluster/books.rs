@@ -18,6 +18,7 @@ use crate::store::Draft;
 use crate::wire::Named;
 
 /// An object or actor of this node that others know.
+#[derive(Clone)]
 pub(super) enum Export {
     /// An object of the type of this number.
     Object(RawRef, u64),

@@ -62,12 +62,13 @@ impl Cluster {
                 }
                 // It was put there by whoever exported it.
                 Effect::Keep(_) => {}
-                Effect::Find(key) => match books.exports.get(&key.number) {
-                    Some(Export::Object(record, _)) if finished(record.state()) => {
+                Effect::Find(key) => match self.exported(books, key).cloned() {
+                    Some(Export::Object(ref record, _)) if finished(record.state()) => {
                         let stand = self.stand(books, key, record);
                         books.owners.settled(key, stand, &mut todo.effects);
+                        todo.later.record(record.clone());
                     }
-                    Some(_) => {}
+                    Some(export) => todo.later.export(export),
                     None => books.owners.gone(key, &mut todo.effects),
                 },
                 Effect::Let(key) => {
@@ -90,6 +91,17 @@ impl Cluster {
             }
         }
         todo.effects.clear();
+    }
+
+    /// What others know by this key; an actor with a name is found though nobody was given a handle yet.
+    fn exported<'a>(&self, books: &'a mut Books, key: ObjectKey) -> Option<&'a Export> {
+        let named = || self.engine()?.named_by_id(key.number);
+        if !books.exports.contains_key(&key.number)
+            && let Some(handle) = named()
+        {
+            books.exports.insert(key.number, Export::Actor(handle));
+        }
+        books.exports.get(&key.number)
     }
 
     /// How an object of this node stands, with where its bytes are.
