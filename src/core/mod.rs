@@ -11,6 +11,9 @@ pub mod order;
 pub mod park;
 mod patience;
 mod pool;
+#[cfg(feature = "cluster")]
+#[allow(dead_code)]
+pub mod session;
 pub mod workers;
 
 pub use gate::Gate;
