@@ -42,6 +42,10 @@ const LEVELS: &[(&str, u32)] = &[
 /// Where each crate from outside enters. `ROOT` is lib.rs.
 const THIRD_PARTY: &[ThirdParty] = &[
     ThirdParty {
+        name: "aws_lc_rs",
+        rooms: &["link"],
+    },
+    ThirdParty {
         name: "axum",
         rooms: &["dashboard"],
     },
@@ -59,7 +63,7 @@ const THIRD_PARTY: &[ThirdParty] = &[
     },
     ThirdParty {
         name: "bytes",
-        rooms: &["core", "store"],
+        rooms: &["core", "store", "link"],
     },
     ThirdParty {
         name: "crossbeam_deque",
@@ -91,7 +95,7 @@ const THIRD_PARTY: &[ThirdParty] = &[
     },
     ThirdParty {
         name: "inventory",
-        rooms: &["exec", "api"],
+        rooms: &["exec", "node", "api"],
     },
     ThirdParty {
         name: "libc",
@@ -111,7 +115,7 @@ const THIRD_PARTY: &[ThirdParty] = &[
     },
     ThirdParty {
         name: "parking_lot",
-        rooms: &["shm", "store", "control", "exec", "api"],
+        rooms: &["shm", "store", "link", "control", "exec", "node", "api"],
     },
     ThirdParty {
         name: "rand_core",
@@ -122,8 +126,20 @@ const THIRD_PARTY: &[ThirdParty] = &[
         rooms: &["control"],
     },
     ThirdParty {
+        name: "quinn",
+        rooms: &["link"],
+    },
+    ThirdParty {
+        name: "rcgen",
+        rooms: &["link"],
+    },
+    ThirdParty {
         name: "rkyv",
         rooms: &["value", "store", "exec", "api", ROOT],
+    },
+    ThirdParty {
+        name: "rustls",
+        rooms: &["link"],
     },
     ThirdParty {
         name: "rustix",
@@ -142,8 +158,12 @@ const THIRD_PARTY: &[ThirdParty] = &[
         rooms: &["bin"],
     },
     ThirdParty {
+        name: "socket2",
+        rooms: &["link"],
+    },
+    ThirdParty {
         name: "thiserror",
-        rooms: &["base", "value", "control", "api"],
+        rooms: &["base", "value", "link", "control", "api"],
     },
     ThirdParty {
         name: "tracing_chrome",
@@ -159,11 +179,15 @@ const THIRD_PARTY: &[ThirdParty] = &[
     },
     ThirdParty {
         name: "tokio",
-        rooms: &["store", "control", "exec", "dashboard"],
+        rooms: &["store", "link", "control", "exec", "dashboard"],
     },
     ThirdParty {
         name: "url",
         rooms: &["store"],
+    },
+    ThirdParty {
+        name: "webpki",
+        rooms: &["link"],
     },
     ThirdParty {
         name: "xxhash_rust",

@@ -11,7 +11,7 @@ pub mod groups;
 pub mod leases;
 pub mod ledger;
 #[cfg(feature = "cluster")]
-#[allow(dead_code, reason = "what drives it comes with the cluster's node")]
+
 pub mod members;
 pub mod order;
 pub mod owners;
@@ -19,6 +19,7 @@ pub mod park;
 mod patience;
 pub mod placement;
 mod pool;
+#[cfg(feature = "cluster")]
 pub mod session;
 pub mod pulls;
 pub mod view;
