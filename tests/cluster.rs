@@ -203,9 +203,9 @@ fn a_dead_nodes_calls_run_again_elsewhere() {
         let pids: Vec<u32> = cluster.nodes.iter().map(|n| n.process.id()).collect();
         let victim = mobula::get(pid::options().on_node(there).remote()).unwrap();
         assert!(pids.contains(&victim));
-        let calls: Vec<_> = (0..4).map(|_| naps::options().prefer_node(there).remote(1500)).collect();
         let actor = Counter::options().on_node(there).remote(0);
         assert_eq!(mobula::get(actor.add(1)).unwrap(), 1);
+        let calls: Vec<_> = (0..4).map(|_| naps::options().prefer_node(there).remote(1500)).collect();
         rustix::process::kill_process(
             rustix::process::Pid::from_raw(victim.cast_signed()).unwrap(),
             rustix::process::Signal::KILL,

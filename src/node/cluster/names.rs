@@ -26,7 +26,7 @@ impl Cluster {
             books.head
         };
         if head == self.me {
-            return Ok(self.keep_name(local, self.me, question));
+            return Ok(self.keep_name(question));
         }
         let (tell, answer) = sync_channel(1);
         let asked = self.with(local, |books, _| {
@@ -46,31 +46,28 @@ impl Cluster {
     }
 
     /// Answers a question about names: here, at the keeper.
-    fn keep_name(self: &Arc<Cluster>, local: &Local, from: NodeId, question: Question) -> Option<Named> {
-        self.with(local, |books, todo| {
-            let found = match question {
-                Question::Find(name) => books.names.get(&name).cloned(),
-                Question::Claim(name, actor) => match books.names.get(&name) {
-                    Some(other) if other.key != actor.key => Some(other.clone()),
-                    _ => {
-                        books.names.insert(name, actor);
-                        None
-                    }
-                },
-                Question::Free(name, key) => {
-                    if books.names.get(&name).is_some_and(|n| n.key == key) {
-                        books.names.remove(&name);
-                    }
+    fn keep_name(&self, question: Question) -> Option<Named> {
+        let mut books = self.books.lock();
+        match question {
+            Question::Find(name) => books.names.get(&name).cloned(),
+            Question::Claim(name, actor) => match books.names.get(&name) {
+                Some(other) if other.key != actor.key => Some(other.clone()),
+                _ => {
+                    books.names.insert(name, actor);
                     None
                 }
-            };
-            let _ = (from, todo);
-            found
-        })
+            },
+            Question::Free(name, key) => {
+                if books.names.get(&name).is_some_and(|n| n.key == key) {
+                    books.names.remove(&name);
+                }
+                None
+            }
+        }
     }
 
     pub(super) fn on_ask(self: &Arc<Cluster>, local: &Local, from: NodeId, ask: u64, question: Question) {
-        let found = self.keep_name(local, from, question);
+        let found = self.keep_name(question);
         self.with(local, |books, _| {
             self.send_surely(books, from, &Frame::Answer { ask, found });
         });
@@ -110,9 +107,8 @@ impl Cluster {
             if !books.peers.contains_key(&key.owner) {
                 return Ok(None);
             }
-            // As if the keeper of names had handed it on: it waits for nobody's word that it arrived.
-            let keeper = books.head;
-            books.owners.import(key, keeper, 0, RefState::Pending, &mut todo.effects);
+            // Nobody handed it on, so nobody but this node waits for its owner's word that it is counted.
+            books.owners.import(key, self.me, 0, RefState::Pending, &mut todo.effects);
             Ok(Some(self.far_handle(books, todo, local, key, entry, Some(name))))
         })
     }
@@ -149,7 +145,7 @@ impl Cluster {
         let question = Question::Free(name.to_owned(), key);
         let head = self.books.lock().head;
         if head == self.me {
-            self.keep_name(local, self.me, question);
+            self.keep_name(question);
         } else {
             self.with(local, |books, _| {
                 let ask = books.number();
