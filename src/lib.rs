@@ -151,9 +151,8 @@ mod wire;
 pub use api::*;
 pub use base::parse_bytes;
 pub use base::{
-    BadBytes, Error, Exit, Failure, FailureKind, Holder, Infeasible, Loss, ObjectLost, Origin,
-    LabelMatch, NodeId, Result, Stack, StoreFull, Strategy, Units, WorkerDeath,
-
+    BadBytes, Error, Exit, Failure, FailureKind, Holder, Infeasible, LabelMatch, Loss, NodeId,
+    ObjectLost, Origin, Result, Stack, StoreFull, Strategy, Units, WorkerDeath,
 };
 pub use exec::entry::Registered;
 pub use exec::isolate::{WorkerLine, WorkerOutput, WorkerStream};

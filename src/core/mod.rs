@@ -11,7 +11,6 @@ pub mod groups;
 pub mod leases;
 pub mod ledger;
 #[cfg(feature = "cluster")]
-
 pub mod members;
 pub mod order;
 pub mod owners;
@@ -19,9 +18,9 @@ pub mod park;
 mod patience;
 pub mod placement;
 mod pool;
+pub mod pulls;
 #[cfg(feature = "cluster")]
 pub mod session;
-pub mod pulls;
 pub mod view;
 pub mod workers;
 

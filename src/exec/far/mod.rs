@@ -85,7 +85,10 @@ pub const JOIN: &str = "MOBULA_JOIN";
 
 /// Runs what a node process does, if the program has that.
 pub(super) fn node_main() -> Option<i32> {
-    inventory::iter::<NodeMain>.into_iter().next().map(|main| (main.0)())
+    inventory::iter::<NodeMain>
+        .into_iter()
+        .next()
+        .map(|main| (main.0)())
 }
 
 impl Engine {

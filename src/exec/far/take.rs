@@ -131,7 +131,12 @@ impl Engine {
 
     /// Whether this node alone can never give a call that much.
     pub fn lacks(&self, demand: &Demand) -> bool {
-        self.admission.lock().ledger.capacity().lacks(demand).is_some()
+        self.admission
+            .lock()
+            .ledger
+            .capacity()
+            .lacks(demand)
+            .is_some()
     }
 
     /// What this node has too little of to ever give a call that much.
@@ -156,7 +161,12 @@ impl Engine {
     }
 
     /// Runs a call that came from elsewhere; `done` is called with its record when it has ended, on whatever thread that was.
-    pub fn accept(self: &Arc<Engine>, local: &Local, record: RawRef, done: impl FnOnce(RawRef) + Send + 'static) {
+    pub fn accept(
+        self: &Arc<Engine>,
+        local: &Local,
+        record: RawRef,
+        done: impl FnOnce(RawRef) + Send + 'static,
+    ) {
         let ended = record.clone();
         let waiter = Waiter::new(0, WaiterKind::Call(Box::new(move || done(ended))));
         if let Err(waiter) = record.add_waiter(waiter)
@@ -191,7 +201,13 @@ impl Engine {
     }
 
     /// Ends a claimed record with a value of `len` bytes that another node has.
-    pub fn settle_distant(self: &Arc<Engine>, local: &Local, record: &RawRef, len: usize, distant: Box<dyn Distant>) {
+    pub fn settle_distant(
+        self: &Arc<Engine>,
+        local: &Local,
+        record: &RawRef,
+        len: usize,
+        distant: Box<dyn Distant>,
+    ) {
         record.set_flag(FOREIGN);
         // SAFETY: claimed; a call that ran elsewhere has nobody here who borrows its arguments.
         unsafe {
@@ -202,7 +218,12 @@ impl Engine {
     }
 
     /// Ends a claimed record with a failure told by bytes; false if they are none.
-    pub fn settle_failure_told(self: &Arc<Engine>, local: &Local, record: &RawRef, bytes: &[u8]) -> bool {
+    pub fn settle_failure_told(
+        self: &Arc<Engine>,
+        local: &Local,
+        record: &RawRef,
+        bytes: &[u8],
+    ) -> bool {
         match read_failure(&mut Reader(bytes), record.entry.name) {
             Ok(failure) => {
                 self.settle(local, record, Ok(Err(failure)));

@@ -82,11 +82,19 @@ thread_local! {
 }
 
 impl Cluster {
-    fn new(me: NodeId, head: NodeId, engine: &Arc<Engine>, capacity: Capacity, labels: BTreeMap<String, String>) -> Arc<Cluster> {
+    fn new(
+        me: NodeId,
+        head: NodeId,
+        engine: &Arc<Engine>,
+        capacity: Capacity,
+        labels: BTreeMap<String, String>,
+    ) -> Arc<Cluster> {
         Arc::new_cyclic(|weak: &Weak<Cluster>| {
             let gone = Weak::clone(weak);
             let proxies = Proxies::new(Box::new(move |key| {
-                let Some(cluster) = gone.upgrade() else { return };
+                let Some(cluster) = gone.upgrade() else {
+                    return;
+                };
                 let _ = crate::exec::local::with(|local| {
                     cluster.with(local, |books, todo| {
                         // Another reference may have come in meanwhile, and will go by itself.
@@ -206,7 +214,13 @@ impl Far for Face {
         self.0.cancel_sent(local, record);
     }
 
-    fn create(&self, local: &Local, entry: &'static ActorEntry, options: &Options, demand: &Demand) -> Result<Option<Elsewhere>, Error> {
+    fn create(
+        &self,
+        local: &Local,
+        entry: &'static ActorEntry,
+        options: &Options,
+        demand: &Demand,
+    ) -> Result<Option<Elsewhere>, Error> {
         self.0.place_actor(local, entry, options, demand)
     }
 
@@ -214,7 +228,13 @@ impl Far for Face {
         self.0.find_named(local, name)
     }
 
-    fn claim_name(&self, local: &Local, name: &str, actor: u64, entry: &'static ActorEntry) -> Result<Option<HandleRef>, Error> {
+    fn claim_name(
+        &self,
+        local: &Local,
+        name: &str,
+        actor: u64,
+        entry: &'static ActorEntry,
+    ) -> Result<Option<HandleRef>, Error> {
         self.0.take_name(local, name, actor, entry)
     }
 

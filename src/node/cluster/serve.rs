@@ -33,21 +33,35 @@ fn setting<T: std::str::FromStr>(name: &'static str) -> Result<Option<T>>
 where
     T::Err: std::fmt::Display,
 {
-    let Ok(text) = std::env::var(name) else { return Ok(None) };
-    text.parse()
-        .map(Some)
-        .map_err(|e| Error::Config { setting: name, why: format!("\"{text}\": {e}") })
+    let Ok(text) = std::env::var(name) else {
+        return Ok(None);
+    };
+    text.parse().map(Some).map_err(|e| Error::Config {
+        setting: name,
+        why: format!("\"{text}\": {e}"),
+    })
 }
 
 impl Config {
     /// The settings of a node that is to join, from `MOBULA_JOIN`, `MOBULA_TOKEN`, `MOBULA_LISTEN`, `MOBULA_NUM_CPUS`,
     /// `MOBULA_NUM_GPUS`, `MOBULA_OBJECT_STORE_MEMORY`, `MOBULA_NODE_NAME` and `MOBULA_LABELS`.
     fn from_environment() -> Result<Config> {
-        let missing = |setting, why: &str| Error::Config { setting, why: why.to_owned() };
-        let head: SocketAddr = setting("MOBULA_JOIN")?
-            .ok_or_else(|| missing("MOBULA_JOIN", "it is to be the address of the cluster's head"))?;
-        let token = std::env::var("MOBULA_TOKEN")
-            .map_err(|_| missing("MOBULA_TOKEN", "it is to be the token that lets nodes into the cluster"))?;
+        let missing = |setting, why: &str| Error::Config {
+            setting,
+            why: why.to_owned(),
+        };
+        let head: SocketAddr = setting("MOBULA_JOIN")?.ok_or_else(|| {
+            missing(
+                "MOBULA_JOIN",
+                "it is to be the address of the cluster's head",
+            )
+        })?;
+        let token = std::env::var("MOBULA_TOKEN").map_err(|_| {
+            missing(
+                "MOBULA_TOKEN",
+                "it is to be the token that lets nodes into the cluster",
+            )
+        })?;
         let mut config = Config::new().join_with(head, token, setting("MOBULA_LISTEN")?);
         if let Some(cpus) = setting::<f64>("MOBULA_NUM_CPUS")? {
             config = config.num_cpus(cpus);
@@ -57,7 +71,11 @@ impl Config {
         }
         if let Ok(bytes) = std::env::var("MOBULA_OBJECT_STORE_MEMORY") {
             let parsed = crate::base::parse_bytes(&bytes);
-            let why = |e| Error::BadBytes { option: "MOBULA_OBJECT_STORE_MEMORY", text: bytes.clone(), why: e };
+            let why = |e| Error::BadBytes {
+                option: "MOBULA_OBJECT_STORE_MEMORY",
+                text: bytes.clone(),
+                why: e,
+            };
             config = config.object_store_memory(parsed.map_err(why)?);
         }
         let joining = config.cluster.get_or_insert_default();
@@ -66,10 +84,15 @@ impl Config {
         }
         if let Ok(labels) = std::env::var("MOBULA_LABELS") {
             for label in labels.split(',').filter(|l| !l.is_empty()) {
-                let (name, value) = label
-                    .split_once('=')
-                    .ok_or_else(|| missing("MOBULA_LABELS", "labels are name=value, with commas between them"))?;
-                joining.labels.insert(name.trim().to_owned(), value.trim().to_owned());
+                let (name, value) = label.split_once('=').ok_or_else(|| {
+                    missing(
+                        "MOBULA_LABELS",
+                        "labels are name=value, with commas between them",
+                    )
+                })?;
+                joining
+                    .labels
+                    .insert(name.trim().to_owned(), value.trim().to_owned());
             }
         }
         Ok(config)
