@@ -256,7 +256,7 @@ impl Cluster {
                         .owners
                         .settled(key, Stand::Ready { len, at: from }, &mut todo.effects);
                 });
-                let distant = self.distant(key, from, len);
+                let distant = self.distant(key, from);
                 engine.settle_distant(local, &record, len as usize, distant);
             }
             Outcome::Failed(why) => {
