@@ -305,7 +305,7 @@ fn a_group_chooses_among_its_bundles() {
     let mut view = view(&[cpus(1), busy(1, 99), busy(1, 99)]);
     let bundles = [node(2), node(3), node(9)];
     let inside = Request {
-        bundles: &bundles,
+        bundles: Some(&bundles),
         ..request(&strategy)
     };
     for _ in 0..4 {
@@ -318,6 +318,11 @@ fn a_group_chooses_among_its_bundles() {
         [2, 3].map(|n| view.get(node(n)).unwrap().outstanding),
         [2, 2]
     );
+    let degraded = Request {
+        bundles: Some(&[]),
+        ..inside
+    };
+    assert_eq!(at(&view, &degraded), Choice::Wait);
     says(
         at(&view, &request(&strategy)),
         "placement group 0000000000000001/1",

@@ -214,6 +214,18 @@ fn a_dead_node_loses_what_it_had_and_the_rest_is_placed_anew() {
     assert_eq!(world.open.len(), 5 - sent);
     world.run_dry();
     assert_eq!(world.lost.len(), sent);
+    // What is still submitted for it comes straight back.
+    let (one, mut out) = (Demand::ONE_CPU, Vec::new());
+    let call = Call {
+        id: 99,
+        demand: &one,
+        priority: 0,
+        bound: true,
+    };
+    let own = &mut world.nodes.get_mut(&node(1)).unwrap().submitter;
+    own.submit(world.now, &call, Some(node(2)), &mut out)
+        .unwrap();
+    assert_eq!(out, [Submitted::Place { call: 99 }]);
 }
 
 #[test]
