@@ -352,15 +352,11 @@ fn equals_are_told_apart_by_the_seed() {
 }
 
 #[test]
-fn a_thousand_nodes_are_no_burden() {
+fn the_cluster_to_measure_in_sends_calls_away() {
     let made = rate::cluster(1_000);
-    let start = std::time::Instant::now();
-    let decisions = 2_000;
-    let remote = rate::decide(&made, decisions, 7);
-    let per_second = f64::from(decisions) / start.elapsed().as_secs_f64();
-    println!("{per_second:.0} decisions/s for 1,000 nodes ({remote} of {decisions} remote)");
-    assert!(remote > 0);
-    assert!(per_second > 100.0, "{per_second}");
+    assert_eq!(made.len(), 1_000);
+    assert_eq!(rate::decide(&made, 200, 7), 200);
+    assert_eq!(rate::decide(&made, 200, 8), 200);
 }
 
 fn told() -> impl Gen<Value = NodeView> {
