@@ -373,7 +373,7 @@ fn a_grantor_that_lies_is_left_alone_for_a_while() {
         out = next;
     }
     // In a second, about ten tries of a few calls each.
-    assert!(asked <= 25 && ran <= 600, "asked {asked} times, sent {ran}");
+    assert!((8..=25).contains(&asked) && ran <= 600, "asked {asked} times, sent {ran}");
     assert_eq!(own.load().0 + own.load().1, 10);
 }
 
