@@ -373,7 +373,10 @@ fn a_grantor_that_lies_is_left_alone_for_a_while() {
         out = next;
     }
     // In a second, about ten tries of a few calls each.
-    assert!((8..=25).contains(&asked) && ran <= 600, "asked {asked} times, sent {ran}");
+    assert!(
+        (8..=25).contains(&asked) && ran <= 600,
+        "asked {asked} times, sent {ran}"
+    );
     assert_eq!(own.load().0 + own.load().1, 10);
 }
 
