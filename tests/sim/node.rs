@@ -183,6 +183,24 @@ impl Node {
         })
     }
 
+    /// What waits here for something, in short.
+    pub fn stuck(&self) -> Option<String> {
+        let stuck = !self.tasks.is_empty() || !self.gets.is_empty() || !self.runs.is_empty();
+        stuck.then(|| {
+            let Node {
+                id,
+                tasks,
+                gets,
+                runs,
+                places,
+                ..
+            } = self;
+            let (line, load) = (places.ledger.line(9), places.submitter.load());
+            let holders = places.ledger.holders();
+            format!("{id:?}: {tasks:?} {gets:?} {runs:?} line {line:?} holders {holders:?} load {load:?}")
+        })
+    }
+
     // References.
 
     pub fn hold(&mut self, key: ObjectKey) {
@@ -497,6 +515,7 @@ impl Node {
         for id in of_key {
             self.look(cx, id);
         }
+        self.place_ready(cx);
     }
 
     fn end_get(&mut self, cx: &mut Cx<'_>, id: u64, ok: bool) {

@@ -156,7 +156,8 @@ impl World {
                 break;
             }
             if self.stage != Stage::Acting && self.net.now - self.since > LONGEST {
-                return Err(format!("{:?} has no end: {:?}", self.stage, self.left()));
+                let stuck: Vec<String> = self.nodes.values().filter_map(Node::stuck).collect();
+                return Err(format!("{:?} has no end: {stuck:#?}, {:?}", self.stage, self.left()));
             }
             let Some(event) = self.net.next() else {
                 break;
