@@ -73,7 +73,10 @@ impl Packet {
             Packet::Done { refs, inner, .. } => (refs, inner),
             Packet::Bytes { inner, .. } => (inner, &[]),
         };
-        some.iter().chain(more).map(|reference| reference.key).collect()
+        some.iter()
+            .chain(more)
+            .map(|reference| reference.key)
+            .collect()
     }
 }
 

@@ -7,9 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::base::{NodeId, ObjectKey};
+use crate::chance::Chance;
 use crate::core::owners::{Effect, Message, Owners, RefState, Stand};
 use crate::core::pulls::{self, Limits, Pulls, Why};
-use crate::chance::Chance;
 use crate::faults::Fault;
 use crate::net::{Event, Net, Outcome, Packet, WireRef};
 use crate::places::{Places, Run, Task};
@@ -129,7 +129,6 @@ impl Node {
         self.records.get(&key).is_some_and(|record| record.refs > 0)
     }
 
-
     pub fn has_copy(&self, key: ObjectKey) -> bool {
         self.store.contains_key(&key)
     }
@@ -164,10 +163,15 @@ impl Node {
     /// What is left when nothing should be.
     pub fn leftovers(&self) -> Option<String> {
         let size = self.owners.size();
-        let machines = size != Default::default() || !self.owners.is_idle() || !self.pulls.is_empty();
+        let machines =
+            size != Default::default() || !self.owners.is_idle() || !self.pulls.is_empty();
         let driver = !self.records.is_empty() || !self.store.is_empty() || !self.gets.is_empty();
         let tasks = !self.tasks.is_empty() || !self.runs.is_empty();
-        let left = machines || driver || tasks || !self.places.is_empty() || self.pulls.under_way() != (0, 0);
+        let left = machines
+            || driver
+            || tasks
+            || !self.places.is_empty()
+            || self.pulls.under_way() != (0, 0);
         left.then(|| {
             format!(
                 "{:?}: {size:?}, {} pulls, records {:?}, store {:?}, gets {:?}, tasks {:?}, runs {:?}, {:?}",
@@ -214,7 +218,9 @@ impl Node {
             return cx.log.wrong(format!("{:?} drops {key} twice", self.id));
         };
         if record.refs == 0 {
-            return cx.log.wrong(format!("{:?} has no reference to {key} to drop", self.id));
+            return cx
+                .log
+                .wrong(format!("{:?} has no reference to {key} to drop", self.id));
         }
         record.refs -= 1;
         if record.refs > 0 {
@@ -326,7 +332,8 @@ impl Node {
         {
             if key.owner == self.id {
                 if !self.records.contains_key(&key) {
-                    cx.log.wrong(format!("{key} came back to its owner, which has freed it"));
+                    cx.log
+                        .wrong(format!("{key} came back to its owner, which has freed it"));
                     continue;
                 }
                 self.hold(key);
@@ -417,7 +424,11 @@ impl Node {
         };
         let (to, call) = id;
         let here = to == self.id;
-        let len = cx.net.chance.pick(&[10, 1000, 300_000, 900_000]).unwrap_or(1);
+        let len = cx
+            .net
+            .chance
+            .pick(&[10, 1000, 300_000, 900_000])
+            .unwrap_or(1);
         // Some give back a reference to something that they made, or were given; some put one into their value.
         let mut given = Vec::new();
         if cx.net.chance.permille(300) {
@@ -494,7 +505,10 @@ impl Node {
             return;
         };
         let key = get.key;
-        let state = self.records.get(&key).map_or(State::Failed, |record| record.state);
+        let state = self
+            .records
+            .get(&key)
+            .map_or(State::Failed, |record| record.state);
         if get.pulling {
             return;
         }
@@ -520,7 +534,9 @@ impl Node {
 
     fn end_get(&mut self, cx: &mut Cx<'_>, id: u64, ok: bool) {
         let Some(get) = self.gets.remove(&id) else {
-            return cx.log.wrong(format!("get {id} of {:?} ended twice", self.id));
+            return cx
+                .log
+                .wrong(format!("get {id} of {:?} ended twice", self.id));
         };
         cx.log.report.gets_ended += 1;
         if let Some(run) = get.run {
@@ -614,7 +630,11 @@ impl Node {
             return;
         }
         match packet {
-            Packet::Owners(Message::At { key, ask, from: source }) => {
+            Packet::Owners(Message::At {
+                key,
+                ask,
+                from: source,
+            }) => {
                 self.pulls(cx, |p, out| p.on_at(from, key, ask, source, out));
             }
             Packet::Owners(mut message) => {
@@ -665,7 +685,9 @@ impl Node {
                 let keys = self.unwire(cx, refs, from);
                 self.handles.extend(keys);
                 let Some(task) = self.tasks.remove(&call) else {
-                    return cx.log.wrong(format!("task {call} of {:?} ended twice", self.id));
+                    return cx
+                        .log
+                        .wrong(format!("task {call} of {:?} ended twice", self.id));
                 };
                 let stand = match outcome {
                     Outcome::Inline(len) => Stand::Ready { len, at: self.id },
@@ -737,7 +759,11 @@ impl Node {
         }
     }
 
-    fn owners<R>(&mut self, cx: &mut Cx<'_>, f: impl FnOnce(&mut Owners, &mut Vec<Effect>) -> R) -> R {
+    fn owners<R>(
+        &mut self,
+        cx: &mut Cx<'_>,
+        f: impl FnOnce(&mut Owners, &mut Vec<Effect>) -> R,
+    ) -> R {
         let mut out = Vec::new();
         let answer = f(&mut self.owners, &mut out);
         for effect in out {
@@ -763,7 +789,10 @@ impl Node {
                         }
                     }
                     None if find => self.owners(cx, |o, out| o.gone(key, out)),
-                    _ => cx.log.wrong(format!("{effect:?}, but there is {:?}", self.records.get(&key))),
+                    _ => cx.log.wrong(format!(
+                        "{effect:?}, but there is {:?}",
+                        self.records.get(&key)
+                    )),
                 }
             }
             Effect::Let(key) => match self.records.get_mut(&key) {
@@ -778,15 +807,20 @@ impl Node {
                     record.state = State::of(&state);
                     self.wake(cx, key);
                 } else {
-                    cx.log.wrong(format!("{:?} is told of {key}, which it does not have", self.id));
+                    cx.log.wrong(format!(
+                        "{:?} is told of {key}, which it does not have",
+                        self.id
+                    ));
                 }
             }
             Effect::Gone(key) => {
-                cx.log.wrong(format!("{:?} registers for {key}, which is gone", self.id));
+                cx.log
+                    .wrong(format!("{:?} registers for {key}, which is gone", self.id));
             }
             Effect::OwnerDied(key) => {
                 if !self.dead.contains(&key.owner) {
-                    cx.log.wrong(format!("the owner of {key} is said to be dead"));
+                    cx.log
+                        .wrong(format!("the owner of {key} is said to be dead"));
                 }
                 cx.log.report.orphans += 1;
                 if let Some(record) = self.records.get_mut(&key) {
@@ -812,11 +846,17 @@ impl Node {
             }
             Effect::Free(key) => {
                 if !self.discard(cx, key) {
-                    cx.log.wrong(format!("{:?} frees a copy of {key} that it does not have", self.id));
+                    cx.log.wrong(format!(
+                        "{:?} frees a copy of {key} that it does not have",
+                        self.id
+                    ));
                 }
             }
             Effect::Misbehaves(node) => {
-                cx.log.wrong(format!("{:?} is said by {:?} to break the protocol", node, self.id));
+                cx.log.wrong(format!(
+                    "{:?} is said by {:?} to break the protocol",
+                    node, self.id
+                ));
             }
         }
     }
@@ -830,7 +870,8 @@ impl Node {
         let answer = f(&mut self.pulls, &mut out);
         let (transfers, _) = self.pulls.under_way();
         if transfers > self.limits.transfers {
-            cx.log.wrong(format!("{:?} has {transfers} transfers at a time", self.id));
+            cx.log
+                .wrong(format!("{:?} has {transfers} transfers at a time", self.id));
         }
         for effect in out {
             cx.log.show(cx.net.now, self.id, &effect);
@@ -871,7 +912,10 @@ impl Node {
                     cx.log.report.failed_pulls += 1;
                     if cx.log.calm && why != Why::OwnerDied {
                         let state = self.records.get(&key).map(|record| record.state);
-                        cx.log.wrong(format!("{:?} cannot pull {key}: {why:?}, {state:?}", self.id));
+                        cx.log.wrong(format!(
+                            "{:?} cannot pull {key}: {why:?}, {state:?}",
+                            self.id
+                        ));
                     }
                     self.end_pull(cx, key, false);
                 }
@@ -881,10 +925,16 @@ impl Node {
     }
 
     fn end_pull(&mut self, cx: &mut Cx<'_>, key: ObjectKey, ok: bool) {
-        let of_key = self.gets.iter().filter(|(_, get)| get.key == key && get.pulling);
+        let of_key = self
+            .gets
+            .iter()
+            .filter(|(_, get)| get.key == key && get.pulling);
         let of_key: Vec<u64> = of_key.map(|(id, _)| *id).collect();
         if of_key.is_empty() {
-            cx.log.wrong(format!("{:?}: nobody waits for the pull of {key} that ended", self.id));
+            cx.log.wrong(format!(
+                "{:?}: nobody waits for the pull of {key} that ended",
+                self.id
+            ));
         }
         for id in of_key {
             self.end_get(cx, id, ok);

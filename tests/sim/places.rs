@@ -94,7 +94,12 @@ impl Places {
     /// What this node tells of itself.
     pub fn news(&mut self, now: Duration) -> NodeView {
         let amounts = self.ledger.amounts();
-        let free = |name| amounts.iter().find(|(n, ..)| n == name).map_or(Units::ZERO, |(.., free)| *free);
+        let free = |name| {
+            amounts
+                .iter()
+                .find(|(n, ..)| n == name)
+                .map_or(Units::ZERO, |(.., free)| *free)
+        };
         self.version += 1;
         NodeView {
             free: Demand::cpu_only(free("cpu")).with_gpu(free("gpu")),
@@ -183,7 +188,10 @@ impl Node {
     /// Chooses where a task runs.
     fn place(&mut self, cx: &mut Cx<'_>, id: u64) {
         let Some(task) = self.tasks.get(&id) else {
-            return cx.log.wrong(format!("{:?} is to place {id}, which it does not have", self.id));
+            return cx.log.wrong(format!(
+                "{:?} is to place {id}, which it does not have",
+                self.id
+            ));
         };
         let (now, places) = (cx.now(), &mut self.places);
         let request = Request {
@@ -200,7 +208,11 @@ impl Node {
                     bound: matches!(task.strategy, Strategy::Node { soft: false, .. }),
                 };
                 let mut out = Vec::new();
-                if places.submitter.submit(now, &call, Some(node), &mut out).is_err() {
+                if places
+                    .submitter
+                    .submit(now, &call, Some(node), &mut out)
+                    .is_err()
+                {
                     cx.log.wrong(format!("{:?} has too many calls", self.id));
                 }
                 self.on_submitter(cx, out);
@@ -215,18 +227,25 @@ impl Node {
 
     fn run_here(&mut self, cx: &mut Cx<'_>, id: u64) {
         let Some(task) = self.tasks.get(&id) else {
-            return cx.log.wrong(format!("{:?} is to run {id}, which it does not have", self.id));
+            return cx.log.wrong(format!(
+                "{:?} is to run {id}, which it does not have",
+                self.id
+            ));
         };
         cx.log.report.here += 1;
         let mut out = Vec::new();
-        self.places.ledger.submit(id, task.demand.clone(), 0, &mut out);
+        self.places
+            .ledger
+            .submit(id, task.demand.clone(), 0, &mut out);
         self.on_ledger(cx, out);
     }
 
     fn fail_task(&mut self, cx: &mut Cx<'_>, id: u64) {
         match self.tasks.remove(&id) {
             Some(task) => self.end_task(cx, task, Stand::Failed, Vec::new()),
-            None => cx.log.wrong(format!("task {id} of {:?} ended twice", self.id)),
+            None => cx
+                .log
+                .wrong(format!("task {id} of {:?} ended twice", self.id)),
         }
     }
 
@@ -237,10 +256,13 @@ impl Node {
                 submitter::Effect::Send { to, msg } => self.send(cx, to, Packet::Lease(msg)),
                 submitter::Effect::Run { call, node, lease } => {
                     let Some(task) = self.tasks.get(&call) else {
-                        return cx.log.wrong(format!("{:?} sends {call}, which has ended", self.id));
+                        return cx
+                            .log
+                            .wrong(format!("{:?} sends {call}, which has ended", self.id));
                     };
                     cx.log.report.away += 1;
-                    let (result, demand, args) = (task.result, task.demand.clone(), task.args.clone());
+                    let (result, demand, args) =
+                        (task.result, task.demand.clone(), task.args.clone());
                     self.places.view.sent(node, &demand);
                     let args = self.wire(cx, &args, node);
                     let packet = Packet::Task {
@@ -256,10 +278,13 @@ impl Node {
                 submitter::Effect::Place { call } => self.place(cx, call),
                 submitter::Effect::Lost { call, node } => {
                     if !self.is_dead(node) {
-                        cx.log.wrong(format!("call {call} is lost with {node:?}, which lives"));
+                        cx.log
+                            .wrong(format!("call {call} is lost with {node:?}, which lives"));
                     }
                     let Some(mut task) = self.tasks.remove(&call) else {
-                        return cx.log.wrong(format!("{:?} lost {call}, which had ended", self.id));
+                        return cx
+                            .log
+                            .wrong(format!("{:?} lost {call}, which had ended", self.id));
                     };
                     task.attempts += 1;
                     if task.attempts >= ATTEMPTS {
@@ -294,7 +319,10 @@ impl Node {
                     ticket,
                     demand,
                     priority,
-                } => self.places.ledger.submit(ticket, demand, priority, &mut ledger),
+                } => self
+                    .places
+                    .ledger
+                    .submit(ticket, demand, priority, &mut ledger),
                 grantor::Effect::Release { ticket } => self.release(cx, ticket, &mut ledger),
                 grantor::Effect::Start { from, call, .. } => self.start_run(cx, (from, call)),
                 grantor::Effect::Lend { ticket } => self.places.ledger.lend(ticket, &mut ledger),
@@ -311,7 +339,10 @@ impl Node {
         }
         let ledger = &mut self.places.ledger;
         if !ledger.cancel(ticket, out) && !ledger.finish(ticket, out) {
-            cx.log.wrong(format!("{:?} releases {ticket}, which nobody holds", self.id));
+            cx.log.wrong(format!(
+                "{:?} releases {ticket}, which nobody holds",
+                self.id
+            ));
         }
     }
 
@@ -331,7 +362,9 @@ impl Node {
                 }
                 ledger::Effect::Start { task: id, .. } => {
                     let Some(task) = self.tasks.get(&id) else {
-                        return cx.log.wrong(format!("{:?} starts {id}, which has ended", self.id));
+                        return cx
+                            .log
+                            .wrong(format!("{:?} starts {id}, which has ended", self.id));
                     };
                     let (args, demand) = (task.args.clone(), task.demand.clone());
                     let result = task.result;
@@ -342,14 +375,23 @@ impl Node {
                     self.start_run(cx, (self.id, id));
                 }
                 ledger::Effect::Refuse { task, why } => {
-                    cx.log.wrong(format!("{:?} was asked for what it can never run: {task}, {why:?}", self.id));
+                    cx.log.wrong(format!(
+                        "{:?} was asked for what it can never run: {task}, {why:?}",
+                        self.id
+                    ));
                 }
                 ledger::Effect::Offer => {}
             }
         }
     }
 
-    fn add_run(&mut self, run: (NodeId, u64), result: ObjectKey, args: Vec<ObjectKey>, demand: Demand) {
+    fn add_run(
+        &mut self,
+        run: (NodeId, u64),
+        result: ObjectKey,
+        args: Vec<ObjectKey>,
+        demand: Demand,
+    ) {
         let made = Run {
             result,
             args,
@@ -366,7 +408,8 @@ impl Node {
     fn drop_run(&mut self, cx: &mut Cx<'_>, run: (NodeId, u64)) {
         if let Some(dropped) = self.runs.remove(&run) {
             if dropped.started {
-                cx.log.wrong(format!("{:?} sends {run:?} back, which runs", self.id));
+                cx.log
+                    .wrong(format!("{:?} sends {run:?} back, which runs", self.id));
             }
             for key in dropped.args {
                 self.unhold(cx, key);
@@ -376,7 +419,9 @@ impl Node {
 
     fn start_run(&mut self, cx: &mut Cx<'_>, run: (NodeId, u64)) {
         let Some(running) = self.runs.get_mut(&run) else {
-            return cx.log.wrong(format!("{:?} starts {run:?}, which is not there", self.id));
+            return cx
+                .log
+                .wrong(format!("{:?} starts {run:?}, which is not there", self.id));
         };
         if running.started {
             if self.fault != Fault::StartEarly {
@@ -391,7 +436,10 @@ impl Node {
         for key in args {
             self.get(cx, key, Some(run));
         }
-        let waits = self.runs.get(&run).is_some_and(|running| running.waiting > 1);
+        let waits = self
+            .runs
+            .get(&run)
+            .is_some_and(|running| running.waiting > 1);
         if waits {
             self.block(cx, run, true);
         }
@@ -458,7 +506,9 @@ impl Node {
             self.start_run(cx, run);
         }
         let mut out = Vec::new();
-        self.places.grantor.arrived(cx.now(), run.0, lease, run.1, &mut out);
+        self.places
+            .grantor
+            .arrived(cx.now(), run.0, lease, run.1, &mut out);
         self.on_grantor(cx, out);
     }
 
@@ -500,7 +550,9 @@ impl Node {
     /// A program makes a placement group.
     pub fn group(&mut self, cx: &mut Cx<'_>, spec: GroupSpec) {
         let (now, mut out, places) = (cx.now(), Vec::new(), &mut self.places);
-        let made = places.coordinator.create(now, spec.clone(), 0, &places.view, &mut out);
+        let made = places
+            .coordinator
+            .create(now, spec.clone(), 0, &places.view, &mut out);
         if let Ok(id) = made {
             cx.log.report.groups += 1;
             places.specs.insert(id.number, spec);
@@ -520,7 +572,9 @@ impl Node {
         match msg.role() {
             Role::Coordinator => {
                 let mut out = Vec::new();
-                self.places.coordinator.handle(cx.now(), from, msg, &mut out);
+                self.places
+                    .coordinator
+                    .handle(cx.now(), from, msg, &mut out);
                 self.on_coordinator(cx, out);
             }
             Role::Participant => {
@@ -570,7 +624,10 @@ impl Node {
                     ticket,
                     demand,
                     priority,
-                } => self.places.ledger.submit(ticket, demand, priority, &mut ledger),
+                } => self
+                    .places
+                    .ledger
+                    .submit(ticket, demand, priority, &mut ledger),
                 Effect::Release { ticket } => self.release(cx, ticket, &mut ledger),
                 Effect::Open { .. } | Effect::Close { .. } => {}
             }
@@ -581,7 +638,13 @@ impl Node {
     /// Whether a bundle is open here, on resources that the ledger holds.
     pub fn has_bundle(&self, group: GroupId, bundle: u32) -> bool {
         let ticket = self.places.participant.ticket(group, bundle);
-        ticket.is_some_and(|ticket| self.places.ledger.holders().iter().any(|(held, _)| *held == ticket))
+        ticket.is_some_and(|ticket| {
+            self.places
+                .ledger
+                .holders()
+                .iter()
+                .any(|(held, _)| *held == ticket)
+        })
     }
 
     // Deaths and time.
@@ -592,7 +655,10 @@ impl Node {
         let mut out = Vec::new();
         self.places.grantor.died(dead, &mut out);
         self.on_grantor(cx, out);
-        let its = self.runs.iter().filter(|((from, _), run)| *from == dead && !run.started);
+        let its = self
+            .runs
+            .iter()
+            .filter(|((from, _), run)| *from == dead && !run.started);
         let its: Vec<(NodeId, u64)> = its.map(|(run, _)| *run).collect();
         for run in its {
             self.drop_run(cx, run);
@@ -617,16 +683,26 @@ impl Node {
         let places = &mut self.places;
         if places.ledger.queued() == 0 && places.ledger.free_cpu_steps() > 0 {
             let mut out = Vec::new();
-            places.submitter.take_back(now, &Demand::ONE_CPU, 0, 1, &mut out);
+            places
+                .submitter
+                .take_back(now, &Demand::ONE_CPU, 0, 1, &mut out);
             self.on_submitter(cx, out);
         }
         let places = &self.places;
         // What this node runs and would like to run itself.
-        let here = places.ledger.line(usize::MAX).into_iter().map(|(id, waits)| (id, waits.demand));
-        let here = here.chain(places.ledger.holders()).filter(|(id, _)| *id < TICKETS.start);
+        let here = places
+            .ledger
+            .line(usize::MAX)
+            .into_iter()
+            .map(|(id, waits)| (id, waits.demand));
+        let here = here
+            .chain(places.ledger.holders())
+            .filter(|(id, _)| *id < TICKETS.start);
         let steps = here.map(|(_, demand)| demand.cpu.to_f64()).sum::<f64>();
         let mut out = Vec::new();
-        self.places.grantor.local(steps.ceil() as u32, &Demand::NONE, &mut out);
+        self.places
+            .grantor
+            .local(steps.ceil() as u32, &Demand::NONE, &mut out);
         self.places.grantor.tick(now, &mut out);
         self.on_grantor(cx, out);
         let mut out = Vec::new();
@@ -645,13 +721,22 @@ impl Node {
     pub fn overfull(&self) -> Option<String> {
         let started = || self.runs.values().filter(|run| run.started);
         let steps = |units: Units| (units.to_f64() * 10_000.0).round() as i64;
-        let busy = started().filter(|run| !run.blocked).map(|run| steps(run.demand.cpu)).sum::<i64>();
+        let busy = started()
+            .filter(|run| !run.blocked)
+            .map(|run| steps(run.demand.cpu))
+            .sum::<i64>();
         // Those that go on after they were blocked may overdraw.
         let debt = (-self.places.ledger.free_cpu_steps()).max(0);
         let gpus = started().map(|run| steps(run.demand.gpu)).sum::<i64>();
-        let (cpu, gpu) = (steps(self.places.capacity.cpu), steps(self.places.capacity.gpu()));
+        let (cpu, gpu) = (
+            steps(self.places.capacity.cpu),
+            steps(self.places.capacity.gpu()),
+        );
         (busy > cpu + debt || gpus > gpu).then(|| {
-            format!("{:?} of {cpu} CPU and {gpu} GPU steps runs {busy} and {gpus}, {debt} overdrawn", self.id)
+            format!(
+                "{:?} of {cpu} CPU and {gpu} GPU steps runs {busy} and {gpus}, {debt} overdrawn",
+                self.id
+            )
         })
     }
 }

@@ -35,7 +35,11 @@ impl Plan {
     pub fn of(seed: u64) -> Plan {
         let mut chance = Chance::new(seed ^ 0x6d6f_6275_6c61);
         let c = &mut chance;
-        let nodes = if c.permille(50) { c.between(20, 60) } else { c.between(2, 9) };
+        let nodes = if c.permille(50) {
+            c.between(20, 60)
+        } else {
+            c.between(2, 9)
+        };
         let calm = c.permille(250);
         let some = |c: &mut Chance, most: u64| if calm { 0 } else { c.between(0, most) };
         Plan {
