@@ -113,6 +113,7 @@
 //! - `async`, on by default: `async fn` tasks and methods, on a tokio runtime that starts at the first of them; `Queue`;
 //!   `async fn main` under [`main`](macro@main).
 //! - `attach`, on by default: the `mobula` command finds the running program and looks at it ([`inspect`]).
+//! - `cluster`, on by default: links between the nodes of a cluster, over QUIC.
 //! - `dashboard`, on by default: a page that shows the running program ([`Config::dashboard`]).
 //! - `object-store`, on by default: objects that memory has no room for go to disk ([`Config::spill`]).
 //! - `cli`: the command `mobula`.
@@ -132,6 +133,10 @@ mod core;
 #[cfg(feature = "dashboard")]
 pub mod dashboard;
 mod exec;
+// Until the driver uses it.
+#[cfg(feature = "cluster")]
+#[allow(dead_code, unused_imports)]
+mod link;
 mod node;
 mod shm;
 pub mod store;

@@ -42,6 +42,10 @@ const LEVELS: &[(&str, u32)] = &[
 /// Where each crate from outside enters. `ROOT` is lib.rs.
 const THIRD_PARTY: &[ThirdParty] = &[
     ThirdParty {
+        name: "aws_lc_rs",
+        rooms: &["link"],
+    },
+    ThirdParty {
         name: "axum",
         rooms: &["dashboard"],
     },
@@ -59,7 +63,7 @@ const THIRD_PARTY: &[ThirdParty] = &[
     },
     ThirdParty {
         name: "bytes",
-        rooms: &["store"],
+        rooms: &["store", "link"],
     },
     ThirdParty {
         name: "crossbeam_deque",
@@ -103,11 +107,23 @@ const THIRD_PARTY: &[ThirdParty] = &[
     },
     ThirdParty {
         name: "parking_lot",
-        rooms: &["shm", "store", "exec", "api"],
+        rooms: &["shm", "store", "link", "exec", "api"],
+    },
+    ThirdParty {
+        name: "quinn",
+        rooms: &["link"],
+    },
+    ThirdParty {
+        name: "rcgen",
+        rooms: &["link"],
     },
     ThirdParty {
         name: "rkyv",
         rooms: &["value", "store", "exec", "api", ROOT],
+    },
+    ThirdParty {
+        name: "rustls",
+        rooms: &["link"],
     },
     ThirdParty {
         name: "rustix",
@@ -126,8 +142,12 @@ const THIRD_PARTY: &[ThirdParty] = &[
         rooms: &["bin"],
     },
     ThirdParty {
+        name: "socket2",
+        rooms: &["link"],
+    },
+    ThirdParty {
         name: "thiserror",
-        rooms: &["base", "value", "api"],
+        rooms: &["base", "value", "link", "api"],
     },
     ThirdParty {
         name: "tracing_chrome",
@@ -143,11 +163,15 @@ const THIRD_PARTY: &[ThirdParty] = &[
     },
     ThirdParty {
         name: "tokio",
-        rooms: &["store", "exec", "dashboard"],
+        rooms: &["store", "link", "exec", "dashboard"],
     },
     ThirdParty {
         name: "url",
         rooms: &["store"],
+    },
+    ThirdParty {
+        name: "webpki",
+        rooms: &["link"],
     },
     ThirdParty {
         name: "xxhash_rust",

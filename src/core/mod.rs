@@ -11,20 +11,25 @@ pub mod groups;
 pub mod leases;
 pub mod ledger;
 pub mod order;
+#[cfg(feature = "cluster")]
+#[allow(dead_code)]
 pub mod owners;
 pub mod park;
 mod patience;
 pub mod placement;
 mod pool;
+#[cfg(feature = "cluster")]
+#[allow(dead_code)]
 pub mod pulls;
+#[cfg(feature = "cluster")]
+#[allow(dead_code)]
+pub mod session;
 pub mod view;
 pub mod workers;
 
 pub use gate::Gate;
 pub use ledger::{Effect, Ledger};
 pub use order::Order;
-pub use owners::Owners;
 pub use park::Spin;
 pub use patience::Patience;
 pub use pool::Pool;
-pub use pulls::Pulls;

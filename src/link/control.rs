@@ -1,0 +1,219 @@
+//! Frames on the control stream.
+//!
+//! A record is a length, a number and a body. Number 0 is an acknowledgement, whose body is the number up to which every
+//! frame has come. What waits is written in one go, so that many small frames share a packet and one alone does not wait for
+//! company.
+//!
+//! Invariant: a record is never longer than its bound, and memory grows as bytes come, not as a length promises. Left out:
+//! what the frames mean.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use quinn::{ReadError, RecvStream, SendStream};
+
+use crate::core::session::Arrival;
+use crate::link::endpoint::Shared;
+use crate::link::greet::{lost, write_failed};
+use crate::link::peer::PeerLink;
+use crate::link::{LinkError, MAX_FRAME};
+
+const HEADER: usize = 12;
+/// What is gathered before it is written.
+const BATCH: usize = 256 << 10;
+/// Frames longer than this are not copied.
+const COPIED: usize = 8 << 10;
+/// How long an acknowledgement waits for a frame to go with.
+const ACK_DELAY: Duration = Duration::from_millis(20);
+
+fn put_header(out: &mut BytesMut, len: usize, number: u64) {
+    out.extend_from_slice(&(len as u32).to_le_bytes());
+    out.extend_from_slice(&number.to_le_bytes());
+}
+
+/// Gathers what is to be written; `with_ack` if an acknowledgement should go even alone.
+fn gather(peer: &PeerLink, with_ack: bool, copied: &mut BytesMut, out: &mut Vec<Bytes>) -> u64 {
+    let mut state = peer.state.lock();
+    let session = &mut state.session;
+    let (mut frames, mut bytes) = (0, 0);
+    while bytes < BATCH {
+        let Some((number, frame)) = session.next() else {
+            break;
+        };
+        put_header(copied, frame.len(), number);
+        bytes += HEADER + frame.len();
+        frames += 1;
+        if frame.len() <= COPIED {
+            copied.extend_from_slice(frame);
+        } else {
+            out.push(copied.split().freeze());
+            out.push(frame.clone());
+        }
+    }
+    if (frames > 0 || with_ack || session.ack_due())
+        && let Some(upto) = session.take_ack()
+    {
+        put_header(copied, 8, 0);
+        copied.extend_from_slice(&upto.to_le_bytes());
+    }
+    if !copied.is_empty() {
+        out.push(copied.split().freeze());
+    }
+    frames
+}
+
+/// Writes what there is to write, until the connection ends or is no longer the one in use.
+pub(crate) async fn write(
+    shared: &Arc<Shared>,
+    peer: &Arc<PeerLink>,
+    serial: u64,
+    send: &mut SendStream,
+) -> LinkError {
+    let mut copied = BytesMut::with_capacity(BATCH);
+    let mut out = Vec::new();
+    let mut with_ack = false;
+    while peer.uses(serial) {
+        let frames = gather(peer, with_ack, &mut copied, &mut out);
+        if !out.is_empty() {
+            shared.counts.frames_out.fetch_add(frames, Relaxed);
+            if let Err(error) = send.write_all_chunks(&mut out).await {
+                return write_failed(&error);
+            }
+            out.clear();
+            with_ack = false;
+            continue;
+        }
+        let owes = peer.state.lock().session.owes_ack();
+        if owes {
+            with_ack = tokio::time::timeout(ACK_DELAY, peer.wake.notified())
+                .await
+                .is_err();
+        } else {
+            with_ack = false;
+            peer.wake.notified().await;
+        }
+    }
+    LinkError::Broken("another connection is used".to_owned())
+}
+
+/// Takes records out of what comes in pieces.
+#[derive(Default)]
+pub(crate) struct Records {
+    held: BytesMut,
+}
+
+/// A record that is whole.
+pub(crate) struct Record {
+    /// 0 for an acknowledgement.
+    pub number: u64,
+    pub body: Bytes,
+}
+
+impl Records {
+    /// Takes a piece; whole records go to `each`.
+    pub fn take(
+        &mut self,
+        mut piece: Bytes,
+        mut each: impl FnMut(Record) -> Result<(), LinkError>,
+    ) -> Result<(), LinkError> {
+        // What is left of the last piece is completed first, and only by as much as it lacks.
+        while !self.held.is_empty() && !piece.is_empty() {
+            let need = match length(&self.held)? {
+                None => HEADER - self.held.len(),
+                Some(len) => HEADER + len - self.held.len(),
+            };
+            let part = piece.split_to(need.min(piece.len()));
+            self.held.extend_from_slice(&part);
+            if length(&self.held)?.is_some_and(|len| self.held.len() == HEADER + len) {
+                each(record(self.held.split().freeze()))?;
+            }
+        }
+        while let Some(len) = length(&piece)? {
+            if piece.len() < HEADER + len {
+                break;
+            }
+            each(record(piece.split_to(HEADER + len)))?;
+        }
+        self.held.extend_from_slice(&piece);
+        Ok(())
+    }
+}
+
+fn length(bytes: &[u8]) -> Result<Option<usize>, LinkError> {
+    let Some(header) = bytes.first_chunk::<HEADER>() else {
+        return Ok(None);
+    };
+    let len = u32::from_le_bytes(header[..4].try_into().expect("4 bytes")) as usize;
+    let ack = header[4..] == [0; 8];
+    if len > MAX_FRAME || (ack && len != 8) {
+        return Err(LinkError::Protocol(format!(
+            "a record of {len} bytes, of at most {MAX_FRAME}, and 8 for an acknowledgement"
+        )));
+    }
+    Ok(Some(len))
+}
+
+fn record(mut whole: Bytes) -> Record {
+    whole.advance(4);
+    let number = whole.get_u64_le();
+    Record {
+        number,
+        body: whole,
+    }
+}
+
+/// Reads frames and hands them over, until the connection ends or the peer breaks the protocol.
+pub(crate) async fn read(
+    shared: &Arc<Shared>,
+    peer: &Arc<PeerLink>,
+    recv: &mut RecvStream,
+) -> LinkError {
+    let mut records = Records::default();
+    loop {
+        let chunk = match recv.read_chunk(usize::MAX, true).await {
+            Ok(Some(chunk)) => chunk.bytes,
+            Ok(None) => return LinkError::Protocol("it ended the control stream".to_owned()),
+            Err(ReadError::ConnectionLost(error)) => return lost(&error, peer.node, shared.node),
+            Err(error) => return LinkError::Broken(error.to_string()),
+        };
+        if let Err(why) = records.take(chunk, |record| arrived(shared, peer, record)) {
+            return why;
+        }
+        // A frame handed over may have been answered already; that wakes the writer itself.
+        if peer.state.lock().session.owes_ack() {
+            peer.wake.notify_one();
+        }
+    }
+}
+
+fn arrived(shared: &Shared, peer: &PeerLink, record: Record) -> Result<(), LinkError> {
+    let mut state = peer.state.lock();
+    if record.number == 0 {
+        let upto = u64::from_le_bytes(record.body[..8].try_into().expect("8 bytes"));
+        return state.session.acknowledged(upto).map_err(|lie| {
+            LinkError::Protocol(format!(
+                "it says it has frame {upto}, of {} that were sent",
+                lie.highest
+            ))
+        });
+    }
+    if state.gone {
+        return Err(LinkError::Forgotten(peer.node));
+    }
+    let arrival = state.session.receive(record.number, record.body.len());
+    drop(state);
+    match arrival {
+        Arrival::Duplicate => Ok(()),
+        Arrival::Gap { expected } => Err(LinkError::Protocol(format!(
+            "frame {} came where {expected} was due",
+            record.number
+        ))),
+        Arrival::Deliver => {
+            shared.counts.frames_in.fetch_add(1, Relaxed);
+            shared.handler.frame(peer.node, &record.body);
+            Ok(())
+        }
+    }
+}

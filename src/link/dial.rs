@@ -1,0 +1,489 @@
+//! Making connections, answering them, and making them again.
+//!
+//! Invariant: every handshake has a deadline, and at most so many are under way; of two connections between the same
+//! nodes one is used, the same on both sides. Left out: when a node is given up, which the driver says with `forget`.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use quinn::{Connection, ConnectionError, Incoming, RecvStream, SendStream, VarInt};
+use rustls::pki_types::CertificateDer;
+
+use crate::base::NodeId;
+use crate::core::session::Claim;
+use crate::link::endpoint::{MAX_HANDSHAKES, Shared};
+use crate::link::greet::{
+    Greeting, MAX_GREETING, Verdict, broken, code, code_of, compare_lists, judge, lost,
+    read_message, write_message,
+};
+use crate::link::peer::{Attached, PeerLink, described};
+use crate::link::{LinkError, bulk, control, join, tls, verify};
+
+/// How long the one waits that did not make the broken connection, before it calls too.
+const SECOND: Duration = Duration::from_millis(150);
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+const LAST_PAUSE: Duration = Duration::from_secs(1);
+
+/// What came of a handshake.
+enum Met {
+    Used(Used),
+    /// There is another connection with this peer.
+    Known,
+}
+
+struct Used {
+    peer: Arc<PeerLink>,
+    serial: u64,
+    first: bool,
+    connection: Connection,
+    send: SendStream,
+    recv: RecvStream,
+    greeting: Greeting,
+}
+
+/// Answers whoever calls, for as long as the endpoint lives.
+pub(crate) async fn answer_calls(shared: &Arc<Shared>) {
+    while let Some(incoming) = shared.quic.accept().await {
+        let Ok(permit) = shared.handshakes.clone().try_acquire_owned() else {
+            incoming.ignore();
+            continue;
+        };
+        // Under many calls at once an address has to be proven before it costs us a handshake.
+        let busy = shared.handshakes.available_permits() < MAX_HANDSHAKES / 2;
+        if busy && incoming.may_retry() {
+            let _ = incoming.retry();
+            continue;
+        }
+        let shared = shared.clone();
+        tokio::spawn(async move {
+            let addr = incoming.remote_address();
+            let answered = in_time(&shared, answer(&shared, incoming)).await;
+            drop(permit);
+            finish(&shared, addr, answered).await;
+        });
+    }
+}
+
+/// Calls an address, once.
+pub(crate) async fn call(shared: &Arc<Shared>, addr: SocketAddr, expect: Option<NodeId>) {
+    let called = in_time(shared, meet(shared, addr, expect)).await;
+    finish(shared, addr, called).await;
+}
+
+async fn in_time(
+    shared: &Shared,
+    handshake: impl Future<Output = Result<Met, LinkError>>,
+) -> Result<Met, LinkError> {
+    let after = shared.handshake;
+    let late = LinkError::Timeout {
+        what: "handshake",
+        after,
+    };
+    tokio::time::timeout(after, handshake)
+        .await
+        .unwrap_or(Err(late))
+}
+
+async fn finish(shared: &Arc<Shared>, addr: SocketAddr, met: Result<Met, LinkError>) {
+    match met {
+        Ok(Met::Used(used)) => {
+            let shared = shared.clone();
+            // On its own, so that a call is over when there is a connection.
+            tokio::spawn(async move { serve(&shared, used).await });
+        }
+        Ok(Met::Known) => {}
+        Err(why) => {
+            shared.counts.refused.fetch_add(1, Relaxed);
+            if !shared.is_stopping() {
+                shared.handler.refused(addr, &why);
+            }
+        }
+    }
+}
+
+/// Closes a connection that is not dropped by accident before it was said why.
+struct Closing(Option<Connection>);
+
+impl Closing {
+    fn because(mut self, why: LinkError) -> LinkError {
+        if let Some(connection) = self.0.take() {
+            connection.close(code_of(&why), why.to_string().as_bytes());
+        }
+        why
+    }
+
+    fn keep(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        if let Some(connection) = self.0.take() {
+            connection.close(VarInt::from_u32(code::LATE), b"the handshake took too long");
+        }
+    }
+}
+
+/// The node of the certificate that the handshake has accepted.
+fn certified(connection: &Connection) -> Result<NodeId, LinkError> {
+    connection
+        .peer_identity()
+        .and_then(|chain| chain.downcast::<Vec<CertificateDer<'static>>>().ok())
+        .and_then(|chain| verify::accepted(chain.first()?))
+        .ok_or_else(|| LinkError::Certificate("none was shown".to_owned()))
+}
+
+async fn meet(
+    shared: &Arc<Shared>,
+    addr: SocketAddr,
+    expect: Option<NodeId>,
+) -> Result<Met, LinkError> {
+    if let Some(node) = expect {
+        if shared.forgotten.has(node) {
+            return Err(LinkError::Forgotten(node));
+        }
+        if shared
+            .peer(node)
+            .is_some_and(|peer| peer.connection().is_some())
+        {
+            return Ok(Met::Known);
+        }
+    }
+    let (mut config, members) = tls::calling(&shared.identity, expect, &shared.forgotten)?;
+    config.transport_config(shared.transports.to(addr));
+    let connecting = shared
+        .quic
+        .connect_with(config, addr, "member.node.mobula")
+        .map_err(|why| LinkError::Io {
+            what: format!("call {addr}"),
+            why: why.to_string(),
+        })?;
+    let connection = match connecting.await {
+        Ok(connection) => connection,
+        Err(error) => return Err(members.why.lock().take().unwrap_or_else(|| broken(&error))),
+    };
+    let closing = Closing(Some(connection.clone()));
+    match greet(shared, &connection).await {
+        Ok(Met::Used(used)) => {
+            closing.keep();
+            Ok(Met::Used(used))
+        }
+        Ok(Met::Known) => {
+            closing.keep();
+            connection.close(
+                VarInt::from_u32(code::SUPERSEDED),
+                b"another connection is used",
+            );
+            Ok(Met::Known)
+        }
+        Err(why) => Err(closing.because(why)),
+    }
+}
+
+/// The caller's side of the first words.
+async fn greet(shared: &Arc<Shared>, connection: &Connection) -> Result<Met, LinkError> {
+    let node = certified(connection)?;
+    let peer = shared.peer_or_new(node)?;
+    let (claim, received) = {
+        let mut state = peer.state.lock();
+        if state.active.is_some() {
+            return Ok(Met::Known);
+        }
+        state.attempts += 1;
+        let claim = Claim {
+            epoch: state.epoch + 1,
+            maker: shared.node,
+            attempt: state.attempts,
+        };
+        (claim, state.session.received())
+    };
+    let said = |error: LinkError| why_closed(connection, node, shared.node).unwrap_or(error);
+    let (mut send, mut recv) = connection
+        .open_bi()
+        .await
+        .map_err(|error| lost(&error, node, shared.node))?;
+    let ours = our_greeting(shared, claim, received);
+    write_message(&mut send, &ours).await.map_err(said)?;
+    let theirs = match read_message(&mut recv, MAX_GREETING, "a greeting").await {
+        Ok(theirs) => theirs,
+        Err(_) if superseded(connection) => return Ok(Met::Known),
+        Err(error) => return Err(said(error)),
+    };
+    let greeting = match judge(&shared.hello, &theirs, node) {
+        Verdict::Fits(greeting) => greeting,
+        Verdict::CompareLists => {
+            return Err(compare_lists(&mut send, &mut recv, &shared.registry).await);
+        }
+        Verdict::Refused(why) => return Err(why),
+    };
+    use_it(shared, peer, connection, claim, greeting, send, recv)
+}
+
+async fn answer(shared: &Arc<Shared>, incoming: Incoming) -> Result<Met, LinkError> {
+    let newcomer = tls::is_newcomer(&incoming.orig_dst_cid());
+    let crypto = match newcomer {
+        true => shared.answering.newcomers.clone(),
+        false => shared.answering.members.clone(),
+    };
+    let mut config = quinn::ServerConfig::with_crypto(crypto);
+    config.transport_config(shared.transports.to(incoming.remote_address()));
+    let connecting = incoming
+        .accept_with(Arc::new(config))
+        .map_err(|error| broken(&error))?;
+    let connection = connecting.await.map_err(|error| broken(&error))?;
+    let closing = Closing(Some(connection.clone()));
+    if newcomer {
+        let ca = shared.ca.lock().clone();
+        let known = |node| {
+            node == shared.node
+                || shared.forgotten.has(node)
+                || shared.peers.read().contains_key(&node)
+        };
+        join::admit(&connection, ca, known).await?;
+        connection.close(VarInt::from_u32(0), b"");
+        closing.keep();
+        return Ok(Met::Known);
+    }
+    match welcome(shared, &connection).await {
+        Ok(Met::Used(used)) => {
+            closing.keep();
+            Ok(Met::Used(used))
+        }
+        Ok(Met::Known) => {
+            closing.keep();
+            connection.close(
+                VarInt::from_u32(code::SUPERSEDED),
+                b"another connection is used",
+            );
+            Ok(Met::Known)
+        }
+        Err(why) => Err(closing.because(why)),
+    }
+}
+
+/// The called side of the first words.
+async fn welcome(shared: &Arc<Shared>, connection: &Connection) -> Result<Met, LinkError> {
+    let node = certified(connection)?;
+    let (mut send, mut recv) = connection
+        .accept_bi()
+        .await
+        .map_err(|error| lost(&error, node, shared.node))?;
+    let theirs = read_message(&mut recv, MAX_GREETING, "a greeting").await?;
+    let nobody = Claim {
+        epoch: 0,
+        maker: shared.node,
+        attempt: 0,
+    };
+    let greeting = match judge(&shared.hello, &theirs, node) {
+        Verdict::Fits(greeting) => greeting,
+        Verdict::CompareLists => {
+            write_message(&mut send, &our_greeting(shared, nobody, 0)).await?;
+            let why = compare_lists(&mut send, &mut recv, &shared.registry).await;
+            // The caller hangs up when it has ours.
+            connection.closed().await;
+            return Err(why);
+        }
+        Verdict::Refused(why) => {
+            write_message(&mut send, &our_greeting(shared, nobody, 0)).await?;
+            connection.closed().await;
+            return Err(why);
+        }
+    };
+    let peer = shared.peer_or_new(node)?;
+    let claim = Claim {
+        epoch: greeting.epoch,
+        maker: node,
+        attempt: greeting.attempt,
+    };
+    let met = use_it(shared, peer, connection, claim, greeting, send, recv)?;
+    let Met::Used(mut used) = met else {
+        return Ok(Met::Known);
+    };
+    let received = used.peer.state.lock().session.received();
+    let ours = our_greeting(shared, claim, received);
+    if let Err(why) = write_message(&mut used.send, &ours).await {
+        used.peer.detach(used.serial);
+        return Err(why);
+    }
+    Ok(Met::Used(used))
+}
+
+fn our_greeting(shared: &Shared, claim: Claim, received: u64) -> Vec<u8> {
+    let greeting = Greeting {
+        hello: shared.hello.clone(),
+        epoch: claim.epoch,
+        attempt: claim.attempt,
+        received,
+    };
+    greeting.encode()
+}
+
+fn use_it(
+    shared: &Shared,
+    peer: Arc<PeerLink>,
+    connection: &Connection,
+    claim: Claim,
+    greeting: Greeting,
+    send: SendStream,
+    recv: RecvStream,
+) -> Result<Met, LinkError> {
+    let serial = shared.serial.fetch_add(1, Relaxed);
+    match peer.attach(connection, claim, greeting.received, serial)? {
+        Attached::Superseded => Ok(Met::Known),
+        Attached::Used { serial, first } => {
+            shared.counts.connections.fetch_add(1, Relaxed);
+            Ok(Met::Used(Used {
+                peer,
+                serial,
+                first,
+                connection: connection.clone(),
+                send,
+                recv,
+                greeting,
+            }))
+        }
+    }
+}
+
+/// Whether the other side closed the connection in favour of another.
+fn superseded(connection: &Connection) -> bool {
+    matches!(
+        connection.close_reason(),
+        Some(ConnectionError::ApplicationClosed(close)) if close.error_code == VarInt::from_u32(code::SUPERSEDED)
+    )
+}
+
+fn why_closed(connection: &Connection, peer: NodeId, own: NodeId) -> Option<LinkError> {
+    connection
+        .close_reason()
+        .map(|error| lost(&error, peer, own))
+}
+
+/// Serves a connection until it ends, and sees to the next.
+async fn serve(shared: &Arc<Shared>, used: Used) {
+    let Used {
+        peer,
+        serial,
+        first,
+        connection,
+        mut send,
+        mut recv,
+        greeting,
+    } = used;
+    let made_here = peer
+        .state
+        .lock()
+        .active
+        .as_ref()
+        .is_some_and(|active| active.claim.maker == shared.node);
+    if first {
+        let described = described(peer.node, connection.remote_address(), greeting.hello);
+        shared.handler.connected(&described);
+    }
+    tokio::spawn(bulk::accept(
+        shared.clone(),
+        peer.clone(),
+        connection.clone(),
+    ));
+    tokio::spawn(datagrams(shared.clone(), peer.clone(), connection.clone()));
+    let _ = send.set_priority(1);
+    let why = tokio::select! {
+        biased;
+        why = control::read(shared, &peer, &mut recv) => why,
+        why = control::write(shared, &peer, serial, &mut send) => why,
+    };
+    let why = why_closed(&connection, peer.node, shared.node).unwrap_or(why);
+    let replaced = superseded(&connection);
+    connection.close(code_of(&why), why.to_string().as_bytes());
+    if replaced {
+        // The one that replaces it is on its way.
+        for _ in 0..100 {
+            if !peer.uses(serial) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+    ended(shared, &peer, serial, &connection, why, made_here);
+}
+
+fn ended(
+    shared: &Arc<Shared>,
+    peer: &Arc<PeerLink>,
+    serial: u64,
+    connection: &Connection,
+    why: LinkError,
+    made_here: bool,
+) {
+    if peer.state.lock().gone {
+        shared.handler.disconnected(peer.node, &why);
+        return;
+    }
+    // What was under way on it is lost; the next connection carries new transfers.
+    if !peer.detach(serial) {
+        shared.count_traffic(connection);
+        return;
+    }
+    shared.count_traffic(connection);
+    let landings = std::mem::take(&mut peer.state.lock().landings);
+    for transfer in landings.into_values() {
+        transfer.finish(Err(why.clone()));
+    }
+    let last = matches!(
+        why,
+        LinkError::Left(_) | LinkError::Forgotten(_) | LinkError::Protocol(_)
+    );
+    if last {
+        shared.give_up(peer.node, &why, code::PROTOCOL);
+    }
+    shared.handler.disconnected(peer.node, &why);
+    if !last && !shared.is_stopping() {
+        let (shared, peer) = (shared.clone(), peer.clone());
+        tokio::spawn(async move { call_again(&shared, &peer, made_here).await });
+    }
+}
+
+/// Calls until there is a connection, or the peer is given up.
+async fn call_again(shared: &Arc<Shared>, peer: &Arc<PeerLink>, made_here: bool) {
+    let addr = {
+        let mut state = peer.state.lock();
+        if std::mem::replace(&mut state.dialing, true) {
+            return;
+        }
+        state.addr
+    };
+    if !made_here {
+        tokio::time::sleep(SECOND).await;
+    }
+    let mut pause = FIRST_PAUSE;
+    while let Some(addr) = addr {
+        let over = {
+            let state = peer.state.lock();
+            state.active.is_some() || state.gone || shared.is_stopping()
+        };
+        if over {
+            break;
+        }
+        let called = in_time(shared, meet(shared, addr, Some(peer.node))).await;
+        if let Err(LinkError::Broken(_) | LinkError::Timeout { .. } | LinkError::Io { .. }) = called
+        {
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LAST_PAUSE);
+            continue;
+        }
+        finish(shared, addr, called).await;
+        break;
+    }
+    peer.state.lock().dialing = false;
+}
+
+async fn datagrams(shared: Arc<Shared>, peer: Arc<PeerLink>, connection: Connection) {
+    while let Ok(bytes) = connection.read_datagram().await {
+        if !peer.state.lock().gone {
+            shared.handler.datagram(peer.node, &bytes);
+        }
+    }
+}

@@ -1,0 +1,510 @@
+//! One UDP port, and the thread that serves it.
+//!
+//! Everything on the network happens on one thread with a tokio runtime of its own, which is the fastest there is for
+//! small frames: no other thread is woken between a packet and its answer. Other threads put things down under a peer's lock
+//! and wake it.
+//!
+//! Invariant: no call here waits for the network, but `stop` up to its deadline. Left out: what happens on the thread, which `dial`,
+//! `control` and `bulk` say.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use std::thread::{JoinHandle, ThreadId};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use parking_lot::{Mutex, RwLock};
+use quinn::{TokioRuntime, VarInt};
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, Semaphore};
+
+use crate::base::NodeId;
+use crate::link::bulk::{self, Report, Transfer};
+use crate::link::forgotten::Forgotten;
+use crate::link::greet::code;
+use crate::link::peer::PeerLink;
+use crate::link::tls::Answering;
+use crate::link::tune::{self, Times, Transports};
+use crate::link::{
+    Ca, Done, Handler, Hello, Identity, Landing, Link, LinkError, MAX_BULK, MAX_DATAGRAM,
+    MAX_FRAME, Registry, SendError, Stats, dial,
+};
+
+/// Bodies on their way out at one time.
+const MAX_SENDING: usize = 4096;
+/// Handshakes at one time; more are not answered.
+pub(crate) const MAX_HANDSHAKES: usize = 256;
+/// Calls of our own at one time.
+const MAX_CALLS: usize = 1024;
+
+/// How an endpoint is to be.
+pub struct Settings {
+    /// Where to listen; port 0 takes any.
+    pub listen: SocketAddr,
+    /// Who this node is.
+    pub identity: Identity,
+    /// The cluster's authority, if this node is to let others in.
+    pub ca: Option<Arc<Ca>>,
+    /// What this node says about itself.
+    pub hello: Hello,
+    /// The functions whose hash is in the hello.
+    pub registry: Registry,
+    /// Bytes that may wait for one peer to acknowledge them.
+    pub max_unacked: usize,
+    /// Peers at one time.
+    pub max_peers: usize,
+    /// How long a handshake may take.
+    pub handshake: Duration,
+    /// How long a peer may be silent before its connection counts as broken.
+    pub idle: Duration,
+    /// After how long without traffic a sign of life is sent.
+    pub keep_alive: Duration,
+}
+
+impl Settings {
+    /// The usual settings.
+    pub fn new(listen: SocketAddr, identity: Identity, registry: Registry) -> Settings {
+        let hello = Hello::new(identity.cluster(), identity.node, &registry);
+        Settings {
+            listen,
+            identity,
+            ca: None,
+            hello,
+            registry,
+            max_unacked: 64 << 20,
+            max_peers: 4096,
+            handshake: Duration::from_secs(5),
+            idle: Duration::from_secs(5),
+            keep_alive: Duration::from_secs(1),
+        }
+    }
+}
+
+/// Counts that any thread adds to.
+#[derive(Default)]
+pub(crate) struct Counts {
+    pub frames_out: AtomicU64,
+    pub frames_in: AtomicU64,
+    pub frames_resent: AtomicU64,
+    pub bulk_out: AtomicU64,
+    pub bulk_in: AtomicU64,
+    pub bytes_out: AtomicU64,
+    pub bytes_in: AtomicU64,
+    pub lost: AtomicU64,
+    pub connections: AtomicU64,
+    pub refused: AtomicU64,
+}
+
+/// What the tasks of an endpoint share.
+pub(crate) struct Shared {
+    pub node: NodeId,
+    pub identity: Identity,
+    pub hello: Hello,
+    pub registry: Registry,
+    pub handshake: Duration,
+    max_unacked: usize,
+    max_peers: usize,
+    pub ca: Mutex<Option<Arc<Ca>>>,
+    pub answering: Answering,
+    pub transports: Transports,
+    pub forgotten: Arc<Forgotten>,
+    pub quic: quinn::Endpoint,
+    pub handler: Arc<dyn Handler>,
+    pub peers: RwLock<HashMap<NodeId, Arc<PeerLink>>>,
+    pub counts: Counts,
+    pub stopping: AtomicBool,
+    pub stopped: Notify,
+    pub handshakes: Arc<Semaphore>,
+    pub calls: AtomicUsize,
+    pub serial: AtomicU64,
+    runtime: Handle,
+    sending: AtomicUsize,
+    addr: SocketAddr,
+    grace: Mutex<Duration>,
+}
+
+impl Shared {
+    pub fn peer(&self, node: NodeId) -> Option<Arc<PeerLink>> {
+        self.peers.read().get(&node).cloned()
+    }
+
+    /// The peer, known from now on if it was not.
+    pub fn peer_or_new(&self, node: NodeId) -> Result<Arc<PeerLink>, LinkError> {
+        if node == self.node {
+            return Err(LinkError::Denied(
+                "this is the address of this very node".to_owned(),
+            ));
+        }
+        let mut peers = self.peers.write();
+        if self.forgotten.has(node) {
+            return Err(LinkError::Forgotten(node));
+        }
+        if let Some(peer) = peers.get(&node) {
+            return Ok(peer.clone());
+        }
+        if peers.len() >= self.max_peers {
+            return Err(LinkError::NoRoom {
+                what: "peer",
+                limit: self.max_peers,
+            });
+        }
+        let peer = Arc::new(PeerLink::new(node, self.max_unacked));
+        peers.insert(node, peer.clone());
+        Ok(peer)
+    }
+
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(Acquire)
+    }
+
+    /// Runs a task on the link's thread.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.runtime.spawn(task);
+    }
+
+    /// Drops all that is kept for a peer; its bodies fail for this reason.
+    pub fn give_up(&self, node: NodeId, why: &LinkError, code: u32) {
+        let Some(peer) = self.peers.write().remove(&node) else {
+            return;
+        };
+        let (active, landings) = {
+            let mut state = peer.state.lock();
+            state.gone = true;
+            self.counts
+                .frames_resent
+                .fetch_add(state.session.resent(), Relaxed);
+            state.session = crate::core::session::Session::new(0);
+            (state.active.take(), std::mem::take(&mut state.landings))
+        };
+        peer.wake.notify_one();
+        if let Some(active) = active {
+            self.count_traffic(&active.connection);
+            active
+                .connection
+                .close(VarInt::from_u32(code), why.to_string().as_bytes());
+        }
+        for transfer in landings.into_values() {
+            transfer.finish(Err(why.clone()));
+        }
+    }
+
+    /// Adds the traffic of a connection that is used no more.
+    pub fn count_traffic(&self, connection: &quinn::Connection) {
+        let stats = connection.stats();
+        self.counts.bytes_out.fetch_add(stats.udp_tx.bytes, Relaxed);
+        self.counts.bytes_in.fetch_add(stats.udp_rx.bytes, Relaxed);
+        self.counts.lost.fetch_add(stats.path.lost_packets, Relaxed);
+    }
+}
+
+/// A node's place on the network.
+pub struct Endpoint {
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    thread_id: ThreadId,
+}
+
+impl Endpoint {
+    /// Listens, and serves on a thread of its own from now on.
+    pub fn start(settings: Settings, handler: Arc<dyn Handler>) -> Result<Endpoint, LinkError> {
+        let io = |what: &str, why: std::io::Error| LinkError::Io {
+            what: what.to_owned(),
+            why: why.to_string(),
+        };
+        let (socket, buffer) = tune::bind(settings.listen)?;
+        let addr = socket
+            .local_addr()
+            .map_err(|why| io("look at the socket", why))?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|why| io("start a runtime", why))?;
+        let forgotten = Arc::new(Forgotten::default());
+        let answering = Answering::new(&settings.identity, &forgotten)?;
+        let mut server = quinn::ServerConfig::with_crypto(answering.members.clone());
+        server
+            .max_incoming(MAX_HANDSHAKES)
+            .incoming_buffer_size(256 << 10)
+            .incoming_buffer_size_total(16 << 20);
+        let quic = {
+            let _inside = runtime.enter();
+            quinn::Endpoint::new(
+                tune::endpoint_config(),
+                Some(server),
+                socket,
+                Arc::new(TokioRuntime),
+            )
+            .map_err(|why| io("listen", why))?
+        };
+        let times = Times {
+            idle: settings.idle,
+            keep_alive: settings.keep_alive,
+        };
+        let mut hello = settings.hello;
+        hello.node = settings.identity.node;
+        hello.reach = hello
+            .reach
+            .or(Some(addr).filter(|addr| !addr.ip().is_unspecified()));
+        hello.app.truncate(crate::link::hello::MAX_APP);
+        let shared = Arc::new(Shared {
+            node: settings.identity.node,
+            identity: settings.identity,
+            hello,
+            registry: settings.registry,
+            handshake: settings.handshake,
+            max_unacked: settings.max_unacked,
+            max_peers: settings.max_peers,
+            ca: Mutex::new(settings.ca),
+            answering,
+            transports: Transports::new(times, buffer),
+            forgotten,
+            quic,
+            handler,
+            peers: RwLock::default(),
+            counts: Counts::default(),
+            stopping: AtomicBool::new(false),
+            stopped: Notify::new(),
+            handshakes: Arc::new(Semaphore::new(MAX_HANDSHAKES)),
+            calls: AtomicUsize::new(0),
+            serial: AtomicU64::new(1),
+            runtime: runtime.handle().clone(),
+            sending: AtomicUsize::new(0),
+            addr,
+            grace: Mutex::new(Duration::ZERO),
+        });
+        let of_thread = shared.clone();
+        let thread = std::thread::Builder::new()
+            .name("mobula-link".to_owned())
+            .spawn(move || serve(runtime, of_thread))
+            .map_err(|why| io("start a thread", why))?;
+        Ok(Endpoint {
+            shared,
+            thread_id: thread.thread().id(),
+            thread: Mutex::new(Some(thread)),
+        })
+    }
+
+    /// Lets others in from now on, with the cluster's authority; or no more.
+    pub fn hold_ca(&self, ca: Option<Arc<Ca>>) {
+        *self.shared.ca.lock() = ca;
+    }
+}
+
+fn serve(runtime: tokio::runtime::Runtime, shared: Arc<Shared>) {
+    runtime.block_on(async {
+        tokio::select! {
+            () = dial::answer_calls(&shared) => {}
+            () = shared.stopped.notified() => {}
+        }
+        let until = Instant::now() + *shared.grace.lock();
+        while Instant::now() < until && !all_clear(&shared) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        shared
+            .quic
+            .close(VarInt::from_u32(code::STOPPED), b"the node stops");
+        let nodes: Vec<NodeId> = shared.peers.read().keys().copied().collect();
+        for node in nodes {
+            shared.give_up(node, &LinkError::Stopped, code::STOPPED);
+        }
+        // Peers hear of it at once, rather than by silence.
+        let _ = tokio::time::timeout(Duration::from_millis(100), shared.quic.wait_idle()).await;
+    });
+    // Tasks that still wait are dropped here, and report that.
+    runtime.shutdown_background();
+}
+
+fn all_clear(shared: &Shared) -> bool {
+    let peers = shared.peers.read();
+    peers.values().all(|peer| {
+        let state = peer.state.lock();
+        state.session.is_clear() && !state.session.owes_ack()
+    }) && shared.sending.load(Acquire) == 0
+}
+
+impl Link for Endpoint {
+    fn node(&self) -> NodeId {
+        self.shared.node
+    }
+
+    fn local_addr(&self) -> SocketAddr {
+        self.shared.addr
+    }
+
+    fn connect(&self, addr: SocketAddr, expect: Option<NodeId>) {
+        let shared = self.shared.clone();
+        if shared.calls.fetch_add(1, AcqRel) >= MAX_CALLS {
+            shared.calls.fetch_sub(1, AcqRel);
+            let why = LinkError::NoRoom {
+                what: "call",
+                limit: MAX_CALLS,
+            };
+            shared.handler.refused(addr, &why);
+            return;
+        }
+        self.shared.spawn(async move {
+            dial::call(&shared, addr, expect).await;
+            shared.calls.fetch_sub(1, AcqRel);
+        });
+    }
+
+    fn send(&self, to: NodeId, frame: Bytes) -> Result<(), SendError> {
+        let len = frame.len();
+        if len > MAX_FRAME {
+            let limit = MAX_FRAME;
+            return Err(SendError::TooLarge { len, limit });
+        }
+        let peer = self.shared.peer(to).ok_or(SendError::Gone(to))?;
+        let mut state = peer.state.lock();
+        if state.gone || self.shared.is_stopping() {
+            return Err(SendError::Gone(to));
+        }
+        state
+            .session
+            .push(frame, len)
+            .map_err(|full| SendError::Full {
+                to,
+                held: full.held,
+                limit: full.limit,
+            })?;
+        drop(state);
+        peer.wake.notify_one();
+        Ok(())
+    }
+
+    fn datagram(&self, to: NodeId, bytes: &[u8]) -> Result<(), SendError> {
+        let (len, limit) = (bytes.len(), MAX_DATAGRAM);
+        if len > limit {
+            return Err(SendError::TooLarge { len, limit });
+        }
+        let connection = self.shared.peer(to).and_then(|peer| peer.connection());
+        let connection = connection.ok_or(SendError::Gone(to))?;
+        connection
+            .send_datagram(Bytes::copy_from_slice(bytes))
+            .map_err(|_| SendError::Gone(to))
+    }
+
+    fn send_bulk(&self, to: NodeId, transfer: u64, body: Bytes, done: Done) {
+        let report = Report::new(done);
+        if body.len() as u64 > MAX_BULK {
+            let why = format!("{} bytes, of at most {MAX_BULK}", body.len());
+            return report.done(Err(LinkError::Transfer { transfer, why }));
+        }
+        let Some(connection) = self.shared.peer(to).and_then(|peer| peer.connection()) else {
+            return report.done(Err(LinkError::Broken(format!("{to} is not connected"))));
+        };
+        if self.shared.sending.fetch_add(1, AcqRel) >= MAX_SENDING {
+            self.shared.sending.fetch_sub(1, AcqRel);
+            return report.done(Err(LinkError::NoRoom {
+                what: "body on its way out",
+                limit: MAX_SENDING,
+            }));
+        }
+        let shared = self.shared.clone();
+        self.shared.spawn(async move {
+            bulk::send(shared.clone(), connection, transfer, body, report).await;
+            shared.sending.fetch_sub(1, AcqRel);
+        });
+    }
+
+    fn expect_bulk(&self, from: NodeId, transfer: u64, len: u64, landing: Box<dyn Landing>) {
+        let expected = Arc::new(Transfer::new(transfer, len, landing));
+        let Some(peer) = self.shared.peer(from) else {
+            return expected.finish(Err(LinkError::Broken(format!("{from} is not connected"))));
+        };
+        let mut state = peer.state.lock();
+        let refused = if state.gone || state.active.is_none() {
+            Some(LinkError::Broken(format!("{from} is not connected")))
+        } else if len > MAX_BULK || state.landings.contains_key(&transfer) {
+            let why = format!("it is expected already, or longer than {MAX_BULK} bytes");
+            Some(LinkError::Transfer { transfer, why })
+        } else if state.landings.len() >= MAX_SENDING {
+            Some(LinkError::NoRoom {
+                what: "body on its way in",
+                limit: MAX_SENDING,
+            })
+        } else {
+            state.landings.insert(transfer, expected.clone());
+            None
+        };
+        drop(state);
+        match refused {
+            Some(why) => expected.finish(Err(why)),
+            None => peer.landed.notify_waiters(),
+        }
+    }
+
+    fn cancel_bulk(&self, from: NodeId, transfer: u64) {
+        let taken = self
+            .shared
+            .peer(from)
+            .and_then(|peer| peer.state.lock().landings.remove(&transfer));
+        if let Some(expected) = taken {
+            let why = "it is not wanted any more".to_owned();
+            expected.finish(Err(LinkError::Transfer { transfer, why }));
+        }
+    }
+
+    fn forget(&self, node: NodeId) {
+        self.shared.forgotten.add(node);
+        self.shared
+            .give_up(node, &LinkError::Forgotten(node), code::FORGOTTEN);
+    }
+
+    fn is_connected(&self, node: NodeId) -> bool {
+        self.shared
+            .peer(node)
+            .is_some_and(|peer| peer.state.lock().active.is_some())
+    }
+
+    fn stats(&self) -> Stats {
+        let counts = &self.shared.counts;
+        let mut stats = Stats {
+            bytes_out: counts.bytes_out.load(Relaxed),
+            bytes_in: counts.bytes_in.load(Relaxed),
+            frames_out: counts.frames_out.load(Relaxed),
+            frames_in: counts.frames_in.load(Relaxed),
+            frames_resent: counts.frames_resent.load(Relaxed),
+            packets_lost: counts.lost.load(Relaxed),
+            bulk_out: counts.bulk_out.load(Relaxed),
+            bulk_in: counts.bulk_in.load(Relaxed),
+            connections: counts.connections.load(Relaxed),
+            refused: counts.refused.load(Relaxed),
+            connected: 0,
+        };
+        for peer in self.shared.peers.read().values() {
+            let state = peer.state.lock();
+            stats.frames_resent += state.session.resent();
+            if let Some(active) = &state.active {
+                let now = active.connection.stats();
+                stats.connected += 1;
+                stats.bytes_out += now.udp_tx.bytes;
+                stats.bytes_in += now.udp_rx.bytes;
+                stats.packets_lost += now.path.lost_packets;
+            }
+        }
+        stats
+    }
+
+    fn stop(&self, deadline: Duration) {
+        *self.shared.grace.lock() = deadline;
+        self.shared
+            .stopping
+            .store(true, std::sync::atomic::Ordering::Release);
+        self.shared.stopped.notify_one();
+        if std::thread::current().id() != self.thread_id
+            && let Some(thread) = self.thread.lock().take()
+        {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Endpoint {
+    fn drop(&mut self) {
+        self.stop(Duration::ZERO);
+    }
+}

@@ -1,0 +1,158 @@
+//! What is kept for one peer.
+//!
+//! Invariant: at most one connection with a peer is in use; whoever replaces or removes it does so under the peer's lock and
+//! only if it is still the one that it saw. Left out: making connections.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use quinn::{Connection, VarInt};
+use tokio::sync::Notify;
+
+use crate::base::NodeId;
+use crate::core::session::{Claim, Session};
+use crate::link::bulk::Transfer;
+use crate::link::greet::code;
+use crate::link::{Hello, LinkError};
+
+/// One peer.
+pub(crate) struct PeerLink {
+    pub node: NodeId,
+    pub state: Mutex<State>,
+    /// There is something to write.
+    pub wake: Notify,
+    /// A transfer is expected that was not before.
+    pub landed: Notify,
+}
+
+/// What changes about it.
+pub(crate) struct State {
+    pub session: Session<Bytes>,
+    pub active: Option<Active>,
+    /// Of the last connection that was in use.
+    pub epoch: u64,
+    pub attempts: u64,
+    pub addr: Option<SocketAddr>,
+    pub landings: HashMap<u64, Arc<Transfer>>,
+    /// Nothing more goes to it or comes from it.
+    pub gone: bool,
+    /// Somebody is calling it again.
+    pub dialing: bool,
+}
+
+/// The connection in use.
+pub(crate) struct Active {
+    pub connection: Connection,
+    pub claim: Claim,
+    /// Tells it from others, for whoever ends it.
+    pub serial: u64,
+}
+
+/// What became of a connection that wanted to be used.
+pub(crate) enum Attached {
+    /// It is in use. `first`: there was none in use before.
+    Used { serial: u64, first: bool },
+    /// Another is.
+    Superseded,
+}
+
+impl PeerLink {
+    pub fn new(node: NodeId, limit: usize) -> PeerLink {
+        PeerLink {
+            node,
+            state: Mutex::new(State {
+                session: Session::new(limit),
+                active: None,
+                epoch: 0,
+                attempts: 0,
+                addr: None,
+                landings: HashMap::new(),
+                gone: false,
+                dialing: false,
+            }),
+            wake: Notify::new(),
+            landed: Notify::new(),
+        }
+    }
+
+    /// Uses a connection, if it beats the one in use.
+    pub fn attach(
+        &self,
+        connection: &Connection,
+        claim: Claim,
+        their_received: u64,
+        serial: u64,
+    ) -> Result<Attached, LinkError> {
+        let mut state = self.state.lock();
+        if state.gone {
+            return Err(LinkError::Forgotten(self.node));
+        }
+        if let Some(active) = &state.active
+            && !claim.beats(&active.claim)
+        {
+            return Ok(Attached::Superseded);
+        }
+        state.session.attach(their_received).map_err(|lie| {
+            LinkError::Protocol(format!(
+                "it says it has frame {}, of {} that were sent",
+                lie.said, lie.highest
+            ))
+        })?;
+        state.epoch = state.epoch.max(claim.epoch);
+        state.addr = Some(connection.remote_address());
+        let active = Active {
+            connection: connection.clone(),
+            claim,
+            serial,
+        };
+        let old = state.active.replace(active);
+        if let Some(old) = &old {
+            old.connection.close(
+                VarInt::from_u32(code::SUPERSEDED),
+                b"another connection is used",
+            );
+        }
+        Ok(Attached::Used {
+            serial,
+            first: old.is_none(),
+        })
+    }
+
+    /// Stops using this connection; false if another is in use already.
+    pub fn detach(&self, serial: u64) -> bool {
+        let mut state = self.state.lock();
+        match &state.active {
+            Some(active) if active.serial == serial => {
+                state.active = None;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether this connection is the one in use.
+    pub fn uses(&self, serial: u64) -> bool {
+        self.state
+            .lock()
+            .active
+            .as_ref()
+            .is_some_and(|active| active.serial == serial)
+    }
+
+    /// The connection in use.
+    pub fn connection(&self) -> Option<Connection> {
+        self.state
+            .lock()
+            .active
+            .as_ref()
+            .map(|active| active.connection.clone())
+    }
+}
+
+/// What is remembered of a hello, for the handler.
+pub(crate) fn described(node: NodeId, addr: SocketAddr, hello: Hello) -> crate::link::Peer {
+    crate::link::Peer { node, addr, hello }
+}
