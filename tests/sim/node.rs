@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::base::{NodeId, ObjectKey};
 use crate::chance::Chance;
 use crate::core::owners::{Effect, Message, Owners, RefState, Stand};
-use crate::core::pulls::{self, Limits, Pulls, Why};
+use crate::core::pulls::{Limits, Pulls};
 use crate::faults::Fault;
 use crate::net::{Event, Net, Outcome, Packet, WireRef};
 use crate::places::{Places, Run, Task};
@@ -47,9 +47,9 @@ impl State {
 
 /// A record: an object of this node, or the proxy of another's.
 #[derive(Debug)]
-struct Record {
+pub struct Record {
     refs: u64,
-    state: State,
+    pub state: State,
     /// The machine has taken a reference.
     kept: bool,
     /// The machine may know it.
@@ -58,11 +58,11 @@ struct Record {
 
 /// Somebody waits for a value.
 #[derive(Debug)]
-struct Get {
-    key: ObjectKey,
-    pulling: bool,
+pub struct Get {
+    pub key: ObjectKey,
+    pub pulling: bool,
     /// It is an argument of this.
-    run: Option<(NodeId, u64)>,
+    pub run: Option<(NodeId, u64)>,
 }
 
 /// A node.
@@ -72,13 +72,13 @@ pub struct Node {
     pub fault: Fault,
     pub owners: Owners,
     pub pulls: Pulls,
-    limits: Limits,
-    records: BTreeMap<ObjectKey, Record>,
+    pub limits: Limits,
+    pub records: BTreeMap<ObjectKey, Record>,
     /// Values, each with the references in it, which it holds.
-    store: BTreeMap<ObjectKey, Vec<ObjectKey>>,
+    pub store: BTreeMap<ObjectKey, Vec<ObjectKey>>,
     /// What the programs here hold.
     pub handles: Vec<ObjectKey>,
-    gets: BTreeMap<u64, Get>,
+    pub gets: BTreeMap<u64, Get>,
     pub tasks: BTreeMap<u64, Task>,
     /// By who submitted them, and their numbers there.
     pub runs: BTreeMap<(NodeId, u64), Run>,
@@ -240,14 +240,14 @@ impl Node {
     }
 
     /// Puts a value into the store. The references in it, each held once, are its own now.
-    fn store(&mut self, cx: &mut Cx<'_>, key: ObjectKey, inner: Vec<ObjectKey>) {
+    pub fn store(&mut self, cx: &mut Cx<'_>, key: ObjectKey, inner: Vec<ObjectKey>) {
         for key in self.store.insert(key, inner).unwrap_or_default() {
             self.unhold(cx, key);
         }
     }
 
     /// Drops a value; false if there is none.
-    fn discard(&mut self, cx: &mut Cx<'_>, key: ObjectKey) -> bool {
+    pub fn discard(&mut self, cx: &mut Cx<'_>, key: ObjectKey) -> bool {
         let Some(inner) = self.store.remove(&key) else {
             return false;
         };
@@ -257,7 +257,7 @@ impl Node {
         true
     }
 
-    fn make(&mut self, state: State, inner: Vec<ObjectKey>) -> ObjectKey {
+    pub fn make(&mut self, state: State, inner: Vec<ObjectKey>) -> ObjectKey {
         let key = ObjectKey {
             owner: self.id,
             number: self.number(),
@@ -393,7 +393,7 @@ impl Node {
     }
 
     /// An object of this node has a value, or failed.
-    fn settle(&mut self, cx: &mut Cx<'_>, key: ObjectKey, stand: Stand, inner: Vec<ObjectKey>) {
+    pub fn settle(&mut self, cx: &mut Cx<'_>, key: ObjectKey, stand: Stand, inner: Vec<ObjectKey>) {
         let state = match stand {
             Stand::Ready { len, at } => {
                 if at == self.id {
@@ -600,7 +600,7 @@ impl Node {
         }
     }
 
-    fn post(&mut self, cx: &mut Cx<'_>, to: NodeId, message: Message) {
+    pub fn post(&mut self, cx: &mut Cx<'_>, to: NodeId, message: Message) {
         let lost = match message {
             Message::Release { .. } => self.fault == Fault::LoseRelease,
             Message::Free { .. } => self.fault == Fault::LoseFree,
@@ -623,7 +623,7 @@ impl Node {
         }
     }
 
-    fn owners<R>(
+    pub fn owners<R>(
         &mut self,
         cx: &mut Cx<'_>,
         f: impl FnOnce(&mut Owners, &mut Vec<Effect>) -> R,

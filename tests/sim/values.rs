@@ -43,7 +43,7 @@ impl Node {
         }
     }
 
-    fn wake(&mut self, cx: &mut Cx<'_>, key: ObjectKey) {
+    pub fn wake(&mut self, cx: &mut Cx<'_>, key: ObjectKey) {
         let of_key = self.gets.iter().filter(|(_, get)| get.key == key);
         let of_key: Vec<u64> = of_key.map(|(id, _)| *id).collect();
         for id in of_key {
@@ -108,7 +108,7 @@ impl Node {
     }
 
     /// A transfer brought a value, and references in it.
-    fn fetched(&mut self, cx: &mut Cx<'_>, key: ObjectKey, transfer: u64, inner: Vec<ObjectKey>) {
+    pub fn fetched(&mut self, cx: &mut Cx<'_>, key: ObjectKey, transfer: u64, inner: Vec<ObjectKey>) {
         if !self.pulls.fetches(key, transfer) {
             for key in inner {
                 self.unhold(cx, key);
@@ -143,7 +143,7 @@ impl Node {
         }
     }
 
-    fn pulls<R>(
+    pub fn pulls<R>(
         &mut self,
         cx: &mut Cx<'_>,
         f: impl FnOnce(&mut Pulls, &mut Vec<pulls::Effect>) -> R,
@@ -167,7 +167,7 @@ impl Node {
                 } => {
                     let delay = cx.net.latency() + 1_000 * u64::from(failures);
                     let (to, node) = (self.id, self.id);
-                    if self.dead.contains(&from) {
+                    if self.is_dead(from) {
                         cx.net.after(
                             delay,
                             Event::Broken {

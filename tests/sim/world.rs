@@ -127,6 +127,10 @@ impl World {
             let at = net.chance.below(time);
             net.after(at, Event::Crash);
         }
+        for _ in 0..plan.breaks {
+            let at = net.chance.below(time);
+            net.after(at, Event::Break);
+        }
         for _ in 0..plan.splits {
             let at = net.chance.below(time);
             net.after(at, Event::Split);
@@ -175,7 +179,7 @@ impl World {
             }
             self.step(event);
             self.check();
-            if let Some(wrong) = self.log.wrong.take() {
+            if let Some(wrong) = self.net.wrong.take().or_else(|| self.log.wrong.take()) {
                 return Err(format!("at {} us: {wrong}", self.net.now));
             }
             if self.log.report.steps > MOST_STEPS {
@@ -356,7 +360,12 @@ impl World {
                 };
                 self.on(node, |node, cx| node.rebuilt(cx, key));
             }
-            Event::Arrive { .. } => {}
+            // The network keeps those to itself.
+            Event::Frame { .. }
+            | Event::AckDue { .. }
+            | Event::Ack { .. }
+            | Event::Break
+            | Event::Connect { .. } => {}
             Event::Act => self.act(),
             Event::Crash => self.crash(),
             Event::Split => {
