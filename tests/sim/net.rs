@@ -217,6 +217,7 @@ pub struct Net {
     pairs: BTreeMap<(NodeId, NodeId), Pair>,
     links: BTreeMap<(NodeId, NodeId), Link>,
     dead: BTreeSet<NodeId>,
+    pub breaks: u64,
     /// What a session did wrong.
     pub wrong: Option<String>,
     /// One side of a split, and when it heals.
@@ -238,6 +239,7 @@ impl Net {
             pairs: BTreeMap::new(),
             links: BTreeMap::new(),
             dead: BTreeSet::new(),
+            breaks: 0,
             wrong: None,
             split: None,
             fault,
@@ -328,6 +330,7 @@ impl Net {
         }
         link.down = true;
         link.epoch += 1;
+        self.breaks += 1;
         let heals = self.split.as_ref().filter(|_| self.apart(a, b)).map_or(0, |(_, heals)| *heals);
         self.at(heals.max(self.now + after), Event::Connect { a, b });
         for pair in [(a, b), (b, a)] {
@@ -412,6 +415,11 @@ impl Net {
             };
             self.after(time, ack);
         }
+    }
+
+    /// Frames that were sent again.
+    pub fn resent(&self) -> u64 {
+        self.pairs.values().map(|pair| pair.session.resent()).sum()
     }
 
     /// Whether something is to come, other than ticks and what nodes tell of themselves at each.

@@ -578,10 +578,11 @@ impl Node {
                 self.on_coordinator(cx, out);
             }
             Role::Participant => {
-                if self.fault == Fault::CommitEarly {
-                    if let GroupMsg::Prepare { group, epoch, .. } = *msg {
-                        self.places.early = Some((from, GroupMsg::Prepared { group, epoch }));
-                    }
+                if let GroupMsg::Prepare { group, epoch, .. } = *msg
+                    && self.fault == Fault::CommitEarly
+                {
+                    let early = GroupMsg::Prepared { group, epoch };
+                    self.places.early = Some((from, early));
                 }
                 let mut out = Vec::new();
                 self.places.participant.handle(from, msg, &mut out);

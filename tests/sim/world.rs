@@ -190,7 +190,12 @@ impl World {
             }
         }
         self.drained()?;
-        Ok(self.log.report)
+        let (breaks, resent) = (self.net.breaks, self.net.resent());
+        Ok(Report {
+            breaks,
+            resent,
+            ..self.log.report
+        })
     }
 
     /// Programs begin nothing new.
@@ -454,7 +459,7 @@ impl World {
                 }
                 (4 | 5, Some(key), Some(other)) => {
                     let mut args = vec![key];
-                    args.extend(cx.net.chance.pick(&handles).filter(|_| evictions % 2 == 0));
+                    args.extend(cx.net.chance.pick(&handles).filter(|_| evictions.is_multiple_of(2)));
                     node.submit(cx, args, other);
                 }
                 (6, _, Some(other)) => node.submit(cx, Vec::new(), other),
