@@ -318,6 +318,10 @@ impl Net {
                 number,
                 packet,
             };
+            // A connection does not do that, but the session is there for it.
+            if self.chance.permille(self.plan.losses / 10) {
+                self.at(time, frame.clone());
+            }
             self.at(time, frame);
         }
     }
@@ -331,7 +335,11 @@ impl Net {
         link.down = true;
         link.epoch += 1;
         self.breaks += 1;
-        let heals = self.split.as_ref().filter(|_| self.apart(a, b)).map_or(0, |(_, heals)| *heals);
+        let heals = self
+            .split
+            .as_ref()
+            .filter(|_| self.apart(a, b))
+            .map_or(0, |(_, heals)| *heals);
         self.at(heals.max(self.now + after), Event::Connect { a, b });
         for pair in [(a, b), (b, a)] {
             if let Some(pair) = self.pairs.get_mut(&pair) {
@@ -347,7 +355,12 @@ impl Net {
     fn lose(&mut self, from: NodeId, to: NodeId, keep: usize) {
         if let Some(pair) = self.pairs.get_mut(&(from, to)) {
             let keep = keep.min(pair.sent.len());
-            for packet in pair.sent.split_off(keep).into_iter().chain(pair.held.take()) {
+            for packet in pair
+                .sent
+                .split_off(keep)
+                .into_iter()
+                .chain(pair.held.take())
+            {
                 self.count(&packet, false);
             }
         }
@@ -391,8 +404,11 @@ impl Net {
                 if let Some(sent) = pair.sent.pop_front() {
                     self.count(&sent, false);
                 }
+                if self.fault == Fault::Duplicate && self.chance.permille(20) {
+                    let packet = packet.clone();
+                    self.after(0, Event::Deliver { from, to, packet });
+                }
             }
-            Arrival::Duplicate if self.fault == Fault::Duplicate => {}
             Arrival::Duplicate => return None,
             Arrival::Deliver | Arrival::Gap { .. } => {
                 self.wrong = Some(format!("frame {number} of {from:?} to {to:?}: {arrival:?}"));
@@ -429,7 +445,11 @@ impl Net {
 
     fn count(&mut self, packet: &Packet, more: bool) {
         if !matches!(packet, Packet::News(_)) {
-            self.to_come = if more { self.to_come + 1 } else { self.to_come - 1 };
+            self.to_come = if more {
+                self.to_come + 1
+            } else {
+                self.to_come - 1
+            };
         }
         for key in packet.keys() {
             let count = self.under_way.entry(key).or_insert(0);
@@ -522,9 +542,19 @@ impl Net {
             if node == to {
                 self.lose(from, to, 0);
             } else if node == from {
-                let down = self.links.get(&link(from, to)).is_some_and(|link| link.down);
-                let most = self.pairs.get(&(from, to)).map_or(0, |pair| pair.sent.len());
-                let keep = if down { 0 } else { self.chance.below(most as u64 + 1) };
+                let down = self
+                    .links
+                    .get(&link(from, to))
+                    .is_some_and(|link| link.down);
+                let most = self
+                    .pairs
+                    .get(&(from, to))
+                    .map_or(0, |pair| pair.sent.len());
+                let keep = if down {
+                    0
+                } else {
+                    self.chance.below(most as u64 + 1)
+                };
                 self.lose(from, to, keep as usize);
             }
         }

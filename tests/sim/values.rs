@@ -108,7 +108,13 @@ impl Node {
     }
 
     /// A transfer brought a value, and references in it.
-    pub fn fetched(&mut self, cx: &mut Cx<'_>, key: ObjectKey, transfer: u64, inner: Vec<ObjectKey>) {
+    pub fn fetched(
+        &mut self,
+        cx: &mut Cx<'_>,
+        key: ObjectKey,
+        transfer: u64,
+        inner: Vec<ObjectKey>,
+    ) {
         if !self.pulls.fetches(key, transfer) {
             for key in inner {
                 self.unhold(cx, key);

@@ -118,7 +118,7 @@ impl World {
             net.after(at, Event::Tick { node: id });
         }
         // Programs act all the time; crashes and splits come somewhere in it.
-        let time = plan.actions * 1_000;
+        let time = plan.actions * 400;
         for _ in 0..plan.actions {
             let at = net.chance.below(time);
             net.after(at, Event::Act);
@@ -459,7 +459,12 @@ impl World {
                 }
                 (4 | 5, Some(key), Some(other)) => {
                     let mut args = vec![key];
-                    args.extend(cx.net.chance.pick(&handles).filter(|_| evictions.is_multiple_of(2)));
+                    args.extend(
+                        cx.net
+                            .chance
+                            .pick(&handles)
+                            .filter(|_| evictions.is_multiple_of(2)),
+                    );
                     node.submit(cx, args, other);
                 }
                 (6, _, Some(other)) => node.submit(cx, Vec::new(), other),

@@ -229,11 +229,30 @@ fn an_object_is_not_lost_while_somebody_is_about_to_have_it() {
         one.export(key, node(to), Stand::Pending, &mut Vec::new());
     }
     let failed = None;
-    hear(&mut one, 2, Message::Where { key, ask: 1, failed });
+    hear(
+        &mut one,
+        2,
+        Message::Where {
+            key,
+            ask: 1,
+            failed,
+        },
+    );
     let died = |one: &mut Owners, n| did(one, |o, out| o.peer_died(Duration::ZERO, node(n), out));
     assert_eq!(died(&mut one, 3), [], "its bytes may be there already");
     // Whoever asks meanwhile waits for them.
-    assert_eq!(hear(&mut one, 4, Message::Where { key, ask: 1, failed }), []);
+    assert_eq!(
+        hear(
+            &mut one,
+            4,
+            Message::Where {
+                key,
+                ask: 1,
+                failed
+            }
+        ),
+        []
+    );
     let ask = 1;
     let from = Some(node(2));
     assert_eq!(
@@ -243,7 +262,15 @@ fn an_object_is_not_lost_while_somebody_is_about_to_have_it() {
     // Now it is: the copy dies, and the pull from it fails.
     assert_eq!(died(&mut one, 2), []);
     let failed = from;
-    let out = hear(&mut one, 4, Message::Where { key, ask: 2, failed });
+    let out = hear(
+        &mut one,
+        4,
+        Message::Where {
+            key,
+            ask: 2,
+            failed,
+        },
+    );
     assert_eq!(out, [Effect::Lost(key)]);
     // It is made anew, and who waits is served.
     let (ask, from) = (2, Some(node(5)));
