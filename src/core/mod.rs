@@ -5,30 +5,35 @@
 //! only, so that a test or a seeded simulator can run thousands of lifetimes of it. Left out:
 //! carrying the decisions out, which the drivers in `exec` and `node` do.
 
+#[cfg(feature = "cluster")]
 mod amounts;
 pub mod gate;
+#[cfg(feature = "cluster")]
 pub mod groups;
+#[cfg(feature = "cluster")]
 pub mod leases;
 pub mod ledger;
 #[cfg(feature = "cluster")]
 pub mod members;
 pub mod order;
+#[cfg(feature = "cluster")]
 pub mod owners;
 pub mod park;
 mod patience;
+#[cfg(feature = "cluster")]
 pub mod placement;
 mod pool;
+#[cfg(feature = "cluster")]
 pub mod pulls;
 #[cfg(feature = "cluster")]
 pub mod session;
+#[cfg(feature = "cluster")]
 pub mod view;
 pub mod workers;
 
 pub use gate::Gate;
 pub use ledger::{Effect, Ledger};
 pub use order::Order;
-pub use owners::Owners;
 pub use park::Spin;
 pub use patience::Patience;
 pub use pool::Pool;
-pub use pulls::Pulls;
