@@ -17,7 +17,7 @@ use quinn::{Connection, ReadError, ReadExactError, RecvStream, VarInt};
 
 use crate::link::codec::{Reader, Writer};
 use crate::link::endpoint::Shared;
-use crate::link::greet::{broken, code_of, write_failed};
+use crate::link::greet::{broken, write_failed};
 use crate::link::peer::PeerLink;
 use crate::link::{Done, Landing, LinkError, MAX_BULK};
 
@@ -260,7 +260,7 @@ pub(crate) async fn accept(shared: Arc<Shared>, peer: Arc<PeerLink>, connection:
                 Err(LinkError::Transfer { .. }) => {
                     let _ = stream.stop(UNEXPECTED);
                 }
-                Err(why) => connection.close(code_of(&why), why.to_string().as_bytes()),
+                Err(why) => peer.close(&connection, why),
             }
         });
     }
@@ -307,7 +307,7 @@ async fn receive(
     let stripe = Stripe::decode(&header)?;
     let transfer = expected(peer, stripe.transfer).await?;
     let outcome = match transfer.claim(&stripe) {
-        Ok(()) => land(shared, &transfer, &stripe, stream).await,
+        Ok(()) => land(&transfer, &stripe, stream).await,
         Err(why) => Err(why),
     };
     match outcome {
@@ -331,12 +331,10 @@ async fn receive(
 
 /// Writes what the stream carries; true if it was the last of the body.
 async fn land(
-    shared: &Shared,
     transfer: &Transfer,
     stripe: &Stripe,
     stream: &mut RecvStream,
 ) -> Result<bool, LinkError> {
-    let _ = shared;
     let mut left = stripe.len;
     let begin = HEADER as u64;
     loop {

@@ -15,7 +15,7 @@ use crate::base::NodeId;
 use crate::core::session::Claim;
 use crate::link::endpoint::{MAX_HANDSHAKES, Shared};
 use crate::link::greet::{
-    Greeting, MAX_GREETING, Verdict, broken, code, code_of, compare_lists, judge, lost,
+    Greeting, MAX_GREETING, Verdict, broken, code, code_of, compare_lists, heard, judge, lost,
     read_message, write_message,
 };
 use crate::link::peer::{Attached, PeerLink, described};
@@ -179,6 +179,7 @@ async fn meet(
             );
             Ok(Met::Known)
         }
+        Err(_) if superseded(&connection) => Ok(Met::Known),
         Err(why) => Err(closing.because(why)),
     }
 }
@@ -224,16 +225,22 @@ async fn greet(shared: &Arc<Shared>, connection: &Connection) -> Result<Met, Lin
 
 async fn answer(shared: &Arc<Shared>, incoming: Incoming) -> Result<Met, LinkError> {
     let newcomer = tls::is_newcomer(&incoming.orig_dst_cid());
-    let crypto = match newcomer {
-        true => shared.answering.newcomers.clone(),
-        false => shared.answering.members.clone(),
+    let (crypto, members) = match newcomer {
+        true => (shared.answering.newcomers.clone(), None),
+        false => {
+            let (crypto, members) = shared.answering.members()?;
+            (crypto, Some(members))
+        }
     };
     let mut config = quinn::ServerConfig::with_crypto(crypto);
     config.transport_config(shared.transports.to(incoming.remote_address()));
     let connecting = incoming
         .accept_with(Arc::new(config))
         .map_err(|error| broken(&error))?;
-    let connection = connecting.await.map_err(|error| broken(&error))?;
+    let connection = connecting.await.map_err(|error| {
+        let said = members.and_then(|members| members.why.lock().take());
+        said.unwrap_or_else(|| broken(&error))
+    })?;
     let closing = Closing(Some(connection.clone()));
     if newcomer {
         let ca = shared.ca.lock().clone();
@@ -260,6 +267,7 @@ async fn answer(shared: &Arc<Shared>, incoming: Incoming) -> Result<Met, LinkErr
             );
             Ok(Met::Known)
         }
+        Err(_) if superseded(&connection) => Ok(Met::Known),
         Err(why) => Err(closing.because(why)),
     }
 }
@@ -281,14 +289,11 @@ async fn welcome(shared: &Arc<Shared>, connection: &Connection) -> Result<Met, L
         Verdict::Fits(greeting) => greeting,
         Verdict::CompareLists => {
             write_message(&mut send, &our_greeting(shared, nobody, 0)).await?;
-            let why = compare_lists(&mut send, &mut recv, &shared.registry).await;
-            // The caller hangs up when it has ours.
-            connection.closed().await;
-            return Err(why);
+            return Err(compare_lists(&mut send, &mut recv, &shared.registry).await);
         }
         Verdict::Refused(why) => {
             write_message(&mut send, &our_greeting(shared, nobody, 0)).await?;
-            connection.closed().await;
+            heard(&mut send).await;
             return Err(why);
         }
     };
@@ -395,7 +400,10 @@ async fn serve(shared: &Arc<Shared>, used: Used) {
         why = control::read(shared, &peer, &mut recv) => why,
         why = control::write(shared, &peer, serial, &mut send) => why,
     };
-    let why = why_closed(&connection, peer.node, shared.node).unwrap_or(why);
+    let why = match peer.fault(&connection) {
+        Some(fault) => fault,
+        None => why_closed(&connection, peer.node, shared.node).unwrap_or(why),
+    };
     let replaced = superseded(&connection);
     connection.close(code_of(&why), why.to_string().as_bytes());
     if replaced {

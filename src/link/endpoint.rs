@@ -170,22 +170,25 @@ impl Shared {
         let Some(peer) = self.peers.write().remove(&node) else {
             return;
         };
-        let (active, landings) = {
+        let landings = {
             let mut state = peer.state.lock();
             state.gone = true;
             self.counts
                 .frames_resent
                 .fetch_add(state.session.resent(), Relaxed);
             state.session = crate::core::session::Session::new(0);
-            (state.active.take(), std::mem::take(&mut state.landings))
+            if let Some(active) = state.active.take() {
+                self.count_traffic(&active.connection);
+                // Closed before anybody can notice that it is not in use any more, and closes it for that reason.
+                let reason = why.to_string();
+                active
+                    .connection
+                    .close(VarInt::from_u32(code), reason.as_bytes());
+                state.fault = Some((active.connection.stable_id(), why.clone()));
+            }
+            std::mem::take(&mut state.landings)
         };
         peer.wake.notify_one();
-        if let Some(active) = active {
-            self.count_traffic(&active.connection);
-            active
-                .connection
-                .close(VarInt::from_u32(code), why.to_string().as_bytes());
-        }
         for transfer in landings.into_values() {
             transfer.finish(Err(why.clone()));
         }
@@ -224,7 +227,7 @@ impl Endpoint {
             .map_err(|why| io("start a runtime", why))?;
         let forgotten = Arc::new(Forgotten::default());
         let answering = Answering::new(&settings.identity, &forgotten)?;
-        let mut server = quinn::ServerConfig::with_crypto(answering.members.clone());
+        let mut server = quinn::ServerConfig::with_crypto(answering.newcomers.clone());
         server
             .max_incoming(MAX_HANDSHAKES)
             .incoming_buffer_size(256 << 10)

@@ -16,6 +16,7 @@ mod dial;
 mod endpoint;
 mod error;
 mod forgotten;
+pub mod fuzz;
 mod greet;
 mod hello;
 mod join;
