@@ -143,6 +143,10 @@ pub mod store;
 mod trace;
 mod value;
 
+#[cfg(all(feature = "cluster", fuzzing))]
+#[doc(hidden)]
+pub use link::fuzz as link_fuzz;
+
 pub use api::*;
 pub use base::parse_bytes;
 pub use base::{

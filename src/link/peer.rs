@@ -14,9 +14,9 @@ use tokio::sync::Notify;
 
 use crate::base::NodeId;
 use crate::core::session::{Claim, Session};
+use crate::link::LinkError;
 use crate::link::bulk::Transfer;
 use crate::link::greet::{code, code_of};
-use crate::link::{Hello, LinkError};
 
 /// One peer.
 pub(crate) struct PeerLink {
@@ -169,9 +169,4 @@ impl PeerLink {
             .as_ref()
             .map(|active| active.connection.clone())
     }
-}
-
-/// What is remembered of a hello, for the handler.
-pub(crate) fn described(node: NodeId, addr: SocketAddr, hello: Hello) -> crate::link::Peer {
-    crate::link::Peer { node, addr, hello }
 }
