@@ -57,7 +57,9 @@ pub(crate) async fn serve(shared: &Arc<Shared>, used: Used) {
         why = control::read(shared, &peer, &mut recv) => why,
         why = control::write(shared, &peer, serial, &mut send) => why,
     };
-    let why = match peer.fault(&connection) {
+    let fault = peer.fault(&connection);
+    let given_up = fault.is_some();
+    let why = match fault {
         Some(fault) => fault,
         None => why_closed(&connection, peer.node, shared.node).unwrap_or(why),
     };
@@ -72,7 +74,12 @@ pub(crate) async fn serve(shared: &Arc<Shared>, used: Used) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
-    ended(shared, &peer, serial, &connection, why, made_here);
+    if !peer.state.lock().gone {
+        ended(shared, &peer, serial, &connection, why, made_here);
+    } else if given_up {
+        // It was in use until then; one that was replaced before has nothing to say.
+        shared.handler.disconnected(peer.node, &why);
+    }
 }
 
 fn ended(
@@ -83,10 +90,6 @@ fn ended(
     why: LinkError,
     made_here: bool,
 ) {
-    if peer.state.lock().gone {
-        shared.handler.disconnected(peer.node, &why);
-        return;
-    }
     // What was under way on it is lost; the next connection carries new transfers.
     if !peer.detach(serial) {
         shared.count_traffic(connection);
