@@ -130,7 +130,7 @@ fn a_body_whose_sender_dies_fails() {
 
 #[test]
 fn who_was_declared_dead_stays_out() {
-    let (one, _heard_one, two, heard_two) = pair();
+    let (one, heard_one, two, heard_two) = pair();
     one.forget(node(2));
     assert_eq!(
         heard_two.disconnected(node(1)),
@@ -140,11 +140,19 @@ fn who_was_declared_dead_stays_out() {
         one.send(node(2), Bytes::new()),
         Err(SendError::Gone(node(2)))
     );
+    assert_eq!(
+        heard_one.disconnected(node(2)),
+        LinkError::Forgotten(node(2))
+    );
     two.connect(one.local_addr(), Some(node(1)));
     heard_two.refused();
     one.connect(two.local_addr(), Some(node(2)));
-    assert_eq!(_heard_one.refused(), LinkError::Forgotten(node(2)));
+    assert_eq!(heard_one.refused(), LinkError::Forgotten(node(2)));
     assert_eq!(one.stats().connected, 0);
+    for heard in [heard_one, heard_two] {
+        let ends = |event: &&Event| matches!(event, Event::Disconnected(..));
+        assert_eq!(heard.events().iter().filter(ends).count(), 1);
+    }
 }
 
 #[test]
@@ -179,4 +187,22 @@ fn what_is_held_arrives_before_a_node_stops() {
     }
     one.stop(PATIENCE);
     assert_eq!(heard.frames(1000).len(), 1000);
+}
+
+#[test]
+fn a_thread_that_spins_carries_frames_too() {
+    let ca = Ca::new().unwrap();
+    let (one, heard_one) = start(settings(&ca, 1));
+    let mut keen = settings(&ca, 2);
+    keen.spin = Duration::from_millis(5);
+    let (two, heard_two) = start(keen);
+    two.connect(one.local_addr(), None);
+    heard_two.connected(node(1));
+    heard_one.connected(node(2));
+    for count in 1..=20 {
+        two.send(node(1), Bytes::from_static(b"ping")).unwrap();
+        heard_one.frames(count);
+        one.send(node(2), Bytes::from_static(b"pong")).unwrap();
+        heard_two.frames(count);
+    }
 }
