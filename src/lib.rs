@@ -148,6 +148,10 @@ mod value;
 #[cfg(feature = "cluster")]
 mod wire;
 
+#[cfg(all(feature = "cluster", fuzzing))]
+#[doc(hidden)]
+pub use link::fuzz as link_fuzz;
+
 pub use api::*;
 pub use base::parse_bytes;
 pub use base::{

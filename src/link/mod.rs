@@ -16,11 +16,15 @@ mod dial;
 mod endpoint;
 mod error;
 mod forgotten;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod greet;
 mod hello;
 mod join;
 pub mod memory;
 mod peer;
+mod serve;
+mod shared;
 mod tls;
 mod token;
 mod tune;
