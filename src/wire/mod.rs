@@ -10,6 +10,8 @@ mod body;
 mod codec;
 mod frame;
 mod owning;
+#[cfg(test)]
+mod tests;
 
 pub use body::{
     ActorTerms, ArgBody, Beside, CallBody, CapBody, HandleBody, Outcome, RefBody, Terms, ValueBody,

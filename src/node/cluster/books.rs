@@ -32,6 +32,8 @@ pub(super) struct Sent {
     pub record: RawRef,
     pub to: NodeId,
     pub demand: Option<Demand>,
+    /// It stands in the view among what that node has to do.
+    pub counted: bool,
     /// Nodes that died while they ran it.
     pub deaths: u32,
 }
@@ -88,8 +90,6 @@ pub(super) struct Books {
     /// Values with references in them that were asked for.
     pub values: HashMap<u64, (NodeId, ObjectKey)>,
     pub last_number: u64,
-    /// Callers of other nodes, as they are numbered here.
-    pub callers: HashMap<(NodeId, u64), u64>,
     pub far_actors: HashMap<ObjectKey, FarCell>,
     /// The names of actors, if this node keeps them.
     pub names: HashMap<String, Named>,
@@ -163,7 +163,6 @@ impl Books {
             transfers: HashMap::new(),
             values: HashMap::new(),
             last_number: 0,
-            callers: HashMap::new(),
             far_actors: HashMap::new(),
             names: HashMap::new(),
             asks: HashMap::new(),

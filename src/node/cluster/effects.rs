@@ -261,7 +261,7 @@ impl Cluster {
                     bytes,
                     caps: Vec::new(),
                 };
-                engine.settle_value(local, &record, value);
+                self.settle(local, record, value);
             }
             (RefState::Ready { len, at }, beside) => {
                 let refers = beside == Beside::Refers || self.books.lock().refers.contains(&key);

@@ -281,6 +281,10 @@ impl Cluster {
         let Some(record) = record else {
             return self.tell_fetched(local, from, transfer, None);
         };
+        if self.books.lock().tickets.contains_key(&record.id) && key.owner == self.me {
+            // Another node has it. Who waits for it here, for another, could wait in a circle.
+            return self.tell_fetched(local, from, transfer, None);
+        }
         let Told::Value(_, refers) = take::told(&record) else {
             return self.tell_fetched(local, from, transfer, None);
         };
@@ -383,7 +387,7 @@ impl Cluster {
         };
         let Some(record) = self.proxies.get(key) else { return };
         match value {
-            Some(Ok(value)) => local.engine.settle_value(local, &record, value),
+            Some(Ok(value)) => self.settle(local, record, value),
             Some(Err(e)) => local.engine.settle_error(local, &record, e),
             None => {
                 let e = lost(key, from, "it has the value no more");

@@ -169,7 +169,6 @@ impl Cluster {
             books.peers.remove(&node)?;
             books.view.remove(node);
             books.backlog.remove(&node);
-            books.callers.retain(|(of, _), _| *of != node);
             books.names.retain(|_, named| named.key.owner != node);
             books.owners.peer_died(now, node, &mut todo.effects);
             books.pulls.peer_died(node, &mut todo.pulls);
