@@ -35,6 +35,8 @@ use crate::link::{
 const MAX_SENDING: usize = 4096;
 /// Handshakes at one time; more are not answered.
 pub(crate) const MAX_HANDSHAKES: usize = 256;
+/// How long peers may take to hear that the node stops, after the deadline.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 /// Calls of our own at one time.
 const MAX_CALLS: usize = 1024;
 
@@ -204,7 +206,7 @@ fn serve(runtime: tokio::runtime::Runtime, shared: Arc<Shared>) {
             shared.give_up(node, &LinkError::Stopped, code::STOPPED);
         }
         // Peers hear of it at once, rather than by silence.
-        let _ = tokio::time::timeout(Duration::from_millis(100), shared.quic.wait_idle()).await;
+        let _ = tokio::time::timeout(LAST_WORDS, shared.quic.wait_idle()).await;
     });
     // Tasks that still wait are dropped here, and report that.
     runtime.shutdown_background();

@@ -116,7 +116,8 @@ pub trait Link: Send + Sync {
     fn is_connected(&self, node: NodeId) -> bool;
     /// Counts.
     fn stats(&self) -> Stats;
-    /// Stops: what is held gets until `deadline` from now to be acknowledged, then peers are told. Later calls do nothing.
+    /// Stops: what is held gets until `deadline` from now to be acknowledged, then peers are told, which takes half a second
+    /// at most. Later calls do nothing.
     fn stop(&self, deadline: Duration);
 }
 
