@@ -433,10 +433,8 @@ impl Members {
             match note {
                 OwnedNotification::MemberUp(peer) => self.up(peer, out),
                 OwnedNotification::MemberDown(peer) => self.down(peer, out),
-                OwnedNotification::Defunct => {
-                    if self.phase != Phase::Leaving {
-                        self.end(out, Effect::Dead(Death::Declared));
-                    }
+                OwnedNotification::Defunct if self.phase != Phase::Leaving => {
+                    self.end(out, Effect::Dead(Death::Declared));
                 }
                 // Peers of one node are equal, so nobody is renamed or rejoins; the others are seen in `living`.
                 _ => {}
