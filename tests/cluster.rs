@@ -266,7 +266,10 @@ fn one_object_goes_to_all_nodes() {
         let n = 8 << 20;
         let object = mobula::put(&vec![7u8; n]).unwrap();
         let nodes: Vec<_> = cluster.head.nodes().iter().map(|n| n.id).collect();
-        let lengths: Vec<_> = nodes.iter().map(|node| length::options().on_node(*node).remote(&object)).collect();
+        let lengths: Vec<_> = nodes
+            .iter()
+            .map(|node| length::options().on_node(*node).remote(&object))
+            .collect();
         assert_eq!(mobula::get(&lengths).unwrap(), vec![n; nodes.len()]);
     });
 }

@@ -21,6 +21,7 @@ pub mod fuzz;
 mod greet;
 mod hello;
 mod join;
+#[cfg(test)]
 pub mod memory;
 mod peer;
 mod serve;
@@ -37,10 +38,10 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 pub use bytes::Bytes;
-pub use ca::{Ca, ClusterId, Identity};
+pub use ca::{Ca, Identity};
 pub use endpoint::{Endpoint, Settings};
 pub use error::{LinkError, RegistryDiff, SendError};
-pub use hello::{Hello, Platform, Registry, WIRE_VERSION};
+pub use hello::{Hello, Registry};
 pub use join::join;
 pub use token::JoinToken;
 

@@ -16,5 +16,4 @@ mod tests;
 pub use body::{
     ActorTerms, ArgBody, Beside, CallBody, CapBody, HandleBody, Outcome, RefBody, Terms, ValueBody,
 };
-pub use codec::BadFrame;
-pub use frame::{Frame, Named, Question, VERSION};
+pub use frame::{Frame, Named, Question};

@@ -187,10 +187,16 @@ fn a_part_of_a_frame_is_none() {
     for frame in frames() {
         let bytes = frame.encode();
         for end in 0..bytes.len() {
-            assert!(Frame::decode(&bytes[..end]).is_err(), "{frame:?} cut at {end}");
+            assert!(
+                Frame::decode(&bytes[..end]).is_err(),
+                "{frame:?} cut at {end}"
+            );
         }
         let longer = [bytes, vec![0]].concat();
-        assert!(Frame::decode(&longer).is_err(), "{frame:?} and one byte more");
+        assert!(
+            Frame::decode(&longer).is_err(),
+            "{frame:?} and one byte more"
+        );
     }
 }
 

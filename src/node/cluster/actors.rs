@@ -305,7 +305,9 @@ impl Cluster {
                 let cause = format!("it could not be created: {e}");
                 self.with(local, |books, todo| {
                     // It has a handle all the same, which it gives back.
-                    books.owners.export(key, from, Stand::Failed, &mut todo.effects);
+                    books
+                        .owners
+                        .export(key, from, Stand::Failed, &mut todo.effects);
                     self.send_surely(books, from, &Frame::ActorEnded { actor: key, cause });
                 });
             }

@@ -62,7 +62,9 @@ impl Cluster {
             }
             for effect in std::mem::take(&mut todo.pulls) {
                 match effect {
-                    Pulling::Send { to, message } => todo.effects.push(Effect::Send { to, message }),
+                    Pulling::Send { to, message } => {
+                        todo.effects.push(Effect::Send { to, message })
+                    }
                     other => todo.fetches.push(other),
                 }
             }
@@ -121,7 +123,11 @@ impl Cluster {
     /// Takes in what a node says about references.
     pub(super) fn hear(&self, books: &mut Books, todo: &mut Todo, from: NodeId, message: Message) {
         match message {
-            Message::At { key, ask, from: source } => {
+            Message::At {
+                key,
+                ask,
+                from: source,
+            } => {
                 books.pulls.on_at(from, key, ask, source, &mut todo.pulls);
             }
             message => books.owners.handle(from, message, &mut todo.effects),

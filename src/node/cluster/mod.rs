@@ -37,6 +37,7 @@ use crate::exec::entry::ActorEntry;
 use crate::exec::far::{Elsewhere, Far, Proxies};
 use crate::exec::options::Options;
 use crate::exec::{Engine, Local, RawRef};
+pub use crate::link::Stats as NetworkStats;
 use crate::link::{JoinToken, Link, LinkError};
 use books::Books;
 use cross::lost;

@@ -281,7 +281,9 @@ impl Cluster {
             books.values.clear();
             // Who waits for bytes finds the other end gone.
             for (_, want) in books.wants.drain() {
-                want.draft.into_iter().for_each(|draft| todo.later.draft(draft));
+                want.draft
+                    .into_iter()
+                    .for_each(|draft| todo.later.draft(draft));
             }
             (sent, self.proxies.keys())
         });

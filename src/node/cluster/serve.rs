@@ -50,9 +50,12 @@ impl Config {
             setting,
             why: why.to_owned(),
         };
-        let head: SocketAddr = head
-            .parse()
-            .map_err(|e| missing("MOBULA_JOIN", &format!("\"{head}\" is no address of a head: {e}")))?;
+        let head: SocketAddr = head.parse().map_err(|e| {
+            missing(
+                "MOBULA_JOIN",
+                &format!("\"{head}\" is no address of a head: {e}"),
+            )
+        })?;
         let token = std::env::var("MOBULA_TOKEN").map_err(|_| {
             missing(
                 "MOBULA_TOKEN",
