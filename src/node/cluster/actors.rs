@@ -126,7 +126,6 @@ impl Cluster {
             let sent = Sent {
                 record: record.clone(),
                 to,
-                demand: None,
                 counted: false,
                 deaths: 0,
             };

@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::mpsc::SyncSender;
 
-use crate::base::{Demand, Error, NodeId, ObjectKey};
+use crate::base::{Error, NodeId, ObjectKey};
 use crate::core::owners::Owners;
 use crate::core::pulls::{Limits, Pulls};
 use crate::core::view::{NodeView, View};
@@ -31,7 +31,6 @@ pub(super) enum Export {
 pub(super) struct Sent {
     pub record: RawRef,
     pub to: NodeId,
-    pub demand: Option<Demand>,
     /// It stands in the view among what that node has to do.
     pub counted: bool,
     /// Nodes that died while they ran it.

@@ -73,7 +73,6 @@ impl Cluster {
                 Sent {
                     record: record.clone(),
                     to,
-                    demand,
                     counted: true,
                     deaths,
                 },

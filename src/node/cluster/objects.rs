@@ -384,8 +384,9 @@ impl Cluster {
             let mut books = self.books.lock();
             let its = books.values.iter().filter(|(_, (from, _))| *from == node);
             let its: Vec<_> = its.map(|(number, (_, key))| (*number, *key)).collect();
-            its.iter()
-                .for_each(|(number, _)| drop(books.values.remove(number)));
+            for (number, _) in &its {
+                books.values.remove(number);
+            }
             its.into_iter().map(|(_, key)| key).collect()
         };
         for key in keys {
