@@ -79,7 +79,14 @@ impl Cluster {
     }
 
     fn on_refused(&self, addr: SocketAddr, why: &LinkError) {
-        self.refusals.lock().push((addr, why.clone()));
+        /// Whoever is refused again and again must not fill the memory.
+        const KEPT: usize = 64;
+        let mut refusals = self.refusals.lock();
+        if refusals.len() == KEPT {
+            refusals.remove(0);
+        }
+        refusals.push((addr, why.clone()));
+        drop(refusals);
         self.changed();
     }
 

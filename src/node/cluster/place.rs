@@ -19,8 +19,9 @@ use crate::exec::far::{Elsewhere, take};
 use crate::exec::options::Options;
 use crate::exec::{Local, RawRef};
 
-/// How often queues are looked at.
+/// How often queues are looked at while something waits in them, and while nothing does.
 const LOOK: Duration = Duration::from_millis(2);
+const GLANCE: Duration = Duration::from_millis(20);
 /// Calls that are sent to a node beyond those that run there, per CPU: one is ready when another ends.
 const AHEAD: u32 = 2;
 
@@ -252,15 +253,18 @@ impl Cluster {
 
     /// A life of looking at the queues.
     pub(super) fn relieve(self: &Arc<Cluster>) {
+        let mut look = GLANCE;
         while !self.stopping() {
-            std::thread::park_timeout(LOOK);
+            std::thread::park_timeout(look);
             if self.stopping() {
                 return;
             }
-            let _ = crate::exec::local::with(|local| {
+            let busy = crate::exec::local::with(|local| {
                 self.tick(local);
                 self.relieve_once(local);
+                local.engine.queued() > 0
             });
+            look = if busy.unwrap_or(false) { LOOK } else { GLANCE };
         }
     }
 
