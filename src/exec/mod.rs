@@ -46,6 +46,8 @@ mod settle;
 mod stack;
 mod sync;
 pub mod tasks;
+#[cfg(feature = "cluster")]
+pub mod terminate;
 mod wait;
 pub mod waiter;
 mod waiting;

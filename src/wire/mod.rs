@@ -15,4 +15,4 @@ pub use body::{
     ActorTerms, ArgBody, Beside, CallBody, CapBody, HandleBody, Outcome, RefBody, Terms, ValueBody,
 };
 pub use codec::BadFrame;
-pub use frame::{Frame, Named, Question, VERSION};
+pub use frame::{Found, Frame, Named, Question, VERSION};
