@@ -14,7 +14,10 @@ use mobula::{Config, Error, Mobula, NodeId};
 use rustix::process::{Pid, Signal, kill_process};
 
 fn config() -> Config {
-    Config::new().num_cpus(2).object_store_memory(256 << 20).attach(false)
+    Config::new()
+        .num_cpus(2)
+        .object_store_memory(256 << 20)
+        .attach(false)
 }
 
 fn alone() -> std::sync::MutexGuard<'static, ()> {
@@ -30,7 +33,12 @@ fn with(others: usize, test: impl FnOnce(&mut Cluster)) {
 
 /// The node of this name.
 fn called(mobula: &Mobula, name: &str) -> NodeId {
-    mobula.nodes().into_iter().find(|n| n.name == name).unwrap_or_else(|| panic!("no {name}")).id
+    mobula
+        .nodes()
+        .into_iter()
+        .find(|n| n.name == name)
+        .unwrap_or_else(|| panic!("no {name}"))
+        .id
 }
 
 fn signal(process: &Child, signal: Signal) {
@@ -108,12 +116,16 @@ fn a_killed_node_is_known_to_be_dead_within_half_a_second() {
             let e = mobula::get(&awaited).unwrap_err();
             let told = killed.elapsed();
             assert!(matches!(e, Error::ActorDied { .. }), "{e}");
-            until("it is listed no more", Duration::from_secs(5), || !there(victim));
+            until("it is listed no more", Duration::from_secs(5), || {
+                !there(victim)
+            });
             let listed = killed.elapsed();
             let e = mobula::get(&other).unwrap_err();
             let failed = killed.elapsed();
             assert!(e.to_string().contains(&victim.to_string()), "{e}");
-            println!("round {round}: call failed after {told:?}, not listed after {listed:?}, other call after {failed:?}");
+            println!(
+                "round {round}: call failed after {told:?}, not listed after {listed:?}, other call after {failed:?}"
+            );
             took.push(told.max(listed).max(failed));
             // And the third, which the head tells nothing, has found it itself.
             let third = called(&cluster.head, "node1");
@@ -141,17 +153,23 @@ fn spins(threads: u32, ms: u64) -> u64 {
         n
     };
     let threads: Vec<_> = (0..threads).map(|_| std::thread::spawn(spin)).collect();
-    threads.into_iter().map(|t| t.join().expect("it only counts")).fold(0, u64::wrapping_add)
+    threads
+        .into_iter()
+        .map(|t| t.join().expect("it only counts"))
+        .fold(0, u64::wrapping_add)
 }
 
 #[test]
 fn nobody_is_taken_for_dead_while_all_cpus_are_busy() {
-    let secs: u64 = std::env::var("MOBULA_TEST_LOAD_SECS").map_or(20, |s| s.parse().expect("seconds"));
+    let secs: u64 =
+        std::env::var("MOBULA_TEST_LOAD_SECS").map_or(20, |s| s.parse().expect("seconds"));
     with(2, |cluster| {
         let nodes: Vec<NodeId> = cluster.head.nodes().iter().map(|n| n.id).collect();
         let cpus = std::thread::available_parallelism().map_or(2, usize::from) as u32;
-        let busy: Vec<_> =
-            nodes.iter().map(|n| spins::options().on_node(*n).remote(cpus * 2, secs * 1000)).collect();
+        let busy: Vec<_> = nodes
+            .iter()
+            .map(|n| spins::options().on_node(*n).remote(cpus * 2, secs * 1000))
+            .collect();
         let began = Instant::now();
         let mut calls = 0u64;
         while began.elapsed() < Duration::from_secs(secs) {
@@ -164,7 +182,11 @@ fn nobody_is_taken_for_dead_while_all_cpus_are_busy() {
             std::thread::park_timeout(Duration::from_millis(50));
         }
         mobula::get(&busy).unwrap();
-        println!("{calls} calls beside {} spinning threads on {cpus} CPUs in {:?}", cpus * 6, began.elapsed());
+        println!(
+            "{calls} calls beside {} spinning threads on {cpus} CPUs in {:?}",
+            cpus * 6,
+            began.elapsed()
+        );
         assert_eq!(cluster.head.nodes().len(), 3);
     });
 }
@@ -183,7 +205,11 @@ fn a_node_that_was_stopped_for_too_long_hears_that_it_is_dead() {
             status = process.try_wait().expect("it is a child");
             status.is_some()
         });
-        assert_eq!(status.and_then(|s| s.code()), Some(1), "it says why and fails");
+        assert_eq!(
+            status.and_then(|s| s.code()),
+            Some(1),
+            "it says why and fails"
+        );
         assert_eq!(cluster.head.nodes().len(), 2);
     });
 }
@@ -191,32 +217,64 @@ fn a_node_that_was_stopped_for_too_long_hears_that_it_is_dead() {
 #[test]
 fn a_name_is_one_actors_wherever_it_is_made() {
     with(2, |cluster| {
-        let (one, two) = (called(&cluster.head, "node0"), called(&cluster.head, "node1"));
+        let (one, two) = (
+            called(&cluster.head, "node0"),
+            called(&cluster.head, "node1"),
+        );
         let there = Counter::options().name("hits").on_node(one).remote(10);
         assert_eq!(mobula::get(there.add(1)).unwrap(), 11);
         // Found from everywhere, and not made twice anywhere.
         for (n, node) in cluster.head.nodes().iter().enumerate() {
-            let found = mobula::get(finds::options().on_node(node.id).remote("hits".to_owned(), 1)).unwrap();
+            let found = mobula::get(
+                finds::options()
+                    .on_node(node.id)
+                    .remote("hits".to_owned(), 1),
+            )
+            .unwrap();
             assert_eq!(found, 12 + n as u64);
         }
-        for options in [Counter::options().name("hits").on_node(two), Counter::options().name("hits")] {
+        for options in [
+            Counter::options().name("hits").on_node(two),
+            Counter::options().name("hits"),
+        ] {
             let e = options.try_remote(0).unwrap_err();
             assert!(matches!(e, Error::NameTaken { .. }), "{e}");
         }
-        let same = Counter::options().name("hits").get_or_create(true).on_node(two).remote(0);
+        let same = Counter::options()
+            .name("hits")
+            .get_or_create(true)
+            .on_node(two)
+            .remote(0);
         assert_eq!(mobula::get(same.add(1)).unwrap(), 15);
         // It is free once the actor has ended, or its node is dead.
         same.kill();
         drop((there, same));
         until("the name is free", Duration::from_secs(5), || {
-            Counter::options().name("hits").on_node(two).try_remote(100).is_ok()
+            Counter::options()
+                .name("hits")
+                .on_node(two)
+                .try_remote(100)
+                .is_ok()
         });
-        let again = Counter::options().name("hits").detached(true).get_or_create(true).on_node(two).remote(100);
+        let again = Counter::options()
+            .name("hits")
+            .detached(true)
+            .get_or_create(true)
+            .on_node(two)
+            .remote(100);
         assert_eq!(mobula::get(again.add(1)).unwrap(), 101);
         signal(&cluster.nodes[1].process, Signal::KILL);
-        until("the dead node's name is free", Duration::from_secs(5), || {
-            Counter::options().name("hits").on_node(one).try_remote(7).is_ok_and(|c| mobula::get(c.add(0)).is_ok())
-        });
+        until(
+            "the dead node's name is free",
+            Duration::from_secs(5),
+            || {
+                Counter::options()
+                    .name("hits")
+                    .on_node(one)
+                    .try_remote(7)
+                    .is_ok_and(|c| mobula::get(c.add(0)).is_ok())
+            },
+        );
     });
 }
 
@@ -225,18 +283,36 @@ fn a_node_that_is_told_to_end_finishes_what_it_has() {
     with(2, |cluster| {
         let node = called(&cluster.head, "node0");
         let pid = cluster.nodes[0].process.id();
-        let marks: Vec<_> = (0..2).map(|i| std::env::temp_dir().join(format!("mobula-mark-{pid}-{i}"))).collect();
+        let marks: Vec<_> = (0..2)
+            .map(|i| std::env::temp_dir().join(format!("mobula-mark-{pid}-{i}")))
+            .collect();
         let mark = |i: usize| marks[i].to_str().expect("text").to_owned();
-        let calls: Vec<_> = (0..2).map(|i| marks_and_naps::options().prefer_node(node).remote(mark(i), 1500)).collect();
+        let calls: Vec<_> = (0..2)
+            .map(|i| {
+                marks_and_naps::options()
+                    .prefer_node(node)
+                    .remote(mark(i), 1500)
+            })
+            .collect();
         // One that is told to end before it has the calls would give them back.
-        until("they run there", Duration::from_secs(5), || marks.iter().all(|mark| mark.exists()));
+        until("they run there", Duration::from_secs(5), || {
+            marks.iter().all(|mark| mark.exists())
+        });
         signal(&cluster.nodes[0].process, Signal::TERM);
         until("others know", Duration::from_secs(5), || {
-            cluster.head.nodes().iter().all(|n| n.id != node || n.draining)
+            cluster
+                .head
+                .nodes()
+                .iter()
+                .all(|n| n.id != node || n.draining)
         });
         let elsewhere = mobula::get(naps::options().prefer_node(node).remote(1)).unwrap();
         assert_ne!(elsewhere, pid, "it takes nothing new");
-        assert_eq!(mobula::get(&calls).unwrap(), [pid, pid], "it finished what it had");
+        assert_eq!(
+            mobula::get(&calls).unwrap(),
+            [pid, pid],
+            "it finished what it had"
+        );
         let process = &mut cluster.nodes[0].process;
         let mut status = None;
         until("it ends", Duration::from_secs(10), || {
@@ -244,8 +320,12 @@ fn a_node_that_is_told_to_end_finishes_what_it_has() {
             status.is_some()
         });
         assert!(status.is_some_and(|s| s.success()), "{status:?}");
-        until("it has left", Duration::from_secs(2), || cluster.head.nodes().len() == 2);
-        marks.iter().for_each(|mark| drop(std::fs::remove_file(mark)));
+        until("it has left", Duration::from_secs(2), || {
+            cluster.head.nodes().len() == 2
+        });
+        marks
+            .iter()
+            .for_each(|mark| drop(std::fs::remove_file(mark)));
     });
 }
 
@@ -259,12 +339,26 @@ struct Head {
 impl Head {
     fn start(settings: &[(&str, &str)]) -> Head {
         let mut command = Command::new(std::env::current_exe().expect("a test has a path"));
-        command.args(["--exact", "a_head_of_its_own", "--nocapture", "--test-threads", "1"]).env(HEAD, "1");
-        command.envs(settings.iter().copied()).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command
+            .args([
+                "--exact",
+                "a_head_of_its_own",
+                "--nocapture",
+                "--test-threads",
+                "1",
+            ])
+            .env(HEAD, "1");
+        command
+            .envs(settings.iter().copied())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
         let mut process = command.spawn().expect("the test can be started");
         let mut lines = BufReader::new(process.stdout.take().expect("piped")).lines();
         let said = loop {
-            let line = lines.next().expect("the head says where it is").expect("text");
+            let line = lines
+                .next()
+                .expect("the head says where it is")
+                .expect("text");
             if let Some((_, said)) = line.split_once("HEAD ") {
                 break said.to_owned();
             }
@@ -272,7 +366,11 @@ impl Head {
         // What else it says is of no use, but must not block it.
         std::thread::spawn(move || lines.for_each(drop));
         let (address, token) = said.split_once(' ').expect("two words");
-        Head { process, address: address.to_owned(), token: token.to_owned() }
+        Head {
+            process,
+            address: address.to_owned(),
+            token: token.to_owned(),
+        }
     }
 
     fn kill(&mut self) {
@@ -292,9 +390,13 @@ const HEAD: &str = "MOBULA_TEST_HEAD";
 /// No test, but what [`Head`] runs.
 #[test]
 fn a_head_of_its_own() {
-    let Some(_) = std::env::var_os(HEAD) else { return };
+    let Some(_) = std::env::var_os(HEAD) else {
+        return;
+    };
     let listen = std::env::var("HEAD_LISTEN").unwrap_or("127.0.0.1:0".to_owned());
-    let mut config = config().listen(listen.parse().expect("an address")).node_name("head");
+    let mut config = config()
+        .listen(listen.parse().expect("an address"))
+        .node_name("head");
     if let Ok(folder) = std::env::var("HEAD_DIR") {
         config = config.cluster_dir(folder);
     }
@@ -302,7 +404,11 @@ fn a_head_of_its_own() {
         config = config.control(control);
     }
     let mobula = config.init().expect("the head starts");
-    println!("\nHEAD {} {}", mobula.address().unwrap(), mobula.join_token().unwrap());
+    println!(
+        "\nHEAD {} {}",
+        mobula.address().unwrap(),
+        mobula.join_token().unwrap()
+    );
     std::io::stdout().flush().unwrap();
     let _ = std::io::stdin().lines().next();
 }
@@ -314,40 +420,72 @@ fn a_head_that_comes_back_finds_the_actors_that_live() {
     let _ = std::fs::remove_dir_all(&folder);
     let dir = folder.to_str().expect("text");
     let mut head = Head::start(&[("HEAD_DIR", dir)]);
-    let _node = Node::join(&head.address, &head.token, "node", &[("MOBULA_HEAD_PATIENCE", "60")]);
+    let _node = Node::join(
+        &head.address,
+        &head.token,
+        "node",
+        &[("MOBULA_HEAD_PATIENCE", "60")],
+    );
     let address = head.address.parse().expect("an address");
-    let mobula = config().join(address, head.token.clone()).node_name("own").head_patience(Duration::from_secs(60));
+    let mobula = config()
+        .join(address, head.token.clone())
+        .node_name("own")
+        .head_patience(Duration::from_secs(60));
     let mobula = mobula.init().expect("it joins");
     mobula.wait_for_nodes(3, Duration::from_secs(30)).unwrap();
     let old = called(&mobula, "head");
     let node = called(&mobula, "node");
-    let actor = Counter::options().name("kept").detached(true).on_node(node).remote(5);
+    let actor = Counter::options()
+        .name("kept")
+        .detached(true)
+        .on_node(node)
+        .remote(5);
     let here = Counter::options().name("own").detached(true).remote(50);
     assert_eq!(mobula::get(actor.add(1)).unwrap(), 6);
     assert_eq!(mobula::get(here.add(1)).unwrap(), 51);
     // The head's own are lost with it, and their names are free.
-    let lost = Counter::options().name("lost").detached(true).on_node(old).remote(0);
+    let lost = Counter::options()
+        .name("lost")
+        .detached(true)
+        .on_node(old)
+        .remote(0);
     assert_eq!(mobula::get(lost.add(1)).unwrap(), 1);
 
     head.kill();
-    until("the head is gone", Duration::from_secs(5), || mobula.nodes().iter().all(|n| n.id != old));
+    until("the head is gone", Duration::from_secs(5), || {
+        mobula.nodes().iter().all(|n| n.id != old)
+    });
     assert_eq!(mobula::get(actor.add(1)).unwrap(), 7, "the others go on");
-    let asked = std::thread::spawn(|| Counter::named("kept").map(|c| mobula::get(c.add(1)).unwrap()));
+    let asked =
+        std::thread::spawn(|| Counter::named("kept").map(|c| mobula::get(c.add(1)).unwrap()));
 
     let back = Instant::now();
     let again = Head::start(&[("HEAD_DIR", dir), ("HEAD_LISTEN", &head.address)]);
     assert_eq!((&again.address, &again.token), (&head.address, &head.token));
     mobula.wait_for_nodes(3, Duration::from_secs(30)).unwrap();
-    println!("the head was started and all were connected again after {:?}", back.elapsed());
-    assert_eq!(asked.join().unwrap().unwrap(), 8, "who asked meanwhile was answered");
+    println!(
+        "the head was started and all were connected again after {:?}",
+        back.elapsed()
+    );
+    assert_eq!(
+        asked.join().unwrap().unwrap(),
+        8,
+        "who asked meanwhile was answered"
+    );
     let new = called(&mobula, "head");
     assert_ne!(new, old);
     drop(actor);
-    for (n, at) in [new, node, mobula.node_id().unwrap()].into_iter().enumerate() {
+    for (n, at) in [new, node, mobula.node_id().unwrap()]
+        .into_iter()
+        .enumerate()
+    {
         let found = mobula::get(finds::options().on_node(at).remote("kept".to_owned(), 1)).unwrap();
         assert_eq!(found, 9 + n as u64);
     }
-    assert_eq!(mobula::get(finds::options().on_node(new).remote("own".to_owned(), 1)).unwrap(), 52);
+    assert_eq!(
+        mobula::get(finds::options().on_node(new).remote("own".to_owned(), 1)).unwrap(),
+        52
+    );
     let e = Counter::named("lost").unwrap_err();
     assert!(matches!(e, Error::NoSuchActor { .. }), "{e}");
     drop((mobula, again));
@@ -360,11 +498,17 @@ fn a_node_leaves_in_order_when_its_program_says_so() {
     let head = Head::start(&[]);
     let _node = Node::join(&head.address, &head.token, "node", &[]);
     let address = head.address.parse().expect("an address");
-    let mobula = config().join(address, head.token.clone()).init().expect("it joins");
+    let mobula = config()
+        .join(address, head.token.clone())
+        .init()
+        .expect("it joins");
     mobula.wait_for_nodes(3, Duration::from_secs(30)).unwrap();
     mobula.drain(Duration::from_secs(10)).unwrap();
     // Without a head a node of a job ends at once, and without patience so does this one's part.
-    let again = config().join(address, head.token.clone()).init().expect("it joins again");
+    let again = config()
+        .join(address, head.token.clone())
+        .init()
+        .expect("it joins again");
     again.wait_for_nodes(3, Duration::from_secs(30)).unwrap();
     assert_eq!(again.nodes().len(), 3, "the one that left is not there");
 }
@@ -374,7 +518,16 @@ fn a_node_leaves_in_order_when_its_program_says_so() {
 fn drain_without_a_cluster_says_what_is_missing() {
     let _alone = alone();
     let e = config().init().unwrap().drain(Duration::ZERO).unwrap_err();
-    assert!(matches!(e, Error::Config { setting: "listen", .. }), "{e}");
+    assert!(
+        matches!(
+            e,
+            Error::Config {
+                setting: "listen",
+                ..
+            }
+        ),
+        "{e}"
+    );
 }
 
 #[cfg(feature = "etcd")]

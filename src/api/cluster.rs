@@ -10,8 +10,8 @@ use std::time::Duration;
 use super::Mobula;
 use crate::base::{Error, NodeId, Result};
 use crate::node::Config;
-pub use crate::node::cluster::NodeInfo;
 use crate::node::cluster::Joining;
+pub use crate::node::cluster::NodeInfo;
 
 impl Config {
     fn joining(&mut self) -> &mut Joining {

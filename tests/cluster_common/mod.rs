@@ -17,7 +17,12 @@ pub struct Node {
 impl Node {
     pub fn start(head: &Mobula, name: &str, settings: &[(&str, &str)]) -> Node {
         let address = head.address().expect("the head listens").to_string();
-        Node::join(&address, &head.join_token().expect("the head has a token"), name, settings)
+        Node::join(
+            &address,
+            &head.join_token().expect("the head has a token"),
+            name,
+            settings,
+        )
     }
 
     pub fn join(address: &str, token: &str, name: &str, settings: &[(&str, &str)]) -> Node {
@@ -32,7 +37,9 @@ impl Node {
         for (name, value) in settings {
             command.env(name, value);
         }
-        Node { process: command.spawn().expect("the test can be started") }
+        Node {
+            process: command.spawn().expect("the test can be started"),
+        }
     }
 
     pub fn kill(&mut self) {
@@ -63,7 +70,10 @@ pub fn head(config: Config) -> Mobula {
 
 pub fn cluster(config: Config, others: usize) -> Cluster {
     let head = head(config);
-    let nodes: Vec<_> = (0..others).map(|i| Node::start(&head, &format!("node{i}"), &[])).collect();
-    head.wait_for_nodes(others + 1, Duration::from_secs(30)).expect("all nodes join");
+    let nodes: Vec<_> = (0..others)
+        .map(|i| Node::start(&head, &format!("node{i}"), &[]))
+        .collect();
+    head.wait_for_nodes(others + 1, Duration::from_secs(30))
+        .expect("all nodes join");
     Cluster { nodes, head }
 }

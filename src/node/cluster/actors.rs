@@ -35,7 +35,9 @@ impl FarActor for Elsewhere {
     }
 
     fn kill(&self, restart: bool) {
-        let Some(cluster) = self.cluster.upgrade() else { return };
+        let Some(cluster) = self.cluster.upgrade() else {
+            return;
+        };
         let mut books = cluster.books.lock();
         let actor = self.key;
         cluster.send_surely(&mut books, actor.owner, &Frame::Kill { actor, restart });
@@ -68,9 +70,15 @@ impl Cluster {
         {
             return handle;
         }
-        let far = Box::new(Elsewhere { cluster: Arc::downgrade(self), key });
+        let far = Box::new(Elsewhere {
+            cluster: Arc::downgrade(self),
+            key,
+        });
         let handle = local.engine.far_handle(local, entry, name, far);
-        let cell = FarCell { actor: handle.actor().clone(), cells: 1 };
+        let cell = FarCell {
+            actor: handle.actor().clone(),
+            cells: 1,
+        };
         if let Some(old) = books.far_actors.insert(key, cell) {
             if let Some(cell) = books.far_actors.get_mut(&key) {
                 cell.cells += old.cells;
@@ -84,7 +92,9 @@ impl Cluster {
     fn cell_gone(self: &Arc<Cluster>, key: ObjectKey) {
         let _ = crate::exec::local::with(|local| {
             self.with(local, |books, todo| {
-                let Some(cell) = books.far_actors.get_mut(&key) else { return };
+                let Some(cell) = books.far_actors.get_mut(&key) else {
+                    return;
+                };
                 cell.cells -= 1;
                 if cell.cells == 0 {
                     if let Some(cell) = books.far_actors.remove(&key) {
@@ -113,12 +123,24 @@ impl Cluster {
                 return false;
             }
             let call = self.export_call(books, todo, to, call);
-            let sent = Sent { record: record.clone(), to, demand: None, deaths: 0 };
+            let sent = Sent {
+                record: record.clone(),
+                to,
+                demand: None,
+                deaths: 0,
+            };
             books.sent.insert(number, sent);
-            let sent = self.send_surely(books, to, &Frame::Method { actor, caller, number, call });
-            if !sent
-                && let Some(sent) = books.sent.remove(&number)
-            {
+            let sent = self.send_surely(
+                books,
+                to,
+                &Frame::Method {
+                    actor,
+                    caller,
+                    number,
+                    call,
+                },
+            );
+            if !sent && let Some(sent) = books.sent.remove(&number) {
                 todo.later.record(sent.record);
             }
             sent
@@ -146,10 +168,15 @@ impl Cluster {
         let Some(function) = parcel::function(call.function) else {
             return self.misbehaves(from, "it called a method that there is not");
         };
-        let key = ObjectKey { owner: from, number };
+        let key = ObjectKey {
+            owner: from,
+            number,
+        };
         let taken = self.with(local, |books, todo| {
             let target = match books.exports.get(&actor.number) {
-                Some(Export::Actor(handle)) if actor.owner == self.me => Some(handle.actor().clone()),
+                Some(Export::Actor(handle)) if actor.owner == self.me => {
+                    Some(handle.actor().clone())
+                }
                 _ => None,
             };
             let caller = *books
@@ -180,7 +207,10 @@ impl Cluster {
             return self.misbehaves(from, "it sent a call that is none");
         }
         let record = parcel.unpack(local, caller, Some(target), None);
-        self.books.lock().running.insert((from, number), record.clone());
+        self.books
+            .lock()
+            .running
+            .insert((from, number), record.clone());
         let cluster = Arc::downgrade(self);
         local.engine.accept(local, record, move |record| {
             if let Some(cluster) = cluster.upgrade() {
@@ -199,17 +229,24 @@ impl Cluster {
         init: &RawRef,
     ) -> Result<HandleRef, Error> {
         let call = Parcel::pack(local, init)?;
-        let kind = parcel::actor_number(entry).ok_or_else(|| parcel::cannot_send(entry.constructor(), "it is not registered"))?;
+        let kind = parcel::actor_number(entry)
+            .ok_or_else(|| parcel::cannot_send(entry.constructor(), "it is not registered"))?;
         let call = self.out_call(kind, call);
         // The other node's own numbers have the highest bit clear.
-        let key = ObjectKey { owner: to, number: self.random() | 1 << 63 };
+        let key = ObjectKey {
+            owner: to,
+            number: self.random() | 1 << 63,
+        };
         // The name is taken before the other node hears of it, whose link's thread may not wait for the records.
         if let Some(name) = name
             && let Some(theirs) = self.take_name_for(local, name, key, entry)?
         {
             let living = theirs.actor().entry();
             if !adopt {
-                return Err(Error::NameTaken { name: name.to_owned(), actor: living.name });
+                return Err(Error::NameTaken {
+                    name: name.to_owned(),
+                    actor: living.name,
+                });
             }
             if !std::ptr::eq(living, entry) {
                 return Err(actor::wrong_type(name, entry, theirs.actor()));
@@ -222,11 +259,22 @@ impl Cluster {
                 return Err(gone());
             }
             let call = self.export_call(books, todo, to, call);
-            if !self.send_surely(books, to, &Frame::Create { number: key.number, kind, terms, call }) {
+            if !self.send_surely(
+                books,
+                to,
+                &Frame::Create {
+                    number: key.number,
+                    kind,
+                    terms,
+                    call,
+                },
+            ) {
                 return Err(gone());
             }
             // As if its node had sent this handle.
-            books.owners.import(key, to, 0, RefState::Pending, &mut todo.effects);
+            books
+                .owners
+                .import(key, to, 0, RefState::Pending, &mut todo.effects);
             Ok(self.far_handle(books, todo, local, key, entry, name))
         });
         if made.is_err()
@@ -249,7 +297,10 @@ impl Cluster {
         let Some(entry) = parcel::actor_type(kind) else {
             return self.misbehaves(from, "it wanted an actor of a type that there is not");
         };
-        let key = ObjectKey { owner: self.me, number };
+        let key = ObjectKey {
+            owner: self.me,
+            number,
+        };
         if number >> 63 == 0 || self.books.lock().exports.contains_key(&number) {
             return self.misbehaves(from, "it numbered an actor as another is numbered");
         }
@@ -266,14 +317,18 @@ impl Cluster {
                 return Err(lost(key, from, "its constructor's call is none"));
             }
             let (refers, options) = (parcel.refers(), options(terms));
-            actor::create_for(&local.engine, local, entry, refers, &options, |blank| parcel.unpack_into(blank))
+            actor::create_for(&local.engine, local, entry, refers, &options, |blank| {
+                parcel.unpack_into(blank)
+            })
         });
         match made {
             Ok(handle) => self.with(local, |books, todo| {
                 books.made.insert(number, handle.actor().clone());
                 books.aliases.insert(handle.actor().id(), number);
                 books.exports.insert(number, Export::Actor(handle));
-                books.owners.export(key, from, Stand::Pending, &mut todo.effects);
+                books
+                    .owners
+                    .export(key, from, Stand::Pending, &mut todo.effects);
             }),
             Err(e) => {
                 if let Some(name) = name {
@@ -293,7 +348,11 @@ impl Cluster {
             Some(Export::Actor(handle)) if actor.owner == self.me => handle.actor().clone(),
             _ => return,
         };
-        if restart { actor::restart(&target) } else { actor::kill(&target) }
+        if restart {
+            actor::restart(&target)
+        } else {
+            actor::kill(&target)
+        }
     }
 
     /// An actor here has ended: whoever has handles is told.
@@ -304,7 +363,10 @@ impl Cluster {
         if !books.exports.contains_key(&number) {
             return;
         }
-        let key = ObjectKey { owner: self.me, number };
+        let key = ObjectKey {
+            owner: self.me,
+            number,
+        };
         let peers: Vec<NodeId> = books.owners.borrowers(key);
         for to in peers {
             let cause = cause.to_owned();
@@ -313,11 +375,22 @@ impl Cluster {
     }
 
     /// An actor of another node has ended.
-    pub(super) fn on_actor_ended(self: &Arc<Cluster>, local: &Local, from: NodeId, actor: ObjectKey, cause: &str) {
+    pub(super) fn on_actor_ended(
+        self: &Arc<Cluster>,
+        local: &Local,
+        from: NodeId,
+        actor: ObjectKey,
+        cause: &str,
+    ) {
         if actor.owner != from {
             return self.misbehaves(from, "it told of the end of another node's actor");
         }
-        let cell = self.books.lock().far_actors.get(&actor).map(|cell| cell.actor.clone());
+        let cell = self
+            .books
+            .lock()
+            .far_actors
+            .get(&actor)
+            .map(|cell| cell.actor.clone());
         if let Some(cell) = cell {
             local.engine.far_ended(&cell, cause);
         }
@@ -331,7 +404,9 @@ impl Cluster {
             its.map(|(_, cell)| cell.actor.clone()).collect()
         };
         for cell in cells {
-            local.engine.far_ended(&cell, &format!("its node {node} died"));
+            local
+                .engine
+                .far_ended(&cell, &format!("its node {node} died"));
         }
     }
 }
@@ -358,7 +433,12 @@ fn options(t: ActorTerms) -> Options {
     Options {
         num_cpus: Some(t.demand.cpu.to_f64()),
         num_gpus: Some(t.demand.gpu.to_f64()),
-        resources: t.demand.custom().iter().map(|(n, a)| (n.clone(), a.to_f64())).collect(),
+        resources: t
+            .demand
+            .custom()
+            .iter()
+            .map(|(n, a)| (n.clone(), a.to_f64()))
+            .collect(),
         name: t.name,
         detached: t.detached,
         max_restarts: Some(t.max_restarts),

@@ -51,7 +51,9 @@ impl Cluster {
             None => Ok(()),
             Some((calls, objects)) => Err(Error::Timeout {
                 waited: timeout,
-                awaited: format!("{calls} calls of other nodes to end here, and {objects} results for them to be fetched or dropped"),
+                awaited: format!(
+                    "{calls} calls of other nodes to end here, and {objects} results for them to be fetched or dropped"
+                ),
             }),
         }
     }

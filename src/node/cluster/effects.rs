@@ -31,7 +31,11 @@ pub(super) struct Todo {
 
 impl Cluster {
     /// Changes the books, and does what follows.
-    pub(super) fn with<R>(self: &Arc<Cluster>, local: &Local, change: impl FnOnce(&mut Books, &mut Todo) -> R) -> R {
+    pub(super) fn with<R>(
+        self: &Arc<Cluster>,
+        local: &Local,
+        change: impl FnOnce(&mut Books, &mut Todo) -> R,
+    ) -> R {
         let mut todo = Todo::default();
         let result = {
             let mut books = self.books.lock();
@@ -96,7 +100,10 @@ impl Cluster {
     /// What others know by this key; an actor with a name is found though nobody was given a handle yet.
     fn exported<'a>(&self, books: &'a mut Books, key: ObjectKey) -> Option<&'a Export> {
         if !books.exports.contains_key(&key.number) {
-            let id = books.made.get(&key.number).map_or(key.number, |actor| actor.id());
+            let id = books
+                .made
+                .get(&key.number)
+                .map_or(key.number, |actor| actor.id());
             let handle = self.engine()?.named_by_id(id)?;
             books.exports.insert(key.number, Export::Actor(handle));
         }
@@ -113,7 +120,8 @@ impl Cluster {
 
     /// What travels with a message about an object of this node.
     fn beside(&self, books: &Books, message: &Message) -> Beside {
-        let (Message::Settled { key, state } | Message::Borrowed { key, state, .. }) = message else {
+        let (Message::Settled { key, state } | Message::Borrowed { key, state, .. }) = message
+        else {
             return Beside::Nothing;
         };
         match (state, books.exports.get(&key.number)) {
@@ -125,7 +133,13 @@ impl Cluster {
 
     /// The rest, without the books.
     fn follow(self: &Arc<Cluster>, local: &Local, todo: Todo) {
-        let Todo { after, mut beside, watch, later, .. } = todo;
+        let Todo {
+            after,
+            mut beside,
+            watch,
+            later,
+            ..
+        } = todo;
         drop(later);
         for record in watch {
             let cluster = Arc::downgrade(self);
@@ -142,12 +156,25 @@ impl Cluster {
                     self.proxy_settled(local, key, state, beside);
                 }
                 Effect::Gone(key) => {
-                    let e = lost(key, key.owner, "it was let go before this node could say that it holds a reference");
+                    let e = lost(
+                        key,
+                        key.owner,
+                        "it was let go before this node could say that it holds a reference",
+                    );
                     self.fail_proxy(local, key, e);
                 }
                 Effect::OwnerDied(key) => {
-                    let what = Arc::from(format!("it owned the object {key}, and nobody else knows who needs it"));
-                    self.fail_proxy(local, key, Error::NodeLost { node: key.owner, what });
+                    let what = Arc::from(format!(
+                        "it owned the object {key}, and nobody else knows who needs it"
+                    ));
+                    self.fail_proxy(
+                        local,
+                        key,
+                        Error::NodeLost {
+                            node: key.owner,
+                            what,
+                        },
+                    );
                 }
                 // The next read says so.
                 Effect::Lost(_) => {}
@@ -171,16 +198,32 @@ impl Cluster {
     }
 
     /// An object of another node has ended.
-    fn proxy_settled(self: &Arc<Cluster>, local: &Local, key: ObjectKey, state: RefState, beside: Beside) {
-        let Some(record) = self.proxies.get(key) else { return };
+    fn proxy_settled(
+        self: &Arc<Cluster>,
+        local: &Local,
+        key: ObjectKey,
+        state: RefState,
+        beside: Beside,
+    ) {
+        let Some(record) = self.proxies.get(key) else {
+            return;
+        };
         if finished(record.state()) || !self.proxies.claim(key) {
             return;
         }
         let engine = &local.engine;
         match (state, beside) {
             (RefState::Ready { .. }, Beside::Value { whole, bytes }) => {
-                let layout = if whole { crate::exec::far::Layout::Whole } else { crate::exec::far::Layout::Body };
-                let value = crate::exec::far::ValueParcel { layout, bytes, caps: Vec::new() };
+                let layout = if whole {
+                    crate::exec::far::Layout::Whole
+                } else {
+                    crate::exec::far::Layout::Body
+                };
+                let value = crate::exec::far::ValueParcel {
+                    layout,
+                    bytes,
+                    caps: Vec::new(),
+                };
                 engine.settle_value(local, &record, value);
             }
             (RefState::Ready { len, at }, beside) => {
@@ -195,11 +238,19 @@ impl Cluster {
             }
             (_, Beside::Failed(why)) => {
                 if !engine.settle_failure_told(local, &record, &why) {
-                    engine.settle_error(local, &record, lost(key, key.owner, "its failure cannot be read"));
+                    engine.settle_error(
+                        local,
+                        &record,
+                        lost(key, key.owner, "its failure cannot be read"),
+                    );
                 }
             }
             (RefState::Failed, _) => {
-                engine.settle_error(local, &record, lost(key, key.owner, "it failed, for a reason that was not told"));
+                engine.settle_error(
+                    local,
+                    &record,
+                    lost(key, key.owner, "it failed, for a reason that was not told"),
+                );
             }
             (RefState::Pending, _) => {}
         }
@@ -219,7 +270,11 @@ impl Cluster {
     pub(super) fn send(&self, books: &Books, to: NodeId, frame: &Frame) -> Result<(), SendError> {
         if books.backlog.contains_key(&to) {
             // It must not overtake what waits.
-            return Err(SendError::Full { to, held: 0, limit: 0 });
+            return Err(SendError::Full {
+                to,
+                held: 0,
+                limit: 0,
+            });
         }
         match self.link.get() {
             Some(link) => link.send(to, frame.encode().into()),
@@ -232,7 +287,11 @@ impl Cluster {
         match self.send(books, to, frame) {
             Ok(()) => true,
             Err(SendError::Full { .. }) => {
-                books.backlog.entry(to).or_default().push_back(frame.encode());
+                books
+                    .backlog
+                    .entry(to)
+                    .or_default()
+                    .push_back(frame.encode());
                 true
             }
             Err(_) => false,

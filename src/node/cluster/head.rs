@@ -26,7 +26,9 @@ impl Cluster {
 
     /// Whether the other is the head, and what it is called.
     pub(super) fn read_app(app: &[u8]) -> (bool, String) {
-        let (head, name) = app.split_first().map_or((false, app), |(head, name)| (*head == 1, name));
+        let (head, name) = app
+            .split_first()
+            .map_or((false, app), |(head, name)| (*head == 1, name));
         (head, String::from_utf8_lossy(name).into_owned())
     }
 
@@ -38,7 +40,9 @@ impl Cluster {
 
     /// Calls the head's address while it is gone.
     pub(super) fn look_for_head(&self) {
-        let Some(addr) = self.head_addr.get() else { return };
+        let Some(addr) = self.head_addr.get() else {
+            return;
+        };
         if !self.is_headless() {
             *self.headless.lock() = None;
             return;

@@ -57,7 +57,9 @@ impl Joining {
     fn records(&self) -> Option<String> {
         match (&self.control, &self.folder, &self.join) {
             (Some(address), ..) => Some(address.clone()),
-            (None, Some(folder), None) => Some(format!("file:{}", folder.join("records").display())),
+            (None, Some(folder), None) => {
+                Some(format!("file:{}", folder.join("records").display()))
+            }
             (None, None, None) => Some("memory:".to_owned()),
             (None, _, Some(_)) => None,
         }
@@ -87,19 +89,27 @@ pub struct NodeInfo {
 
 /// What the system calls this machine.
 fn machine_name() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
+    rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned()
 }
 
 fn cluster_error(why: impl ToString) -> Error {
-    Error::Cluster { why: Arc::from(why.to_string()) }
+    Error::Cluster {
+        why: Arc::from(why.to_string()),
+    }
 }
 
 /// The authority kept in this folder, made if there is none.
 pub fn authority(folder: &Path) -> Result<Ca, Error> {
     let path = folder.join("ca.pem");
-    let failed = |what: &str, e: std::io::Error| cluster_error(format!("{what} {}: {e}", path.display()));
+    let failed =
+        |what: &str, e: std::io::Error| cluster_error(format!("{what} {}: {e}", path.display()));
     match std::fs::read_to_string(&path) {
-        Ok(text) => Ca::from_pem(&text).map_err(|e| cluster_error(format!("{}: {e}", path.display()))),
+        Ok(text) => {
+            Ca::from_pem(&text).map_err(|e| cluster_error(format!("{}: {e}", path.display())))
+        }
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
             let ca = Ca::new().map_err(cluster_error)?;
             std::fs::create_dir_all(folder).map_err(|e| failed("cannot make the folder of", e))?;
@@ -117,8 +127,13 @@ fn reached_at(listens: SocketAddr, head: Option<SocketAddr>) -> SocketAddr {
     }
     // An address that is kept for documentation; nothing is sent.
     let far = head.unwrap_or(SocketAddr::from(([192, 0, 2, 1], 9)));
-    let any = if far.is_ipv4() { SocketAddr::from(([0, 0, 0, 0], 0)) } else { SocketAddr::from(([0u16; 8], 0)) };
-    let ip = std::net::UdpSocket::bind(any).and_then(|socket| socket.connect(far).and_then(|()| socket.local_addr()));
+    let any = if far.is_ipv4() {
+        SocketAddr::from(([0, 0, 0, 0], 0))
+    } else {
+        SocketAddr::from(([0u16; 8], 0))
+    };
+    let ip = std::net::UdpSocket::bind(any)
+        .and_then(|socket| socket.connect(far).and_then(|()| socket.local_addr()));
     let ip = ip.map_or([127, 0, 0, 1].into(), |addr| addr.ip());
     SocketAddr::new(ip, listens.port())
 }
@@ -129,7 +144,11 @@ fn write_secret(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     use std::os::unix::fs::OpenOptionsExt;
     let new = path.with_extension("new");
     let _ = std::fs::remove_file(&new);
-    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&new)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     std::fs::rename(new, path)
@@ -137,15 +156,26 @@ fn write_secret(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
 
 impl Cluster {
     /// Makes this node one of a cluster. The engine runs already.
-    pub fn start(engine: &Arc<Engine>, capacity: Capacity, how: Joining) -> Result<Arc<Cluster>, Error> {
+    pub fn start(
+        engine: &Arc<Engine>,
+        capacity: Capacity,
+        how: Joining,
+    ) -> Result<Arc<Cluster>, Error> {
         let mut bytes = [0; 8];
-        rustix::rand::getrandom(&mut bytes[..], rustix::rand::GetRandomFlags::empty())
-            .map_err(|e| Error::Os { what: "drawing a number for the node", source: Arc::new(e.into()) })?;
+        rustix::rand::getrandom(&mut bytes[..], rustix::rand::GetRandomFlags::empty()).map_err(
+            |e| Error::Os {
+                what: "drawing a number for the node",
+                source: Arc::new(e.into()),
+            },
+        )?;
         let me = NodeId::new(u64::from_le_bytes(bytes).max(1)).expect("not 0");
         let (identity, ca): (Identity, Option<Ca>) = match &how.join {
             Some((addr, token)) => {
                 let token: JoinToken = token.parse().map_err(cluster_error)?;
-                (join(*addr, &token, me, PATIENCE).map_err(cluster_error)?, None)
+                (
+                    join(*addr, &token, me, PATIENCE).map_err(cluster_error)?,
+                    None,
+                )
             }
             None => {
                 let ca = match &how.folder {
@@ -157,12 +187,23 @@ impl Cluster {
         };
         let cluster = Cluster::new(me, engine, capacity, &how);
         let registry = Registry::new(far::parcel::symbols());
-        let loopback = how.join.as_ref().is_none_or(|(head, _)| head.ip().is_loopback());
-        let any = if loopback { [127, 0, 0, 1] } else { [0, 0, 0, 0] };
+        let loopback = how
+            .join
+            .as_ref()
+            .is_none_or(|(head, _)| head.ip().is_loopback());
+        let any = if loopback {
+            [127, 0, 0, 1]
+        } else {
+            [0, 0, 0, 0]
+        };
         let listen = how.listen.unwrap_or(SocketAddr::from((any, 0)));
         let mut settings = Settings::new(listen, identity, registry);
         let heads = how.join.is_none();
-        let name = if how.name.is_empty() { machine_name() } else { how.name.clone() };
+        let name = if how.name.is_empty() {
+            machine_name()
+        } else {
+            how.name.clone()
+        };
         settings.hello.app = Cluster::write_app(heads, &name);
         // Longer than a death takes to be found: a connection that breaks meanwhile would only be in the way.
         settings.idle = cluster.patience * 3;
@@ -176,15 +217,26 @@ impl Cluster {
         let _ = cluster.token.set(token);
         let _ = cluster.name.set(name);
         if let Some(address) = how.records() {
-            cluster.open_records(&address, heads).inspect_err(|_| link.stop(Duration::ZERO))?;
+            cluster
+                .open_records(&address, heads)
+                .inspect_err(|_| link.stop(Duration::ZERO))?;
         }
         let addr = reached_at(link.local_addr(), how.join.as_ref().map(|(head, _)| *head));
-        let machine = Members::new(Peer { node: me, addr, head: heads }, how.pace(), cluster.random());
+        let machine = Members::new(
+            Peer {
+                node: me,
+                addr,
+                head: heads,
+            },
+            how.pace(),
+            cluster.random(),
+        );
         engine.set_far(Arc::new(Face(Arc::clone(&cluster))));
         cluster.with_books_of_own();
-        cluster
-            .start_threads(machine)
-            .map_err(|e| Error::Os { what: "starting a thread", source: Arc::new(e) })?;
+        cluster.start_threads(machine).map_err(|e| Error::Os {
+            what: "starting a thread",
+            source: Arc::new(e),
+        })?;
         if let Some((addr, _)) = how.join {
             let _ = cluster.head_addr.set(addr);
             link.connect(addr, None);
@@ -195,7 +247,17 @@ impl Cluster {
                 return Err(e);
             }
         }
-        let there = cluster.books.lock().peers.iter().map(|(n, p)| Peer { node: *n, addr: p.addr, head: p.head }).collect();
+        let there = cluster
+            .books
+            .lock()
+            .peers
+            .iter()
+            .map(|(n, p)| Peer {
+                node: *n,
+                addr: p.addr,
+                head: p.head,
+            })
+            .collect();
         cluster.membership.start(there);
         Ok(cluster)
     }
@@ -219,12 +281,19 @@ impl Cluster {
                     return Ok(());
                 }
             }
-            let refused = self.refusals.lock().iter().find(|(a, _)| *a == addr).map(|(_, why)| why.clone());
+            let refused = self
+                .refusals
+                .lock()
+                .iter()
+                .find(|(a, _)| *a == addr)
+                .map(|(_, why)| why.clone());
             if let Some(why) = refused {
                 return Err(cluster_error(why));
             }
             if self.change.1.wait_until(&mut seen, deadline).timed_out() {
-                return Err(cluster_error(format!("{addr} let this node in, but could not be connected to within {PATIENCE:?}")));
+                return Err(cluster_error(format!(
+                    "{addr} let this node in, but could not be connected to within {PATIENCE:?}"
+                )));
             }
         }
     }
@@ -248,7 +317,11 @@ impl Cluster {
     pub fn nodes(&self) -> Vec<NodeInfo> {
         let books = self.books.lock();
         let info = |id: NodeId, name: &str, address: SocketAddr| {
-            let view = books.view.get(id).map(|known| known.view.clone()).unwrap_or_default();
+            let view = books
+                .view
+                .get(id)
+                .map(|known| known.view.clone())
+                .unwrap_or_default();
             NodeInfo {
                 id,
                 name: name.to_owned(),
@@ -263,7 +336,11 @@ impl Cluster {
         let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
         let name = self.name.get().map_or("", String::as_str);
         let mut all = vec![info(self.me, name, self.address().unwrap_or(nowhere))];
-        let mut others: Vec<_> = books.peers.iter().map(|(id, p)| info(*id, &p.name, p.addr)).collect();
+        let mut others: Vec<_> = books
+            .peers
+            .iter()
+            .map(|(id, p)| info(*id, &p.name, p.addr))
+            .collect();
         others.sort_by_key(|n| n.id);
         all.extend(others);
         all
@@ -276,7 +353,11 @@ impl Cluster {
         loop {
             {
                 let books = self.books.lock();
-                let told = books.peers.keys().filter(|n| books.view.get(**n).is_some()).count();
+                let told = books
+                    .peers
+                    .keys()
+                    .filter(|n| books.view.get(**n).is_some())
+                    .count();
                 if told + 1 >= count {
                     return true;
                 }

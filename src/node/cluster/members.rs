@@ -50,7 +50,12 @@ pub(super) struct Membership {
 
 impl Membership {
     pub fn new(pace: Pace) -> Membership {
-        Membership { inbox: Default::default(), news: Default::default(), living: Mutex::default(), pace }
+        Membership {
+            inbox: Default::default(),
+            news: Default::default(),
+            living: Mutex::default(),
+            pace,
+        }
     }
 
     fn put(&self, input: Input) {
@@ -94,7 +99,9 @@ impl Membership {
 
     /// A packet came; `None`: the datagram is none.
     pub fn packet(&self, from: NodeId, bytes: &[u8]) -> Option<()> {
-        let (PACKET, packet) = bytes.split_first().map(|(kind, rest)| (*kind, rest))? else { return None };
+        let (PACKET, packet) = bytes.split_first().map(|(kind, rest)| (*kind, rest))? else {
+            return None;
+        };
         self.put(Input::Datagram(from, packet.to_vec()));
         Some(())
     }
@@ -170,7 +177,9 @@ impl Cluster {
 
     /// Sends what is to be sent, and hands on the rest.
     fn send_packets(&self, out: &mut Vec<Effect>) {
-        let Some(link) = self.link.get() else { return out.clear() };
+        let Some(link) = self.link.get() else {
+            return out.clear();
+        };
         let mut datagram = Vec::with_capacity(crate::link::MAX_DATAGRAM);
         for effect in out.drain(..) {
             if let Effect::Send { to, bytes } = effect {
@@ -227,7 +236,9 @@ impl Cluster {
                 };
                 self.bury(local, peer.node, why);
             }
-            Effect::View { node, duty, bytes } => self.hear_view(node, duty != Duty::Serving, &bytes),
+            Effect::View { node, duty, bytes } => {
+                self.hear_view(node, duty != Duty::Serving, &bytes)
+            }
             Effect::Dead(death) => self.fence(local, &declared(death)),
             Effect::Suspected(node) => drop(self.suspected.lock().insert(node)),
             Effect::Cleared(node) => drop(self.suspected.lock().remove(&node)),
@@ -250,15 +261,28 @@ impl Cluster {
         let Some(link) = self.link.get() else { return };
         let unreached: Vec<(NodeId, SocketAddr)> = {
             let living = self.membership.living.lock();
-            living.iter().filter(|(node, _)| !link.is_connected(**node)).map(|(n, a)| (*n, *a)).collect()
+            living
+                .iter()
+                .filter(|(node, _)| !link.is_connected(**node))
+                .map(|(n, a)| (*n, *a))
+                .collect()
         };
         for (node, addr) in unreached {
             link.connect(addr, Some(node));
         }
         let strangers: Vec<Peer> = {
             let books = self.books.lock();
-            let peers = books.peers.iter().filter(|(node, _)| !self.membership.has(**node));
-            peers.map(|(node, p)| Peer { node: *node, addr: p.addr, head: p.head }).collect()
+            let peers = books
+                .peers
+                .iter()
+                .filter(|(node, _)| !self.membership.has(**node));
+            peers
+                .map(|(node, p)| Peer {
+                    node: *node,
+                    addr: p.addr,
+                    head: p.head,
+                })
+                .collect()
         };
         for peer in strangers {
             self.membership.put(Input::Meet(peer));
@@ -271,18 +295,24 @@ impl Cluster {
         if self.fenced.set(Arc::from(why)).is_err() {
             return;
         }
-        self.abandon(local, &|| Error::Cluster { why: Arc::from(why) });
+        self.abandon(local, &|| Error::Cluster {
+            why: Arc::from(why),
+        });
         let peers: Vec<NodeId> = self.books.lock().peers.keys().copied().collect();
         for node in peers {
             self.died(local, node, why);
         }
-        self.abandon(local, &|| Error::Cluster { why: Arc::from(why) });
+        self.abandon(local, &|| Error::Cluster {
+            why: Arc::from(why),
+        });
         self.changed();
     }
 
     /// Why this node is of the cluster no more.
     pub(super) fn fenced_by(&self) -> Option<Error> {
-        self.fenced.get().map(|why| Error::Cluster { why: Arc::clone(why) })
+        self.fenced.get().map(|why| Error::Cluster {
+            why: Arc::clone(why),
+        })
     }
 
     /// What another node says of itself.
@@ -298,7 +328,9 @@ impl Cluster {
 
 fn declared(death: Death) -> String {
     let why = match death {
-        Death::Declared => "the others found it dead: it was cut off, or stopped for too long".to_owned(),
+        Death::Declared => {
+            "the others found it dead: it was cut off, or stopped for too long".to_owned()
+        }
         Death::Outvoted { by, theirs, ours } => format!(
             "it was cut off from the rest, and node {by} is of the side that goes on, with {} nodes to {} of this one",
             theirs.living, ours.living

@@ -106,7 +106,9 @@ impl Cluster {
         Arc::new_cyclic(|weak: &Weak<Cluster>| {
             let gone = Weak::clone(weak);
             let proxies = Proxies::new(Box::new(move |key| {
-                let Some(cluster) = gone.upgrade() else { return };
+                let Some(cluster) = gone.upgrade() else {
+                    return;
+                };
                 let _ = crate::exec::local::with(|local| {
                     cluster.with(local, |books, todo| {
                         // Another reference may have come in meanwhile, and will go by itself.
@@ -217,7 +219,9 @@ impl Cluster {
         let driver = named("mobula-members").spawn(move || cluster.drive_members(machine))?;
         let cluster = Arc::clone(self);
         let follower = named("mobula-news").spawn(move || cluster.follow_members())?;
-        self.threads.lock().extend([runner, looker, driver, follower]);
+        self.threads
+            .lock()
+            .extend([runner, looker, driver, follower]);
         Ok(())
     }
 }
@@ -244,7 +248,13 @@ impl Far for Face {
         self.0.cancel_sent(local, record);
     }
 
-    fn create(&self, local: &Local, entry: &'static ActorEntry, options: &Options, demand: &Demand) -> Result<Option<Elsewhere>, Error> {
+    fn create(
+        &self,
+        local: &Local,
+        entry: &'static ActorEntry,
+        options: &Options,
+        demand: &Demand,
+    ) -> Result<Option<Elsewhere>, Error> {
         self.0.place_actor(local, entry, options, demand)
     }
 
@@ -252,7 +262,13 @@ impl Far for Face {
         self.0.find_named(local, name)
     }
 
-    fn claim_name(&self, local: &Local, name: &str, actor: u64, entry: &'static ActorEntry) -> Result<Option<HandleRef>, Error> {
+    fn claim_name(
+        &self,
+        local: &Local,
+        name: &str,
+        actor: u64,
+        entry: &'static ActorEntry,
+    ) -> Result<Option<HandleRef>, Error> {
         self.0.take_name(local, name, actor, entry)
     }
 

@@ -28,10 +28,16 @@ const UNFREED: usize = 4096;
 
 impl Cluster {
     /// Asks the keeper of names, which may be this node, until it knows.
-    fn ask(self: &Arc<Cluster>, local: &Local, question: &Question) -> Result<Option<Named>, Error> {
+    fn ask(
+        self: &Arc<Cluster>,
+        local: &Local,
+        question: &Question,
+    ) -> Result<Option<Named>, Error> {
         if !self.may_block() {
             let why = "a name cannot be looked up on the thread that brings the answer";
-            return Err(Error::Cluster { why: Arc::from(why) });
+            return Err(Error::Cluster {
+                why: Arc::from(why),
+            });
         }
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -41,17 +47,30 @@ impl Cluster {
             match self.ask_once(local, question, deadline)? {
                 Found::Nobody => return Ok(None),
                 Found::Is(named) => return Ok(Some(named)),
-                Found::Failed(why) => return Err(Error::Cluster { why: Arc::from(why) }),
+                Found::Failed(why) => {
+                    return Err(Error::Cluster {
+                        why: Arc::from(why),
+                    });
+                }
                 Found::Later if Instant::now() >= deadline => {
-                    let why = format!("for {PATIENCE:?} there was nobody who knows the names of actors; is the head back?");
-                    return Err(Error::Cluster { why: Arc::from(why) });
+                    let why = format!(
+                        "for {PATIENCE:?} there was nobody who knows the names of actors; is the head back?"
+                    );
+                    return Err(Error::Cluster {
+                        why: Arc::from(why),
+                    });
                 }
                 Found::Later => std::thread::park_timeout(AGAIN),
             }
         }
     }
 
-    fn ask_once(self: &Arc<Cluster>, local: &Local, question: &Question, deadline: Instant) -> Result<Found, Error> {
+    fn ask_once(
+        self: &Arc<Cluster>,
+        local: &Local,
+        question: &Question,
+        deadline: Instant,
+    ) -> Result<Found, Error> {
         if let Some(keeper) = self.keeper.get() {
             return Ok(keeper.answer(self, question));
         }
@@ -60,7 +79,10 @@ impl Cluster {
             if self.awaits_head() {
                 return Ok(Found::Later);
             }
-            Err(Error::NodeLost { node: head, what: Arc::from("it keeps the names of actors, and does not answer") })
+            Err(Error::NodeLost {
+                node: head,
+                what: Arc::from("it keeps the names of actors, and does not answer"),
+            })
         };
         let (tell, answer) = sync_channel(1);
         let asked = self.with(local, |books, _| {
@@ -69,7 +91,14 @@ impl Cluster {
             }
             let ask = books.number();
             books.asks.insert(ask, (head, tell));
-            let sent = self.send_surely(books, head, &Frame::Ask { ask, question: question.clone() });
+            let sent = self.send_surely(
+                books,
+                head,
+                &Frame::Ask {
+                    ask,
+                    question: question.clone(),
+                },
+            );
             if !sent {
                 books.asks.remove(&ask);
             }
@@ -81,9 +110,10 @@ impl Cluster {
         match answered {
             Ok(found) => Ok(found),
             Err(RecvTimeoutError::Disconnected) => gone(),
-            Err(RecvTimeoutError::Timeout) => {
-                Err(Error::NodeLost { node: head, what: Arc::from("it keeps the names of actors, and did not answer in time") })
-            }
+            Err(RecvTimeoutError::Timeout) => Err(Error::NodeLost {
+                node: head,
+                what: Arc::from("it keeps the names of actors, and did not answer in time"),
+            }),
         }
     }
 
@@ -117,7 +147,11 @@ impl Cluster {
     }
 
     /// A handle to the actor with this name, on whatever node.
-    pub(super) fn find_named(self: &Arc<Cluster>, local: &Local, name: &str) -> Result<Option<HandleRef>, Error> {
+    pub(super) fn find_named(
+        self: &Arc<Cluster>,
+        local: &Local,
+        name: &str,
+    ) -> Result<Option<HandleRef>, Error> {
         match self.ask(local, &Question::Find(name.to_owned()))? {
             Some(named) => self.reach(local, name, &named),
             None => Ok(None),
@@ -125,20 +159,35 @@ impl Cluster {
     }
 
     /// A handle to an actor that this node was told of, and that has not counted it yet.
-    fn reach(self: &Arc<Cluster>, local: &Local, name: &str, named: &Named) -> Result<Option<HandleRef>, Error> {
+    fn reach(
+        self: &Arc<Cluster>,
+        local: &Local,
+        name: &str,
+        named: &Named,
+    ) -> Result<Option<HandleRef>, Error> {
         let key = named.key;
         if key.owner == self.me {
             return Ok(None); // one of this node's own, which it does not know: it has ended
         }
-        let entry = parcel::actor_type(named.kind).ok_or_else(|| lost(key, key.owner, "its type is not known here"))?;
+        let entry = parcel::actor_type(named.kind)
+            .ok_or_else(|| lost(key, key.owner, "its type is not known here"))?;
         self.await_peer(key.owner);
         self.with(local, |books, todo| {
             if !books.peers.contains_key(&key.owner) {
                 return Ok(None);
             }
             // Nobody handed it on, so nobody but this node waits for its owner's word that it is counted.
-            books.owners.import(key, self.me, 0, RefState::Pending, &mut todo.effects);
-            Ok(Some(self.far_handle(books, todo, local, key, entry, Some(name))))
+            books
+                .owners
+                .import(key, self.me, 0, RefState::Pending, &mut todo.effects);
+            Ok(Some(self.far_handle(
+                books,
+                todo,
+                local,
+                key,
+                entry,
+                Some(name),
+            )))
         })
     }
 
@@ -146,7 +195,8 @@ impl Cluster {
     fn await_peer(&self, node: NodeId) {
         let deadline = Instant::now() + PATIENCE;
         let there = || self.books.lock().peers.contains_key(&node);
-        while self.may_block() && !there() && self.membership.has(node) && Instant::now() < deadline {
+        while self.may_block() && !there() && self.membership.has(node) && Instant::now() < deadline
+        {
             std::thread::park_timeout(AGAIN);
         }
     }
@@ -163,7 +213,15 @@ impl Cluster {
         if !self.may_block() {
             return Ok(None);
         }
-        self.take_name_for(local, name, ObjectKey { owner: self.me, number: actor }, entry)
+        self.take_name_for(
+            local,
+            name,
+            ObjectKey {
+                owner: self.me,
+                number: actor,
+            },
+            entry,
+        )
     }
 
     /// The same, for an actor of this key.
@@ -178,9 +236,20 @@ impl Cluster {
         let mine = Question::Claim(name.to_owned(), Named { key, kind });
         // Once more if whoever had it turns out to be gone.
         for _ in 0..2 {
-            let Some(named) = self.ask(local, &mine)? else { return Ok(None) };
-            let here = || local.engine.named(name).and_then(|actor| HandleRef::upgrade(&actor));
-            let living = if named.key.owner == self.me { here() } else { self.reach(local, name, &named)? };
+            let Some(named) = self.ask(local, &mine)? else {
+                return Ok(None);
+            };
+            let here = || {
+                local
+                    .engine
+                    .named(name)
+                    .and_then(|actor| HandleRef::upgrade(&actor))
+            };
+            let living = if named.key.owner == self.me {
+                here()
+            } else {
+                self.reach(local, name, &named)?
+            };
             if living.is_some() {
                 return Ok(living);
             }
@@ -191,8 +260,21 @@ impl Cluster {
 
     /// Gives the name of an actor of this node back.
     pub(super) fn give_name(self: &Arc<Cluster>, local: &Local, name: &str, actor: u64) {
-        let number = self.books.lock().aliases.get(&actor).copied().unwrap_or(actor);
-        self.free_name_of(local, name, ObjectKey { owner: self.me, number });
+        let number = self
+            .books
+            .lock()
+            .aliases
+            .get(&actor)
+            .copied()
+            .unwrap_or(actor);
+        self.free_name_of(
+            local,
+            name,
+            ObjectKey {
+                owner: self.me,
+                number,
+            },
+        );
     }
 
     /// The same, of an actor by its key.

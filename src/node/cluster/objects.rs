@@ -12,8 +12,8 @@ use std::sync::{Arc, Weak};
 use super::books::{Export, Transfer};
 use super::{Cluster, lost};
 use crate::base::{Error, NodeId, ObjectKey, Origin};
-use crate::exec::far::take::{self, Told};
 use crate::exec::far::ValueParcel;
+use crate::exec::far::take::{self, Told};
 use crate::exec::pin::PinnedRef;
 use crate::exec::{Local, RawRef, cell};
 use crate::link::{Bytes, Landing, LinkError};
@@ -70,12 +70,26 @@ impl Landing for Lander {
 
 impl Cluster {
     /// What stands for the bytes of an object that this node has.
-    pub(super) fn distant(self: &Arc<Cluster>, key: ObjectKey, at: NodeId, _len: u64) -> Box<dyn Distant> {
-        Box::new(There { cluster: Arc::downgrade(self), key, at })
+    pub(super) fn distant(
+        self: &Arc<Cluster>,
+        key: ObjectKey,
+        at: NodeId,
+        _len: u64,
+    ) -> Box<dyn Distant> {
+        Box::new(There {
+            cluster: Arc::downgrade(self),
+            key,
+            at,
+        })
     }
 
     /// Has the bytes of an object brought into the draft. Blocks.
-    fn fetch(self: &Arc<Cluster>, key: ObjectKey, at: NodeId, mut draft: Draft) -> Result<Draft, Error> {
+    fn fetch(
+        self: &Arc<Cluster>,
+        key: ObjectKey,
+        at: NodeId,
+        mut draft: Draft,
+    ) -> Result<Draft, Error> {
         let mut last = String::new();
         let mut sources = vec![at];
         if key.owner != at {
@@ -101,7 +115,11 @@ impl Cluster {
                         Some(back) => draft = back,
                         None => {
                             let store = crate::exec::local::with(|local| {
-                                local.engine.create(local, len, Origin::Result("an object of another node"))
+                                local.engine.create(
+                                    local,
+                                    len,
+                                    Origin::Result("an object of another node"),
+                                )
                             });
                             draft = store.and_then(|d| d)?;
                         }
@@ -109,11 +127,19 @@ impl Cluster {
                 }
             }
         }
-        Err(Error::NodeLost { node: at, what: Arc::from(format!("the bytes of object {key} were there: {last}")) })
+        Err(Error::NodeLost {
+            node: at,
+            what: Arc::from(format!("the bytes of object {key} were there: {last}")),
+        })
     }
 
     /// One try.
-    fn pull(self: &Arc<Cluster>, key: ObjectKey, from: NodeId, draft: Draft) -> Result<Draft, (String, Option<Draft>)> {
+    fn pull(
+        self: &Arc<Cluster>,
+        key: ObjectKey,
+        from: NodeId,
+        draft: Draft,
+    ) -> Result<Draft, (String, Option<Draft>)> {
         let Some(link) = self.link.get() else {
             return Err(("this node has no link".to_owned(), Some(draft)));
         };
@@ -126,7 +152,10 @@ impl Cluster {
             }
             let transfer = books.number();
             books.transfers.insert(transfer, Transfer::Bulk { from });
-            let lander = Lander { draft: Some(draft), done };
+            let lander = Lander {
+                draft: Some(draft),
+                done,
+            };
             link.expect_bulk(from, transfer, len, Box::new(lander));
             self.send_surely(&mut books, from, &Frame::Fetch { key, transfer });
             transfer
@@ -155,7 +184,9 @@ impl Cluster {
     /// A copy is here now, and can be had from here.
     fn arrived(self: &Arc<Cluster>, key: ObjectKey) {
         let _ = crate::exec::local::with(|local| {
-            self.with(local, |books, todo| books.owners.copied(key, &mut todo.effects));
+            self.with(local, |books, todo| {
+                books.owners.copied(key, &mut todo.effects)
+            });
         });
     }
 
@@ -178,7 +209,9 @@ impl Cluster {
     pub(super) fn fetch_value(self: &Arc<Cluster>, local: &Local, key: ObjectKey, from: NodeId) {
         let asked = self.with(local, |books, _| {
             let transfer = books.number();
-            books.transfers.insert(transfer, Transfer::Value { from, key });
+            books
+                .transfers
+                .insert(transfer, Transfer::Value { from, key });
             let asked = books.peers.contains_key(&from)
                 && self.send_surely(books, from, &Frame::Fetch { key, transfer });
             if !asked {
@@ -186,16 +219,26 @@ impl Cluster {
             }
             asked
         });
-        if !asked
-            && let Some(record) = self.proxies.get(key)
-        {
-            local.engine.settle_error(local, &record, lost(key, from, "the node that has it is gone"));
+        if !asked && let Some(record) = self.proxies.get(key) {
+            local.engine.settle_error(
+                local,
+                &record,
+                lost(key, from, "the node that has it is gone"),
+            );
         }
     }
 
     /// Another node wants the bytes of an object.
-    pub(super) fn on_fetch(self: &Arc<Cluster>, local: &Local, from: NodeId, key: ObjectKey, transfer: u64) {
-        let record = self.find(key).filter(|r| cell::phase(r.state()) == cell::Phase::Done);
+    pub(super) fn on_fetch(
+        self: &Arc<Cluster>,
+        local: &Local,
+        from: NodeId,
+        key: ObjectKey,
+        transfer: u64,
+    ) {
+        let record = self
+            .find(key)
+            .filter(|r| cell::phase(r.state()) == cell::Phase::Done);
         let Some(record) = record else {
             return self.tell_fetched(local, from, transfer, None);
         };
@@ -206,7 +249,9 @@ impl Cluster {
         // It may have to come back from disk first.
         self.errand(move |local| {
             if refers || !take::is_stored(&record) {
-                let value = ValueParcel::of(&record).ok().map(|value| cluster.out_value(value));
+                let value = ValueParcel::of(&record)
+                    .ok()
+                    .map(|value| cluster.out_value(value));
                 cluster.with(local, |books, todo| {
                     let value = value.map(|v| cluster.export_value(books, todo, from, v));
                     cluster.send_surely(books, from, &Frame::Fetched { transfer, value });
@@ -248,13 +293,21 @@ impl Cluster {
                 _ => None,
             });
             let its: Vec<_> = its.collect();
-            its.iter().for_each(|(number, _)| drop(books.transfers.remove(number)));
+            its.iter()
+                .for_each(|(number, _)| drop(books.transfers.remove(number)));
             its
         };
         for (transfer, key) in given_up {
-            match (key.and_then(|key| Some((key, self.proxies.get(key)?))), self.link.get()) {
+            match (
+                key.and_then(|key| Some((key, self.proxies.get(key)?))),
+                self.link.get(),
+            ) {
                 (Some((key, record)), _) => {
-                    local.engine.settle_error(local, &record, lost(key, node, "it died before it sent the value"));
+                    local.engine.settle_error(
+                        local,
+                        &record,
+                        lost(key, node, "it died before it sent the value"),
+                    );
                 }
                 (None, Some(link)) => link.cancel_bulk(node, transfer),
                 (None, None) => {}
@@ -262,18 +315,32 @@ impl Cluster {
         }
     }
 
-    fn tell_fetched(self: &Arc<Cluster>, local: &Local, to: NodeId, transfer: u64, value: Option<ValueBody>) {
+    fn tell_fetched(
+        self: &Arc<Cluster>,
+        local: &Local,
+        to: NodeId,
+        transfer: u64,
+        value: Option<ValueBody>,
+    ) {
         self.with(local, |books, _| {
             self.send_surely(books, to, &Frame::Fetched { transfer, value });
         });
     }
 
     /// A transfer does not come as bytes of its own.
-    pub(super) fn on_fetched(self: &Arc<Cluster>, local: &Local, from: NodeId, transfer: u64, value: Option<ValueBody>) {
+    pub(super) fn on_fetched(
+        self: &Arc<Cluster>,
+        local: &Local,
+        from: NodeId,
+        transfer: u64,
+        value: Option<ValueBody>,
+    ) {
         let known = {
             let mut books = self.books.lock();
             match books.transfers.get(&transfer) {
-                Some(Transfer::Bulk { from: f } | Transfer::Value { from: f, .. }) if *f == from => {
+                Some(Transfer::Bulk { from: f } | Transfer::Value { from: f, .. })
+                    if *f == from =>
+                {
                     books.transfers.remove(&transfer)
                 }
                 _ => None,
@@ -295,7 +362,9 @@ impl Cluster {
             }
             Some(Transfer::Value { key, .. }) => {
                 let value = value.map(|value| self.import_value(local, from, value));
-                let Some(record) = self.proxies.get(key) else { return };
+                let Some(record) = self.proxies.get(key) else {
+                    return;
+                };
                 match value {
                     Some(Ok(value)) => local.engine.settle_value(local, &record, value),
                     Some(Err(e)) => local.engine.settle_error(local, &record, e),

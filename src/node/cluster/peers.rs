@@ -63,7 +63,13 @@ impl Cluster {
                 books.head = peer.node;
             }
             let view = self.own_view(books.version(), books.draining);
-            self.send_surely(books, peer.node, &Frame::View { view: self.spell(&view) });
+            self.send_surely(
+                books,
+                peer.node,
+                &Frame::View {
+                    view: self.spell(&view),
+                },
+            );
             self.free_names(books);
         });
         self.changed();
@@ -93,7 +99,9 @@ impl Cluster {
     fn on_disconnected(self: &Arc<Cluster>, local: &Local, node: NodeId, why: &LinkError) {
         match why {
             LinkError::Left(..) => self.said_goodbye(local, node),
-            LinkError::Forgotten(of) if *of == self.me && !self.stopping() => self.membership.declared_dead(),
+            LinkError::Forgotten(of) if *of == self.me && !self.stopping() => {
+                self.membership.declared_dead()
+            }
             _ => {
                 self.membership.lost(node);
                 // The link tries to make another connection. Whether it is dead is for the members to say; one that never
@@ -122,8 +130,13 @@ impl Cluster {
         let dead: Vec<NodeId> = self.with(local, |books, todo| {
             self.flush(books);
             books.owners.tick(now, &mut todo.effects);
-            let late = books.gone_since.iter().filter(|(_, since)| now.saturating_sub(**since) > self.patience);
-            late.map(|(node, _)| *node).filter(|node| !self.membership.has(*node)).collect()
+            let late = books
+                .gone_since
+                .iter()
+                .filter(|(_, since)| now.saturating_sub(**since) > self.patience);
+            late.map(|(node, _)| *node)
+                .filter(|node| !self.membership.has(*node))
+                .collect()
         });
         for node in dead {
             self.died(local, node, "no connection could be made to it");
@@ -136,12 +149,16 @@ impl Cluster {
         let view = {
             let mut books = self.books.lock();
             let view = self.own_view(0, books.draining);
-            let changed = (&view.free, view.queued, view.draining) != (&books.told.free, books.told.queued, books.told.draining);
+            let changed = (&view.free, view.queued, view.draining)
+                != (&books.told.free, books.told.queued, books.told.draining);
             let since = now.saturating_sub(books.told.seen);
             if since < TELL || !changed {
                 return;
             }
-            let view = view::NodeView { version: books.version(), ..view };
+            let view = view::NodeView {
+                version: books.version(),
+                ..view
+            };
             books.told = view.clone();
             let me = self.me;
             books.view.merge(me, view.clone());
@@ -160,10 +177,26 @@ impl Cluster {
             books.backlog.remove(&node);
             books.callers.retain(|(of, _), _| *of != node);
             books.owners.peer_died(now, node, &mut todo.effects);
-            let numbers: Vec<u64> = books.sent.iter().filter(|(_, s)| s.to == node).map(|(n, _)| *n).collect();
-            let sent: Vec<_> = numbers.iter().filter_map(|n| books.sent.remove(n)).collect();
-            let running: Vec<_> = books.running.keys().filter(|(of, _)| *of == node).copied().collect();
-            let running: Vec<_> = running.iter().filter_map(|key| books.running.remove(key)).collect();
+            let numbers: Vec<u64> = books
+                .sent
+                .iter()
+                .filter(|(_, s)| s.to == node)
+                .map(|(n, _)| *n)
+                .collect();
+            let sent: Vec<_> = numbers
+                .iter()
+                .filter_map(|n| books.sent.remove(n))
+                .collect();
+            let running: Vec<_> = books
+                .running
+                .keys()
+                .filter(|(of, _)| *of == node)
+                .copied()
+                .collect();
+            let running: Vec<_> = running
+                .iter()
+                .filter_map(|key| books.running.remove(key))
+                .collect();
             Some((sent, running))
         });
         let Some((sent, running)) = sent else { return };
@@ -202,11 +235,25 @@ impl Cluster {
             Err(e) => return self.misbehaves(from, &e.to_string()),
         };
         match frame {
-            Frame::Call { number, terms, call } => self.on_call(local, from, number, terms, call),
+            Frame::Call {
+                number,
+                terms,
+                call,
+            } => self.on_call(local, from, number, terms, call),
             Frame::Ended { number, outcome } => self.on_ended(local, from, number, outcome),
             Frame::Cancel { number } => self.on_cancel(local, from, number),
-            Frame::Create { number, kind, terms, call } => self.on_create(local, from, (number, kind), terms, call),
-            Frame::Method { actor, caller, number, call } => self.on_method(local, from, actor, (caller, number), call),
+            Frame::Create {
+                number,
+                kind,
+                terms,
+                call,
+            } => self.on_create(local, from, (number, kind), terms, call),
+            Frame::Method {
+                actor,
+                caller,
+                number,
+                call,
+            } => self.on_method(local, from, actor, (caller, number), call),
             Frame::Kill { actor, restart } => self.on_kill(actor, restart),
             Frame::ActorEnded { actor, cause } => self.on_actor_ended(local, from, actor, &cause),
             Frame::Owning { message, beside } => self.with(local, |books, todo| {

@@ -57,9 +57,17 @@ enum Stands {
 impl Keeper {
     /// Opens the records at an address.
     pub fn open(address: &str, since: Duration) -> Result<Keeper, Error> {
-        let control = control::open(address).map_err(|e| Error::Cluster { why: Arc::from(e.to_string()) })?;
+        let control = control::open(address).map_err(|e| Error::Cluster {
+            why: Arc::from(e.to_string()),
+        })?;
         let shared = address.starts_with("etcd:");
-        Ok(Keeper { control, shared, since, before: Mutex::default(), lease: Mutex::default() })
+        Ok(Keeper {
+            control,
+            shared,
+            since,
+            before: Mutex::default(),
+            lease: Mutex::default(),
+        })
     }
 
     /// Enters this node, and reads what was there before.
@@ -88,17 +96,36 @@ impl Keeper {
 
     /// Writes that this node is there.
     fn enter(&self, cluster: &Cluster, head: bool) -> Result<(), ControlError> {
-        let Some(addr) = cluster.address() else { return Ok(()) };
-        let lease = if self.shared { Some(self.control.grant(TTL, WITHIN)?) } else { None };
-        let node = Node { node: cluster.me, addr, head, labels: cluster.labels.clone() };
-        records::put(&*self.control, &node, Expect::Any, lease.map(|l| l.id), WITHIN)?;
+        let Some(addr) = cluster.address() else {
+            return Ok(());
+        };
+        let lease = if self.shared {
+            Some(self.control.grant(TTL, WITHIN)?)
+        } else {
+            None
+        };
+        let node = Node {
+            node: cluster.me,
+            addr,
+            head,
+            labels: cluster.labels.clone(),
+        };
+        records::put(
+            &*self.control,
+            &node,
+            Expect::Any,
+            lease.map(|l| l.id),
+            WITHIN,
+        )?;
         *self.lease.lock() = lease;
         Ok(())
     }
 
     /// Says that this node is still there.
     fn prolong(&self, cluster: &Cluster) {
-        let Some(lease) = *self.lease.lock() else { return };
+        let Some(lease) = *self.lease.lock() else {
+            return;
+        };
         match self.control.keep_alive(lease.id, WITHIN) {
             Err(ControlError::NoLease { .. }) => drop(self.enter(cluster, cluster.heads())),
             // Tried again soon.
@@ -120,24 +147,37 @@ impl Keeper {
             Question::Claim(name, actor) => self.claim(cluster, name, actor),
             Question::Free(name, key) => self.remove(name, actor_key(*key)).map(|()| Found::Nobody),
         };
-        answered.unwrap_or_else(|e| Found::Failed(format!("the records at {}: {e}", self.control.address())))
+        answered.unwrap_or_else(|e| {
+            Found::Failed(format!("the records at {}: {e}", self.control.address()))
+        })
     }
 
     fn find(&self, cluster: &Cluster, name: &str) -> control::Result<Found> {
-        let Some((named, _)) = records::get::<NamedActor>(&*self.control, &name.to_owned(), WITHIN)? else {
+        let Some((named, _)) =
+            records::get::<NamedActor>(&*self.control, &name.to_owned(), WITHIN)?
+        else {
             return Ok(Found::Nobody);
         };
         match self.stands(cluster, named.actor.host)? {
             Stands::Alive => Ok(told(&named)),
-            Stands::Unknown if self.shared && cluster.is_gone(named.actor.host) => Ok(Found::Nobody),
+            Stands::Unknown if self.shared && cluster.is_gone(named.actor.host) => {
+                Ok(Found::Nobody)
+            }
             Stands::Unknown => Ok(Found::Later),
             Stands::Dead => self.remove(name, named.actor).map(|()| Found::Nobody),
         }
     }
 
     fn claim(&self, cluster: &Cluster, name: &str, actor: &Named) -> control::Result<Found> {
-        let entry = parcel::actor_type(actor.kind).map_or("", |entry| entry.name).to_owned();
-        let mine = NamedActor { name: name.to_owned(), actor: actor_key(actor.key), entry, incarnation: 0 };
+        let entry = parcel::actor_type(actor.kind)
+            .map_or("", |entry| entry.name)
+            .to_owned();
+        let mine = NamedActor {
+            name: name.to_owned(),
+            actor: actor_key(actor.key),
+            entry,
+            incarnation: 0,
+        };
         for _ in 0..TRIES {
             let (held, revision) = match records::claim(&*self.control, &mine, WITHIN)? {
                 Claim::Taken(_) => return Ok(Found::Nobody),
@@ -160,8 +200,15 @@ impl Keeper {
     fn remove(&self, name: &str, actor: ActorKey) -> control::Result<()> {
         let name = name.to_owned();
         let held = records::get::<NamedActor>(&*self.control, &name, WITHIN)?;
-        let Some((_, revision)) = held.filter(|(held, _)| held.actor == actor) else { return Ok(()) };
-        match records::delete::<NamedActor>(&*self.control, &name, Expect::Revision(revision), WITHIN) {
+        let Some((_, revision)) = held.filter(|(held, _)| held.actor == actor) else {
+            return Ok(());
+        };
+        match records::delete::<NamedActor>(
+            &*self.control,
+            &name,
+            Expect::Revision(revision),
+            WITHIN,
+        ) {
             Ok(_) | Err(ControlError::Conflict { .. }) => Ok(()),
             Err(e) => Err(e),
         }
@@ -174,7 +221,11 @@ impl Keeper {
         if self.shared {
             // It may live and not be reached from here; its lease says.
             let entered = records::get::<Node>(&*self.control, &host, WITHIN)?;
-            return Ok(if entered.is_some() { Stands::Unknown } else { Stands::Dead });
+            return Ok(if entered.is_some() {
+                Stands::Unknown
+            } else {
+                Stands::Dead
+            });
         }
         let late = cluster.now().saturating_sub(self.since) > GRACE;
         let dead = late || cluster.is_gone(host) || self.before.lock().contains(&host);
@@ -187,7 +238,9 @@ impl Keeper {
             return;
         }
         // What fails here is made up for when somebody asks for the name.
-        let Ok((names, _)) = records::list::<NamedActor>(&*self.control, WITHIN) else { return };
+        let Ok((names, _)) = records::list::<NamedActor>(&*self.control, WITHIN) else {
+            return;
+        };
         for named in names.iter().filter(|n| n.actor.host == node) {
             let _ = self.remove(&named.name, named.actor);
         }
@@ -195,37 +248,57 @@ impl Keeper {
 }
 
 fn actor_key(key: ObjectKey) -> ActorKey {
-    ActorKey { host: key.owner, number: key.number }
+    ActorKey {
+        host: key.owner,
+        number: key.number,
+    }
 }
 
 fn told(named: &NamedActor) -> Found {
     let kinds = (0..u32::MAX).map_while(parcel::actor_type);
-    let kind = kinds.into_iter().position(|entry| entry.name == named.entry);
-    let key = ObjectKey { owner: named.actor.host, number: named.actor.number };
-    Found::Is(Named { key, kind: kind.map_or(u32::MAX, |kind| kind as u32) })
+    let kind = kinds
+        .into_iter()
+        .position(|entry| entry.name == named.entry);
+    let key = ObjectKey {
+        owner: named.actor.host,
+        number: named.actor.number,
+    };
+    Found::Is(Named {
+        key,
+        kind: kind.map_or(u32::MAX, |kind| kind as u32),
+    })
 }
 
 impl Cluster {
     /// Opens the records, if this node reaches them itself.
-    pub(super) fn open_records(self: &Arc<Cluster>, address: &str, head: bool) -> Result<(), Error> {
+    pub(super) fn open_records(
+        self: &Arc<Cluster>,
+        address: &str,
+        head: bool,
+    ) -> Result<(), Error> {
         let keeper = Keeper::open(address, self.now())?;
-        keeper
-            .begin(self, head)
-            .map_err(|e| Error::Cluster { why: Arc::from(format!("the records at {address}: {e}")) })?;
+        keeper.begin(self, head).map_err(|e| Error::Cluster {
+            why: Arc::from(format!("the records at {address}: {e}")),
+        })?;
         let _ = self.keeper.set(keeper);
         let (send, work) = channel();
         *self.clerk.lock() = Some(send);
         let cluster = Arc::downgrade(self);
-        let thread = std::thread::Builder::new().name("mobula-records".to_owned()).spawn(move || {
-            run_clerk(&work, || {
-                if let Some(cluster) = cluster.upgrade()
-                    && let Some(keeper) = cluster.keeper.get()
-                {
-                    keeper.prolong(&cluster);
-                }
+        let thread = std::thread::Builder::new()
+            .name("mobula-records".to_owned())
+            .spawn(move || {
+                run_clerk(&work, || {
+                    if let Some(cluster) = cluster.upgrade()
+                        && let Some(keeper) = cluster.keeper.get()
+                    {
+                        keeper.prolong(&cluster);
+                    }
+                });
             });
-        });
-        let thread = thread.map_err(|e| Error::Os { what: "starting a thread", source: Arc::new(e) })?;
+        let thread = thread.map_err(|e| Error::Os {
+            what: "starting a thread",
+            source: Arc::new(e),
+        })?;
         self.threads.lock().push(thread);
         Ok(())
     }

@@ -31,17 +31,26 @@ fn run() -> i32 {
 
 fn serve() -> Result<()> {
     let node = Node::start(Config::from_environment()?)?;
-    let Some(cluster) = node.cluster() else { return Ok(()) };
+    let Some(cluster) = node.cluster() else {
+        return Ok(());
+    };
     let ends = Arc::new(AtomicBool::new(false));
     let told = Arc::clone(&ends);
-    let io = |e| Error::Os { what: "waiting for SIGTERM", source: Arc::new(e) };
+    let io = |e| Error::Os {
+        what: "waiting for SIGTERM",
+        source: Arc::new(e),
+    };
     crate::exec::terminate::when_told(move || told.store(true, Ordering::Release)).map_err(io)?;
     cluster.serve(&|| ends.load(Ordering::Acquire))?;
     if !ends.load(Ordering::Acquire) {
         return Ok(());
     }
     // A supervisor wants this process to end: what was taken is finished first.
-    let within = Duration::from_secs_f64(setting::<f64>("MOBULA_DRAIN_SECS")?.unwrap_or(DRAIN).clamp(0.0, 1e9));
+    let within = Duration::from_secs_f64(
+        setting::<f64>("MOBULA_DRAIN_SECS")?
+            .unwrap_or(DRAIN)
+            .clamp(0.0, 1e9),
+    );
     local::with(|local| cluster.drain(local, within))?
 }
 
@@ -49,10 +58,13 @@ fn setting<T: std::str::FromStr>(name: &'static str) -> Result<Option<T>>
 where
     T::Err: std::fmt::Display,
 {
-    let Ok(text) = std::env::var(name) else { return Ok(None) };
-    text.parse()
-        .map(Some)
-        .map_err(|e| Error::Config { setting: name, why: format!("\"{text}\": {e}") })
+    let Ok(text) = std::env::var(name) else {
+        return Ok(None);
+    };
+    text.parse().map(Some).map_err(|e| Error::Config {
+        setting: name,
+        why: format!("\"{text}\": {e}"),
+    })
 }
 
 impl Config {
@@ -60,11 +72,22 @@ impl Config {
     /// `MOBULA_NUM_GPUS`, `MOBULA_OBJECT_STORE_MEMORY`, `MOBULA_NODE_NAME`, `MOBULA_LABELS`, `MOBULA_CONTROL`,
     /// `MOBULA_CLUSTER_PACE` and `MOBULA_HEAD_PATIENCE` (in seconds).
     fn from_environment() -> Result<Config> {
-        let missing = |setting, why: &str| Error::Config { setting, why: why.to_owned() };
-        let head: SocketAddr = setting("MOBULA_JOIN")?
-            .ok_or_else(|| missing("MOBULA_JOIN", "it is to be the address of the cluster's head"))?;
-        let token = std::env::var("MOBULA_TOKEN")
-            .map_err(|_| missing("MOBULA_TOKEN", "it is to be the token that lets nodes into the cluster"))?;
+        let missing = |setting, why: &str| Error::Config {
+            setting,
+            why: why.to_owned(),
+        };
+        let head: SocketAddr = setting("MOBULA_JOIN")?.ok_or_else(|| {
+            missing(
+                "MOBULA_JOIN",
+                "it is to be the address of the cluster's head",
+            )
+        })?;
+        let token = std::env::var("MOBULA_TOKEN").map_err(|_| {
+            missing(
+                "MOBULA_TOKEN",
+                "it is to be the token that lets nodes into the cluster",
+            )
+        })?;
         let mut config = Config::new().join_with(head, token, setting("MOBULA_LISTEN")?);
         if let Some(cpus) = setting::<f64>("MOBULA_NUM_CPUS")? {
             config = config.num_cpus(cpus);
@@ -74,7 +97,11 @@ impl Config {
         }
         if let Ok(bytes) = std::env::var("MOBULA_OBJECT_STORE_MEMORY") {
             let parsed = crate::base::parse_bytes(&bytes);
-            let why = |e| Error::BadBytes { option: "MOBULA_OBJECT_STORE_MEMORY", text: bytes.clone(), why: e };
+            let why = |e| Error::BadBytes {
+                option: "MOBULA_OBJECT_STORE_MEMORY",
+                text: bytes.clone(),
+                why: e,
+            };
             config = config.object_store_memory(parsed.map_err(why)?);
         }
         let joining = config.cluster.get_or_insert_default();
@@ -87,10 +114,15 @@ impl Config {
         joining.head_patience = Duration::from_secs_f64(patience.clamp(0.0, 1e9));
         if let Ok(labels) = std::env::var("MOBULA_LABELS") {
             for label in labels.split(',').filter(|l| !l.is_empty()) {
-                let (name, value) = label
-                    .split_once('=')
-                    .ok_or_else(|| missing("MOBULA_LABELS", "labels are name=value, with commas between them"))?;
-                joining.labels.insert(name.trim().to_owned(), value.trim().to_owned());
+                let (name, value) = label.split_once('=').ok_or_else(|| {
+                    missing(
+                        "MOBULA_LABELS",
+                        "labels are name=value, with commas between them",
+                    )
+                })?;
+                joining
+                    .labels
+                    .insert(name.trim().to_owned(), value.trim().to_owned());
             }
         }
         Ok(config)
