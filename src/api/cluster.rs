@@ -11,6 +11,7 @@ use super::Mobula;
 use crate::base::{Error, NodeId, Result};
 use crate::node::Config;
 use crate::node::cluster::Joining;
+pub use crate::node::cluster::NetworkStats;
 pub use crate::node::cluster::NodeInfo;
 
 impl Config {
@@ -121,6 +122,11 @@ impl Mobula {
     pub fn drain(self, timeout: Duration) -> Result<()> {
         let cluster = std::sync::Arc::clone(self.cluster()?);
         crate::exec::local::with(|local| cluster.drain(local, timeout))?
+    }
+
+    /// What went over the network so far; all zero if there is no cluster.
+    pub fn network(&self) -> NetworkStats {
+        self.cluster().map(|c| c.network()).unwrap_or_default()
     }
 
     /// Waits until the cluster has so many nodes, this one included.

@@ -199,7 +199,8 @@ impl Owners {
         transit: u64,
         out: &mut Vec<Effect>,
     ) {
-        if borrower == self.me || from == self.me || from == borrower {
+        // A borrower that names itself found the object by a name, and nobody gave it a reference.
+        if borrower == self.me || from == self.me {
             out.push(Effect::Misbehaves(borrower));
             return;
         }

@@ -114,11 +114,14 @@ pub fn create(
         return create_there(local, entry, writer, given, elsewhere);
     }
     let (begun, refers) = (writer.begun, writer.refers);
-    create_here(engine, local, entry, (begun, refers), given, |blank| writer.finish(blank, 0).0)
+    create_here(engine, local, entry, (begun, refers), given, |blank| {
+        writer.finish(blank, 0).0
+    })
 }
 
 /// Creates an actor here for another node: `init` makes the constructor's call, which has references among its arguments if
 /// `refers`. Fails as [`create`] does.
+#[cfg(feature = "cluster")]
 pub fn create_for(
     engine: &Arc<Engine>,
     local: &Local,
@@ -283,7 +286,9 @@ fn create_there(
     if cell::phase(init.state()) == Phase::Failed {
         return Err(init.error());
     }
-    let name = given.and_then(|o| o.name.as_deref()).or(entry.defaults.name);
+    let name = given
+        .and_then(|o| o.name.as_deref())
+        .or(entry.defaults.name);
     elsewhere(local, &init, name)
 }
 

@@ -19,8 +19,8 @@ const DRAIN: f64 = 25.0;
 inventory::submit! { NodeMain(run) }
 
 /// Serves until the cluster's head is gone; the process's exit code.
-fn run() -> i32 {
-    match serve() {
+fn run(head: String) -> i32 {
+    match serve(&head) {
         Ok(()) => 0,
         Err(e) => {
             eprintln!("mobula: {e}");
@@ -29,8 +29,8 @@ fn run() -> i32 {
     }
 }
 
-fn serve() -> Result<()> {
-    let node = Node::start(Config::from_environment()?)?;
+fn serve(head: &str) -> Result<()> {
+    let node = Node::start(Config::from_environment(head)?)?;
     let Some(cluster) = node.cluster() else {
         return Ok(());
     };
@@ -71,15 +71,15 @@ impl Config {
     /// The settings of a node that is to join, from `MOBULA_JOIN`, `MOBULA_TOKEN`, `MOBULA_LISTEN`, `MOBULA_NUM_CPUS`,
     /// `MOBULA_NUM_GPUS`, `MOBULA_OBJECT_STORE_MEMORY`, `MOBULA_NODE_NAME`, `MOBULA_LABELS`, `MOBULA_CONTROL`,
     /// `MOBULA_CLUSTER_PACE` and `MOBULA_HEAD_PATIENCE` (in seconds).
-    fn from_environment() -> Result<Config> {
+    fn from_environment(head: &str) -> Result<Config> {
         let missing = |setting, why: &str| Error::Config {
             setting,
             why: why.to_owned(),
         };
-        let head: SocketAddr = setting("MOBULA_JOIN")?.ok_or_else(|| {
+        let head: SocketAddr = head.parse().map_err(|e| {
             missing(
                 "MOBULA_JOIN",
-                "it is to be the address of the cluster's head",
+                &format!("\"{head}\" is no address of a head: {e}"),
             )
         })?;
         let token = std::env::var("MOBULA_TOKEN").map_err(|_| {
