@@ -249,19 +249,13 @@ fn a_name_is_one_actors_wherever_it_is_made() {
         // It is free once the actor has ended, or its node is dead.
         same.kill();
         drop((there, same));
+        let mut again = None;
         until("the name is free", Duration::from_secs(5), || {
-            Counter::options()
-                .name("hits")
-                .on_node(two)
-                .try_remote(100)
-                .is_ok()
+            let free = Counter::options().name("hits").on_node(two);
+            again = free.detached(true).try_remote(100).ok();
+            again.is_some()
         });
-        let again = Counter::options()
-            .name("hits")
-            .detached(true)
-            .get_or_create(true)
-            .on_node(two)
-            .remote(100);
+        let again = again.expect("it is free");
         assert_eq!(mobula::get(again.add(1)).unwrap(), 101);
         signal(&cluster.nodes[1].process, Signal::KILL);
         until(

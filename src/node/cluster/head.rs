@@ -6,10 +6,11 @@
 //!
 //! Invariant: without patience nothing here calls anybody. Left out: the head's records (`records`).
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::Cluster;
-use crate::base::Error;
+use crate::base::{Error, NodeId};
 
 impl Cluster {
     /// Whether this node is the head.
@@ -52,6 +53,16 @@ impl Cluster {
             && let Some(link) = self.link.get()
         {
             link.connect(*addr, None);
+        }
+    }
+
+    /// A node that was declared dead was reached, or this one was refused as such. The head's side is the one that goes on, so
+    /// any other node that the rest holds for dead, or that finds the head alive, is done with.
+    pub(super) fn on_forgotten(&self, node: NodeId, addr: Option<SocketAddr>) {
+        let head = addr.is_some() && self.head_addr.get().copied() == addr;
+        let head = head && *self.head_left.lock() != Some(node);
+        if !self.heads() && (node == self.me || head) {
+            self.membership.declared_dead();
         }
     }
 

@@ -186,6 +186,14 @@ impl Cluster {
             }
         };
         let cluster = Cluster::new(me, engine, capacity, &how);
+        // Before anybody can ask.
+        cluster.start_errands().map_err(|e| Error::Os {
+            what: "starting a thread",
+            source: Arc::new(e),
+        })?;
+        if let Some(address) = how.records() {
+            cluster.open_records(&address)?;
+        }
         let registry = Registry::new(far::parcel::symbols());
         let loopback = how
             .join
@@ -216,11 +224,9 @@ impl Cluster {
         let _ = cluster.link.set(Arc::clone(&link));
         let _ = cluster.token.set(token);
         let _ = cluster.name.set(name);
-        if let Some(address) = how.records() {
-            cluster
-                .open_records(&address, heads)
-                .inspect_err(|_| link.stop(Duration::ZERO))?;
-        }
+        cluster
+            .enter_records(heads)
+            .inspect_err(|_| link.stop(Duration::ZERO))?;
         let addr = reached_at(link.local_addr(), how.join.as_ref().map(|(head, _)| *head));
         let machine = Members::new(
             Peer {

@@ -16,9 +16,10 @@ use parking_lot::{Condvar, Mutex};
 
 use super::Cluster;
 use crate::base::{Error, NodeId};
-use crate::core::members::{Death, Duty, Effect, Event, Members, Pace, Peer, Why};
+use crate::core::members::{Death, Duty, Effect, Event, Members, Peer, Why};
 use crate::core::view;
 use crate::exec::Local;
+use crate::shm;
 
 /// The datagrams of this room begin with what they are; this is membership's.
 const PACKET: u8 = 1;
@@ -40,24 +41,15 @@ enum Input {
 }
 
 /// What the threads share.
+#[derive(Default)]
 pub(super) struct Membership {
     inbox: (Mutex<VecDeque<Input>>, Condvar),
     news: (Mutex<VecDeque<Effect>>, Condvar),
     /// The members, as far as what follows from their coming and going is done.
     living: Mutex<HashMap<NodeId, SocketAddr>>,
-    pub pace: Pace,
 }
 
 impl Membership {
-    pub fn new(pace: Pace) -> Membership {
-        Membership {
-            inbox: Default::default(),
-            news: Default::default(),
-            living: Mutex::default(),
-            pace,
-        }
-    }
-
     fn put(&self, input: Input) {
         let mut inbox = self.inbox.0.lock();
         if inbox.len() >= INBOX && matches!(input, Input::Datagram(..)) {
@@ -126,15 +118,10 @@ impl Membership {
     }
 }
 
-/// Puts this thread before others, if the system lets it: nice values are each thread's own here.
-pub(super) fn come_first() {
-    let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), -11);
-}
-
 impl Cluster {
     /// A life of driving the machine.
     pub(super) fn drive_members(self: &Arc<Cluster>, mut machine: Members) {
-        come_first();
+        shm::come_first(true);
         let (inbox, bell) = &self.membership.inbox;
         let (mut inputs, mut out) = (VecDeque::new(), Vec::new());
         loop {
@@ -197,7 +184,7 @@ impl Cluster {
 
     /// A life of doing what follows.
     pub(super) fn follow_members(self: &Arc<Cluster>) {
-        come_first();
+        shm::come_first(false);
         let (news, bell) = &self.membership.news;
         let mut looked = self.now();
         while !self.stopped() {
@@ -292,7 +279,7 @@ impl Cluster {
 
     /// The others hold this node for dead: it has no part in the cluster any more, and whoever waits for them is told.
     pub(super) fn fence(self: &Arc<Cluster>, local: &Local, why: &str) {
-        if self.fenced.set(Arc::from(why)).is_err() {
+        if self.stopping() || self.fenced.set(Arc::from(why)).is_err() {
             return;
         }
         self.abandon(local, &|| Error::Cluster {

@@ -75,6 +75,8 @@ pub struct Cluster {
     /// For how long this node goes on without a head, and since when it does.
     head_patience: Duration,
     headless: Mutex<Option<Duration>>,
+    /// The head that said goodbye.
+    head_left: Mutex<Option<NodeId>>,
     /// The threads are to end.
     ended: AtomicBool,
     started: Instant,
@@ -129,7 +131,7 @@ impl Cluster {
                 books: Mutex::new(Books::new(me, me)),
                 proxies,
                 errands: Mutex::new(None),
-                membership: members::Membership::new(how.pace()),
+                membership: members::Membership::default(),
                 suspected: Mutex::default(),
                 fenced: OnceLock::new(),
                 keeper: OnceLock::new(),
@@ -137,6 +139,7 @@ impl Cluster {
                 head_addr: OnceLock::new(),
                 head_patience: how.head_patience,
                 headless: Mutex::new(None),
+                head_left: Mutex::new(None),
                 ended: AtomicBool::new(false),
                 started: Instant::now(),
                 patience: how.pace().worst() * 3,
@@ -227,19 +230,24 @@ impl Cluster {
 
     /// Starts the threads.
     fn start_threads(self: &Arc<Cluster>, machine: Members) -> std::io::Result<()> {
-        let (send, errands) = channel::<Errand>();
-        *self.errands.lock() = Some(send);
         let named = |name: &str| std::thread::Builder::new().name(name.to_owned());
-        let runner = named("mobula-errands").spawn(move || run_errands(&errands))?;
         let cluster = Arc::clone(self);
         let looker = named("mobula-cluster").spawn(move || cluster.relieve())?;
         let cluster = Arc::clone(self);
         let driver = named("mobula-members").spawn(move || cluster.drive_members(machine))?;
         let cluster = Arc::clone(self);
         let follower = named("mobula-news").spawn(move || cluster.follow_members())?;
-        self.threads
-            .lock()
-            .extend([runner, looker, driver, follower]);
+        self.threads.lock().extend([looker, driver, follower]);
+        Ok(())
+    }
+
+    /// Starts the thread that the link's may leave work to: before the link.
+    fn start_errands(&self) -> std::io::Result<()> {
+        let (send, errands) = channel::<Errand>();
+        *self.errands.lock() = Some(send);
+        let named = std::thread::Builder::new().name("mobula-errands".to_owned());
+        let runner = named.spawn(move || run_errands(&errands))?;
+        self.threads.lock().push(runner);
         Ok(())
     }
 }

@@ -20,7 +20,7 @@ impl Ears {
     fn with(&self, f: impl FnOnce(&Arc<Cluster>, &Local)) {
         if let Some(cluster) = self.0.upgrade() {
             if !super::LINKS.replace(true) {
-                super::members::come_first();
+                crate::shm::come_first(false);
             }
             let _ = crate::exec::local::with(|local| f(&cluster, local));
         }
@@ -87,11 +87,8 @@ impl Cluster {
     }
 
     fn on_refused(&self, addr: SocketAddr, why: &LinkError) {
-        // The others hold this node for dead; or this one the head, which lives: then this one was cut off.
-        if let LinkError::Forgotten(node) = why
-            && (*node == self.me || self.head_addr.get() == Some(&addr))
-        {
-            self.membership.declared_dead();
+        if let LinkError::Forgotten(node) = why {
+            self.on_forgotten(*node, Some(addr));
         }
         self.note_refusal(addr, why);
     }
@@ -99,9 +96,7 @@ impl Cluster {
     fn on_disconnected(self: &Arc<Cluster>, local: &Local, node: NodeId, why: &LinkError) {
         match why {
             LinkError::Left(..) => self.said_goodbye(local, node),
-            LinkError::Forgotten(of) if *of == self.me && !self.stopping() => {
-                self.membership.declared_dead()
-            }
+            LinkError::Forgotten(of) if *of == self.me => self.on_forgotten(*of, None),
             _ => {
                 self.membership.lost(node);
                 // The link tries to make another connection. Whether it is dead is for the members to say; one that never
@@ -218,6 +213,9 @@ impl Cluster {
 
     /// A node said that it leaves.
     fn said_goodbye(self: &Arc<Cluster>, local: &Local, node: NodeId) {
+        if self.books.lock().head == node {
+            *self.head_left.lock() = Some(node);
+        }
         self.membership.left(node);
         self.died(local, node, "it left");
     }

@@ -270,16 +270,19 @@ fn told(named: &NamedActor) -> Found {
 }
 
 impl Cluster {
-    /// Opens the records, if this node reaches them itself.
-    pub(super) fn open_records(
-        self: &Arc<Cluster>,
-        address: &str,
-        head: bool,
-    ) -> Result<(), Error> {
-        let keeper = Keeper::open(address, self.now())?;
+    /// Enters this node in the records, if it reaches them itself.
+    pub(super) fn enter_records(&self, head: bool) -> Result<(), Error> {
+        let Some(keeper) = self.keeper.get() else {
+            return Ok(());
+        };
         keeper.begin(self, head).map_err(|e| Error::Cluster {
-            why: Arc::from(format!("the records at {address}: {e}")),
-        })?;
+            why: Arc::from(format!("the records at {}: {e}", keeper.control.address())),
+        })
+    }
+
+    /// Opens the records.
+    pub(super) fn open_records(self: &Arc<Cluster>, address: &str) -> Result<(), Error> {
+        let keeper = Keeper::open(address, self.now())?;
         let _ = self.keeper.set(keeper);
         let (send, work) = channel();
         *self.clerk.lock() = Some(send);
