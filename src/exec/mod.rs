@@ -50,6 +50,8 @@ mod settle;
 mod stack;
 mod sync;
 pub mod tasks;
+#[cfg(feature = "cluster")]
+pub mod terminate;
 mod wait;
 pub mod waiter;
 mod waiting;

@@ -16,4 +16,4 @@ mod tests;
 pub use body::{
     ActorTerms, ArgBody, Beside, CallBody, CapBody, HandleBody, Outcome, RefBody, Terms, ValueBody,
 };
-pub use frame::{Frame, Named, Question};
+pub use frame::{Found, Frame, Named, Question};

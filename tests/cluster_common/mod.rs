@@ -16,16 +16,20 @@ pub struct Node {
 
 impl Node {
     pub fn start(head: &Mobula, name: &str, settings: &[(&str, &str)]) -> Node {
+        let address = head.address().expect("the head listens").to_string();
+        Node::join(
+            &address,
+            &head.join_token().expect("the head has a token"),
+            name,
+            settings,
+        )
+    }
+
+    pub fn join(address: &str, token: &str, name: &str, settings: &[(&str, &str)]) -> Node {
         let mut command = Command::new(std::env::current_exe().expect("a test has a path"));
         command
-            .env(
-                "MOBULA_JOIN",
-                head.address().expect("the head listens").to_string(),
-            )
-            .env(
-                "MOBULA_TOKEN",
-                head.join_token().expect("the head has a token"),
-            )
+            .env("MOBULA_JOIN", address)
+            .env("MOBULA_TOKEN", token)
             .env("MOBULA_NODE_NAME", name)
             .env("MOBULA_NUM_CPUS", "2")
             .env("MOBULA_OBJECT_STORE_MEMORY", "256M")

@@ -206,10 +206,11 @@ impl Cluster {
             Choice::At(node) => node,
         };
         let terms = actors::terms(entry, options, demand)?;
+        let adopt = options.get_or_create;
         let cluster = Arc::clone(self);
         Ok(Some(Box::new(move |local, init, name| {
             cluster.books.lock().view.sent(node, &terms.demand);
-            cluster.send_create(local, node, entry, (terms, name), init)
+            cluster.send_create(local, node, entry, (terms, name, adopt), init)
         })))
     }
 
@@ -275,10 +276,14 @@ impl Cluster {
         if queued <= own {
             return;
         }
+        let suspected = self.suspected.lock().clone();
         let mut room: Vec<(NodeId, usize)> = {
             let books = self.books.lock();
             let nodes = books.view.iter().filter(|(node, known)| {
-                *node != self.me && !known.view.draining && books.peers.contains_key(node)
+                *node != self.me
+                    && !known.view.draining
+                    && books.peers.contains_key(node)
+                    && !suspected.contains(node)
             });
             nodes
                 .filter_map(|(node, known)| {
