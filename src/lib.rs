@@ -69,6 +69,7 @@
 //! | take values out | [`get`](get()), [`get_timeout`], [`view`](view()), [`wait`](wait()), `.await` |
 //! | make objects | [`put`](put()), [`put_slice`], [`create`], [`put_archived`] |
 //! | make types that travel | [`value`](macro@value), [`Value`] |
+//! | reserve resources together | [`PlacementGroup`] |
 //! | stop things | [`cancel`], [`check_cancelled`], [`Handle::stop`], [`Handle::kill`] |
 //! | share work | [`ActorPool`], `Queue` |
 //! | see what went wrong | [`Error`], [`Failure`], [`StoreFull`], [`Infeasible`] |
@@ -155,7 +156,7 @@ pub use link::fuzz as link_fuzz;
 pub use api::*;
 pub use base::parse_bytes;
 pub use base::{
-    BadBytes, Error, Exit, Failure, FailureKind, Holder, Infeasible, LabelMatch, Loss, NodeId,
+    BadBytes, Error, Exit, Failure, FailureKind, GroupId, GroupStrategy, Holder, Infeasible, LabelMatch, Loss, NodeId,
     ObjectLost, Origin, Result, Stack, StoreFull, Strategy, Units, WorkerDeath,
 };
 pub use exec::entry::Registered;

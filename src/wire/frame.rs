@@ -7,8 +7,10 @@ use std::net::SocketAddr;
 
 use super::body::{self, ActorTerms, Beside, CallBody, Outcome, Terms, ValueBody};
 use super::codec::{Read, Reader, Writer, bad};
+use super::grouping;
 use super::owning;
 use crate::base::{NodeId, ObjectKey};
+use crate::core::groups::GroupMsg;
 use crate::core::owners::Message;
 
 /// The version of everything in this room. Nodes of different versions do not talk.
@@ -118,6 +120,11 @@ pub enum Frame {
     Peers {
         /// Where each can be reached.
         others: Vec<(NodeId, SocketAddr)>,
+    },
+    /// About placement groups.
+    Group {
+        /// What.
+        message: GroupMsg,
     },
     /// The sender leaves, and has told all it had to tell.
     Leave,
@@ -259,6 +266,10 @@ impl Frame {
                 w.option(found.as_ref(), named);
             }
             Frame::Leave => w.u8(12),
+            Frame::Group { message } => {
+                w.u8(20);
+                grouping::message(w, message);
+            }
             Frame::View { view } => {
                 w.u8(13);
                 w.bytes(view);
@@ -351,6 +362,9 @@ impl Frame {
                     let addr = r.text()?.parse();
                     Ok((node, addr.or_else(|_| bad("address"))?))
                 })?,
+            },
+            20 => Frame::Group {
+                message: grouping::read_message(r)?,
             },
             _ => return bad("frame"),
         })

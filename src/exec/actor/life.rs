@@ -21,7 +21,7 @@ use super::{
     ActorCell, ActorRef, DIE, HandleRef, Inner, LIVE, Life, Line, More, RESTART, STOPPED, host,
     wrong_type,
 };
-use crate::base::{Defaults, Demand, Error, FailureKind, Units};
+use crate::base::{Defaults, Demand, Error, FailureKind, Strategy, Units};
 use crate::trace::Turn;
 
 pub(super) fn new_cell(
@@ -108,7 +108,15 @@ pub fn create(
     writer: CallWriter<'_>,
     given: Option<&Options>,
 ) -> Result<HandleRef, Error> {
-    if let Some(far) = engine.far()
+    if let Some(o) = given
+        && matches!(o.strategy, Strategy::Group { .. })
+    {
+        let groups = engine.groups().ok_or_else(super::super::groups::none)?;
+        let demand = options::demand(o, &entry.defaults, Units::ZERO)?;
+        if let Some(elsewhere) = groups.place_actor(local, entry, o, &demand)? {
+            return create_there(local, entry, writer, given, elsewhere);
+        }
+    } else if let Some(far) = engine.far()
         && let Some(elsewhere) = elsewhere(&**far, local, entry, given)?
     {
         return create_there(local, entry, writer, given, elsewhere);
@@ -214,7 +222,9 @@ fn create_here(
             return Ok(handle);
         }
     }
-    let waits = refers || demand != Demand::NONE;
+    let strategy = given.map_or(Strategy::Default, |o| o.strategy.clone());
+    let held = demand != Demand::NONE || matches!(strategy, Strategy::Group { .. });
+    let waits = refers || held;
     let more = match (more, waits) {
         (Some(m), true) => Some(Box::new(More {
             unborn: AtomicBool::new(true),
@@ -236,7 +246,12 @@ fn create_here(
         caller: local.caller(),
         id,
         target: waits.then(|| actor.clone()),
-        extra: (demand != Demand::NONE).then(|| Box::new(Extra::of_actor(demand))),
+        extra: held.then(|| {
+            Box::new(Extra {
+                strategy,
+                ..Extra::of_actor(demand)
+            })
+        }),
         caps: None,
     };
     let init = init(blank);
@@ -493,6 +508,11 @@ pub(super) fn condemn(actor: &ActorRef, restart: bool, cause: &str) {
     super::mailbox::poke(actor);
 }
 
+/// Ends an actor whose placement group is no more, or never was here.
+pub(in super::super) fn condemn_of_group(actor: &ActorRef, cause: &str) {
+    condemn(actor, false, cause);
+}
+
 /// Ends the actor: its state, name and resources go, and all its calls fail.
 pub(super) fn end(
     engine: &Arc<Engine>,
@@ -608,8 +628,8 @@ fn give_back(engine: &Arc<Engine>, local: &Local, id: u64) {
     if id != 0 {
         // What the constructor was to get may go with it, and must not under the ledger's lock.
         let parked = engine.with_ledger(local, |a, out| {
-            if !a.ledger.finish(id, out) {
-                a.ledger.cancel(id, out);
+            if !a.finish(id, out) {
+                a.cancel(id, out);
             }
             a.parked.remove(&id)
         });

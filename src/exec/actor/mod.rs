@@ -40,6 +40,7 @@ pub(super) use apart::{forsake_apart, run_apart};
 #[cfg(feature = "async")]
 pub(super) use apart::{interrupted, method_panicked};
 pub(super) use away::{condemn_far, far};
+pub(super) use life::condemn_of_group;
 pub(super) use host::host_died;
 pub use life::{create, create_for, kill, restart, stillborn, stop};
 pub use mailbox::call;

@@ -2,6 +2,7 @@
 //!
 //! Room map: [`books`] what is kept; [`effects`] what follows from a change of it; [`cross`] references on their way out and in;
 //! [`calls`], [`actors`], [`objects`], [`names`] what is carried; [`place`] which calls go elsewhere; [`peers`] the other nodes;
+//! [`groups`] placement groups;
 //! [`join`] how a node becomes one of a cluster.
 //!
 //! Decisions are `core`'s: who still needs an object, and where a call runs. This drives them with frames of the link.
@@ -14,6 +15,7 @@ mod books;
 mod calls;
 mod cross;
 mod effects;
+mod groups;
 mod join;
 mod names;
 mod objects;
@@ -41,6 +43,7 @@ use crate::link::{JoinToken, Link, LinkError};
 use books::Books;
 use cross::lost;
 use effects::Todo;
+pub use groups::{Groups, alone};
 pub use join::{Joining, NodeInfo};
 
 /// Work that may block, done by a thread of its own.
@@ -66,6 +69,7 @@ pub struct Cluster {
     deaths: Mutex<Vec<(NodeId, String)>>,
     change: (Mutex<u64>, Condvar),
     seed: Mutex<u64>,
+    groups: OnceLock<Arc<Groups>>,
     token: OnceLock<Option<JoinToken>>,
     name: OnceLock<String>,
 }
@@ -122,6 +126,7 @@ impl Cluster {
                 deaths: Mutex::default(),
                 change: (Mutex::new(0), Condvar::new()),
                 seed: Mutex::new(me.get()),
+                groups: OnceLock::new(),
                 token: OnceLock::new(),
                 name: OnceLock::new(),
             }

@@ -124,6 +124,9 @@ impl Cluster {
         for node in dead {
             self.died(local, node, "no connection could be made to it");
         }
+        if let Some(groups) = self.groups.get() {
+            groups.tick(local);
+        }
         self.tell_view(now);
     }
 
@@ -201,6 +204,9 @@ impl Cluster {
         self.asks_died(node);
         self.values_died(local, node);
         self.actors_died(local, node);
+        if let Some(groups) = self.groups.get() {
+            groups.died(local, node);
+        }
         self.calls_died(local, node, sent);
         // Nobody waits for these any more.
         for record in running {
@@ -267,6 +273,11 @@ impl Cluster {
                             link.connect(addr, Some(node));
                         }
                     }
+                }
+            }
+            Frame::Group { message } => {
+                if let Some(groups) = self.groups.get() {
+                    groups.heard(local, from, message);
                 }
             }
             Frame::Leave => self.died(local, from, "it left"),
