@@ -93,6 +93,10 @@ impl Node {
             ),
             None => None,
         };
+        #[cfg(feature = "cluster")]
+        if cluster.is_none() {
+            cluster::alone(&engine, config.capacity()?);
+        }
         Ok(Node {
             #[cfg(feature = "cluster")]
             cluster,

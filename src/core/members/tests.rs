@@ -342,7 +342,10 @@ fn views_reach_all_and_the_newest_stands() {
     let refused = net.hosts[late]
         .machine
         .handle(now, Event::Tell(&too_long), &mut out);
-    assert_eq!(refused, Err(BadDatagram::Value("view's length", VIEW_MAX as u64 + 1)));
+    assert_eq!(
+        refused,
+        Err(BadDatagram::Value("view's length", VIEW_MAX as u64 + 1))
+    );
 }
 
 #[test]

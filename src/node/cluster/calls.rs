@@ -9,6 +9,7 @@
 use std::sync::Arc;
 
 use super::books::Sent;
+use super::groups::{group_of, strategy_of};
 use super::{Cluster, lost};
 use crate::base::{Error, NodeId, ObjectKey};
 use crate::core::owners::Stand;
@@ -49,7 +50,11 @@ impl Cluster {
                 return false;
             }
             let call = self.export_call(books, todo, to, call);
-            let demand = terms.demand.clone();
+            // What runs in a bundle takes nothing else of its node.
+            let demand = match terms.group {
+                Some(_) => Some(crate::base::Demand::NONE),
+                None => terms.demand.clone(),
+            };
             if self
                 .send(
                     books,
@@ -413,6 +418,7 @@ fn terms(record: &RawRef) -> Terms {
             crash_retries: 0,
             isolate: false,
             memory: None,
+            group: None,
         },
         Some(e) => Terms {
             demand: e.demand.clone(),
@@ -421,6 +427,7 @@ fn terms(record: &RawRef) -> Terms {
             crash_retries: e.crash_retries,
             isolate: e.isolate,
             memory: e.memory,
+            group: group_of(&e.strategy),
         },
     }
 }
@@ -438,6 +445,7 @@ fn extra(terms: Terms) -> Option<Box<Extra>> {
         crash_retries: terms.crash_retries,
         isolate: terms.isolate,
         memory: terms.memory,
+        strategy: strategy_of(terms.group),
         ..Extra::of_actor(crate::base::Demand::NONE)
     }))
 }

@@ -3,7 +3,7 @@
 //! Room map: [`books`] what is kept; [`effects`] what follows from a change of it; [`cross`] references on their way out and in;
 //! [`calls`], [`actors`], [`objects`], [`names`] what is carried; [`records`] what is kept of names; [`place`] which calls go
 //! elsewhere; [`peers`] the other nodes, [`members`] which there are, [`head`] the first of them; [`join`] how a node becomes one
-//! of a cluster, [`drain`] how it leaves.
+//! of a cluster, [`drain`] how it leaves; [`groups`] placement groups.
 //!
 //! Decisions are `core`'s: who still needs an object, and where a call runs. This drives them with frames of the link.
 //!
@@ -16,6 +16,7 @@ mod calls;
 mod cross;
 mod drain;
 mod effects;
+mod groups;
 mod head;
 mod join;
 mod members;
@@ -48,6 +49,7 @@ use crate::link::{JoinToken, Link, LinkError};
 use books::Books;
 use cross::lost;
 use effects::Todo;
+pub use groups::{Groups, alone};
 pub use join::{Joining, NodeInfo};
 
 /// Work that may block, done by a thread of its own.
@@ -89,6 +91,7 @@ pub struct Cluster {
     deaths: Mutex<Vec<(NodeId, String)>>,
     change: (Mutex<u64>, Condvar),
     seed: Mutex<u64>,
+    groups: OnceLock<Arc<Groups>>,
     token: OnceLock<Option<JoinToken>>,
     name: OnceLock<String>,
 }
@@ -149,6 +152,7 @@ impl Cluster {
                 deaths: Mutex::default(),
                 change: (Mutex::new(0), Condvar::new()),
                 seed: Mutex::new(me.get()),
+                groups: OnceLock::new(),
                 token: OnceLock::new(),
                 name: OnceLock::new(),
             }

@@ -136,6 +136,9 @@ impl Cluster {
         for node in dead {
             self.died(local, node, "no connection could be made to it");
         }
+        if let Some(groups) = self.groups.get() {
+            groups.tick(local);
+        }
         self.tell_view(now);
     }
 
@@ -202,6 +205,9 @@ impl Cluster {
         self.names_died(node);
         self.values_died(local, node);
         self.actors_died(local, node);
+        if let Some(groups) = self.groups.get() {
+            groups.died(local, node);
+        }
         self.calls_died(local, node, sent);
         // Nobody waits for these any more.
         for record in running {
@@ -271,6 +277,11 @@ impl Cluster {
             Frame::Answer { ask, found } => self.on_answer(from, ask, found),
             Frame::View { view } => self.hear_view(from, false, &view),
             Frame::Leave => self.said_goodbye(local, from),
+            Frame::Group { message } => {
+                if let Some(groups) = self.groups.get() {
+                    groups.heard(local, from, message);
+                }
+            }
         }
     }
 

@@ -68,7 +68,7 @@ impl Cluster {
     }
 
     /// Gives a call that waits to another node.
-    fn give(self: &Arc<Cluster>, local: &Local, record: &RawRef, node: NodeId) -> bool {
+    pub(super) fn give(self: &Arc<Cluster>, local: &Local, record: &RawRef, node: NodeId) -> bool {
         if !record.claim_waiting() {
             return true; // cancelled
         }
@@ -129,6 +129,8 @@ impl Cluster {
             Some(Strategy::Node { node, soft: false }) if *node != self.me => Some(format!(
                 "it may only run on node {node}, which did not run it"
             )),
+            // Where its bundle is placed anew is not known yet.
+            Some(Strategy::Group { .. }) => return None,
             _ => None,
         };
         let demand = record.demand();
