@@ -12,6 +12,9 @@ mod dashboard;
 mod get;
 mod handle;
 pub mod inspect;
+#[cfg(all(feature = "attach", feature = "cluster"))]
+#[doc(hidden)]
+pub mod launch;
 mod object_ref;
 mod options;
 pub mod private;

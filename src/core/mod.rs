@@ -8,6 +8,8 @@
 mod amounts;
 pub mod gate;
 pub mod groups;
+#[cfg(feature = "cluster")]
+pub mod jobs;
 pub mod leases;
 pub mod ledger;
 #[cfg(feature = "cluster")]

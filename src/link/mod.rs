@@ -39,6 +39,7 @@ pub use error::{LinkError, RegistryDiff, SendError};
 pub use hello::{Hello, Platform, Registry, WIRE_VERSION};
 pub use join::join;
 pub use token::JoinToken;
+pub(crate) use token::sha256;
 
 use crate::base::NodeId;
 

@@ -14,5 +14,5 @@ mod owning;
 pub use body::{
     ActorTerms, ArgBody, Beside, CallBody, CapBody, HandleBody, Outcome, RefBody, Terms, ValueBody,
 };
-pub use codec::BadFrame;
+pub use codec::{BadFrame, Read, Reader, Writer};
 pub use frame::{Frame, Named, Question, VERSION};

@@ -41,7 +41,7 @@ use crate::link::{JoinToken, Link, LinkError};
 use books::Books;
 use cross::lost;
 use effects::Todo;
-pub use join::{Joining, NodeInfo};
+pub use join::{Joining, NodeInfo, authority};
 
 /// Work that may block, done by a thread of its own.
 type Errand = Box<dyn FnOnce(&Local) + Send>;

@@ -41,11 +41,11 @@ where
 
 impl Config {
     /// The settings of a node that is to join, from `MOBULA_JOIN`, `MOBULA_TOKEN`, `MOBULA_LISTEN`, `MOBULA_NUM_CPUS`,
-    /// `MOBULA_NUM_GPUS`, `MOBULA_OBJECT_STORE_MEMORY`, `MOBULA_NODE_NAME` and `MOBULA_LABELS`.
+    /// `MOBULA_NUM_GPUS`, `MOBULA_RESOURCES`, `MOBULA_OBJECT_STORE_MEMORY`, `MOBULA_NODE_NAME` and `MOBULA_LABELS`.
     fn from_environment() -> Result<Config> {
         let missing = |setting, why: &str| Error::Config { setting, why: why.to_owned() };
-        let head: SocketAddr = setting("MOBULA_JOIN")?
-            .ok_or_else(|| missing("MOBULA_JOIN", "it is to be the address of the cluster's head"))?;
+        let head = std::env::var("MOBULA_JOIN").map_err(|_| missing("MOBULA_JOIN", "it is to be the address of the cluster's head"))?;
+        let head = crate::node::launch::resolve(&head).map_err(|why| Error::Config { setting: "MOBULA_JOIN", why })?;
         let token = std::env::var("MOBULA_TOKEN")
             .map_err(|_| missing("MOBULA_TOKEN", "it is to be the token that lets nodes into the cluster"))?;
         let mut config = Config::new().join_with(head, token, setting("MOBULA_LISTEN")?);
@@ -60,7 +60,31 @@ impl Config {
             let why = |e| Error::BadBytes { option: "MOBULA_OBJECT_STORE_MEMORY", text: bytes.clone(), why: e };
             config = config.object_store_memory(parsed.map_err(why)?);
         }
-        let joining = config.cluster.get_or_insert_default();
+        if let Ok(list) = std::env::var("MOBULA_RESOURCES") {
+            for (name, amount) in crate::node::launch::amounts("MOBULA_RESOURCES", &list)? {
+                config = config.resource(name, amount);
+            }
+        }
+        config.name_by_environment()?;
+        Ok(config)
+    }
+
+    /// Makes the program the head of a cluster without a change of its code: `MOBULA_LISTEN` says where it listens, and
+    /// `MOBULA_CLUSTER_DIR` where its authority is kept. What the program itself says about clusters goes before.
+    pub(in crate::node) fn listen_by_environment(&mut self) -> Result<()> {
+        let Some(listen) = setting::<SocketAddr>("MOBULA_LISTEN")? else { return Ok(()) };
+        if self.cluster.is_some() {
+            return Ok(());
+        }
+        let joining = self.cluster.get_or_insert_default();
+        joining.listen = Some(listen);
+        joining.folder = std::env::var_os("MOBULA_CLUSTER_DIR").map(Into::into);
+        self.name_by_environment()
+    }
+
+    fn name_by_environment(&mut self) -> Result<()> {
+        let missing = |setting, why: &str| Error::Config { setting, why: why.to_owned() };
+        let joining = self.cluster.get_or_insert_default();
         if let Ok(name) = std::env::var("MOBULA_NODE_NAME") {
             joining.name = name;
         }
@@ -72,7 +96,7 @@ impl Config {
                 joining.labels.insert(name.trim().to_owned(), value.trim().to_owned());
             }
         }
-        Ok(config)
+        Ok(())
     }
 
     fn join_with(mut self, head: SocketAddr, token: String, listen: Option<SocketAddr>) -> Config {
