@@ -10,6 +10,8 @@ mod completions;
 mod dashboard;
 mod list;
 mod logs;
+#[cfg(feature = "cluster")]
+mod machines;
 mod memory;
 mod metrics;
 mod progress;

@@ -170,7 +170,7 @@ fn text(args: &Args, recorded: &launch::Recorded) -> Result<String, Failure> {
          On other machines:\n  mobula start --join {reach} --token {token}\n\n\
          To run a program on them:\n  mobula run --address {reach} --token {token} -- ./app\n  \
          MOBULA_ADDRESS='{reach}?{token}' cargo run\n\n\
-         To see them, and to end them:\n  mobula status --address {reach}\n  mobula stop\n",
+         To see them, and to end them:\n  mobula status --machines\n  mobula stop\n",
         recorded.address
     ))
 }
