@@ -12,7 +12,10 @@ use mobula::prelude::*;
 use mobula::{Config, NodeId, Strategy};
 
 fn config() -> Config {
-    Config::new().num_cpus(2).object_store_memory(256 << 20).attach(false)
+    Config::new()
+        .num_cpus(2)
+        .object_store_memory(256 << 20)
+        .attach(false)
 }
 
 fn with(others: usize, test: impl FnOnce(&Cluster)) {
@@ -23,7 +26,13 @@ fn with(others: usize, test: impl FnOnce(&Cluster)) {
 }
 
 fn other(cluster: &Cluster) -> NodeId {
-    cluster.head.nodes().into_iter().find(|n| !n.this).expect("there is another").id
+    cluster
+        .head
+        .nodes()
+        .into_iter()
+        .find(|n| !n.this)
+        .expect("there is another")
+        .id
 }
 
 #[remote]
@@ -63,8 +72,13 @@ fn a_call_runs_where_it_is_told_to() {
         let on = |node| mobula::get(pid::options().on_node(node).remote()).unwrap();
         assert_eq!(on(there), cluster.nodes[0].process.id());
         assert_eq!(on(cluster.head.node_id().unwrap()), std::process::id());
-        let squares: Vec<_> = (0..100).map(|i| square::options().on_node(there).remote(i)).collect();
-        assert_eq!(mobula::get(&squares).unwrap(), (0..100).map(|i| i * i).collect::<Vec<u64>>());
+        let squares: Vec<_> = (0..100)
+            .map(|i| square::options().on_node(there).remote(i))
+            .collect();
+        assert_eq!(
+            mobula::get(&squares).unwrap(),
+            (0..100).map(|i| i * i).collect::<Vec<u64>>()
+        );
     });
 }
 
@@ -72,8 +86,11 @@ fn a_call_runs_where_it_is_told_to() {
 fn failures_come_back_as_they_are() {
     with(1, |cluster| {
         let there = other(cluster);
-        let e = mobula::get(fails::options().on_node(there).remote("no luck".to_owned())).unwrap_err();
-        let mobula::Error::TaskFailed(f) = &e else { panic!("{e}") };
+        let e =
+            mobula::get(fails::options().on_node(there).remote("no luck".to_owned())).unwrap_err();
+        let mobula::Error::TaskFailed(f) = &e else {
+            panic!("{e}")
+        };
         assert_eq!(f.message, "no luck");
         let e = mobula::get(panics::options().on_node(there).remote()).unwrap_err();
         assert!(e.to_string().contains("on purpose"), "{e}");
@@ -87,7 +104,10 @@ fn large_values_stay_where_they_are_until_they_are_read() {
         let n = 1_000_000;
         let big = many::options().on_node(there).remote(n);
         // It goes to where its argument is.
-        let total = sum::options().strategy(Strategy::Default).num_cpus(0.5).remote(&big);
+        let total = sum::options()
+            .strategy(Strategy::Default)
+            .num_cpus(0.5)
+            .remote(&big);
         let expected = (n as u64 - 1) * n as u64 / 2;
         assert_eq!(mobula::get(&total).unwrap(), expected);
         assert_eq!(mobula::view(&big).unwrap().len(), n);
@@ -117,11 +137,17 @@ fn references_travel_inside_values() {
         let ids: Vec<_> = cluster.head.nodes().iter().map(|n| n.id).collect();
         let refs: Vec<_> = (0..10).map(square::remote).collect();
         let expected: u64 = (0..10).map(|i| i * i).sum();
-        assert_eq!(mobula::get(nested::options().on_node(ids[1]).remote(&refs)).unwrap(), expected);
+        assert_eq!(
+            mobula::get(nested::options().on_node(ids[1]).remote(&refs)).unwrap(),
+            expected
+        );
         // Made on one node, handed by this one to a third.
         let made = mobula::get(makes::options().on_node(ids[1]).remote()).unwrap();
         assert_eq!(mobula::get(&made).unwrap(), [0, 1, 4, 9, 16]);
-        assert_eq!(mobula::get(nested::options().on_node(ids[2]).remote(&made)).unwrap(), 30);
+        assert_eq!(
+            mobula::get(nested::options().on_node(ids[2]).remote(&made)).unwrap(),
+            30
+        );
     });
 }
 
@@ -166,15 +192,22 @@ fn actors_are_called_across_nodes_in_order() {
         let counter = Counter::options().on_node(ids[1]).remote(10);
         assert_ne!(mobula::get(counter.pid()).unwrap(), std::process::id());
         let answers: Vec<_> = (0..1000).map(|_| counter.add(1)).collect();
-        assert_eq!(mobula::get(&answers).unwrap(), (11..=1010).collect::<Vec<u64>>());
+        assert_eq!(
+            mobula::get(&answers).unwrap(),
+            (11..=1010).collect::<Vec<u64>>()
+        );
         // A handle travels to a third node, and the calls made there arrive.
         let there = adds::options().on_node(ids[2]).remote(counter.clone(), 50);
         assert_eq!(mobula::get(&there).unwrap(), 1060);
         // One of this node's is called from elsewhere, by its name.
         let named = Counter::options().name("hits").remote(0);
-        assert_eq!(mobula::get(finds::options().on_node(ids[1]).remote("hits".to_owned())).unwrap(), 1);
+        assert_eq!(
+            mobula::get(finds::options().on_node(ids[1]).remote("hits".to_owned())).unwrap(),
+            1
+        );
         assert_eq!(mobula::get(named.add(0)).unwrap(), 1);
-        let e = mobula::get(finds::options().on_node(ids[2]).remote("nobody".to_owned())).unwrap_err();
+        let e =
+            mobula::get(finds::options().on_node(ids[2]).remote("nobody".to_owned())).unwrap_err();
         assert!(e.to_string().contains("nobody"), "{e}");
     });
 }
@@ -205,7 +238,9 @@ fn a_dead_nodes_calls_run_again_elsewhere() {
         assert!(pids.contains(&victim));
         let actor = Counter::options().on_node(there).remote(0);
         assert_eq!(mobula::get(actor.add(1)).unwrap(), 1);
-        let calls: Vec<_> = (0..4).map(|_| naps::options().prefer_node(there).remote(1500)).collect();
+        let calls: Vec<_> = (0..4)
+            .map(|_| naps::options().prefer_node(there).remote(1500))
+            .collect();
         rustix::process::kill_process(
             rustix::process::Pid::from_raw(victim.cast_signed()).unwrap(),
             rustix::process::Signal::KILL,
@@ -217,5 +252,24 @@ fn a_dead_nodes_calls_run_again_elsewhere() {
         assert!(matches!(e, mobula::Error::ActorDied { .. }), "{e}");
         let e = mobula::get(pid::options().on_node(there).remote()).unwrap_err();
         assert!(e.to_string().contains(&there.to_string()), "{e}");
+    });
+}
+
+#[remote]
+fn length(v: &[u8]) -> usize {
+    v.len()
+}
+
+#[test]
+fn one_object_goes_to_all_nodes() {
+    with(4, |cluster| {
+        let n = 8 << 20;
+        let object = mobula::put(&vec![7u8; n]).unwrap();
+        let nodes: Vec<_> = cluster.head.nodes().iter().map(|n| n.id).collect();
+        let lengths: Vec<_> = nodes
+            .iter()
+            .map(|node| length::options().on_node(*node).remote(&object))
+            .collect();
+        assert_eq!(mobula::get(&lengths).unwrap(), vec![n; nodes.len()]);
     });
 }

@@ -10,8 +10,9 @@ use std::time::Duration;
 use super::Mobula;
 use crate::base::{Error, NodeId, Result};
 use crate::node::Config;
-pub use crate::node::cluster::NodeInfo;
 use crate::node::cluster::Joining;
+pub use crate::node::cluster::NetworkStats;
+pub use crate::node::cluster::NodeInfo;
 
 impl Config {
     fn joining(&mut self) -> &mut Joining {
@@ -86,6 +87,11 @@ impl Mobula {
     /// Where this node listens for others.
     pub fn address(&self) -> Option<SocketAddr> {
         self.cluster().ok()?.address()
+    }
+
+    /// What went over the network so far; all zero if there is no cluster.
+    pub fn network(&self) -> NetworkStats {
+        self.cluster().map(|c| c.network()).unwrap_or_default()
     }
 
     /// Waits until the cluster has so many nodes, this one included.

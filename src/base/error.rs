@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{
-    BadAmount, BadBytes, Failure, Infeasible, NodeId, ObjectLost, StoreError, StoreFull, WorkerDeath,
+    BadAmount, BadBytes, Failure, Infeasible, NodeId, ObjectLost, StoreError, StoreFull,
+    WorkerDeath,
 };
 
 /// The result of a Mobula call.

@@ -95,7 +95,13 @@ mod tests {
         let node = NodeId::new(0xabc).unwrap();
         assert_eq!(node.to_string().parse(), Ok(node));
         assert_eq!(NodeId::new(0), None);
-        for bad in ["", "abc", "0000000000000000", "+000000000000abc", "zz00000000000abc"] {
+        for bad in [
+            "",
+            "abc",
+            "0000000000000000",
+            "+000000000000abc",
+            "zz00000000000abc",
+        ] {
             let e = bad.parse::<NodeId>().unwrap_err().to_string();
             assert!(e.contains(bad) && e.contains("16 digits"), "{e}");
         }

@@ -218,7 +218,9 @@ impl Engine {
     ) -> RawRef {
         let special = extra.is_some();
         let waits = writer.refers
-            || extra.as_ref().is_some_and(|e| e.demand.is_some() || e.strategy != Strategy::Default);
+            || extra
+                .as_ref()
+                .is_some_and(|e| e.demand.is_some() || e.strategy != Strategy::Default);
         if let Some(why) = self.refusal(extra.as_deref()) {
             let record = cell::failed(
                 self.blank(local, &writer, entry, 1, Phase::Failed, None),

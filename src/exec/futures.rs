@@ -439,8 +439,15 @@ impl FnEntry {
         for<'a> <M::Params as Params>::Decoded<'a>: Send,
     {
         let run = Run::Async(run_exclusive::<M>);
-        FnEntry::make::<M::Output, M::Params>(name, file, line, Defaults::NONE, Kind::AsyncExclusive, run)
-            .of_actor::<M::Actor>()
+        FnEntry::make::<M::Output, M::Params>(
+            name,
+            file,
+            line,
+            Defaults::NONE,
+            Kind::AsyncExclusive,
+            run,
+        )
+        .of_actor::<M::Actor>()
     }
 
     /// The entry of an `async` method over `&self`.
@@ -454,7 +461,14 @@ impl FnEntry {
         M::Actor: Sync,
     {
         let run = Run::Async(run_shared::<M>);
-        FnEntry::make::<M::Output, M::Params>(name, file, line, Defaults::NONE, Kind::AsyncShared, run)
-            .of_actor::<M::Actor>()
+        FnEntry::make::<M::Output, M::Params>(
+            name,
+            file,
+            line,
+            Defaults::NONE,
+            Kind::AsyncShared,
+            run,
+        )
+        .of_actor::<M::Actor>()
     }
 }

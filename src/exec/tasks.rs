@@ -245,8 +245,15 @@ impl FnEntry {
         line: u32,
     ) -> FnEntry {
         let run = Run::Sync(run_exclusive::<M>);
-        FnEntry::make::<M::Output, M::Params>(name, file, line, Defaults::NONE, Kind::Exclusive, run)
-            .of_actor::<M::Actor>()
+        FnEntry::make::<M::Output, M::Params>(
+            name,
+            file,
+            line,
+            Defaults::NONE,
+            Kind::Exclusive,
+            run,
+        )
+        .of_actor::<M::Actor>()
     }
 
     /// The entry of a `&self` method.
@@ -267,8 +274,15 @@ impl FnEntry {
         line: u32,
     ) -> FnEntry {
         let run = Run::Sync(run_consuming::<M>);
-        FnEntry::make::<M::Output, M::Params>(name, file, line, Defaults::NONE, Kind::Consuming, run)
-            .of_actor::<M::Actor>()
+        FnEntry::make::<M::Output, M::Params>(
+            name,
+            file,
+            line,
+            Defaults::NONE,
+            Kind::Consuming,
+            run,
+        )
+        .of_actor::<M::Actor>()
     }
 }
 

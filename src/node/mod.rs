@@ -98,11 +98,13 @@ impl Node {
         engine.start(generation);
         #[cfg(feature = "cluster")]
         let cluster = match config.cluster.clone() {
-            Some(how) => Some(cluster::Cluster::start(&engine, config.capacity()?, how).inspect_err(|_| {
-                let _ = local::with(|local| engine.shut_down(local, Instant::now()));
-                local::stop();
-                local::leave();
-            })?),
+            Some(how) => Some(
+                cluster::Cluster::start(&engine, config.capacity()?, how).inspect_err(|_| {
+                    let _ = local::with(|local| engine.shut_down(local, Instant::now()));
+                    local::stop();
+                    local::leave();
+                })?,
+            ),
             None => None,
         };
         #[cfg(feature = "cluster")]

@@ -49,9 +49,9 @@ pub use client::{AsyncClient, AsyncSubscription, AsyncWriting};
 pub use client::{
     Client, Event, Object, ObjectInfo, StoreView, Subscription, Writing, content_hash,
 };
+pub(crate) use distant::Distant;
 #[allow(unused_imports, reason = "for the served store's objects")]
 pub(crate) use kept::Kept;
-pub(crate) use distant::Distant;
 pub(crate) use object::{Draft, Sealed};
 pub use proto::ServedStats;
 pub use serve::{Server, ServerOptions};

@@ -165,7 +165,10 @@ pub(super) fn state(w: &mut Writer, state: &RefState) {
 pub(super) fn read_state(r: &mut Reader<'_>) -> Read<RefState> {
     Ok(match r.u8()? {
         0 => RefState::Pending,
-        1 => RefState::Ready { len: r.u64()?, at: r.list(8, Reader::node)? },
+        1 => RefState::Ready {
+            len: r.u64()?,
+            at: r.list(8, Reader::node)?,
+        },
         2 => RefState::Failed,
         _ => return bad("state of an object"),
     })
@@ -190,7 +193,10 @@ pub(super) fn beside(w: &mut Writer, beside: &Beside) {
 pub(super) fn read_beside(r: &mut Reader<'_>) -> Read<Beside> {
     Ok(match r.u8()? {
         0 => Beside::Nothing,
-        1 => Beside::Value { whole: r.bool()?, bytes: r.bytes()?.to_vec() },
+        1 => Beside::Value {
+            whole: r.bool()?,
+            bytes: r.bytes()?.to_vec(),
+        },
         2 => Beside::Refers,
         3 => Beside::Failed(r.bytes()?.to_vec()),
         _ => return bad("value beside a reference"),

@@ -158,11 +158,19 @@ impl<'a> Reader<'a> {
 
     /// Something that may be missing.
     pub fn option<T>(&mut self, read: impl FnOnce(&mut Reader<'a>) -> Read<T>) -> Read<Option<T>> {
-        Ok(if self.bool()? { Some(read(self)?) } else { None })
+        Ok(if self.bool()? {
+            Some(read(self)?)
+        } else {
+            None
+        })
     }
 
     /// A list whose items take at least `least` bytes each.
-    pub fn list<T>(&mut self, least: usize, mut read: impl FnMut(&mut Reader<'a>) -> Read<T>) -> Read<Vec<T>> {
+    pub fn list<T>(
+        &mut self,
+        least: usize,
+        mut read: impl FnMut(&mut Reader<'a>) -> Read<T>,
+    ) -> Read<Vec<T>> {
         let count = self.u32()? as usize;
         if count > self.0.len() / least.max(1) {
             return bad("list of that many");
@@ -177,7 +185,10 @@ impl<'a> Reader<'a> {
 
     /// An object.
     pub fn key(&mut self) -> Read<ObjectKey> {
-        Ok(ObjectKey { owner: self.node()?, number: self.u64()? })
+        Ok(ObjectKey {
+            owner: self.node()?,
+            number: self.u64()?,
+        })
     }
 
     /// Amounts of resources.
@@ -196,7 +207,11 @@ impl<'a> Reader<'a> {
 
     /// Nothing is left.
     pub fn end(&self) -> Read<()> {
-        if self.0.is_empty() { Ok(()) } else { bad("frame of that length") }
+        if self.0.is_empty() {
+            Ok(())
+        } else {
+            bad("frame of that length")
+        }
     }
 }
 

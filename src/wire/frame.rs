@@ -5,16 +5,11 @@
 
 use std::net::SocketAddr;
 
-use super::body::{
-    self, ActorTerms, Beside, CallBody, Outcome, Terms, ValueBody,
-};
+use super::body::{self, ActorTerms, Beside, CallBody, Outcome, Terms, ValueBody};
 use super::codec::{Read, Reader, Writer, bad};
 use super::owning;
 use crate::base::{NodeId, ObjectKey};
 use crate::core::owners::Message;
-
-/// The version of everything in this room. Nodes of different versions do not talk.
-pub const VERSION: u32 = 1;
 
 /// One thing said.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -151,7 +146,10 @@ fn named(w: &mut Writer, n: &Named) {
 }
 
 fn read_named(r: &mut Reader<'_>) -> Read<Named> {
-    Ok(Named { key: r.key()?, kind: r.u32()? })
+    Ok(Named {
+        key: r.key()?,
+        kind: r.u32()?,
+    })
 }
 
 impl Frame {
@@ -164,7 +162,11 @@ impl Frame {
 
     fn write(&self, w: &mut Writer) {
         match self {
-            Frame::Call { number, terms, call } => {
+            Frame::Call {
+                number,
+                terms,
+                call,
+            } => {
                 w.u8(0);
                 w.u64(*number);
                 body::terms(w, terms);
@@ -179,14 +181,24 @@ impl Frame {
                 w.u8(2);
                 w.u64(*number);
             }
-            Frame::Create { number, kind, terms, call } => {
+            Frame::Create {
+                number,
+                kind,
+                terms,
+                call,
+            } => {
                 w.u8(3);
                 w.u64(*number);
                 w.u32(*kind);
                 body::actor_terms(w, terms);
                 body::call(w, call);
             }
-            Frame::Method { actor, caller, number, call } => {
+            Frame::Method {
+                actor,
+                caller,
+                number,
+                call,
+            } => {
                 w.u8(4);
                 w.key(*actor);
                 w.u64(*caller);
@@ -271,8 +283,15 @@ impl Frame {
 
     fn read(r: &mut Reader<'_>) -> Read<Frame> {
         Ok(match r.u8()? {
-            0 => Frame::Call { number: r.u64()?, terms: body::read_terms(r)?, call: body::read_call(r)? },
-            1 => Frame::Ended { number: r.u64()?, outcome: body::read_outcome(r)? },
+            0 => Frame::Call {
+                number: r.u64()?,
+                terms: body::read_terms(r)?,
+                call: body::read_call(r)?,
+            },
+            1 => Frame::Ended {
+                number: r.u64()?,
+                outcome: body::read_outcome(r)?,
+            },
             2 => Frame::Cancel { number: r.u64()? },
             3 => Frame::Create {
                 number: r.u64()?,
@@ -286,11 +305,26 @@ impl Frame {
                 number: r.u64()?,
                 call: body::read_call(r)?,
             },
-            5 => Frame::Kill { actor: r.key()?, restart: r.bool()? },
-            6 => Frame::ActorEnded { actor: r.key()?, cause: r.text()?.to_owned() },
-            7 => Frame::Owning { message: owning::read_message(r)?, beside: body::read_beside(r)? },
-            8 => Frame::Fetch { key: r.key()?, transfer: r.u64()? },
-            9 => Frame::Fetched { transfer: r.u64()?, value: r.option(body::read_value)? },
+            5 => Frame::Kill {
+                actor: r.key()?,
+                restart: r.bool()?,
+            },
+            6 => Frame::ActorEnded {
+                actor: r.key()?,
+                cause: r.text()?.to_owned(),
+            },
+            7 => Frame::Owning {
+                message: owning::read_message(r)?,
+                beside: body::read_beside(r)?,
+            },
+            8 => Frame::Fetch {
+                key: r.key()?,
+                transfer: r.u64()?,
+            },
+            9 => Frame::Fetched {
+                transfer: r.u64()?,
+                value: r.option(body::read_value)?,
+            },
             10 => Frame::Ask {
                 ask: r.u64()?,
                 question: match r.u8()? {
@@ -300,9 +334,14 @@ impl Frame {
                     _ => return bad("question"),
                 },
             },
-            11 => Frame::Answer { ask: r.u64()?, found: r.option(read_named)? },
+            11 => Frame::Answer {
+                ask: r.u64()?,
+                found: r.option(read_named)?,
+            },
             12 => Frame::Leave,
-            13 => Frame::View { view: r.bytes()?.to_vec() },
+            13 => Frame::View {
+                view: r.bytes()?.to_vec(),
+            },
             14 => Frame::Peers {
                 others: r.list(12, |r| {
                     let node = r.node()?;

@@ -19,7 +19,12 @@ pub(super) fn message(w: &mut Writer, message: &Message) {
             w.node(*from);
             w.u64(*transit);
         }
-        Message::Borrowed { key, from, transit, state: s } => {
+        Message::Borrowed {
+            key,
+            from,
+            transit,
+            state: s,
+        } => {
             w.u8(2);
             w.key(*key);
             w.node(*from);
@@ -81,18 +86,41 @@ pub(super) fn read_message(r: &mut Reader<'_>) -> Read<Message> {
     }
     let key = r.key()?;
     Ok(match kind {
-        0 => Message::Release { key, received: r.u64()? },
-        1 => Message::Borrow { key, from: r.node()?, transit: r.u64()? },
-        2 => Message::Borrowed { key, from: r.node()?, transit: r.u64()?, state: read_state(r)? },
-        4 => Message::Settled { key, state: read_state(r)? },
+        0 => Message::Release {
+            key,
+            received: r.u64()?,
+        },
+        1 => Message::Borrow {
+            key,
+            from: r.node()?,
+            transit: r.u64()?,
+        },
+        2 => Message::Borrowed {
+            key,
+            from: r.node()?,
+            transit: r.u64()?,
+            state: read_state(r)?,
+        },
+        4 => Message::Settled {
+            key,
+            state: read_state(r)?,
+        },
         5 => Message::Gone { key },
         6 => Message::Copy { key },
         7 => Message::CopyGone { key },
         8 => Message::Free { key },
         9 => Message::Pin { key },
-        10 => Message::Where { key, ask: r.u64()?, failed: r.option(Reader::node)? },
+        10 => Message::Where {
+            key,
+            ask: r.u64()?,
+            failed: r.option(Reader::node)?,
+        },
         11 => Message::Stop { key },
-        12 => Message::At { key, ask: r.u64()?, from: r.option(Reader::node)? },
+        12 => Message::At {
+            key,
+            ask: r.u64()?,
+            from: r.option(Reader::node)?,
+        },
         _ => return bad("message about a reference"),
     })
 }

@@ -18,8 +18,14 @@ impl Node {
     pub fn start(head: &Mobula, name: &str, settings: &[(&str, &str)]) -> Node {
         let mut command = Command::new(std::env::current_exe().expect("a test has a path"));
         command
-            .env("MOBULA_JOIN", head.address().expect("the head listens").to_string())
-            .env("MOBULA_TOKEN", head.join_token().expect("the head has a token"))
+            .env(
+                "MOBULA_JOIN",
+                head.address().expect("the head listens").to_string(),
+            )
+            .env(
+                "MOBULA_TOKEN",
+                head.join_token().expect("the head has a token"),
+            )
             .env("MOBULA_NODE_NAME", name)
             .env("MOBULA_NUM_CPUS", "2")
             .env("MOBULA_OBJECT_STORE_MEMORY", "256M")
@@ -27,7 +33,9 @@ impl Node {
         for (name, value) in settings {
             command.env(name, value);
         }
-        Node { process: command.spawn().expect("the test can be started") }
+        Node {
+            process: command.spawn().expect("the test can be started"),
+        }
     }
 
     pub fn kill(&mut self) {
@@ -58,7 +66,10 @@ pub fn head(config: Config) -> Mobula {
 
 pub fn cluster(config: Config, others: usize) -> Cluster {
     let head = head(config);
-    let nodes: Vec<_> = (0..others).map(|i| Node::start(&head, &format!("node{i}"), &[])).collect();
-    head.wait_for_nodes(others + 1, Duration::from_secs(30)).expect("all nodes join");
+    let nodes: Vec<_> = (0..others)
+        .map(|i| Node::start(&head, &format!("node{i}"), &[]))
+        .collect();
+    head.wait_for_nodes(others + 1, Duration::from_secs(30))
+        .expect("all nodes join");
     Cluster { nodes, head }
 }

@@ -25,6 +25,7 @@ mod node;
 mod places;
 mod plan;
 mod report;
+mod values;
 mod world;
 
 use std::env;
@@ -41,9 +42,18 @@ const SEEDS: u64 = 200;
 
 /// What there is to run.
 const TESTS: &[(&str, fn())] = &[
-    ("every_seed_keeps_the_invariants", every_seed_keeps_the_invariants),
-    ("the_same_seed_is_the_same_run", the_same_seed_is_the_same_run),
-    ("a_hundred_nodes_keep_them_too", a_hundred_nodes_keep_them_too),
+    (
+        "every_seed_keeps_the_invariants",
+        every_seed_keeps_the_invariants,
+    ),
+    (
+        "the_same_seed_is_the_same_run",
+        the_same_seed_is_the_same_run,
+    ),
+    (
+        "a_hundred_nodes_keep_them_too",
+        a_hundred_nodes_keep_them_too,
+    ),
     ("every_planted_fault_is_found", every_planted_fault_is_found),
 ];
 
@@ -53,7 +63,13 @@ fn main() -> ExitCode {
     let names: Vec<&String> = args.iter().filter(|arg| !arg.starts_with('-')).collect();
     let exact = args.iter().any(|arg| arg == "--exact");
     let chosen = |name: &str| {
-        let fits = |part: &&String| if exact { *part == name } else { name.contains(*part) };
+        let fits = |part: &&String| {
+            if exact {
+                *part == name
+            } else {
+                name.contains(*part)
+            }
+        };
         names.is_empty() || names.iter().any(fits)
     };
     let chosen = TESTS.iter().filter(|(name, _)| chosen(name));
@@ -75,7 +91,10 @@ fn main() -> ExitCode {
 
 fn number(name: &str) -> Option<u64> {
     let text = env::var(name).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
+    Some(
+        text.parse()
+            .unwrap_or_else(|_| panic!("{name}={text} is no number")),
+    )
 }
 
 fn run(plan: Plan, fault: Fault, show: bool) -> Result<Report, String> {

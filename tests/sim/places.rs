@@ -3,7 +3,7 @@
 //! Invariant: what the ledger is asked for is what the other machines said, and nothing runs before the ledger starts it.
 //! Left out: what calls do ([`crate::node`]).
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use crate::base::{Capacity, Demand, GroupId, GroupSpec, NodeId, ObjectKey, Strategy, Units};
@@ -16,7 +16,7 @@ use crate::core::placement::{Choice, Request, choose};
 use crate::core::view::{NodeView, View};
 use crate::faults::Fault;
 use crate::net::{Event, Packet};
-use crate::node::{Cx, Node};
+use crate::node::{Cx, Node, State};
 
 /// Numbers of the grantor's tickets, and the first of the participant's. Below are this node's own tasks.
 const TICKETS: std::ops::Range<u64> = 1 << 40..1 << 41;
@@ -62,6 +62,8 @@ pub struct Places {
     pub participant: Participant,
     /// What its groups are.
     pub specs: BTreeMap<u64, GroupSpec>,
+    /// Tasks with arguments that have not settled.
+    unready: BTreeSet<u64>,
     /// Tasks for which no node had room.
     pub waiting: Vec<u64>,
     version: u64,
@@ -81,6 +83,7 @@ impl Places {
             coordinator: Coordinator::new(me, chance.next()),
             participant: Participant::new(capacity.clone(), TICKETS.end),
             specs: BTreeMap::new(),
+            unready: BTreeSet::new(),
             waiting: Vec::new(),
             version: 0,
             early: None,
@@ -91,7 +94,12 @@ impl Places {
     /// What this node tells of itself.
     pub fn news(&mut self, now: Duration) -> NodeView {
         let amounts = self.ledger.amounts();
-        let free = |name| amounts.iter().find(|(n, ..)| n == name).map_or(Units::ZERO, |(.., free)| *free);
+        let free = |name| {
+            amounts
+                .iter()
+                .find(|(n, ..)| n == name)
+                .map_or(Units::ZERO, |(.., free)| *free)
+        };
         self.version += 1;
         NodeView {
             free: Demand::cpu_only(free("cpu")).with_gpu(free("gpu")),
@@ -153,13 +161,37 @@ impl Node {
         };
         let id = self.number();
         self.tasks.insert(id, task);
-        self.place(cx, id);
+        self.places.unready.insert(id);
+        self.place_ready(cx);
+    }
+
+    /// Places the tasks whose arguments have settled meanwhile: before that they hold nothing, or one might hold what another
+    /// needs that it waits for.
+    pub fn place_ready(&mut self, cx: &mut Cx<'_>) {
+        let unready = std::mem::take(&mut self.places.unready);
+        for id in unready {
+            let Some(task) = self.tasks.get(&id) else {
+                continue;
+            };
+            let states = task.args.iter().map(|key| self.state(*key));
+            let states: Vec<Option<State>> = states.collect();
+            if states.contains(&Some(State::Failed)) {
+                self.fail_task(cx, id);
+            } else if states.contains(&Some(State::Pending)) {
+                self.places.unready.insert(id);
+            } else {
+                self.place(cx, id);
+            }
+        }
     }
 
     /// Chooses where a task runs.
     fn place(&mut self, cx: &mut Cx<'_>, id: u64) {
         let Some(task) = self.tasks.get(&id) else {
-            return cx.log.wrong(format!("{:?} is to place {id}, which it does not have", self.id));
+            return cx.log.wrong(format!(
+                "{:?} is to place {id}, which it does not have",
+                self.id
+            ));
         };
         let (now, places) = (cx.now(), &mut self.places);
         let request = Request {
@@ -176,7 +208,11 @@ impl Node {
                     bound: matches!(task.strategy, Strategy::Node { soft: false, .. }),
                 };
                 let mut out = Vec::new();
-                if places.submitter.submit(now, &call, Some(node), &mut out).is_err() {
+                if places
+                    .submitter
+                    .submit(now, &call, Some(node), &mut out)
+                    .is_err()
+                {
                     cx.log.wrong(format!("{:?} has too many calls", self.id));
                 }
                 self.on_submitter(cx, out);
@@ -191,18 +227,25 @@ impl Node {
 
     fn run_here(&mut self, cx: &mut Cx<'_>, id: u64) {
         let Some(task) = self.tasks.get(&id) else {
-            return cx.log.wrong(format!("{:?} is to run {id}, which it does not have", self.id));
+            return cx.log.wrong(format!(
+                "{:?} is to run {id}, which it does not have",
+                self.id
+            ));
         };
         cx.log.report.here += 1;
         let mut out = Vec::new();
-        self.places.ledger.submit(id, task.demand.clone(), 0, &mut out);
+        self.places
+            .ledger
+            .submit(id, task.demand.clone(), 0, &mut out);
         self.on_ledger(cx, out);
     }
 
     fn fail_task(&mut self, cx: &mut Cx<'_>, id: u64) {
         match self.tasks.remove(&id) {
             Some(task) => self.end_task(cx, task, Stand::Failed, Vec::new()),
-            None => cx.log.wrong(format!("task {id} of {:?} ended twice", self.id)),
+            None => cx
+                .log
+                .wrong(format!("task {id} of {:?} ended twice", self.id)),
         }
     }
 
@@ -213,10 +256,13 @@ impl Node {
                 submitter::Effect::Send { to, msg } => self.send(cx, to, Packet::Lease(msg)),
                 submitter::Effect::Run { call, node, lease } => {
                     let Some(task) = self.tasks.get(&call) else {
-                        return cx.log.wrong(format!("{:?} sends {call}, which has ended", self.id));
+                        return cx
+                            .log
+                            .wrong(format!("{:?} sends {call}, which has ended", self.id));
                     };
                     cx.log.report.away += 1;
-                    let (result, demand, args) = (task.result, task.demand.clone(), task.args.clone());
+                    let (result, demand, args) =
+                        (task.result, task.demand.clone(), task.args.clone());
                     self.places.view.sent(node, &demand);
                     let args = self.wire(cx, &args, node);
                     let packet = Packet::Task {
@@ -232,10 +278,13 @@ impl Node {
                 submitter::Effect::Place { call } => self.place(cx, call),
                 submitter::Effect::Lost { call, node } => {
                     if !self.is_dead(node) {
-                        cx.log.wrong(format!("call {call} is lost with {node:?}, which lives"));
+                        cx.log
+                            .wrong(format!("call {call} is lost with {node:?}, which lives"));
                     }
                     let Some(mut task) = self.tasks.remove(&call) else {
-                        return cx.log.wrong(format!("{:?} lost {call}, which had ended", self.id));
+                        return cx
+                            .log
+                            .wrong(format!("{:?} lost {call}, which had ended", self.id));
                     };
                     task.attempts += 1;
                     if task.attempts >= ATTEMPTS {
@@ -270,7 +319,10 @@ impl Node {
                     ticket,
                     demand,
                     priority,
-                } => self.places.ledger.submit(ticket, demand, priority, &mut ledger),
+                } => self
+                    .places
+                    .ledger
+                    .submit(ticket, demand, priority, &mut ledger),
                 grantor::Effect::Release { ticket } => self.release(cx, ticket, &mut ledger),
                 grantor::Effect::Start { from, call, .. } => self.start_run(cx, (from, call)),
                 grantor::Effect::Lend { ticket } => self.places.ledger.lend(ticket, &mut ledger),
@@ -287,7 +339,10 @@ impl Node {
         }
         let ledger = &mut self.places.ledger;
         if !ledger.cancel(ticket, out) && !ledger.finish(ticket, out) {
-            cx.log.wrong(format!("{:?} releases {ticket}, which nobody holds", self.id));
+            cx.log.wrong(format!(
+                "{:?} releases {ticket}, which nobody holds",
+                self.id
+            ));
         }
     }
 
@@ -307,7 +362,9 @@ impl Node {
                 }
                 ledger::Effect::Start { task: id, .. } => {
                     let Some(task) = self.tasks.get(&id) else {
-                        return cx.log.wrong(format!("{:?} starts {id}, which has ended", self.id));
+                        return cx
+                            .log
+                            .wrong(format!("{:?} starts {id}, which has ended", self.id));
                     };
                     let (args, demand) = (task.args.clone(), task.demand.clone());
                     let result = task.result;
@@ -318,14 +375,23 @@ impl Node {
                     self.start_run(cx, (self.id, id));
                 }
                 ledger::Effect::Refuse { task, why } => {
-                    cx.log.wrong(format!("{:?} was asked for what it can never run: {task}, {why:?}", self.id));
+                    cx.log.wrong(format!(
+                        "{:?} was asked for what it can never run: {task}, {why:?}",
+                        self.id
+                    ));
                 }
                 ledger::Effect::Offer => {}
             }
         }
     }
 
-    fn add_run(&mut self, run: (NodeId, u64), result: ObjectKey, args: Vec<ObjectKey>, demand: Demand) {
+    fn add_run(
+        &mut self,
+        run: (NodeId, u64),
+        result: ObjectKey,
+        args: Vec<ObjectKey>,
+        demand: Demand,
+    ) {
         let made = Run {
             result,
             args,
@@ -342,7 +408,8 @@ impl Node {
     fn drop_run(&mut self, cx: &mut Cx<'_>, run: (NodeId, u64)) {
         if let Some(dropped) = self.runs.remove(&run) {
             if dropped.started {
-                cx.log.wrong(format!("{:?} sends {run:?} back, which runs", self.id));
+                cx.log
+                    .wrong(format!("{:?} sends {run:?} back, which runs", self.id));
             }
             for key in dropped.args {
                 self.unhold(cx, key);
@@ -352,7 +419,9 @@ impl Node {
 
     fn start_run(&mut self, cx: &mut Cx<'_>, run: (NodeId, u64)) {
         let Some(running) = self.runs.get_mut(&run) else {
-            return cx.log.wrong(format!("{:?} starts {run:?}, which is not there", self.id));
+            return cx
+                .log
+                .wrong(format!("{:?} starts {run:?}, which is not there", self.id));
         };
         if running.started {
             if self.fault != Fault::StartEarly {
@@ -367,7 +436,10 @@ impl Node {
         for key in args {
             self.get(cx, key, Some(run));
         }
-        let waits = self.runs.get(&run).is_some_and(|running| running.waiting > 1);
+        let waits = self
+            .runs
+            .get(&run)
+            .is_some_and(|running| running.waiting > 1);
         if waits {
             self.block(cx, run, true);
         }
@@ -434,7 +506,9 @@ impl Node {
             self.start_run(cx, run);
         }
         let mut out = Vec::new();
-        self.places.grantor.arrived(cx.now(), run.0, lease, run.1, &mut out);
+        self.places
+            .grantor
+            .arrived(cx.now(), run.0, lease, run.1, &mut out);
         self.on_grantor(cx, out);
     }
 
@@ -476,7 +550,9 @@ impl Node {
     /// A program makes a placement group.
     pub fn group(&mut self, cx: &mut Cx<'_>, spec: GroupSpec) {
         let (now, mut out, places) = (cx.now(), Vec::new(), &mut self.places);
-        let made = places.coordinator.create(now, spec.clone(), 0, &places.view, &mut out);
+        let made = places
+            .coordinator
+            .create(now, spec.clone(), 0, &places.view, &mut out);
         if let Ok(id) = made {
             cx.log.report.groups += 1;
             places.specs.insert(id.number, spec);
@@ -496,14 +572,17 @@ impl Node {
         match msg.role() {
             Role::Coordinator => {
                 let mut out = Vec::new();
-                self.places.coordinator.handle(cx.now(), from, msg, &mut out);
+                self.places
+                    .coordinator
+                    .handle(cx.now(), from, msg, &mut out);
                 self.on_coordinator(cx, out);
             }
             Role::Participant => {
-                if self.fault == Fault::CommitEarly {
-                    if let GroupMsg::Prepare { group, epoch, .. } = *msg {
-                        self.places.early = Some((from, GroupMsg::Prepared { group, epoch }));
-                    }
+                if let GroupMsg::Prepare { group, epoch, .. } = *msg
+                    && self.fault == Fault::CommitEarly
+                {
+                    let early = GroupMsg::Prepared { group, epoch };
+                    self.places.early = Some((from, early));
                 }
                 let mut out = Vec::new();
                 self.places.participant.handle(from, msg, &mut out);
@@ -546,7 +625,10 @@ impl Node {
                     ticket,
                     demand,
                     priority,
-                } => self.places.ledger.submit(ticket, demand, priority, &mut ledger),
+                } => self
+                    .places
+                    .ledger
+                    .submit(ticket, demand, priority, &mut ledger),
                 Effect::Release { ticket } => self.release(cx, ticket, &mut ledger),
                 Effect::Open { .. } | Effect::Close { .. } => {}
             }
@@ -557,7 +639,13 @@ impl Node {
     /// Whether a bundle is open here, on resources that the ledger holds.
     pub fn has_bundle(&self, group: GroupId, bundle: u32) -> bool {
         let ticket = self.places.participant.ticket(group, bundle);
-        ticket.is_some_and(|ticket| self.places.ledger.holders().iter().any(|(held, _)| *held == ticket))
+        ticket.is_some_and(|ticket| {
+            self.places
+                .ledger
+                .holders()
+                .iter()
+                .any(|(held, _)| *held == ticket)
+        })
     }
 
     // Deaths and time.
@@ -568,7 +656,10 @@ impl Node {
         let mut out = Vec::new();
         self.places.grantor.died(dead, &mut out);
         self.on_grantor(cx, out);
-        let its = self.runs.iter().filter(|((from, _), run)| *from == dead && !run.started);
+        let its = self
+            .runs
+            .iter()
+            .filter(|((from, _), run)| *from == dead && !run.started);
         let its: Vec<(NodeId, u64)> = its.map(|(run, _)| *run).collect();
         for run in its {
             self.drop_run(cx, run);
@@ -593,9 +684,28 @@ impl Node {
         let places = &mut self.places;
         if places.ledger.queued() == 0 && places.ledger.free_cpu_steps() > 0 {
             let mut out = Vec::new();
-            places.submitter.take_back(now, &Demand::ONE_CPU, 0, 1, &mut out);
+            places
+                .submitter
+                .take_back(now, &Demand::ONE_CPU, 0, 1, &mut out);
             self.on_submitter(cx, out);
         }
+        let places = &self.places;
+        // What this node runs and would like to run itself.
+        let here = places
+            .ledger
+            .line(usize::MAX)
+            .into_iter()
+            .map(|(id, waits)| (id, waits.demand));
+        let here = here
+            .chain(places.ledger.holders())
+            .filter(|(id, _)| *id < TICKETS.start);
+        let steps = here.map(|(_, demand)| demand.cpu.to_f64()).sum::<f64>();
+        let mut out = Vec::new();
+        self.places
+            .grantor
+            .local(steps.ceil() as u32, &Demand::NONE, &mut out);
+        self.places.grantor.tick(now, &mut out);
+        self.on_grantor(cx, out);
         let mut out = Vec::new();
         let places = &mut self.places;
         places.coordinator.tick(now, &places.view, &mut out);
@@ -612,13 +722,22 @@ impl Node {
     pub fn overfull(&self) -> Option<String> {
         let started = || self.runs.values().filter(|run| run.started);
         let steps = |units: Units| (units.to_f64() * 10_000.0).round() as i64;
-        let busy = started().filter(|run| !run.blocked).map(|run| steps(run.demand.cpu)).sum::<i64>();
+        let busy = started()
+            .filter(|run| !run.blocked)
+            .map(|run| steps(run.demand.cpu))
+            .sum::<i64>();
         // Those that go on after they were blocked may overdraw.
         let debt = (-self.places.ledger.free_cpu_steps()).max(0);
         let gpus = started().map(|run| steps(run.demand.gpu)).sum::<i64>();
-        let (cpu, gpu) = (steps(self.places.capacity.cpu), steps(self.places.capacity.gpu()));
+        let (cpu, gpu) = (
+            steps(self.places.capacity.cpu),
+            steps(self.places.capacity.gpu()),
+        );
         (busy > cpu + debt || gpus > gpu).then(|| {
-            format!("{:?} of {cpu} CPU and {gpu} GPU steps runs {busy} and {gpus}, {debt} overdrawn", self.id)
+            format!(
+                "{:?} of {cpu} CPU and {gpu} GPU steps runs {busy} and {gpus}, {debt} overdrawn",
+                self.id
+            )
         })
     }
 }

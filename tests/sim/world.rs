@@ -57,7 +57,8 @@ fn any_group(chance: &mut Chance) -> GroupSpec {
         GroupStrategy::StrictSpread,
     ];
     let strategy = chance.pick(&all).unwrap_or_default();
-    let bundles = (0..chance.between(1, 4)).map(|_| Demand::cpu_only(Units::whole(chance.between(1, 2))));
+    let bundles =
+        (0..chance.between(1, 4)).map(|_| Demand::cpu_only(Units::whole(chance.between(1, 2))));
     let bundles = bundles.collect();
     GroupSpec { strategy, bundles }
 }
@@ -105,8 +106,10 @@ impl World {
             }
         }
         // All know all.
-        let news: Vec<(NodeId, NodeView)> =
-            nodes.iter_mut().map(|(id, node)| (*id, node.places.news(Duration::ZERO))).collect();
+        let news: Vec<(NodeId, NodeView)> = nodes
+            .iter_mut()
+            .map(|(id, node)| (*id, node.places.news(Duration::ZERO)))
+            .collect();
         for (&id, node) in &mut nodes {
             for (other, news) in &news {
                 node.places.view.merge(*other, news.clone());
@@ -115,7 +118,7 @@ impl World {
             net.after(at, Event::Tick { node: id });
         }
         // Programs act all the time; crashes and splits come somewhere in it.
-        let time = plan.actions * 1_000;
+        let time = plan.actions * 400;
         for _ in 0..plan.actions {
             let at = net.chance.below(time);
             net.after(at, Event::Act);
@@ -123,6 +126,10 @@ impl World {
         for _ in 0..plan.crashes {
             let at = net.chance.below(time);
             net.after(at, Event::Crash);
+        }
+        for _ in 0..plan.breaks {
+            let at = net.chance.below(time);
+            net.after(at, Event::Break);
         }
         for _ in 0..plan.splits {
             let at = net.chance.below(time);
@@ -156,7 +163,12 @@ impl World {
                 break;
             }
             if self.stage != Stage::Acting && self.net.now - self.since > LONGEST {
-                return Err(format!("{:?} has no end: {:?}", self.stage, self.left()));
+                let stuck: Vec<String> = self.nodes.values().filter_map(Node::stuck).collect();
+                return Err(format!(
+                    "{:?} has no end: {stuck:#?}, {:?}",
+                    self.stage,
+                    self.left()
+                ));
             }
             let Some(event) = self.net.next() else {
                 break;
@@ -165,18 +177,25 @@ impl World {
             if self.log.show {
                 println!("{:>9} {event:?}", self.net.now);
             }
-            let at = format!("{event:?}");
             self.step(event);
             self.check();
-            if let Some(wrong) = self.log.wrong.take() {
-                return Err(format!("at {} us, {at}: {wrong}", self.net.now));
+            if let Some(wrong) = self.net.wrong.take().or_else(|| self.log.wrong.take()) {
+                return Err(format!("at {} us: {wrong}", self.net.now));
             }
             if self.log.report.steps > MOST_STEPS {
-                return Err(format!("no end after {MOST_STEPS} steps: {:?}", self.log.report));
+                return Err(format!(
+                    "no end after {MOST_STEPS} steps: {:?}",
+                    self.log.report
+                ));
             }
         }
         self.drained()?;
-        Ok(self.log.report)
+        let (breaks, resent) = (self.net.breaks, self.net.resent());
+        Ok(Report {
+            breaks,
+            resent,
+            ..self.log.report
+        })
     }
 
     /// Programs begin nothing new.
@@ -195,7 +214,8 @@ impl World {
 
     /// Whether nothing is under way, and nobody runs or waits to run anything.
     fn quiet(&self) -> bool {
-        let idle = |node: &Node| node.places.is_idle() && node.runs.is_empty() && node.tasks.is_empty();
+        let idle =
+            |node: &Node| node.places.is_idle() && node.runs.is_empty() && node.tasks.is_empty();
         !self.net.is_busy() && self.nodes.values().all(idle)
     }
 
@@ -206,10 +226,14 @@ impl World {
         for id in self.living() {
             self.on(id, |node, cx| {
                 for get in node.open_gets() {
-                    cx.log.wrong(format!("{id:?}: get {get} never ends: {}", node.describe(get)));
+                    cx.log.wrong(format!(
+                        "{id:?}: get {get} never ends: {}",
+                        node.describe(get)
+                    ));
                 }
                 for (task, what) in &node.tasks {
-                    cx.log.wrong(format!("{id:?}: task {task} never ends: {what:?}"));
+                    cx.log
+                        .wrong(format!("{id:?}: task {task} never ends: {what:?}"));
                 }
             });
         }
@@ -230,7 +254,9 @@ impl World {
                 };
                 if state != owner.state(key) {
                     let truth = owner.state(key);
-                    self.log.wrong(format!("{id:?} takes {key} to be {state:?}, it is {truth:?}"));
+                    self.log.wrong(format!(
+                        "{id:?} takes {key} to be {state:?}, it is {truth:?}"
+                    ));
                 }
                 if id != &key.owner || node.owners.copies_of(key).next().is_none() {
                     continue;
@@ -239,7 +265,9 @@ impl World {
                 let truth = self.nodes.iter().filter(|(_, node)| node.has_copy(key));
                 let truth: Vec<NodeId> = truth.map(|(id, _)| *id).collect();
                 if known != truth {
-                    self.log.wrong(format!("{key} is at {truth:?}, its owner believes {known:?}"));
+                    self.log.wrong(format!(
+                        "{key} is at {truth:?}, its owner believes {known:?}"
+                    ));
                 }
                 let keeps = truth.iter().filter_map(|id| self.nodes.get(id));
                 let keeps = keeps.filter(|node| node.owners.must_keep(key)).count();
@@ -281,6 +309,9 @@ impl World {
         };
         let answer = f(node, &mut cx);
         node.settle_down(&mut cx);
+        if let Some(full) = node.overfull() {
+            cx.log.wrong(full);
+        }
         Some(answer)
     }
 
@@ -334,7 +365,12 @@ impl World {
                 };
                 self.on(node, |node, cx| node.rebuilt(cx, key));
             }
-            Event::Arrive { .. } => {}
+            // The network keeps those to itself.
+            Event::Frame { .. }
+            | Event::AckDue { .. }
+            | Event::Ack { .. }
+            | Event::Break
+            | Event::Connect { .. } => {}
             Event::Act => self.act(),
             Event::Crash => self.crash(),
             Event::Split => {
@@ -386,19 +422,34 @@ impl World {
         let Some(id) = self.net.chance.pick(&living) else {
             return;
         };
-        let others: Vec<NodeId> = living.iter().copied().filter(|other| *other != id).collect();
+        let others: Vec<NodeId> = living
+            .iter()
+            .copied()
+            .filter(|other| *other != id)
+            .collect();
         let evictions = self.plan.evictions;
         self.on(id, |node, cx| {
             // Many act on what they have, some on little.
-            let kind = if node.handles.is_empty() { 0 } else { cx.net.chance.below(14) };
-            let others: Vec<NodeId> = others.into_iter().filter(|other| !node.is_dead(*other)).collect();
+            let kind = if node.handles.is_empty() {
+                0
+            } else {
+                cx.net.chance.below(14)
+            };
+            let others: Vec<NodeId> = others
+                .into_iter()
+                .filter(|other| !node.is_dead(*other))
+                .collect();
             let other = cx.net.chance.pick(&others);
             let handles = node.handles.clone();
             let key = cx.net.chance.pick(&handles);
             match (kind, key, other) {
                 (0, _, _) => {
                     let len = cx.net.chance.pick(&[10, 1000, 300_000, 900_000]);
-                    let inner = cx.net.chance.pick(&handles).filter(|key| cx.net.chance.permille(300) && node.refers(*key));
+                    let inner = cx
+                        .net
+                        .chance
+                        .pick(&handles)
+                        .filter(|key| cx.net.chance.permille(300) && node.refers(*key));
                     node.put(len.unwrap_or(1), inner.into_iter().collect());
                 }
                 (1..=3, Some(key), Some(other)) => {
@@ -408,7 +459,12 @@ impl World {
                 }
                 (4 | 5, Some(key), Some(other)) => {
                     let mut args = vec![key];
-                    args.extend(cx.net.chance.pick(&handles).filter(|_| evictions % 2 == 0));
+                    args.extend(
+                        cx.net
+                            .chance
+                            .pick(&handles)
+                            .filter(|_| evictions.is_multiple_of(2)),
+                    );
                     node.submit(cx, args, other);
                 }
                 (6, _, Some(other)) => node.submit(cx, Vec::new(), other),
@@ -449,14 +505,17 @@ impl World {
         for key in std::mem::take(&mut self.log.lost) {
             if let Some(node) = self.nodes.values().find(|node| node.has_copy(key)) {
                 let id = node.id;
-                self.log.wrong(format!("{key} is said to be lost, and {id:?} has it"));
+                self.log
+                    .wrong(format!("{key} is said to be lost, and {id:?} has it"));
             }
         }
         for (group, spec, on) in std::mem::take(&mut self.log.ready) {
             for (bundle, id) in on.iter().enumerate() {
                 let node = self.nodes.get(id);
                 if node.is_some_and(|node| !node.has_bundle(group, bundle as u32)) {
-                    self.log.wrong(format!("{group} is said to be ready, without bundle {bundle} on {id:?}"));
+                    self.log.wrong(format!(
+                        "{group} is said to be ready, without bundle {bundle} on {id:?}"
+                    ));
                 }
             }
             let nodes: BTreeSet<NodeId> = on.iter().copied().collect();
@@ -469,17 +528,17 @@ impl World {
                 self.log.wrong(format!("{group}, {spec:?}, is on {on:?}"));
             }
         }
-        if let Some(full) = self.nodes.values().find_map(Node::overfull) {
-            self.log.wrong(full);
-        }
         for key in std::mem::take(&mut self.log.freed) {
             self.log.report.freed += 1;
             if let Some(count) = self.net.under_way.get(&key) {
-                self.log.wrong(format!("{key} is freed while {count} references are under way"));
+                self.log.wrong(format!(
+                    "{key} is freed while {count} references are under way"
+                ));
             }
             if let Some(node) = self.nodes.values().find(|node| node.refers(key)) {
                 let id = node.id;
-                self.log.wrong(format!("{key} is freed while {id:?} has a reference"));
+                self.log
+                    .wrong(format!("{key} is freed while {id:?} has a reference"));
             }
         }
     }

@@ -84,7 +84,11 @@ fn text(s: &Snapshot) -> String {
         number(c.waiting_arguments),
         number(c.actors)
     );
-    for node in &s.nodes.items {
+    let away: Vec<String> = s.nodes.items.iter().filter(|n| n.away).map(|n| clean(&n.name)).collect();
+    if !away.is_empty() {
+        let _ = writeln!(out, "cluster    {} other nodes: {}", number(away.len() as u64), away.join(", "));
+    }
+    for node in s.nodes.items.iter().filter(|n| !n.away) {
         let _ = writeln!(
             out,
             "node       {}: {} executors ({} busy, {} blocked, {} idle)",

@@ -197,7 +197,12 @@ impl Copies {
             if best.is_empty() && self.active == 0 && !pull.bad.is_empty() {
                 // All failed it, perhaps for a moment only. How often it tries is bounded by itself.
                 pull.bad.clear();
-                best = self.free.iter().copied().filter(|node| *node != to).collect();
+                best = self
+                    .free
+                    .iter()
+                    .copied()
+                    .filter(|node| *node != to)
+                    .collect();
             }
             let rank = |node: &NodeId| (loads.of(*node), self.at.get(node).copied());
             let Some(from) = best.into_iter().min_by_key(rank) else {

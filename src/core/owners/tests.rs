@@ -44,7 +44,9 @@ fn borrowed_by_2() -> (Owners, Owners, ObjectKey) {
     });
     assert_eq!(out, [Effect::Keep(key)]);
     let state = one.owned[&7].state();
-    let out = did(&mut two, |o, out| assert!(o.import(key, node(1), 0, state.clone(), out)));
+    let out = did(&mut two, |o, out| {
+        assert!(o.import(key, node(1), 0, state.clone(), out))
+    });
     assert_eq!(out, [Effect::Settled { key, state }]);
     (one, two, key)
 }
@@ -52,14 +54,18 @@ fn borrowed_by_2() -> (Owners, Owners, ObjectKey) {
 #[test]
 fn a_release_takes_no_reference_that_is_under_way() {
     let (mut one, mut two, key) = borrowed_by_2();
-    let out = did(&mut one, |o, out| o.export(key, node(2), Stand::Pending, out));
+    let out = did(&mut one, |o, out| {
+        o.export(key, node(2), Stand::Pending, out)
+    });
     assert_eq!(out, [], "it is kept already");
     let out = did(&mut two, |o, out| o.dropped(key, out));
     let release = |received| Message::Release { key, received };
     assert_eq!(out, [told(1, release(1))]);
     assert_eq!(hear(&mut one, 2, release(1)), [], "one is on its way");
     let pending = RefState::Pending;
-    did(&mut two, |o, out| assert!(o.import(key, node(1), 0, pending, out)));
+    did(&mut two, |o, out| {
+        assert!(o.import(key, node(1), 0, pending, out))
+    });
     let out = did(&mut two, |o, out| o.dropped(key, out));
     assert_eq!(out, [told(1, release(1))]);
     assert_eq!(hear(&mut one, 2, release(1)), [Effect::Let(key)]);
@@ -71,10 +77,16 @@ fn a_reference_that_is_handed_on_registers_before_the_giver_lets_go() {
     let (mut one, mut two, key) = borrowed_by_2();
     let mut three = owners(3);
     let transit = two.hand_on(key, node(3));
-    assert_eq!(did(&mut two, |o, out| o.dropped(key, out)), [], "it is kept for the transit");
+    assert_eq!(
+        did(&mut two, |o, out| o.dropped(key, out)),
+        [],
+        "it is kept for the transit"
+    );
     let from = node(2);
     let pending = RefState::Pending;
-    let out = did(&mut three, |o, out| o.import(key, from, transit, pending.clone(), out));
+    let out = did(&mut three, |o, out| {
+        o.import(key, from, transit, pending.clone(), out)
+    });
     let borrow = Message::Borrow { key, from, transit };
     assert_eq!(out, [told(1, borrow.clone())]);
     // It drops the reference before the owner's answer is here; a release is never ahead of its registration.
@@ -91,7 +103,9 @@ fn a_reference_that_is_handed_on_registers_before_the_giver_lets_go() {
     assert_eq!(hear(&mut one, 3, borrow), [told(3, answer.clone())]);
     assert_eq!(hear(&mut one, 3, release(1)), []);
     // A second reference comes while the answer to the first is under way: it is a registration of its own.
-    let out = did(&mut three, |o, out| o.import(key, from, transit + 1, pending, out));
+    let out = did(&mut three, |o, out| {
+        o.import(key, from, transit + 1, pending, out)
+    });
     let transit_2 = transit + 1;
     let again = Message::Borrow {
         key,
@@ -101,7 +115,10 @@ fn a_reference_that_is_handed_on_registers_before_the_giver_lets_go() {
     assert_eq!(out, [told(1, again)]);
     let arrived = Message::Arrived { transit };
     assert_eq!(hear(&mut three, 1, answer)[0], told(2, arrived.clone()));
-    assert!(!three.borrowed[&key].registered, "that answered the earlier one");
+    assert!(
+        !three.borrowed[&key].registered,
+        "that answered the earlier one"
+    );
     assert_eq!(hear(&mut two, 3, arrived), [told(1, release(1))]);
     assert!(two.is_idle());
     assert_eq!(hear(&mut one, 2, release(1)), [Effect::Let(key)]);
@@ -112,7 +129,9 @@ fn who_is_registered_says_so_at_once_and_the_owner_too() {
     let (mut one, mut two, key) = borrowed_by_2();
     let pending = RefState::Pending;
     let arrived = Message::Arrived { transit: 5 };
-    let out = did(&mut two, |o, out| assert!(!o.import(key, node(3), 5, pending.clone(), out)));
+    let out = did(&mut two, |o, out| {
+        assert!(!o.import(key, node(3), 5, pending.clone(), out))
+    });
     assert_eq!(out, [told(3, arrived.clone())]);
     let out = did(&mut one, |o, out| o.import(key, node(3), 5, pending, out));
     assert_eq!(out, [told(3, arrived)]);
@@ -124,28 +143,44 @@ fn who_is_registered_says_so_at_once_and_the_owner_too() {
 #[test]
 fn borrowers_hear_once_that_it_settled_and_again_if_it_is_lost() {
     let (mut one, mut two, key) = (owners(1), owners(2), key(1, 7));
-    did(&mut one, |o, out| o.export(key, node(2), Stand::Pending, out));
+    did(&mut one, |o, out| {
+        o.export(key, node(2), Stand::Pending, out)
+    });
     let pending = RefState::Pending;
-    assert_eq!(did(&mut two, |o, out| o.import(key, node(1), 0, pending, out)), []);
+    assert_eq!(
+        did(&mut two, |o, out| o.import(key, node(1), 0, pending, out)),
+        []
+    );
     let (len, at) = (10, node(3));
     let ready = Stand::Ready { len, at };
     let out = did(&mut one, |o, out| o.settled(key, ready, out));
     let state = RefState::Ready { len, at: vec![at] };
-    let message = Message::Settled { key, state: state.clone() };
+    let message = Message::Settled {
+        key,
+        state: state.clone(),
+    };
     assert_eq!(out, [told(2, message.clone())]);
     assert_eq!(did(&mut one, |o, out| o.settled(key, ready, out)), []);
-    assert_eq!(hear(&mut two, 1, message.clone()), [Effect::Settled { key, state }]);
+    assert_eq!(
+        hear(&mut two, 1, message.clone()),
+        [Effect::Settled { key, state }]
+    );
     assert_eq!(hear(&mut two, 1, message), []);
 
     let out = did(&mut one, |o, out| o.peer_died(Duration::ZERO, node(3), out));
     assert_eq!(out, [Effect::Lost(key)]);
     let state = RefState::Failed;
     let out = did(&mut one, |o, out| o.settled(key, Stand::Failed, out));
-    let message = Message::Settled { key, state: state.clone() };
+    let message = Message::Settled {
+        key,
+        state: state.clone(),
+    };
     assert_eq!(out, [told(2, message.clone())]);
     assert_eq!(hear(&mut two, 1, message), [Effect::Settled { key, state }]);
     // A value that comes after all has no place.
-    let out = did(&mut one, |o, out| o.settled(key, Stand::Ready { len, at: node(4) }, out));
+    let out = did(&mut one, |o, out| {
+        o.settled(key, Stand::Ready { len, at: node(4) }, out)
+    });
     assert_eq!(out, [told(4, Message::Free { key })]);
 }
 
@@ -153,7 +188,9 @@ fn borrowers_hear_once_that_it_settled_and_again_if_it_is_lost() {
 fn another_copy_is_kept_when_the_one_kept_is_lost() {
     let (mut one, mut two, key) = (owners(1), owners(2), key(1, 7));
     let (len, at) = (10, node(3));
-    did(&mut one, |o, out| o.settled(key, Stand::Ready { len, at }, out));
+    did(&mut one, |o, out| {
+        o.settled(key, Stand::Ready { len, at }, out)
+    });
     let state = one.export(key, node(2), Stand::Pending, &mut Vec::new());
     did(&mut two, |o, out| o.import(key, node(1), 0, state, out));
     let out = did(&mut two, |o, out| o.copied(key, out));
@@ -168,11 +205,78 @@ fn another_copy_is_kept_when_the_one_kept_is_lost() {
     let out = did(&mut two, |o, out| o.dropped(key, out));
     let received = 1;
     assert_eq!(out, [told(1, Message::Release { key, received })]);
-    assert_eq!(hear(&mut one, 2, Message::Release { key, received }), [Effect::Let(key)]);
+    assert_eq!(
+        hear(&mut one, 2, Message::Release { key, received }),
+        [Effect::Let(key)]
+    );
     let out = did(&mut one, |o, out| o.forget(key, out));
     assert_eq!(out, [told(2, Message::Free { key })]);
-    assert_eq!(hear(&mut two, 1, Message::Free { key }), [Effect::Free(key)]);
+    assert_eq!(
+        hear(&mut two, 1, Message::Free { key }),
+        [Effect::Free(key)]
+    );
     assert!(one.is_idle() && two.is_idle());
+}
+
+#[test]
+fn an_object_is_not_lost_while_somebody_is_about_to_have_it() {
+    let (mut one, key) = (owners(1), key(1, 7));
+    let (len, at) = (10, node(3));
+    did(&mut one, |o, out| {
+        o.settled(key, Stand::Ready { len, at }, out)
+    });
+    for to in [2, 4] {
+        one.export(key, node(to), Stand::Pending, &mut Vec::new());
+    }
+    let failed = None;
+    hear(
+        &mut one,
+        2,
+        Message::Where {
+            key,
+            ask: 1,
+            failed,
+        },
+    );
+    let died = |one: &mut Owners, n| did(one, |o, out| o.peer_died(Duration::ZERO, node(n), out));
+    assert_eq!(died(&mut one, 3), [], "its bytes may be there already");
+    // Whoever asks meanwhile waits for them.
+    assert_eq!(
+        hear(
+            &mut one,
+            4,
+            Message::Where {
+                key,
+                ask: 1,
+                failed
+            }
+        ),
+        []
+    );
+    let ask = 1;
+    let from = Some(node(2));
+    let out = hear(&mut one, 2, Message::Copy { key });
+    let pin = told(2, Message::Pin { key });
+    assert_eq!(out, [pin, told(4, Message::At { key, ask, from })]);
+    // Now it is: the copy dies, and the pull from it fails.
+    assert_eq!(died(&mut one, 2), []);
+    let failed = from;
+    let out = hear(
+        &mut one,
+        4,
+        Message::Where {
+            key,
+            ask: 2,
+            failed,
+        },
+    );
+    assert_eq!(out, [Effect::Lost(key)]);
+    // It is made anew, and who waits is served.
+    let (ask, from) = (2, Some(node(5)));
+    let out = did(&mut one, |o, out| {
+        o.settled(key, Stand::Ready { len, at: node(5) }, out)
+    });
+    assert_eq!(out, [told(4, Message::At { key, ask, from })]);
 }
 
 #[test]
@@ -182,7 +286,11 @@ fn what_the_dead_borrowed_is_let_go_after_the_grace_period() {
     assert_eq!(did(&mut one, |o, out| o.peer_died(died, node(2), out)), []);
     let later = died + Duration::from_millis(50);
     did(&mut one, |o, out| o.peer_died(later, node(2), out));
-    assert_eq!(one.next_tick(), Some(died + GRACE), "said twice, it is dead once");
+    assert_eq!(
+        one.next_tick(),
+        Some(died + GRACE),
+        "said twice, it is dead once"
+    );
     assert_eq!(did(&mut one, |o, out| o.tick(later, out)), []);
     // What it handed on before registers.
     let (from, transit) = (node(2), 1);
@@ -190,7 +298,10 @@ fn what_the_dead_borrowed_is_let_go_after_the_grace_period() {
     assert!(matches!(&out[..], [Effect::Send { .. }]), "{out:?}");
     assert_eq!(did(&mut one, |o, out| o.tick(died + GRACE, out)), []);
     let received = 1;
-    assert_eq!(hear(&mut one, 3, Message::Release { key, received }), [Effect::Let(key)]);
+    assert_eq!(
+        hear(&mut one, 3, Message::Release { key, received }),
+        [Effect::Let(key)]
+    );
     assert!(one.is_idle());
 }
 
@@ -199,7 +310,9 @@ fn who_registers_too_late_learns_it() {
     let (mut one, mut three, key) = (owners(1), owners(3), key(1, 7));
     let (from, transit) = (node(2), 1);
     let pending = RefState::Pending;
-    did(&mut three, |o, out| o.import(key, from, transit, pending.clone(), out));
+    did(&mut three, |o, out| {
+        o.import(key, from, transit, pending.clone(), out)
+    });
     let borrow = Message::Borrow { key, from, transit };
     let out = hear(&mut one, 3, borrow.clone());
     let state = pending;
@@ -213,7 +326,10 @@ fn who_registers_too_late_learns_it() {
     let out = did(&mut one, |o, out| o.gone(key, out));
     assert_eq!(out, [told(3, Message::Gone { key })]);
     assert!(one.is_idle());
-    assert_eq!(hear(&mut three, 1, Message::Gone { key }), [Effect::Gone(key)]);
+    assert_eq!(
+        hear(&mut three, 1, Message::Gone { key }),
+        [Effect::Gone(key)]
+    );
     // It releases what the owner does not know: nobody is to blame.
     let received = 1;
     let out = did(&mut three, |o, out| o.dropped(key, out));
@@ -222,8 +338,16 @@ fn who_registers_too_late_learns_it() {
     // Had the owner still had it, for reasons of its own, it would have been found.
     hear(&mut one, 3, borrow);
     let (len, at) = (1, node(1));
-    let out = did(&mut one, |o, out| o.settled(key, Stand::Ready { len, at }, out));
-    assert!(matches!(&out[..], [Effect::Send { message: Message::Settled { .. }, .. }]));
+    let out = did(&mut one, |o, out| {
+        o.settled(key, Stand::Ready { len, at }, out)
+    });
+    assert!(matches!(
+        &out[..],
+        [Effect::Send {
+            message: Message::Settled { .. },
+            ..
+        }]
+    ));
 }
 
 #[test]
@@ -232,7 +356,13 @@ fn an_owner_that_dies_takes_all_with_it() {
     two.hosts(super::tests::key(1, 8));
     let transit = two.hand_on(key, node(3));
     let out = did(&mut two, |o, out| o.peer_died(Duration::ZERO, node(1), out));
-    assert_eq!(out, [Effect::Free(super::tests::key(1, 8)), Effect::OwnerDied(key)]);
+    assert_eq!(
+        out,
+        [
+            Effect::Free(super::tests::key(1, 8)),
+            Effect::OwnerDied(key)
+        ]
+    );
     assert!(two.is_idle());
     assert_eq!(hear(&mut two, 3, Message::Arrived { transit }), []);
     assert_eq!(did(&mut two, |o, out| o.dropped(key, out)), []);
@@ -241,14 +371,26 @@ fn an_owner_that_dies_takes_all_with_it() {
 #[test]
 fn what_no_honest_node_says_changes_nothing() {
     let (mut one, mut two, key) = borrowed_by_2();
-    let blamed = |out: Vec<Effect>, liar| assert!(out.contains(&Effect::Misbehaves(node(liar))), "{out:?}");
+    let blamed =
+        |out: Vec<Effect>, liar| assert!(out.contains(&Effect::Misbehaves(node(liar))), "{out:?}");
     for received in [0, 2, u64::MAX] {
         blamed(hear(&mut one, 2, Message::Release { key, received }), 2);
     }
     blamed(hear(&mut one, 3, Message::Release { key, received: 1 }), 3);
     blamed(hear(&mut one, 3, Message::Copy { key }), 3);
     let failed = None;
-    blamed(hear(&mut one, 3, Message::Where { key, ask: 1, failed }), 3);
+    blamed(
+        hear(
+            &mut one,
+            3,
+            Message::Where {
+                key,
+                ask: 1,
+                failed,
+            },
+        ),
+        3,
+    );
     let state = RefState::Failed;
     blamed(hear(&mut two, 3, Message::Settled { key, state }), 3);
     blamed(hear(&mut two, 3, Message::Free { key }), 3);
@@ -263,11 +405,21 @@ fn broadcast(pullers: u64) -> u64 {
     let (mut one, key, me) = (owners(1), key(1, 7), node(1));
     let mut asked = Vec::new();
     for to in 2..2 + pullers {
-        did(&mut one, |o, out| o.export(key, node(to), Stand::Ready { len: 1, at: me }, out));
+        did(&mut one, |o, out| {
+            o.export(key, node(to), Stand::Ready { len: 1, at: me }, out)
+        });
     }
     for from in 2..2 + pullers {
         let failed = None;
-        asked.extend(hear(&mut one, from, Message::Where { key, ask: 1, failed }));
+        asked.extend(hear(
+            &mut one,
+            from,
+            Message::Where {
+                key,
+                ask: 1,
+                failed,
+            },
+        ));
     }
     let (mut rounds, mut done) = (0, 0);
     while !asked.is_empty() {
@@ -277,7 +429,10 @@ fn broadcast(pullers: u64) -> u64 {
             let Effect::Send { to, message } = effect else {
                 panic!("{effect:?}");
             };
-            let Message::At { from: Some(from), .. } = message else {
+            let Message::At {
+                from: Some(from), ..
+            } = message
+            else {
                 panic!("{message:?}");
             };
             *serves.entry(from).or_insert(0) += 1;
@@ -303,12 +458,20 @@ fn a_broadcast_is_a_tree() {
 fn a_source_that_failed_is_not_named_again_while_there_are_others() {
     let (mut one, _, key) = borrowed_by_2();
     let (len, at) = (10, node(3));
-    did(&mut one, |o, out| o.settled(key, Stand::Ready { len, at }, out));
+    did(&mut one, |o, out| {
+        o.settled(key, Stand::Ready { len, at }, out)
+    });
     let mut seen = Vec::new();
     let mut failed = None;
     for ask in 1..=3 {
         let out = hear(&mut one, 2, Message::Where { key, ask, failed });
-        let [Effect::Send { message: Message::At { from, .. }, .. }] = out[..] else {
+        let [
+            Effect::Send {
+                message: Message::At { from, .. },
+                ..
+            },
+        ] = out[..]
+        else {
             panic!("{out:?}");
         };
         failed = from;

@@ -56,7 +56,9 @@ fn started(out: &[Effect]) -> Vec<(ObjectKey, u64)> {
 fn sourced(pulls: &mut Pulls, number: u64, len: u64) -> Vec<Effect> {
     let out = did(pulls, |p, out| p.want(key(number), len, out));
     let (key, ask, _) = asked(&out);
-    did(pulls, |p, out| p.on_at(node(OWNER), key, ask, Some(node(2)), out))
+    did(pulls, |p, out| {
+        p.on_at(node(OWNER), key, ask, Some(node(2)), out)
+    })
 }
 
 fn stop(number: u64) -> Effect {
@@ -75,7 +77,11 @@ fn what_many_want_comes_once() {
         panic!("{out:?}");
     };
     assert_eq!(did(&mut pulls, |p, out| p.want(key, 10, out)), []);
-    assert_eq!(did(&mut pulls, |p, out| p.cancel(key, out)), [], "one still wants it");
+    assert_eq!(
+        did(&mut pulls, |p, out| p.cancel(key, out)),
+        [],
+        "one still wants it"
+    );
     let out = did(&mut pulls, |p, out| p.fetched(key, transfer, out));
     assert_eq!(out, [Effect::Here(key)]);
     assert_eq!(did(&mut pulls, |p, out| p.fetched(key, transfer, out)), []);
@@ -91,7 +97,9 @@ fn a_failed_transfer_is_asked_for_again_so_many_times() {
         let again = did(&mut pulls, |p, out| p.fetch_failed(key, transfer, out));
         let (key, ask, failed) = asked(&again);
         assert_eq!(failed, Some(node(2)));
-        out = did(&mut pulls, |p, out| p.on_at(node(OWNER), key, ask, Some(node(2)), out));
+        out = did(&mut pulls, |p, out| {
+            p.on_at(node(OWNER), key, ask, Some(node(2)), out)
+        });
     }
     let (key, transfer) = started(&out)[0];
     let out = did(&mut pulls, |p, out| p.fetch_failed(key, transfer, out));
@@ -119,7 +127,11 @@ fn small_objects_pass_large_ones_but_not_for_ever() {
     let at = order.iter().position(|number| *number == 100).unwrap();
     assert_eq!(at, RUN as usize);
     order.remove(at);
-    assert_eq!(order, (1..30).collect::<Vec<_>>(), "those of a kind in order");
+    assert_eq!(
+        order,
+        (1..30).collect::<Vec<_>>(),
+        "those of a kind in order"
+    );
 }
 
 #[test]
@@ -148,13 +160,35 @@ fn answers_to_earlier_questions_and_from_others_are_ignored() {
     let out = did(&mut pulls, |p, out| p.want(key, 10, out));
     let (_, newer, _) = asked(&out);
     let source = Some(node(2));
-    assert_eq!(did(&mut pulls, |p, out| p.on_at(node(OWNER), key, ask, source, out)), []);
-    assert_eq!(did(&mut pulls, |p, out| p.on_at(node(3), key, newer, source, out)), []);
+    assert_eq!(
+        did(&mut pulls, |p, out| p.on_at(
+            node(OWNER),
+            key,
+            ask,
+            source,
+            out
+        )),
+        []
+    );
+    assert_eq!(
+        did(&mut pulls, |p, out| p.on_at(
+            node(3),
+            key,
+            newer,
+            source,
+            out
+        )),
+        []
+    );
     // An owner that says to pull from here is told that this failed.
-    let out = did(&mut pulls, |p, out| p.on_at(node(OWNER), key, newer, Some(node(ME)), out));
+    let out = did(&mut pulls, |p, out| {
+        p.on_at(node(OWNER), key, newer, Some(node(ME)), out)
+    });
     let (_, newest, failed) = asked(&out);
     assert_eq!(failed, Some(node(ME)));
-    let out = did(&mut pulls, |p, out| p.on_at(node(OWNER), key, newest, None, out));
+    let out = did(&mut pulls, |p, out| {
+        p.on_at(node(OWNER), key, newest, None, out)
+    });
     assert_eq!(out, [Effect::Failed(key, Why::NoSource)]);
 }
 
@@ -180,7 +214,10 @@ fn what_turns_up_otherwise_is_pulled_no_more() {
     let out = sourced(&mut pulls, 1, 10);
     let (first, transfer) = started(&out)[0];
     let out = did(&mut pulls, |p, out| p.found(first, out));
-    assert_eq!(out, [Effect::Abort { transfer }, stop(1), Effect::Here(first)]);
+    assert_eq!(
+        out,
+        [Effect::Abort { transfer }, stop(1), Effect::Here(first)]
+    );
     assert_eq!(did(&mut pulls, |p, out| p.found(first, out)), []);
 }
 

@@ -126,7 +126,12 @@ pub(super) fn poke(actor: &ActorRef) {
 impl Engine {
     /// Puts a record into an actor's mailbox and sees to it that somebody comes.
     #[inline]
-    pub(in super::super) fn post(self: &Arc<Engine>, local: &Local, actor: &ActorRef, mail: RawRef) {
+    pub(in super::super) fn post(
+        self: &Arc<Engine>,
+        local: &Local,
+        actor: &ActorRef,
+        mail: RawRef,
+    ) {
         let node = mail.into_raw();
         // SAFETY: the node comes with a count, which the mailbox takes over.
         match unsafe { actor.mail.push(node) } {

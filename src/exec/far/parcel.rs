@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use super::super::actor::{ActorRef, HandleRef};
 use super::super::call::{Many, join_parts, store_padded};
-use super::super::cell::{self, BODY, Blank, FOREIGN, PAD, Phase, RawRef, SLOT, Slot, SlotTag};
+use super::super::cell::{self, BODY, Blank, FOREIGN, Phase, RawRef, SLOT, Slot, SlotTag};
 use super::super::entry::{ActorEntry, FnEntry, Kind};
 use super::super::isolate::{MAX_ARGS, table};
 use super::super::local::Local;
@@ -182,13 +182,24 @@ impl Parcel {
         payload[first - BODY..end - BODY].copy_from_slice(&self.inline);
         for (i, arg) in self.args.into_iter().enumerate() {
             let slot = match arg {
-                Arg::Inline(end) => Slot { tag: SlotTag::Inline, end, ptr: std::ptr::null_mut() },
-                Arg::Object(object) => Slot { tag: SlotTag::Ref, end: 0, ptr: object.into_raw().cast() },
+                Arg::Inline(end) => Slot {
+                    tag: SlotTag::Inline,
+                    end,
+                    ptr: std::ptr::null_mut(),
+                },
+                Arg::Object(object) => Slot {
+                    tag: SlotTag::Ref,
+                    end: 0,
+                    ptr: object.into_raw().cast(),
+                },
             };
             slot.write_to(&mut payload[i * SLOT..(i + 1) * SLOT]);
         }
         let size = self.function.result_size.max(INLINE_MAX);
-        let blank = Blank { caps: caps(self.caps), ..blank };
+        let blank = Blank {
+            caps: caps(self.caps),
+            ..blank
+        };
         // SAFETY: `count` slots were written at the beginning, and what they own goes to the record.
         let record = unsafe { cell::with_args(blank, count, &payload, end, size) };
         record.set_flag(FOREIGN);
@@ -205,8 +216,16 @@ impl ValueParcel {
         let pin = Pin::new(record)?;
         let carried = carried(pin.caps());
         Ok(match record.stored() {
-            Some(_) => ValueParcel { layout: Layout::Whole, bytes: pin.bytes().to_vec(), caps: carried },
-            None => ValueParcel { layout: Layout::Body, bytes: record.archive().to_vec(), caps: carried },
+            Some(_) => ValueParcel {
+                layout: Layout::Whole,
+                bytes: pin.bytes().to_vec(),
+                caps: carried,
+            },
+            None => ValueParcel {
+                layout: Layout::Body,
+                bytes: record.archive().to_vec(),
+                caps: carried,
+            },
         })
     }
 
@@ -246,9 +265,6 @@ impl ValueParcel {
     }
 }
 
-/// Bytes that lie before a stored archive whose positions count from a record's body.
-pub const PADDING: usize = PAD;
-
 /// The function of this number, which is the same on every node of one registry.
 pub fn function(number: u32) -> Option<&'static FnEntry> {
     table().functions.get(number as usize).copied()
@@ -274,14 +290,10 @@ pub fn argument_tag(entry: &FnEntry, index: usize) -> u64 {
     (entry.arg_tag)(index)
 }
 
-/// The number of the type of a result.
-pub fn result_tag(entry: &FnEntry) -> u64 {
-    (entry.output_tag)()
-}
-
 /// Whether it is a method of this actor type, or its constructor.
 pub fn belongs(entry: &'static FnEntry, actor: &'static ActorEntry) -> bool {
-    (entry.owner)().is_some_and(|a| std::ptr::eq(a, actor)) || std::ptr::eq(entry, &actor.constructor)
+    (entry.owner)().is_some_and(|a| std::ptr::eq(a, actor))
+        || std::ptr::eq(entry, &actor.constructor)
 }
 
 /// Every remote item by name, with a number that changes when its signature does; in order.

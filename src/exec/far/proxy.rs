@@ -13,11 +13,11 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
+use super::super::INLINE_MAX;
 use super::super::cell::{self, BODY, Blank, Phase, RawRef, Record};
 use super::super::entry::{FnEntry, Kind};
 use super::super::local::Local;
 use super::super::options::Extra;
-use super::super::INLINE_MAX;
 use crate::base::{Demand, ObjectKey};
 
 /// What stands for the function of an object that another node owns.
@@ -60,7 +60,10 @@ pub enum Found {
 impl Proxies {
     /// An empty table.
     pub fn new(gone: Box<Gone>) -> Arc<Proxies> {
-        Arc::new(Proxies { known: Mutex::default(), gone })
+        Arc::new(Proxies {
+            known: Mutex::default(),
+            gone,
+        })
     }
 
     /// The record that stands for the object, whose type has the number `tag`.
@@ -76,7 +79,12 @@ impl Proxies {
             }
         }
         let record = self.make(local, key);
-        let k = known.entry(key).or_insert(Known { record: record.as_ptr(), records: 0, tag, ends: false });
+        let k = known.entry(key).or_insert(Known {
+            record: record.as_ptr(),
+            records: 0,
+            tag,
+            ends: false,
+        });
         k.record = record.as_ptr();
         k.ends = false;
         k.records += 1;
@@ -87,7 +95,9 @@ impl Proxies {
     pub fn get(&self, key: ObjectKey) -> Option<RawRef> {
         let known = self.known.lock();
         // SAFETY: as in `find`.
-        known.get(&key).and_then(|k| unsafe { RawRef::try_from_weak(k.record) })
+        known
+            .get(&key)
+            .and_then(|k| unsafe { RawRef::try_from_weak(k.record) })
     }
 
     /// Whether there is a record of it.
@@ -98,7 +108,9 @@ impl Proxies {
     /// Takes the right to end the record that stands for the object, once.
     pub fn claim(&self, key: ObjectKey) -> bool {
         let mut known = self.known.lock();
-        known.get_mut(&key).is_some_and(|k| !std::mem::replace(&mut k.ends, true))
+        known
+            .get_mut(&key)
+            .is_some_and(|k| !std::mem::replace(&mut k.ends, true))
     }
 
     /// Every object known.
@@ -106,13 +118,11 @@ impl Proxies {
         self.known.lock().keys().copied().collect()
     }
 
-    /// How many objects are known.
-    pub fn len(&self) -> usize {
-        self.known.lock().len()
-    }
-
     fn make(self: &Arc<Proxies>, local: &Local, key: ObjectKey) -> RawRef {
-        let ticket = Ticket { table: Arc::downgrade(self), key };
+        let ticket = Ticket {
+            table: Arc::downgrade(self),
+            key,
+        };
         let extra = Extra {
             demand: None,
             ticket: Some(Box::new(ticket)),
@@ -147,10 +157,14 @@ struct Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        let Some(table) = self.table.upgrade() else { return };
+        let Some(table) = self.table.upgrade() else {
+            return;
+        };
         let gone = {
             let mut known = table.known.lock();
-            let Some(k) = known.get_mut(&self.key) else { return };
+            let Some(k) = known.get_mut(&self.key) else {
+                return;
+            };
             k.records -= 1;
             let last = k.records == 0;
             if last {

@@ -5,7 +5,6 @@
 
 use std::sync::Arc;
 
-use super::super::actor::{ActorRef, HandleRef};
 use super::super::call::{CallError, each_input};
 use super::super::cell::{self, FOREIGN, Phase, RawRef, finished};
 use super::super::engine::Engine;
@@ -61,16 +60,6 @@ pub fn is_stored(record: &RawRef) -> bool {
     record.stored().is_some()
 }
 
-/// Whether another node wrote this call or value.
-pub fn is_foreign(record: &RawRef) -> bool {
-    record.state() & FOREIGN != 0
-}
-
-/// Marks an object whose bytes this node has, but another wrote.
-pub fn mark_foreign(record: &RawRef) {
-    record.set_flag(FOREIGN);
-}
-
 /// The objects among the arguments of a call that the engine has just asked about: it waits, all its arguments are settled, and
 /// only a cancellation could end it, which leaves the arguments alone.
 pub fn inputs_of_waiting(record: &RawRef) -> Vec<RawRef> {
@@ -78,11 +67,6 @@ pub fn inputs_of_waiting(record: &RawRef) -> Vec<RawRef> {
     // SAFETY: `Waiting` with no missing inputs, as in `Engine::some_input_failed`; the caller's reference keeps the record.
     unsafe { each_input(record, |input| all.push(input.clone())) };
     all
-}
-
-/// Another handle to an actor, if it lives.
-pub fn handle(actor: &ActorRef) -> Option<HandleRef> {
-    HandleRef::upgrade(actor)
 }
 
 impl Engine {
@@ -131,7 +115,12 @@ impl Engine {
 
     /// Whether this node alone can never give a call that much.
     pub fn lacks(&self, demand: &Demand) -> bool {
-        self.admission.lock().ledger.capacity().lacks(demand).is_some()
+        self.admission
+            .lock()
+            .ledger
+            .capacity()
+            .lacks(demand)
+            .is_some()
     }
 
     /// What this node has too little of to ever give a call that much.
@@ -156,7 +145,12 @@ impl Engine {
     }
 
     /// Runs a call that came from elsewhere; `done` is called with its record when it has ended, on whatever thread that was.
-    pub fn accept(self: &Arc<Engine>, local: &Local, record: RawRef, done: impl FnOnce(RawRef) + Send + 'static) {
+    pub fn accept(
+        self: &Arc<Engine>,
+        local: &Local,
+        record: RawRef,
+        done: impl FnOnce(RawRef) + Send + 'static,
+    ) {
         let ended = record.clone();
         let waiter = Waiter::new(0, WaiterKind::Call(Box::new(move || done(ended))));
         if let Err(waiter) = record.add_waiter(waiter)
@@ -191,7 +185,13 @@ impl Engine {
     }
 
     /// Ends a claimed record with a value of `len` bytes that another node has.
-    pub fn settle_distant(self: &Arc<Engine>, local: &Local, record: &RawRef, len: usize, distant: Box<dyn Distant>) {
+    pub(crate) fn settle_distant(
+        self: &Arc<Engine>,
+        local: &Local,
+        record: &RawRef,
+        len: usize,
+        distant: Box<dyn Distant>,
+    ) {
         record.set_flag(FOREIGN);
         // SAFETY: claimed; a call that ran elsewhere has nobody here who borrows its arguments.
         unsafe {
@@ -202,7 +202,12 @@ impl Engine {
     }
 
     /// Ends a claimed record with a failure told by bytes; false if they are none.
-    pub fn settle_failure_told(self: &Arc<Engine>, local: &Local, record: &RawRef, bytes: &[u8]) -> bool {
+    pub fn settle_failure_told(
+        self: &Arc<Engine>,
+        local: &Local,
+        record: &RawRef,
+        bytes: &[u8],
+    ) -> bool {
         match read_failure(&mut Reader(bytes), record.entry.name) {
             Ok(failure) => {
                 self.settle(local, record, Ok(Err(failure)));

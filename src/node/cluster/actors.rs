@@ -35,7 +35,9 @@ impl FarActor for Elsewhere {
     }
 
     fn kill(&self, restart: bool) {
-        let Some(cluster) = self.cluster.upgrade() else { return };
+        let Some(cluster) = self.cluster.upgrade() else {
+            return;
+        };
         let mut books = cluster.books.lock();
         let actor = self.key;
         cluster.send_surely(&mut books, actor.owner, &Frame::Kill { actor, restart });
@@ -68,9 +70,15 @@ impl Cluster {
         {
             return handle;
         }
-        let far = Box::new(Elsewhere { cluster: Arc::downgrade(self), key });
+        let far = Box::new(Elsewhere {
+            cluster: Arc::downgrade(self),
+            key,
+        });
         let handle = local.engine.far_handle(local, entry, name, far);
-        let cell = FarCell { actor: handle.actor().clone(), cells: 1 };
+        let cell = FarCell {
+            actor: handle.actor().clone(),
+            cells: 1,
+        };
         if let Some(old) = books.far_actors.insert(key, cell) {
             if let Some(cell) = books.far_actors.get_mut(&key) {
                 cell.cells += old.cells;
@@ -84,7 +92,9 @@ impl Cluster {
     fn cell_gone(self: &Arc<Cluster>, key: ObjectKey) {
         let _ = crate::exec::local::with(|local| {
             self.with(local, |books, todo| {
-                let Some(cell) = books.far_actors.get_mut(&key) else { return };
+                let Some(cell) = books.far_actors.get_mut(&key) else {
+                    return;
+                };
                 cell.cells -= 1;
                 if cell.cells == 0 {
                     if let Some(cell) = books.far_actors.remove(&key) {
@@ -113,12 +123,24 @@ impl Cluster {
                 return false;
             }
             let call = self.export_call(books, todo, to, call);
-            let sent = Sent { record: record.clone(), to, demand: None, deaths: 0 };
+            let sent = Sent {
+                record: record.clone(),
+                to,
+                counted: false,
+                deaths: 0,
+            };
             books.sent.insert(number, sent);
-            let sent = self.send_surely(books, to, &Frame::Method { actor, caller, number, call });
-            if !sent
-                && let Some(sent) = books.sent.remove(&number)
-            {
+            let sent = self.send_surely(
+                books,
+                to,
+                &Frame::Method {
+                    actor,
+                    caller,
+                    number,
+                    call,
+                },
+            );
+            if !sent && let Some(sent) = books.sent.remove(&number) {
                 todo.later.record(sent.record);
             }
             sent
@@ -146,22 +168,23 @@ impl Cluster {
         let Some(function) = parcel::function(call.function) else {
             return self.misbehaves(from, "it called a method that there is not");
         };
-        let key = ObjectKey { owner: from, number };
+        let key = ObjectKey {
+            owner: from,
+            number,
+        };
         let taken = self.with(local, |books, todo| {
             let target = match books.exports.get(&actor.number) {
-                Some(Export::Actor(handle)) if actor.owner == self.me => Some(handle.actor().clone()),
+                Some(Export::Actor(handle)) if actor.owner == self.me => {
+                    Some(handle.actor().clone())
+                }
                 _ => None,
             };
-            let caller = *books
-                .callers
-                .entry((from, caller))
-                .or_insert_with(|| local.next_object(crate::trace::NOT_RECORDED));
             let parcel = self.import_call(books, todo, local, from, function, call);
-            (target, caller, parcel)
+            (target, parcel)
         });
-        let (target, caller, parcel) = match taken {
-            (Some(target), caller, Ok(parcel)) => (target, caller, parcel),
-            (None, _, parcel) => {
+        let (target, parcel) = match taken {
+            (Some(target), Ok(parcel)) => (target, parcel),
+            (None, parcel) => {
                 drop(parcel);
                 let e = Error::ActorDied {
                     actor: function.name,
@@ -171,8 +194,9 @@ impl Cluster {
                 };
                 return self.tell_error(local, from, number, e);
             }
-            (_, _, Err(e)) => return self.tell_error(local, from, number, e),
+            (_, Err(e)) => return self.tell_error(local, from, number, e),
         };
+        let caller = caller_from(from, caller);
         if !parcel::belongs(function, target.entry()) {
             return self.misbehaves(from, "it called a method of another actor's");
         }
@@ -180,7 +204,10 @@ impl Cluster {
             return self.misbehaves(from, "it sent a call that is none");
         }
         let record = parcel.unpack(local, caller, Some(target), None);
-        self.books.lock().running.insert((from, number), record.clone());
+        self.books
+            .lock()
+            .running
+            .insert((from, number), record.clone());
         let cluster = Arc::downgrade(self);
         local.engine.accept(local, record, move |record| {
             if let Some(cluster) = cluster.upgrade() {
@@ -199,21 +226,36 @@ impl Cluster {
         init: &RawRef,
     ) -> Result<HandleRef, Error> {
         let call = Parcel::pack(local, init)?;
-        let kind = parcel::actor_number(entry).ok_or_else(|| parcel::cannot_send(entry.constructor(), "it is not registered"))?;
+        let kind = parcel::actor_number(entry)
+            .ok_or_else(|| parcel::cannot_send(entry.constructor(), "it is not registered"))?;
         let call = self.out_call(kind, call);
         // The other node's own numbers have the highest bit clear.
-        let key = ObjectKey { owner: to, number: self.random() | 1 << 63 };
+        let key = ObjectKey {
+            owner: to,
+            number: self.random() | 1 << 63,
+        };
         self.with(local, |books, todo| {
             let gone = || lost(key, to, "it was to make an actor");
             if !books.peers.contains_key(&to) {
                 return Err(gone());
             }
             let call = self.export_call(books, todo, to, call);
-            if !self.send_surely(books, to, &Frame::Create { number: key.number, kind, terms, call }) {
+            if !self.send_surely(
+                books,
+                to,
+                &Frame::Create {
+                    number: key.number,
+                    kind,
+                    terms,
+                    call,
+                },
+            ) {
                 return Err(gone());
             }
             // As if its node had sent this handle.
-            books.owners.import(key, to, 0, RefState::Pending, &mut todo.effects);
+            books
+                .owners
+                .import(key, to, 0, RefState::Pending, &mut todo.effects);
             Ok(self.far_handle(books, todo, local, key, entry, name))
         })
     }
@@ -230,7 +272,10 @@ impl Cluster {
         let Some(entry) = parcel::actor_type(kind) else {
             return self.misbehaves(from, "it wanted an actor of a type that there is not");
         };
-        let key = ObjectKey { owner: self.me, number };
+        let key = ObjectKey {
+            owner: self.me,
+            number,
+        };
         if number >> 63 == 0 || self.books.lock().exports.contains_key(&number) {
             return self.misbehaves(from, "it numbered an actor as another is numbered");
         }
@@ -242,18 +287,26 @@ impl Cluster {
                 return Err(lost(key, from, "its constructor's call is none"));
             }
             let (refers, options) = (parcel.refers(), options(terms));
-            actor::create_for(&local.engine, local, entry, refers, &options, |blank| parcel.unpack_into(blank))
+            actor::create_for(&local.engine, local, entry, refers, &options, |blank| {
+                parcel.unpack_into(blank)
+            })
         });
         match made {
             Ok(handle) => self.with(local, |books, todo| {
                 books.made.insert(number, handle.actor().clone());
                 books.aliases.insert(handle.actor().id(), number);
                 books.exports.insert(number, Export::Actor(handle));
-                books.owners.export(key, from, Stand::Pending, &mut todo.effects);
+                books
+                    .owners
+                    .export(key, from, Stand::Pending, &mut todo.effects);
             }),
             Err(e) => {
                 let cause = format!("it could not be created: {e}");
-                self.with(local, |books, _| {
+                self.with(local, |books, todo| {
+                    // It has a handle all the same, which it gives back.
+                    books
+                        .owners
+                        .export(key, from, Stand::Failed, &mut todo.effects);
                     self.send_surely(books, from, &Frame::ActorEnded { actor: key, cause });
                 });
             }
@@ -266,7 +319,11 @@ impl Cluster {
             Some(Export::Actor(handle)) if actor.owner == self.me => handle.actor().clone(),
             _ => return,
         };
-        if restart { actor::restart(&target) } else { actor::kill(&target) }
+        if restart {
+            actor::restart(&target)
+        } else {
+            actor::kill(&target)
+        }
     }
 
     /// An actor here has ended: whoever has handles is told.
@@ -277,7 +334,10 @@ impl Cluster {
         if !books.exports.contains_key(&number) {
             return;
         }
-        let key = ObjectKey { owner: self.me, number };
+        let key = ObjectKey {
+            owner: self.me,
+            number,
+        };
         let peers: Vec<NodeId> = books.owners.borrowers(key);
         for to in peers {
             let cause = cause.to_owned();
@@ -286,11 +346,22 @@ impl Cluster {
     }
 
     /// An actor of another node has ended.
-    pub(super) fn on_actor_ended(self: &Arc<Cluster>, local: &Local, from: NodeId, actor: ObjectKey, cause: &str) {
+    pub(super) fn on_actor_ended(
+        self: &Arc<Cluster>,
+        local: &Local,
+        from: NodeId,
+        actor: ObjectKey,
+        cause: &str,
+    ) {
         if actor.owner != from {
             return self.misbehaves(from, "it told of the end of another node's actor");
         }
-        let cell = self.books.lock().far_actors.get(&actor).map(|cell| cell.actor.clone());
+        let cell = self
+            .books
+            .lock()
+            .far_actors
+            .get(&actor)
+            .map(|cell| cell.actor.clone());
         if let Some(cell) = cell {
             local.engine.far_ended(&cell, cause);
         }
@@ -304,9 +375,16 @@ impl Cluster {
             its.map(|(_, cell)| cell.actor.clone()).collect()
         };
         for cell in cells {
-            local.engine.far_ended(&cell, &format!("its node {node} died"));
+            local
+                .engine
+                .far_ended(&cell, &format!("its node {node} died"));
         }
     }
+}
+
+/// A caller of another node, as it is numbered here: who has the same number as another only waits for it now and then.
+fn caller_from(node: NodeId, caller: u64) -> u64 {
+    (node.get() ^ caller.rotate_left(29)).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1
 }
 
 /// What options say of an actor, as they travel.
@@ -331,7 +409,12 @@ fn options(t: ActorTerms) -> Options {
     Options {
         num_cpus: Some(t.demand.cpu.to_f64()),
         num_gpus: Some(t.demand.gpu.to_f64()),
-        resources: t.demand.custom().iter().map(|(n, a)| (n.clone(), a.to_f64())).collect(),
+        resources: t
+            .demand
+            .custom()
+            .iter()
+            .map(|(n, a)| (n.clone(), a.to_f64()))
+            .collect(),
         name: t.name,
         detached: t.detached,
         max_restarts: Some(t.max_restarts),

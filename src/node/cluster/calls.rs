@@ -23,7 +23,12 @@ const SMALL: usize = 64 << 10;
 
 impl Cluster {
     /// Sends a claimed call to another node; false if it must run elsewhere, and then it is still claimed.
-    pub(super) fn send_call(self: &Arc<Cluster>, local: &Local, record: &RawRef, to: NodeId) -> bool {
+    pub(super) fn send_call(
+        self: &Arc<Cluster>,
+        local: &Local,
+        record: &RawRef,
+        to: NodeId,
+    ) -> bool {
         let parcel = match Parcel::pack(local, record) {
             Ok(parcel) => parcel,
             Err(e) => {
@@ -31,7 +36,9 @@ impl Cluster {
                 return true;
             }
         };
-        let Some(function) = parcel::number(record.entry) else { return false };
+        let Some(function) = parcel::number(record.entry) else {
+            return false;
+        };
         let call = self.out_call(function, parcel);
         let terms = terms(record);
         let number = record.id;
@@ -41,14 +48,35 @@ impl Cluster {
             }
             let call = self.export_call(books, todo, to, call);
             let demand = terms.demand.clone();
-            if self.send(books, to, &Frame::Call { number, terms, call }).is_err() {
+            if self
+                .send(
+                    books,
+                    to,
+                    &Frame::Call {
+                        number,
+                        terms,
+                        call,
+                    },
+                )
+                .is_err()
+            {
                 // The references were counted: that node will be taken for one that has them until it dies. It has just
                 // stopped taking frames, so that is soon.
                 return false;
             }
-            books.view.sent(to, demand.as_ref().unwrap_or(&crate::base::Demand::ONE_CPU));
+            books
+                .view
+                .sent(to, demand.as_ref().unwrap_or(&crate::base::Demand::ONE_CPU));
             let deaths = books.deaths.remove(&number).unwrap_or(0);
-            books.sent.insert(number, Sent { record: record.clone(), to, demand, deaths });
+            books.sent.insert(
+                number,
+                Sent {
+                    record: record.clone(),
+                    to,
+                    counted: true,
+                    deaths,
+                },
+            );
             true
         });
         // Who cancelled before it was in the books did not find it there.
@@ -59,8 +87,18 @@ impl Cluster {
     }
 
     /// A call came to be run here.
-    pub(super) fn on_call(self: &Arc<Cluster>, local: &Local, from: NodeId, number: u64, terms: Terms, call: CallBody) {
-        let key = ObjectKey { owner: from, number };
+    pub(super) fn on_call(
+        self: &Arc<Cluster>,
+        local: &Local,
+        from: NodeId,
+        number: u64,
+        terms: Terms,
+        call: CallBody,
+    ) {
+        let key = ObjectKey {
+            owner: from,
+            number,
+        };
         let Some(function) = parcel::function(call.function) else {
             return self.misbehaves(from, "it called a function that there is not");
         };
@@ -85,7 +123,10 @@ impl Cluster {
             return self.misbehaves(from, "it sent a call that is none");
         }
         let record = parcel.unpack(local, caller, None, extra);
-        self.books.lock().running.insert((from, number), record.clone());
+        self.books
+            .lock()
+            .running
+            .insert((from, number), record.clone());
         let cluster = Arc::downgrade(self);
         local.engine.accept(local, record, move |record| {
             if let Some(cluster) = cluster.upgrade() {
@@ -95,7 +136,13 @@ impl Cluster {
     }
 
     /// A call that was run for another node has ended.
-    pub(super) fn ran(self: &Arc<Cluster>, local: &Local, to: NodeId, key: ObjectKey, record: &RawRef) {
+    pub(super) fn ran(
+        self: &Arc<Cluster>,
+        local: &Local,
+        to: NodeId,
+        key: ObjectKey,
+        record: &RawRef,
+    ) {
         let outcome = match take::told(record) {
             Told::Value(len, false) if take::is_stored(record) && len > SMALL => {
                 self.with(local, |books, todo| {
@@ -132,7 +179,14 @@ impl Cluster {
                 Ok(value) => Outcome::Value(self.export_value(books, todo, to, value)),
                 Err(why) => Outcome::Failed(why),
             };
-            self.send_surely(books, to, &Frame::Ended { number: key.number, outcome });
+            self.send_surely(
+                books,
+                to,
+                &Frame::Ended {
+                    number: key.number,
+                    outcome,
+                },
+            );
         });
     }
 
@@ -142,17 +196,38 @@ impl Cluster {
         });
     }
 
-    pub(super) fn tell_error(self: &Arc<Cluster>, local: &Local, to: NodeId, number: u64, error: Error) {
-        self.tell_outcome(local, to, number, Outcome::Failed(take::failure_bytes(&error)));
+    pub(super) fn tell_error(
+        self: &Arc<Cluster>,
+        local: &Local,
+        to: NodeId,
+        number: u64,
+        error: Error,
+    ) {
+        self.tell_outcome(
+            local,
+            to,
+            number,
+            Outcome::Failed(take::failure_bytes(&error)),
+        );
     }
 
     /// A call of this node has ended elsewhere.
-    pub(super) fn on_ended(self: &Arc<Cluster>, local: &Local, from: NodeId, number: u64, outcome: Outcome) {
+    pub(super) fn on_ended(
+        self: &Arc<Cluster>,
+        local: &Local,
+        from: NodeId,
+        number: u64,
+        outcome: Outcome,
+    ) {
         let sent = {
             let mut books = self.books.lock();
             let ours = books.sent.get(&number).is_some_and(|s| s.to == from);
-            let sent = if ours { books.sent.remove(&number) } else { None };
-            if sent.is_some() {
+            let sent = if ours {
+                books.sent.remove(&number)
+            } else {
+                None
+            };
+            if sent.as_ref().is_some_and(|s| s.counted) {
                 books.view.ended(from);
             }
             sent
@@ -162,10 +237,13 @@ impl Cluster {
             return self.unwanted(local, from, number, outcome);
         };
         let engine = &local.engine;
-        let key = ObjectKey { owner: self.me, number };
+        let key = ObjectKey {
+            owner: self.me,
+            number,
+        };
         match outcome {
             Outcome::Value(value) => match self.import_value(local, from, value) {
-                Ok(value) => engine.settle_value(local, &record, value),
+                Ok(value) => self.settle(local, record, value),
                 Err(e) => engine.settle_error(local, &record, e),
             },
             Outcome::Stored(len) => {
@@ -174,18 +252,32 @@ impl Cluster {
                     books.tickets.insert(number, (from, len));
                 }
                 self.with(local, |books, todo| {
-                    books.owners.settled(key, Stand::Ready { len, at: from }, &mut todo.effects);
+                    books
+                        .owners
+                        .settled(key, Stand::Ready { len, at: from }, &mut todo.effects);
                 });
-                let distant = self.distant(key, from, len);
+                let distant = self.distant(key, from);
                 engine.settle_distant(local, &record, len as usize, distant);
             }
             Outcome::Failed(why) => {
                 if !engine.settle_failure_told(local, &record, &why) {
-                    engine.settle_error(local, &record, lost(key, from, "its failure cannot be read"));
+                    engine.settle_error(
+                        local,
+                        &record,
+                        lost(key, from, "its failure cannot be read"),
+                    );
                 }
             }
             Outcome::Returned => self.again(local, record, from),
         }
+    }
+
+    /// Puts a value into its record: at once if it fits there, else where it may wait for room in the store.
+    pub(super) fn settle(self: &Arc<Cluster>, local: &Local, record: RawRef, value: ValueParcel) {
+        if value.bytes.len() <= crate::exec::INLINE_MAX {
+            return local.engine.settle_value(local, &record, value);
+        }
+        self.errand(move |local| local.engine.settle_value(local, &record, value));
     }
 
     /// Drops what came for a call that nobody waits for.
@@ -193,10 +285,18 @@ impl Cluster {
         match outcome {
             Outcome::Value(value) => drop(self.import_value(local, from, value)),
             Outcome::Stored(len) => {
-                let key = ObjectKey { owner: self.me, number };
+                let key = ObjectKey {
+                    owner: self.me,
+                    number,
+                };
                 self.with(local, |books, todo| {
-                    if !books.exports.contains_key(&number) && !books.tickets.contains_key(&number) {
-                        books.owners.settled(key, Stand::Ready { len, at: from }, &mut todo.effects);
+                    if !books.exports.contains_key(&number) && !books.tickets.contains_key(&number)
+                    {
+                        books.owners.settled(
+                            key,
+                            Stand::Ready { len, at: from },
+                            &mut todo.effects,
+                        );
                         books.owners.forget(key, &mut todo.effects);
                     }
                 });
@@ -227,24 +327,49 @@ impl Cluster {
                 local.engine.settle_error(local, &record, error);
                 continue;
             }
-            let retries = record.extra().map_or(crate::exec::options::DEFAULT_RETRIES, |e| {
-                if e.isolate { e.crash_retries } else { e.death_retries }
-            });
+            let retries = record
+                .extra()
+                .map_or(crate::exec::options::DEFAULT_RETRIES, |e| {
+                    if e.isolate {
+                        e.crash_retries
+                    } else {
+                        e.death_retries
+                    }
+                });
             if deaths >= retries {
                 let attempts = deaths + 1;
-                let what = format!("{} was run {attempts} times, and each time its node died", record.name());
-                let error = Error::NodeLost { node, what: Arc::from(what) };
+                let what = format!(
+                    "{} was run {attempts} times, and each time its node died",
+                    record.name()
+                );
+                let error = Error::NodeLost {
+                    node,
+                    what: Arc::from(what),
+                };
                 local.engine.settle_error(local, &record, error);
                 continue;
             }
             if record.state() & cell::CANCEL != 0 {
-                let error = Error::Cancelled { function: record.name() };
+                let error = Error::Cancelled {
+                    function: record.name(),
+                };
                 local.engine.settle_error(local, &record, error);
                 continue;
             }
-            self.books.lock().deaths.insert(record.id, deaths + 1);
+            self.note_deaths(record.id, deaths + 1);
             self.again(local, record, node);
         }
+    }
+
+    /// Remembers how often nodes died under a call, until it is sent again.
+    fn note_deaths(&self, number: u64, deaths: u32) {
+        /// Calls that ran here after all stay behind.
+        const KEPT: usize = 1 << 16;
+        let mut books = self.books.lock();
+        if books.deaths.len() == KEPT {
+            books.deaths.clear();
+        }
+        books.deaths.insert(number, deaths);
     }
 
     /// Tells the node that runs a call of ours that it is not wanted any more.

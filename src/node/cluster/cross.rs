@@ -22,8 +22,17 @@ use crate::wire::{ArgBody, Beside, CallBody, CapBody, HandleBody, RefBody, Value
 
 /// A reference on its way out.
 pub(super) enum Out {
-    Object { record: RawRef, key: ObjectKey, tag: u64, stand: Stand, beside: Beside },
-    Actor { handle: HandleRef, tag: u64 },
+    Object {
+        record: RawRef,
+        key: ObjectKey,
+        tag: u64,
+        stand: Stand,
+        beside: Beside,
+    },
+    Actor {
+        handle: HandleRef,
+        tag: u64,
+    },
 }
 
 /// An argument on its way out.
@@ -52,13 +61,19 @@ pub(super) fn describe(me: NodeId, record: &RawRef) -> (Stand, Beside) {
     match cell::phase(record.state()) {
         Phase::Done => match take::told(record) {
             Told::Value(len, refers) => {
-                let stand = Stand::Ready { len: len as u64, at: me };
+                let stand = Stand::Ready {
+                    len: len as u64,
+                    at: me,
+                };
                 let beside = if refers {
                     Beside::Refers
                 } else if take::is_stored(record) {
                     Beside::Nothing
                 } else {
-                    Beside::Value { whole: false, bytes: record.archive().to_vec() }
+                    Beside::Value {
+                        whole: false,
+                        bytes: record.archive().to_vec(),
+                    }
                 };
                 (stand, beside)
             }
@@ -75,13 +90,22 @@ pub(super) fn describe(me: NodeId, record: &RawRef) -> (Stand, Beside) {
 impl Cluster {
     /// An object's name.
     pub(super) fn key_of(&self, record: &RawRef) -> ObjectKey {
-        proxy::key_of(record).unwrap_or(ObjectKey { owner: self.me, number: record.id })
+        proxy::key_of(record).unwrap_or(ObjectKey {
+            owner: self.me,
+            number: record.id,
+        })
     }
 
     fn out_object(&self, record: RawRef, tag: u64) -> Out {
         let (stand, beside) = describe(self.me, &record);
         let key = self.key_of(&record);
-        Out::Object { record, key, tag, stand, beside }
+        Out::Object {
+            record,
+            key,
+            tag,
+            stand,
+            beside,
+        }
     }
 
     fn out(&self, carried: Vec<Carried>) -> Vec<Out> {
@@ -120,7 +144,13 @@ impl Cluster {
     }
 
     /// Counts a call's references for `to`, and gives it as it travels.
-    pub(super) fn export_call(&self, books: &mut Books, todo: &mut Todo, to: NodeId, call: OutCall) -> CallBody {
+    pub(super) fn export_call(
+        &self,
+        books: &mut Books,
+        todo: &mut Todo,
+        to: NodeId,
+        call: OutCall,
+    ) -> CallBody {
         let args = call.args.into_iter().map(|arg| match arg {
             OutArg::Inline(end) => ArgBody::Inline(end),
             OutArg::Object(out) => match self.export(books, todo, to, out) {
@@ -129,22 +159,56 @@ impl Cluster {
             },
         });
         let args = args.collect();
-        let caps = call.caps.into_iter().map(|out| self.export(books, todo, to, out));
-        CallBody { function: call.function, args, inline: call.inline, caps: caps.collect() }
+        let caps = call
+            .caps
+            .into_iter()
+            .map(|out| self.export(books, todo, to, out));
+        CallBody {
+            function: call.function,
+            args,
+            inline: call.inline,
+            caps: caps.collect(),
+        }
     }
 
     /// As [`export_call`](Self::export_call), for a value.
-    pub(super) fn export_value(&self, books: &mut Books, todo: &mut Todo, to: NodeId, value: OutValue) -> ValueBody {
-        let caps = value.caps.into_iter().map(|out| self.export(books, todo, to, out));
-        ValueBody { whole: value.whole, bytes: value.bytes, caps: caps.collect() }
+    pub(super) fn export_value(
+        &self,
+        books: &mut Books,
+        todo: &mut Todo,
+        to: NodeId,
+        value: OutValue,
+    ) -> ValueBody {
+        let caps = value
+            .caps
+            .into_iter()
+            .map(|out| self.export(books, todo, to, out));
+        ValueBody {
+            whole: value.whole,
+            bytes: value.bytes,
+            caps: caps.collect(),
+        }
     }
 
     fn export(&self, books: &mut Books, todo: &mut Todo, to: NodeId, out: Out) -> CapBody {
         match out {
-            Out::Object { record, key, tag, stand, beside } => {
-                CapBody::Object(self.export_object(books, todo, to, record, (key, tag), (stand, beside)))
+            Out::Object {
+                record,
+                key,
+                tag,
+                stand,
+                beside,
+            } => CapBody::Object(self.export_object(
+                books,
+                todo,
+                to,
+                record,
+                (key, tag),
+                (stand, beside),
+            )),
+            Out::Actor { handle, tag } => {
+                CapBody::Actor(self.export_actor(books, todo, to, handle, tag))
             }
-            Out::Actor { handle, tag } => CapBody::Actor(self.export_actor(books, todo, to, handle, tag)),
         }
     }
 
@@ -170,23 +234,52 @@ impl Cluster {
                 }
             }
             todo.later.record(record);
-            return RefBody { key, tag, transit: 0, state, beside };
+            return RefBody {
+                key,
+                tag,
+                transit: 0,
+                state,
+                beside,
+            };
         }
         let state = books.owners.known(key);
         if key.owner == to {
             // Its owner has it; we keep ours until it says that it found it.
             let transit = books.owners.hand_on(key, to);
             todo.later.record(record);
-            return RefBody { key, tag, transit, state, beside: Beside::Nothing };
+            return RefBody {
+                key,
+                tag,
+                transit,
+                state,
+                beside: Beside::Nothing,
+            };
         }
         let transit = books.owners.hand_on(key, to);
         // That it failed is for its owner to say.
-        let beside = if matches!(beside, Beside::Failed(_)) { Beside::Nothing } else { beside };
+        let beside = if matches!(beside, Beside::Failed(_)) {
+            Beside::Nothing
+        } else {
+            beside
+        };
         todo.later.record(record);
-        RefBody { key, tag, transit, state, beside }
+        RefBody {
+            key,
+            tag,
+            transit,
+            state,
+            beside,
+        }
     }
 
-    fn export_actor(&self, books: &mut Books, todo: &mut Todo, to: NodeId, handle: HandleRef, tag: u64) -> HandleBody {
+    fn export_actor(
+        &self,
+        books: &mut Books,
+        todo: &mut Todo,
+        to: NodeId,
+        handle: HandleRef,
+        tag: u64,
+    ) -> HandleBody {
         let actor = handle.actor();
         let kind = parcel::actor_number(actor.entry()).unwrap_or(u32::MAX);
         let name = actor.name().map(str::to_owned);
@@ -196,15 +289,26 @@ impl Cluster {
             None => {
                 let id = actor.id();
                 let number = books.aliases.get(&id).copied().unwrap_or(id);
-                let key = ObjectKey { owner: self.me, number };
-                books.owners.export(key, to, Stand::Pending, &mut todo.effects);
+                let key = ObjectKey {
+                    owner: self.me,
+                    number,
+                };
+                books
+                    .owners
+                    .export(key, to, Stand::Pending, &mut todo.effects);
                 let held = books.exports.entry(number);
                 held.or_insert_with(|| Export::Actor(handle.clone()));
                 (key, 0)
             }
         };
         todo.later.handle(handle);
-        HandleBody { key, kind, tag, transit, name }
+        HandleBody {
+            key,
+            kind,
+            tag,
+            transit,
+            name,
+        }
     }
 
     /// Takes a reference in that came from `via`.
@@ -217,32 +321,57 @@ impl Cluster {
         r: RefBody,
         tag: u64,
     ) -> Result<RawRef, Error> {
-        let RefBody { key, transit, state, beside, .. } = r;
+        let RefBody {
+            key,
+            transit,
+            state,
+            beside,
+            ..
+        } = r;
         if key.owner == self.me {
             let found = match books.exports.get(&key.number) {
                 Some(Export::Object(record, of)) if *of == tag => Some(record.clone()),
                 _ => None,
             };
-            books.owners.import(key, via, transit, state, &mut todo.effects);
+            books
+                .owners
+                .import(key, via, transit, state, &mut todo.effects);
             return found.ok_or_else(|| lost(key, via, "it is not known here"));
         }
         let record = match self.proxies.find(local, key, tag) {
             Found::New(record) | Found::Known(record) => record,
-            Found::OtherType => return Err(lost(key, via, "it came as an object of another type before")),
+            Found::OtherType => {
+                return Err(lost(
+                    key,
+                    via,
+                    "it came as an object of another type before",
+                ));
+            }
         };
         let from = todo.effects.len();
-        books.owners.import(key, via, transit, state, &mut todo.effects);
+        books
+            .owners
+            .import(key, via, transit, state, &mut todo.effects);
         self.learn(books, todo, key, beside, from);
         Ok(record)
     }
 
     /// What came beside a reference or a message is for the object's settling, if that is what follows.
-    pub(super) fn learn(&self, books: &mut Books, todo: &mut Todo, key: ObjectKey, beside: Beside, from: usize) {
+    pub(super) fn learn(
+        &self,
+        books: &mut Books,
+        todo: &mut Todo,
+        key: ObjectKey,
+        beside: Beside,
+        from: usize,
+    ) {
         use crate::core::owners::Effect;
         if beside == Beside::Refers {
             books.refers.insert(key);
         }
-        let settles = todo.effects[from..].iter().any(|e| matches!(e, Effect::Settled { key: k, .. } if *k == key));
+        let settles = todo.effects[from..]
+            .iter()
+            .any(|e| matches!(e, Effect::Settled { key: k, .. } if *k == key));
         if settles && beside != Beside::Nothing {
             todo.beside.insert(key, beside);
         }
@@ -257,16 +386,23 @@ impl Cluster {
         via: NodeId,
         h: HandleBody,
     ) -> Result<HandleRef, Error> {
-        let entry = parcel::actor_type(h.kind).ok_or_else(|| lost(h.key, via, "its type is not known here"))?;
+        let entry = parcel::actor_type(h.kind)
+            .ok_or_else(|| lost(h.key, via, "its type is not known here"))?;
         if h.key.owner == self.me {
             let found = match books.exports.get(&h.key.number) {
-                Some(Export::Actor(handle)) if std::ptr::eq(handle.actor().entry(), entry) => Some(handle.clone()),
+                Some(Export::Actor(handle)) if std::ptr::eq(handle.actor().entry(), entry) => {
+                    Some(handle.clone())
+                }
                 _ => None,
             };
-            books.owners.import(h.key, via, h.transit, RefState::Pending, &mut todo.effects);
+            books
+                .owners
+                .import(h.key, via, h.transit, RefState::Pending, &mut todo.effects);
             return found.ok_or_else(|| lost(h.key, via, "no such actor is known here"));
         }
-        books.owners.import(h.key, via, h.transit, RefState::Pending, &mut todo.effects);
+        books
+            .owners
+            .import(h.key, via, h.transit, RefState::Pending, &mut todo.effects);
         Ok(self.far_handle(books, todo, local, h.key, entry, h.name.as_deref()))
     }
 
@@ -299,13 +435,20 @@ impl Cluster {
         caps: Vec<CapBody>,
     ) -> Result<Vec<Carried>, Error> {
         // All of them, whatever becomes of one: each was counted.
-        let all: Vec<_> = caps.into_iter().map(|cap| self.import_cap(books, todo, local, via, cap)).collect();
+        let all: Vec<_> = caps
+            .into_iter()
+            .map(|cap| self.import_cap(books, todo, local, via, cap))
+            .collect();
         let mut good = Vec::with_capacity(all.len());
         let mut first = None;
         for one in all {
             match one {
-                Ok(Carried::Object(record, tag)) if first.is_none() => good.push(Carried::Object(record, tag)),
-                Ok(Carried::Actor(handle, tag)) if first.is_none() => good.push(Carried::Actor(handle, tag)),
+                Ok(Carried::Object(record, tag)) if first.is_none() => {
+                    good.push(Carried::Object(record, tag))
+                }
+                Ok(Carried::Actor(handle, tag)) if first.is_none() => {
+                    good.push(Carried::Actor(handle, tag))
+                }
                 Ok(Carried::Object(record, _)) => todo.later.record(record),
                 Ok(Carried::Actor(handle, _)) => todo.later.handle(handle),
                 Err(e) => first = first.or(Some(e)),
@@ -327,12 +470,22 @@ impl Cluster {
         via: NodeId,
         value: ValueBody,
     ) -> Result<ValueParcel, Error> {
-        let layout = if value.whole { Layout::Whole } else { Layout::Body };
+        let layout = if value.whole {
+            Layout::Whole
+        } else {
+            Layout::Body
+        };
         let caps = match value.caps.is_empty() {
             true => Vec::new(),
-            false => self.with(local, |books, todo| self.import_caps(books, todo, local, via, value.caps))?,
+            false => self.with(local, |books, todo| {
+                self.import_caps(books, todo, local, via, value.caps)
+            })?,
         };
-        Ok(ValueParcel { layout, bytes: value.bytes, caps })
+        Ok(ValueParcel {
+            layout,
+            bytes: value.bytes,
+            caps,
+        })
     }
 
     /// Takes a call in.
@@ -361,7 +514,12 @@ impl Cluster {
         }
         let caps = self.import_caps(books, todo, local, via, call.caps);
         match (first, caps) {
-            (None, Ok(caps)) => Ok(Parcel { function, args, inline: call.inline, caps }),
+            (None, Ok(caps)) => Ok(Parcel {
+                function,
+                args,
+                inline: call.inline,
+                caps,
+            }),
             (first, caps) => {
                 for arg in args {
                     if let Arg::Object(record) = arg {

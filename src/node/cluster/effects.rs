@@ -10,9 +10,10 @@ use super::cross::describe;
 use super::{Cluster, lost};
 use crate::base::{Error, NodeId, ObjectKey};
 use crate::core::owners::{Effect, Message, RefState, Stand};
+use crate::core::pulls::Effect as Pulling;
 use crate::exec::cell::finished;
 use crate::exec::{Local, RawRef};
-use crate::link::SendError;
+use crate::link::{Landing, SendError};
 use crate::wire::{Beside, Frame};
 
 /// What is left to do.
@@ -20,6 +21,8 @@ use crate::wire::{Beside, Frame};
 pub(super) struct Todo {
     /// The owners' machine's.
     pub effects: Vec<Effect>,
+    /// The pulls' machine's.
+    pub pulls: Vec<Pulling>,
     /// What came beside references that settle now.
     pub beside: HashMap<ObjectKey, Beside>,
     /// Objects of this node whose end others are to be told of.
@@ -27,11 +30,18 @@ pub(super) struct Todo {
     /// What is dropped.
     pub later: Later,
     after: Vec<Effect>,
+    fetches: Vec<Pulling>,
+    /// Where bytes land that are about to be asked for: from whom, as which transfer, how many.
+    pub landings: Vec<(NodeId, u64, u64, Box<dyn Landing>)>,
 }
 
 impl Cluster {
     /// Changes the books, and does what follows.
-    pub(super) fn with<R>(self: &Arc<Cluster>, local: &Local, change: impl FnOnce(&mut Books, &mut Todo) -> R) -> R {
+    pub(super) fn with<R>(
+        self: &Arc<Cluster>,
+        local: &Local,
+        change: impl FnOnce(&mut Books, &mut Todo) -> R,
+    ) -> R {
         let mut todo = Todo::default();
         let result = {
             let mut books = self.books.lock();
@@ -45,13 +55,30 @@ impl Cluster {
 
     /// The messages, and what changes the books again.
     fn tell(&self, books: &mut Books, todo: &mut Todo) {
+        loop {
+            self.tell_owners(books, todo);
+            if todo.pulls.is_empty() {
+                return;
+            }
+            for effect in std::mem::take(&mut todo.pulls) {
+                match effect {
+                    Pulling::Send { to, message } => {
+                        todo.effects.push(Effect::Send { to, message })
+                    }
+                    other => todo.fetches.push(other),
+                }
+            }
+        }
+    }
+
+    fn tell_owners(&self, books: &mut Books, todo: &mut Todo) {
         let mut at = 0;
         while at < todo.effects.len() {
             let effect = todo.effects[at].clone();
             at += 1;
             match effect {
                 Effect::Send { to, message } if to == self.me => {
-                    books.owners.handle(self.me, message, &mut todo.effects);
+                    self.hear(books, todo, self.me, message);
                 }
                 Effect::Send { to, message } => {
                     let beside = self.beside(books, &message);
@@ -93,6 +120,20 @@ impl Cluster {
         todo.effects.clear();
     }
 
+    /// Takes in what a node says about references.
+    pub(super) fn hear(&self, books: &mut Books, todo: &mut Todo, from: NodeId, message: Message) {
+        match message {
+            Message::At {
+                key,
+                ask,
+                from: source,
+            } => {
+                books.pulls.on_at(from, key, ask, source, &mut todo.pulls);
+            }
+            message => books.owners.handle(from, message, &mut todo.effects),
+        }
+    }
+
     /// What others know by this key; an actor with a name is found though nobody was given a handle yet.
     fn exported<'a>(&self, books: &'a mut Books, key: ObjectKey) -> Option<&'a Export> {
         let named = || self.engine()?.named_by_id(key.number);
@@ -114,7 +155,8 @@ impl Cluster {
 
     /// What travels with a message about an object of this node.
     fn beside(&self, books: &Books, message: &Message) -> Beside {
-        let (Message::Settled { key, state } | Message::Borrowed { key, state, .. }) = message else {
+        let (Message::Settled { key, state } | Message::Borrowed { key, state, .. }) = message
+        else {
             return Beside::Nothing;
         };
         match (state, books.exports.get(&key.number)) {
@@ -126,8 +168,22 @@ impl Cluster {
 
     /// The rest, without the books.
     fn follow(self: &Arc<Cluster>, local: &Local, todo: Todo) {
-        let Todo { after, mut beside, watch, later, .. } = todo;
+        let Todo {
+            after,
+            fetches,
+            landings,
+            mut beside,
+            watch,
+            later,
+            ..
+        } = todo;
         drop(later);
+        for effect in fetches {
+            self.pulling(local, effect);
+        }
+        for (from, transfer, len, landing) in landings {
+            self.expect(local, from, transfer, len, landing);
+        }
         for record in watch {
             let cluster = Arc::downgrade(self);
             local.engine.when_ended(&record, move |record| {
@@ -143,12 +199,25 @@ impl Cluster {
                     self.proxy_settled(local, key, state, beside);
                 }
                 Effect::Gone(key) => {
-                    let e = lost(key, key.owner, "it was let go before this node could say that it holds a reference");
+                    let e = lost(
+                        key,
+                        key.owner,
+                        "it was let go before this node could say that it holds a reference",
+                    );
                     self.fail_proxy(local, key, e);
                 }
                 Effect::OwnerDied(key) => {
-                    let what = Arc::from(format!("it owned the object {key}, and nobody else knows who needs it"));
-                    self.fail_proxy(local, key, Error::NodeLost { node: key.owner, what });
+                    let what = Arc::from(format!(
+                        "it owned the object {key}, and nobody else knows who needs it"
+                    ));
+                    self.fail_proxy(
+                        local,
+                        key,
+                        Error::NodeLost {
+                            node: key.owner,
+                            what,
+                        },
+                    );
                 }
                 // The next read says so.
                 Effect::Lost(_) => {}
@@ -172,17 +241,33 @@ impl Cluster {
     }
 
     /// An object of another node has ended.
-    fn proxy_settled(self: &Arc<Cluster>, local: &Local, key: ObjectKey, state: RefState, beside: Beside) {
-        let Some(record) = self.proxies.get(key) else { return };
+    fn proxy_settled(
+        self: &Arc<Cluster>,
+        local: &Local,
+        key: ObjectKey,
+        state: RefState,
+        beside: Beside,
+    ) {
+        let Some(record) = self.proxies.get(key) else {
+            return;
+        };
         if finished(record.state()) || !self.proxies.claim(key) {
             return;
         }
         let engine = &local.engine;
         match (state, beside) {
             (RefState::Ready { .. }, Beside::Value { whole, bytes }) => {
-                let layout = if whole { crate::exec::far::Layout::Whole } else { crate::exec::far::Layout::Body };
-                let value = crate::exec::far::ValueParcel { layout, bytes, caps: Vec::new() };
-                engine.settle_value(local, &record, value);
+                let layout = if whole {
+                    crate::exec::far::Layout::Whole
+                } else {
+                    crate::exec::far::Layout::Body
+                };
+                let value = crate::exec::far::ValueParcel {
+                    layout,
+                    bytes,
+                    caps: Vec::new(),
+                };
+                self.settle(local, record, value);
             }
             (RefState::Ready { len, at }, beside) => {
                 let refers = beside == Beside::Refers || self.books.lock().refers.contains(&key);
@@ -190,17 +275,25 @@ impl Cluster {
                 if refers {
                     self.fetch_value(local, key, at);
                 } else {
-                    let distant = self.distant(key, at, len);
+                    let distant = self.distant(key, at);
                     engine.settle_distant(local, &record, len as usize, distant);
                 }
             }
             (_, Beside::Failed(why)) => {
                 if !engine.settle_failure_told(local, &record, &why) {
-                    engine.settle_error(local, &record, lost(key, key.owner, "its failure cannot be read"));
+                    engine.settle_error(
+                        local,
+                        &record,
+                        lost(key, key.owner, "its failure cannot be read"),
+                    );
                 }
             }
             (RefState::Failed, _) => {
-                engine.settle_error(local, &record, lost(key, key.owner, "it failed, for a reason that was not told"));
+                engine.settle_error(
+                    local,
+                    &record,
+                    lost(key, key.owner, "it failed, for a reason that was not told"),
+                );
             }
             (RefState::Pending, _) => {}
         }
@@ -220,7 +313,11 @@ impl Cluster {
     pub(super) fn send(&self, books: &Books, to: NodeId, frame: &Frame) -> Result<(), SendError> {
         if books.backlog.contains_key(&to) {
             // It must not overtake what waits.
-            return Err(SendError::Full { to, held: 0, limit: 0 });
+            return Err(SendError::Full {
+                to,
+                held: 0,
+                limit: 0,
+            });
         }
         match self.link.get() {
             Some(link) => link.send(to, frame.encode().into()),
@@ -233,7 +330,11 @@ impl Cluster {
         match self.send(books, to, frame) {
             Ok(()) => true,
             Err(SendError::Full { .. }) => {
-                books.backlog.entry(to).or_default().push_back(frame.encode());
+                books
+                    .backlog
+                    .entry(to)
+                    .or_default()
+                    .push_back(frame.encode());
                 true
             }
             Err(_) => false,

@@ -63,19 +63,27 @@ pub struct NodeInfo {
 
 /// What the system calls this machine.
 fn machine_name() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
+    rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned()
 }
 
 fn cluster_error(why: impl ToString) -> Error {
-    Error::Cluster { why: Arc::from(why.to_string()) }
+    Error::Cluster {
+        why: Arc::from(why.to_string()),
+    }
 }
 
 /// The authority kept in this folder, made if there is none.
 pub fn authority(folder: &Path) -> Result<Ca, Error> {
     let path = folder.join("ca.pem");
-    let failed = |what: &str, e: std::io::Error| cluster_error(format!("{what} {}: {e}", path.display()));
+    let failed =
+        |what: &str, e: std::io::Error| cluster_error(format!("{what} {}: {e}", path.display()));
     match std::fs::read_to_string(&path) {
-        Ok(text) => Ca::from_pem(&text).map_err(|e| cluster_error(format!("{}: {e}", path.display()))),
+        Ok(text) => {
+            Ca::from_pem(&text).map_err(|e| cluster_error(format!("{}: {e}", path.display())))
+        }
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
             let ca = Ca::new().map_err(cluster_error)?;
             std::fs::create_dir_all(folder).map_err(|e| failed("cannot make the folder of", e))?;
@@ -92,7 +100,11 @@ fn write_secret(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     use std::os::unix::fs::OpenOptionsExt;
     let new = path.with_extension("new");
     let _ = std::fs::remove_file(&new);
-    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&new)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     std::fs::rename(new, path)
@@ -100,15 +112,26 @@ fn write_secret(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
 
 impl Cluster {
     /// Makes this node one of a cluster. The engine runs already.
-    pub fn start(engine: &Arc<Engine>, capacity: Capacity, how: Joining) -> Result<Arc<Cluster>, Error> {
+    pub fn start(
+        engine: &Arc<Engine>,
+        capacity: Capacity,
+        how: Joining,
+    ) -> Result<Arc<Cluster>, Error> {
         let mut bytes = [0; 8];
-        rustix::rand::getrandom(&mut bytes[..], rustix::rand::GetRandomFlags::empty())
-            .map_err(|e| Error::Os { what: "drawing a number for the node", source: Arc::new(e.into()) })?;
+        rustix::rand::getrandom(&mut bytes[..], rustix::rand::GetRandomFlags::empty()).map_err(
+            |e| Error::Os {
+                what: "drawing a number for the node",
+                source: Arc::new(e.into()),
+            },
+        )?;
         let me = NodeId::new(u64::from_le_bytes(bytes).max(1)).expect("not 0");
         let (identity, ca): (Identity, Option<Ca>) = match &how.join {
             Some((addr, token)) => {
                 let token: JoinToken = token.parse().map_err(cluster_error)?;
-                (join(*addr, &token, me, PATIENCE).map_err(cluster_error)?, None)
+                (
+                    join(*addr, &token, me, PATIENCE).map_err(cluster_error)?,
+                    None,
+                )
             }
             None => {
                 let ca = match &how.folder {
@@ -120,11 +143,22 @@ impl Cluster {
         };
         let cluster = Cluster::new(me, me, engine, capacity, how.labels.clone());
         let registry = Registry::new(far::parcel::symbols());
-        let loopback = how.join.as_ref().is_none_or(|(head, _)| head.ip().is_loopback());
-        let any = if loopback { [127, 0, 0, 1] } else { [0, 0, 0, 0] };
+        let loopback = how
+            .join
+            .as_ref()
+            .is_none_or(|(head, _)| head.ip().is_loopback());
+        let any = if loopback {
+            [127, 0, 0, 1]
+        } else {
+            [0, 0, 0, 0]
+        };
         let listen = how.listen.unwrap_or(SocketAddr::from((any, 0)));
         let mut settings = Settings::new(listen, identity, registry);
-        let name = if how.name.is_empty() { machine_name() } else { how.name };
+        let name = if how.name.is_empty() {
+            machine_name()
+        } else {
+            how.name
+        };
         settings.hello.app = name.clone().into_bytes();
         settings.idle = cluster.patience;
         settings.keep_alive = cluster.patience / 4;
@@ -138,9 +172,10 @@ impl Cluster {
         let _ = cluster.name.set(name);
         engine.set_far(Arc::new(Face(Arc::clone(&cluster))));
         cluster.with_books_of_own();
-        cluster
-            .start_threads()
-            .map_err(|e| Error::Os { what: "starting a thread", source: Arc::new(e) })?;
+        cluster.start_threads().map_err(|e| Error::Os {
+            what: "starting a thread",
+            source: Arc::new(e),
+        })?;
         if let Some((addr, _)) = how.join {
             link.connect(addr, None);
             if let Err(e) = cluster.await_head(addr) {
@@ -171,12 +206,19 @@ impl Cluster {
                     return Ok(());
                 }
             }
-            let refused = self.refusals.lock().iter().find(|(a, _)| *a == addr).map(|(_, why)| why.clone());
+            let refused = self
+                .refusals
+                .lock()
+                .iter()
+                .find(|(a, _)| *a == addr)
+                .map(|(_, why)| why.clone());
             if let Some(why) = refused {
                 return Err(cluster_error(why));
             }
             if self.change.1.wait_until(&mut seen, deadline).timed_out() {
-                return Err(cluster_error(format!("{addr} let this node in, but could not be connected to within {PATIENCE:?}")));
+                return Err(cluster_error(format!(
+                    "{addr} let this node in, but could not be connected to within {PATIENCE:?}"
+                )));
             }
         }
     }
@@ -191,6 +233,11 @@ impl Cluster {
         self.link.get().map(|link| link.local_addr())
     }
 
+    /// What went over the network so far.
+    pub fn network(&self) -> crate::link::Stats {
+        self.link.get().map(|link| link.stats()).unwrap_or_default()
+    }
+
     /// This node.
     pub fn id(&self) -> NodeId {
         self.me
@@ -200,7 +247,11 @@ impl Cluster {
     pub fn nodes(&self) -> Vec<NodeInfo> {
         let books = self.books.lock();
         let info = |id: NodeId, name: &str, address: SocketAddr| {
-            let view = books.view.get(id).map(|known| known.view.clone()).unwrap_or_default();
+            let view = books
+                .view
+                .get(id)
+                .map(|known| known.view.clone())
+                .unwrap_or_default();
             NodeInfo {
                 id,
                 name: name.to_owned(),
@@ -215,7 +266,11 @@ impl Cluster {
         let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
         let name = self.name.get().map_or("", String::as_str);
         let mut all = vec![info(self.me, name, self.address().unwrap_or(nowhere))];
-        let mut others: Vec<_> = books.peers.iter().map(|(id, p)| info(*id, &p.name, p.addr)).collect();
+        let mut others: Vec<_> = books
+            .peers
+            .iter()
+            .map(|(id, p)| info(*id, &p.name, p.addr))
+            .collect();
         others.sort_by_key(|n| n.id);
         all.extend(others);
         all
@@ -228,7 +283,11 @@ impl Cluster {
         loop {
             {
                 let books = self.books.lock();
-                let told = books.peers.keys().filter(|n| books.view.get(**n).is_some()).count();
+                let told = books
+                    .peers
+                    .keys()
+                    .filter(|n| books.view.get(**n).is_some())
+                    .count();
                 if told + 1 >= count {
                     return true;
                 }
@@ -253,7 +312,9 @@ impl Cluster {
                     return;
                 }
             }
-            self.change.1.wait_for(&mut seen, Duration::from_millis(500));
+            self.change
+                .1
+                .wait_for(&mut seen, Duration::from_millis(500));
         }
     }
 

@@ -37,6 +37,7 @@ use crate::exec::entry::ActorEntry;
 use crate::exec::far::{Elsewhere, Far, Proxies};
 use crate::exec::options::Options;
 use crate::exec::{Engine, Local, RawRef};
+pub use crate::link::Stats as NetworkStats;
 use crate::link::{JoinToken, Link, LinkError};
 use books::Books;
 use cross::lost;
@@ -82,11 +83,19 @@ thread_local! {
 }
 
 impl Cluster {
-    fn new(me: NodeId, head: NodeId, engine: &Arc<Engine>, capacity: Capacity, labels: BTreeMap<String, String>) -> Arc<Cluster> {
+    fn new(
+        me: NodeId,
+        head: NodeId,
+        engine: &Arc<Engine>,
+        capacity: Capacity,
+        labels: BTreeMap<String, String>,
+    ) -> Arc<Cluster> {
         Arc::new_cyclic(|weak: &Weak<Cluster>| {
             let gone = Weak::clone(weak);
             let proxies = Proxies::new(Box::new(move |key| {
-                let Some(cluster) = gone.upgrade() else { return };
+                let Some(cluster) = gone.upgrade() else {
+                    return;
+                };
                 let _ = crate::exec::local::with(|local| {
                     cluster.with(local, |books, todo| {
                         // Another reference may have come in meanwhile, and will go by itself.
@@ -150,7 +159,24 @@ impl Cluster {
         !LINKS.get()
     }
 
-    /// Has a thread of its own do this.
+    /// Has a thread of its own do what may wait for other nodes. If there is none to be had, this thread does it.
+    fn wait_apart(&self, work: impl FnOnce(&Local) + Send + 'static) {
+        let work = Arc::new(Mutex::new(Some(work)));
+        let there = Arc::clone(&work);
+        let run = move || {
+            if let Some(work) = there.lock().take() {
+                let _ = crate::exec::local::with(|local| work(local));
+            }
+        };
+        let named = std::thread::Builder::new().name("mobula-joins".to_owned());
+        if named.spawn(run).is_err()
+            && let Some(work) = work.lock().take()
+        {
+            self.errand(work);
+        }
+    }
+
+    /// Has a thread of its own do what may wait for the disk or for room, but for no other node.
     fn errand(&self, work: impl FnOnce(&Local) + Send + 'static) {
         if let Some(errands) = &*self.errands.lock() {
             let _ = errands.send(Box::new(work));
@@ -184,6 +210,41 @@ impl Cluster {
     }
 }
 
+/// What the nodes say of themselves, for people.
+fn describe(known: &[NodeInfo], nodes: &mut Vec<crate::base::snapshot::Node>) {
+    use crate::base::snapshot::{Node, Resource};
+    for info in known {
+        let mut node = Node::default();
+        if let Some(own) = nodes.first_mut().filter(|_| info.this) {
+            node = std::mem::take(own);
+        }
+        node.name.clone_from(&info.name);
+        node.id = Some(info.id.to_string());
+        node.address = Some(info.address.to_string());
+        node.labels.clone_from(&info.labels);
+        node.draining = info.draining;
+        if info.this {
+            if let Some(own) = nodes.first_mut() {
+                *own = node;
+            }
+            continue;
+        }
+        node.away = true;
+        let amount = |name: &str, total: crate::base::Units| Resource {
+            name: name.to_owned(),
+            total: total.to_f64(),
+            free: 0.0,
+        };
+        node.resources.push(amount("cpu", info.capacity.cpu));
+        if info.capacity.gpus > 0 {
+            node.resources.push(amount("gpu", info.capacity.gpu()));
+        }
+        let custom = info.capacity.custom().iter();
+        node.resources.extend(custom.map(|(name, total)| amount(name, *total)));
+        nodes.push(node);
+    }
+}
+
 fn run_errands(errands: &Receiver<Errand>) {
     for errand in errands {
         let _ = crate::exec::local::with(|local| errand(local));
@@ -206,7 +267,13 @@ impl Far for Face {
         self.0.cancel_sent(local, record);
     }
 
-    fn create(&self, local: &Local, entry: &'static ActorEntry, options: &Options, demand: &Demand) -> Result<Option<Elsewhere>, Error> {
+    fn create(
+        &self,
+        local: &Local,
+        entry: &'static ActorEntry,
+        options: &Options,
+        demand: &Demand,
+    ) -> Result<Option<Elsewhere>, Error> {
         self.0.place_actor(local, entry, options, demand)
     }
 
@@ -214,7 +281,13 @@ impl Far for Face {
         self.0.find_named(local, name)
     }
 
-    fn claim_name(&self, local: &Local, name: &str, actor: u64, entry: &'static ActorEntry) -> Result<Option<HandleRef>, Error> {
+    fn claim_name(
+        &self,
+        local: &Local,
+        name: &str,
+        actor: u64,
+        entry: &'static ActorEntry,
+    ) -> Result<Option<HandleRef>, Error> {
         self.0.take_name(local, name, actor, entry)
     }
 
@@ -224,5 +297,9 @@ impl Far for Face {
 
     fn ended(&self, actor: u64, cause: &str) {
         self.0.actor_ended(actor, cause);
+    }
+
+    fn describe(&self, nodes: &mut Vec<crate::base::snapshot::Node>) {
+        describe(&self.0.nodes(), nodes);
     }
 }

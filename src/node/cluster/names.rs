@@ -38,7 +38,10 @@ impl Cluster {
             }
             sent.then_some(ask)
         });
-        let gone = || Error::NodeLost { node: head, what: Arc::from("it keeps the names of actors, and does not answer") };
+        let gone = || Error::NodeLost {
+            node: head,
+            what: Arc::from("it keeps the names of actors, and does not answer"),
+        };
         let ask = asked.ok_or_else(gone)?;
         let answered = answer.recv_timeout(PATIENCE);
         self.books.lock().asks.remove(&ask);
@@ -66,7 +69,13 @@ impl Cluster {
         }
     }
 
-    pub(super) fn on_ask(self: &Arc<Cluster>, local: &Local, from: NodeId, ask: u64, question: Question) {
+    pub(super) fn on_ask(
+        self: &Arc<Cluster>,
+        local: &Local,
+        from: NodeId,
+        ask: u64,
+        question: Question,
+    ) {
         let found = self.keep_name(question);
         self.with(local, |books, _| {
             self.send_surely(books, from, &Frame::Answer { ask, found });
@@ -89,7 +98,11 @@ impl Cluster {
     }
 
     /// A handle to the actor with this name, on whatever node.
-    pub(super) fn find_named(self: &Arc<Cluster>, local: &Local, name: &str) -> Result<Option<HandleRef>, Error> {
+    pub(super) fn find_named(
+        self: &Arc<Cluster>,
+        local: &Local,
+        name: &str,
+    ) -> Result<Option<HandleRef>, Error> {
         match self.ask(local, Question::Find(name.to_owned()))? {
             Some(named) => self.reach(local, name, &named),
             None => Ok(None),
@@ -97,19 +110,34 @@ impl Cluster {
     }
 
     /// A handle to an actor that this node was told of, and that has not counted it yet.
-    fn reach(self: &Arc<Cluster>, local: &Local, name: &str, named: &Named) -> Result<Option<HandleRef>, Error> {
+    fn reach(
+        self: &Arc<Cluster>,
+        local: &Local,
+        name: &str,
+        named: &Named,
+    ) -> Result<Option<HandleRef>, Error> {
         let key = named.key;
         if key.owner == self.me {
             return Ok(None); // one of this node's own, which it does not know: it has ended
         }
-        let entry = parcel::actor_type(named.kind).ok_or_else(|| lost(key, key.owner, "its type is not known here"))?;
+        let entry = parcel::actor_type(named.kind)
+            .ok_or_else(|| lost(key, key.owner, "its type is not known here"))?;
         self.with(local, |books, todo| {
             if !books.peers.contains_key(&key.owner) {
                 return Ok(None);
             }
             // Nobody handed it on, so nobody but this node waits for its owner's word that it is counted.
-            books.owners.import(key, self.me, 0, RefState::Pending, &mut todo.effects);
-            Ok(Some(self.far_handle(books, todo, local, key, entry, Some(name))))
+            books
+                .owners
+                .import(key, self.me, 0, RefState::Pending, &mut todo.effects);
+            Ok(Some(self.far_handle(
+                books,
+                todo,
+                local,
+                key,
+                entry,
+                Some(name),
+            )))
         })
     }
 
@@ -121,13 +149,24 @@ impl Cluster {
         actor: u64,
         entry: &'static crate::exec::entry::ActorEntry,
     ) -> Result<Option<HandleRef>, Error> {
-        let number = self.books.lock().aliases.get(&actor).copied().unwrap_or(actor);
-        let key = ObjectKey { owner: self.me, number };
+        let number = self
+            .books
+            .lock()
+            .aliases
+            .get(&actor)
+            .copied()
+            .unwrap_or(actor);
+        let key = ObjectKey {
+            owner: self.me,
+            number,
+        };
         let kind = parcel::actor_number(entry).unwrap_or(u32::MAX);
         let mine = || Question::Claim(name.to_owned(), Named { key, kind });
         // Once more if whoever had it turns out to be gone.
         for _ in 0..2 {
-            let Some(named) = self.ask(local, mine())? else { return Ok(None) };
+            let Some(named) = self.ask(local, mine())? else {
+                return Ok(None);
+            };
             if named.key.owner != self.me
                 && let Some(handle) = self.reach(local, name, &named)?
             {
@@ -140,8 +179,17 @@ impl Cluster {
 
     /// Gives a name back.
     pub(super) fn give_name(self: &Arc<Cluster>, local: &Local, name: &str, actor: u64) {
-        let number = self.books.lock().aliases.get(&actor).copied().unwrap_or(actor);
-        let key = ObjectKey { owner: self.me, number };
+        let number = self
+            .books
+            .lock()
+            .aliases
+            .get(&actor)
+            .copied()
+            .unwrap_or(actor);
+        let key = ObjectKey {
+            owner: self.me,
+            number,
+        };
         let question = Question::Free(name.to_owned(), key);
         let head = self.books.lock().head;
         if head == self.me {

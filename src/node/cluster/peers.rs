@@ -55,10 +55,21 @@ impl Cluster {
             let new = books.peers.insert(peer.node, Peer { addr, name }).is_none();
             books.gone_since.remove(&peer.node);
             let view = self.own_view(books.version(), books.draining);
-            self.send_surely(books, peer.node, &Frame::View { view: self.spell(&view) });
-            let others: Vec<(NodeId, SocketAddr)> = books.peers.iter().map(|(n, p)| (*n, p.addr)).collect();
+            self.send_surely(
+                books,
+                peer.node,
+                &Frame::View {
+                    view: self.spell(&view),
+                },
+            );
+            let others: Vec<(NodeId, SocketAddr)> =
+                books.peers.iter().map(|(n, p)| (*n, p.addr)).collect();
             if new && books.head == self.me {
-                let others = others.iter().filter(|(n, _)| *n != peer.node).copied().collect();
+                let others = others
+                    .iter()
+                    .filter(|(n, _)| *n != peer.node)
+                    .copied()
+                    .collect();
                 self.send_surely(books, peer.node, &Frame::Peers { others });
             }
             others
@@ -104,7 +115,10 @@ impl Cluster {
         let dead: Vec<NodeId> = self.with(local, |books, todo| {
             self.flush(books);
             books.owners.tick(now, &mut todo.effects);
-            let late = books.gone_since.iter().filter(|(_, since)| now.saturating_sub(**since) > self.patience);
+            let late = books
+                .gone_since
+                .iter()
+                .filter(|(_, since)| now.saturating_sub(**since) > self.patience);
             late.map(|(node, _)| *node).collect()
         });
         for node in dead {
@@ -121,16 +135,23 @@ impl Cluster {
                 return;
             }
             let view = self.own_view(0, books.draining);
-            let changed = (&view.free, view.queued, view.draining) != (&books.told.free, books.told.queued, books.told.draining);
+            let changed = (&view.free, view.queued, view.draining)
+                != (&books.told.free, books.told.queued, books.told.draining);
             let since = now.saturating_sub(books.told.seen);
             if since < TELL || (!changed && since < REPEAT) {
                 return;
             }
-            let view = view::NodeView { version: books.version(), ..view };
+            let view = view::NodeView {
+                version: books.version(),
+                ..view
+            };
             books.told = view.clone();
             let me = self.me;
             books.view.merge(me, view.clone());
-            (self.spell(&view), books.peers.keys().copied().collect::<Vec<_>>())
+            (
+                self.spell(&view),
+                books.peers.keys().copied().collect::<Vec<_>>(),
+            )
         };
         if let Some(link) = self.link.get() {
             for node in to {
@@ -148,13 +169,29 @@ impl Cluster {
             books.peers.remove(&node)?;
             books.view.remove(node);
             books.backlog.remove(&node);
-            books.callers.retain(|(of, _), _| *of != node);
             books.names.retain(|_, named| named.key.owner != node);
             books.owners.peer_died(now, node, &mut todo.effects);
-            let numbers: Vec<u64> = books.sent.iter().filter(|(_, s)| s.to == node).map(|(n, _)| *n).collect();
-            let sent: Vec<_> = numbers.iter().filter_map(|n| books.sent.remove(n)).collect();
-            let running: Vec<_> = books.running.keys().filter(|(of, _)| *of == node).copied().collect();
-            let running: Vec<_> = running.iter().filter_map(|key| books.running.remove(key)).collect();
+            books.pulls.peer_died(node, &mut todo.pulls);
+            let numbers: Vec<u64> = books
+                .sent
+                .iter()
+                .filter(|(_, s)| s.to == node)
+                .map(|(n, _)| *n)
+                .collect();
+            let sent: Vec<_> = numbers
+                .iter()
+                .filter_map(|n| books.sent.remove(n))
+                .collect();
+            let running: Vec<_> = books
+                .running
+                .keys()
+                .filter(|(of, _)| *of == node)
+                .copied()
+                .collect();
+            let running: Vec<_> = running
+                .iter()
+                .filter_map(|key| books.running.remove(key))
+                .collect();
             Some((sent, running))
         });
         let Some((sent, running)) = sent else { return };
@@ -162,7 +199,7 @@ impl Cluster {
             link.forget(node);
         }
         self.asks_died(node);
-        self.transfers_died(local, node);
+        self.values_died(local, node);
         self.actors_died(local, node);
         self.calls_died(local, node, sent);
         // Nobody waits for these any more.
@@ -186,11 +223,25 @@ impl Cluster {
             Err(e) => return self.misbehaves(from, &e.to_string()),
         };
         match frame {
-            Frame::Call { number, terms, call } => self.on_call(local, from, number, terms, call),
+            Frame::Call {
+                number,
+                terms,
+                call,
+            } => self.on_call(local, from, number, terms, call),
             Frame::Ended { number, outcome } => self.on_ended(local, from, number, outcome),
             Frame::Cancel { number } => self.on_cancel(local, from, number),
-            Frame::Create { number, kind, terms, call } => self.on_create(local, from, (number, kind), terms, call),
-            Frame::Method { actor, caller, number, call } => self.on_method(local, from, actor, (caller, number), call),
+            Frame::Create {
+                number,
+                kind,
+                terms,
+                call,
+            } => self.on_create(local, from, (number, kind), terms, call),
+            Frame::Method {
+                actor,
+                caller,
+                number,
+                call,
+            } => self.on_method(local, from, actor, (caller, number), call),
             Frame::Kill { actor, restart } => self.on_kill(actor, restart),
             Frame::ActorEnded { actor, cause } => self.on_actor_ended(local, from, actor, &cause),
             Frame::Owning { message, beside } => self.with(local, |books, todo| {
@@ -199,7 +250,7 @@ impl Cluster {
                     | crate::core::owners::Message::Borrowed { key, .. } => Some(*key),
                     _ => None,
                 };
-                books.owners.handle(from, message, &mut todo.effects);
+                self.hear(books, todo, from, message);
                 if let Some(key) = key {
                     self.learn(books, todo, key, beside, 0);
                 }
@@ -224,9 +275,16 @@ impl Cluster {
 
     /// Everything that this node waits for from others fails: it ends.
     pub(super) fn abandon(self: &Arc<Cluster>, local: &Local) {
-        let (sent, keys) = self.with(local, |books, _| {
+        let (sent, keys) = self.with(local, |books, todo| {
             let sent: Vec<_> = books.sent.drain().map(|(_, s)| s).collect();
             books.asks.clear();
+            books.values.clear();
+            // Who waits for bytes finds the other end gone.
+            for (_, want) in books.wants.drain() {
+                want.draft
+                    .into_iter()
+                    .for_each(|draft| todo.later.draft(draft));
+            }
             (sent, self.proxies.keys())
         });
         for s in sent {

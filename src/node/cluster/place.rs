@@ -32,7 +32,8 @@ impl Cluster {
         let strategy = extra.map_or(&Strategy::Default, |e| &e.strategy);
         let demand = record.demand().unwrap_or(&one);
         let bytes = self.bytes(record);
-        let special = record.demand().is_some() || *strategy != Strategy::Default || !bytes.is_empty();
+        let special =
+            record.demand().is_some() || *strategy != Strategy::Default || !bytes.is_empty();
         if !special {
             return false;
         }
@@ -54,7 +55,9 @@ impl Cluster {
             Choice::Here | Choice::Wait => false,
             Choice::Nowhere(why) => {
                 if record.claim_waiting() {
-                    let error = Error::NoNode { why: Arc::from(why.to_string()) };
+                    let error = Error::NoNode {
+                        why: Arc::from(why.to_string()),
+                    };
                     local.engine.settle_error(local, record, error);
                 }
                 true
@@ -75,7 +78,11 @@ impl Cluster {
             }
         };
         // What is to be joined first may have to be fetched, for which this thread may be needed.
-        if self.may_block() { go(local) } else { self.errand(go) }
+        if self.may_block() {
+            go(local)
+        } else {
+            self.wait_apart(go)
+        }
         true
     }
 
@@ -118,9 +125,9 @@ impl Cluster {
     /// Why a call that another node gave back may not run anywhere else.
     pub(super) fn outlaw(&self, record: &RawRef, not: NodeId) -> Option<Error> {
         let why = match record.extra().map(|e| &e.strategy) {
-            Some(Strategy::Node { node, soft: false }) if *node != self.me => {
-                Some(format!("it may only run on node {node}, which did not run it"))
-            }
+            Some(Strategy::Node { node, soft: false }) if *node != self.me => Some(format!(
+                "it may only run on node {node}, which did not run it"
+            )),
             _ => None,
         };
         let demand = record.demand();
@@ -130,13 +137,18 @@ impl Cluster {
             let others = !here && self.lacks_but(demand?, not);
             others.then(|| format!("node {not} did not run it, and no other has what it asks for"))
         });
-        why.map(|why| Error::NoNode { why: Arc::from(why) })
+        why.map(|why| Error::NoNode {
+            why: Arc::from(why),
+        })
     }
 
     /// Whether no node but this one, and that one, has so much.
     fn lacks_but(&self, demand: &Demand, not: NodeId) -> bool {
         let books = self.books.lock();
-        let mut others = books.view.iter().filter(|(node, _)| *node != self.me && *node != not);
+        let mut others = books
+            .view
+            .iter()
+            .filter(|(node, _)| *node != self.me && *node != not);
         !others.any(|(_, known)| known.view.capacity.lacks(demand).is_none())
     }
 
@@ -174,11 +186,22 @@ impl Cluster {
             let mut books = self.books.lock();
             self.refresh(&mut books, local);
             let seed = self.random();
-            choose(&books.view, self.me, &Request { seed, ..Request::new(demand, strategy) })
+            choose(
+                &books.view,
+                self.me,
+                &Request {
+                    seed,
+                    ..Request::new(demand, strategy)
+                },
+            )
         };
         let node = match choice {
             Choice::Here | Choice::Wait => return Ok(None),
-            Choice::Nowhere(why) => return Err(Error::NoNode { why: Arc::from(why.to_string()) }),
+            Choice::Nowhere(why) => {
+                return Err(Error::NoNode {
+                    why: Arc::from(why.to_string()),
+                });
+            }
             Choice::At(node) => node,
         };
         let terms = actors::terms(entry, options, demand)?;
@@ -191,16 +214,26 @@ impl Cluster {
 
     fn fits_here(&self, demand: &Demand) -> bool {
         let free = self.engine().map(|e| e.free()).unwrap_or(Demand::NONE);
-        let custom = |name: &String| free.custom().iter().find(|(n, _)| n == name).map(|(_, a)| *a);
+        let custom = |name: &String| {
+            free.custom()
+                .iter()
+                .find(|(n, _)| n == name)
+                .map(|(_, a)| *a)
+        };
         free.cpu >= demand.cpu
             && free.gpu >= demand.gpu
-            && demand.custom().iter().all(|(n, a)| custom(n).is_some_and(|has| has >= *a))
+            && demand
+                .custom()
+                .iter()
+                .all(|(n, a)| custom(n).is_some_and(|has| has >= *a))
     }
 
     /// Says of this node what is so now.
     pub(super) fn refresh(&self, books: &mut super::books::Books, local: &Local) {
         let engine = &local.engine;
-        books.view.adjust(self.me, engine.free(), engine.queued() as u32);
+        books
+            .view
+            .adjust(self.me, engine.free(), engine.queued() as u32);
     }
 
     /// What this node tells of itself.

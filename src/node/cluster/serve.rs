@@ -11,8 +11,8 @@ use crate::node::{Config, Node};
 inventory::submit! { NodeMain(run) }
 
 /// Serves until the cluster's head is gone; the process's exit code.
-fn run() -> i32 {
-    match serve() {
+fn run(head: String) -> i32 {
+    match serve(&head) {
         Ok(()) => 0,
         Err(e) => {
             eprintln!("mobula: {e}");
@@ -21,8 +21,8 @@ fn run() -> i32 {
     }
 }
 
-fn serve() -> Result<()> {
-    let node = Node::start(Config::from_environment()?)?;
+fn serve(head: &str) -> Result<()> {
+    let node = Node::start(Config::from_environment(head)?)?;
     if let Some(cluster) = node.cluster() {
         cluster.serve();
     }
@@ -33,21 +33,30 @@ fn setting<T: std::str::FromStr>(name: &'static str) -> Result<Option<T>>
 where
     T::Err: std::fmt::Display,
 {
-    let Ok(text) = std::env::var(name) else { return Ok(None) };
-    text.parse()
-        .map(Some)
-        .map_err(|e| Error::Config { setting: name, why: format!("\"{text}\": {e}") })
+    let Ok(text) = std::env::var(name) else {
+        return Ok(None);
+    };
+    text.parse().map(Some).map_err(|e| Error::Config {
+        setting: name,
+        why: format!("\"{text}\": {e}"),
+    })
 }
 
 impl Config {
     /// The settings of a node that is to join, from `MOBULA_JOIN`, `MOBULA_TOKEN`, `MOBULA_LISTEN`, `MOBULA_NUM_CPUS`,
     /// `MOBULA_NUM_GPUS`, `MOBULA_RESOURCES`, `MOBULA_OBJECT_STORE_MEMORY`, `MOBULA_NODE_NAME` and `MOBULA_LABELS`.
-    fn from_environment() -> Result<Config> {
-        let missing = |setting, why: &str| Error::Config { setting, why: why.to_owned() };
-        let head = std::env::var("MOBULA_JOIN").map_err(|_| missing("MOBULA_JOIN", "it is to be the address of the cluster's head"))?;
-        let head = crate::node::launch::resolve(&head).map_err(|why| Error::Config { setting: "MOBULA_JOIN", why })?;
-        let token = std::env::var("MOBULA_TOKEN")
-            .map_err(|_| missing("MOBULA_TOKEN", "it is to be the token that lets nodes into the cluster"))?;
+    fn from_environment(head: &str) -> Result<Config> {
+        let missing = |setting, why: &str| Error::Config {
+            setting,
+            why: why.to_owned(),
+        };
+        let head = crate::node::launch::resolve(head).map_err(|why| missing("MOBULA_JOIN", &why))?;
+        let token = std::env::var("MOBULA_TOKEN").map_err(|_| {
+            missing(
+                "MOBULA_TOKEN",
+                "it is to be the token that lets nodes into the cluster",
+            )
+        })?;
         let mut config = Config::new().join_with(head, token, setting("MOBULA_LISTEN")?);
         if let Some(cpus) = setting::<f64>("MOBULA_NUM_CPUS")? {
             config = config.num_cpus(cpus);
@@ -57,7 +66,11 @@ impl Config {
         }
         if let Ok(bytes) = std::env::var("MOBULA_OBJECT_STORE_MEMORY") {
             let parsed = crate::base::parse_bytes(&bytes);
-            let why = |e| Error::BadBytes { option: "MOBULA_OBJECT_STORE_MEMORY", text: bytes.clone(), why: e };
+            let why = |e| Error::BadBytes {
+                option: "MOBULA_OBJECT_STORE_MEMORY",
+                text: bytes.clone(),
+                why: e,
+            };
             config = config.object_store_memory(parsed.map_err(why)?);
         }
         if let Ok(list) = std::env::var("MOBULA_RESOURCES") {
@@ -90,10 +103,15 @@ impl Config {
         }
         if let Ok(labels) = std::env::var("MOBULA_LABELS") {
             for label in labels.split(',').filter(|l| !l.is_empty()) {
-                let (name, value) = label
-                    .split_once('=')
-                    .ok_or_else(|| missing("MOBULA_LABELS", "labels are name=value, with commas between them"))?;
-                joining.labels.insert(name.trim().to_owned(), value.trim().to_owned());
+                let (name, value) = label.split_once('=').ok_or_else(|| {
+                    missing(
+                        "MOBULA_LABELS",
+                        "labels are name=value, with commas between them",
+                    )
+                })?;
+                joining
+                    .labels
+                    .insert(name.trim().to_owned(), value.trim().to_owned());
             }
         }
         Ok(())
