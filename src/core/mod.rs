@@ -17,15 +17,13 @@ pub mod gate;
 )]
 pub mod groups;
 #[cfg(feature = "cluster")]
-<<<<<<< HEAD
 pub mod jobs;
-=======
+#[cfg(feature = "cluster")]
 #[allow(
     dead_code,
     unused_imports,
     reason = "tests and the simulator use more of it"
 )]
->>>>>>> main
 pub mod leases;
 pub mod ledger;
 #[cfg(feature = "cluster")]

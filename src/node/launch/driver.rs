@@ -223,16 +223,16 @@ impl Plan {
             }
             if open == 0 {
                 let there = cluster.nodes();
-                let all = sites.iter().filter(|s| matches!(s.stage, Stage::Started(_) | Stage::Joined(_))).count() < there.len();
+                let all = sites.iter().filter(|s| matches!(s.stage, Stage::Started(_) | Stage::Joined)).count() < there.len();
                 for site in &mut sites {
-                    if let Stage::Started(pid) = site.stage
+                    if matches!(site.stage, Stage::Started(_))
                         && (all || there.iter().any(|n| !n.this && n.name == site.machine.name))
                     {
-                        site.stage = Stage::Joined(pid);
+                        site.stage = Stage::Joined;
                     }
                 }
                 let joins = sites.iter().filter(|s| matches!(s.stage, Stage::Started(_))).count();
-                let joined = sites.iter().filter(|s| matches!(s.stage, Stage::Joined(_))).count();
+                let joined = sites.iter().filter(|s| matches!(s.stage, Stage::Joined)).count();
                 if joins == 0 && cluster.wait_for_nodes(joined + 1, Duration::ZERO) {
                     break;
                 }
@@ -248,7 +248,7 @@ impl Plan {
         let Plan { guest, .. } = self;
         let watch = move || {
             // Its nodes end with this program, and its link with the last of them.
-            while sites.iter().any(|s| matches!(s.stage, Stage::Joined(_) | Stage::Started(_))) {
+            while sites.iter().any(|s| matches!(s.stage, Stage::Joined | Stage::Started(_))) {
                 match guest.heard.next(Duration::from_secs(3600)) {
                     Some(Event::Stop) => break,
                     Some(event) => watched(&mut sites, event, &mut out),
@@ -302,12 +302,12 @@ impl Plan {
     /// Says which nodes there are. An error if there is nothing but this program, on a machine of which it has no share.
     fn report(&self, sites: &mut [Site]) -> Result<(), Error> {
         let own = usize::from(self.own.is_some());
-        let joined = sites.iter().filter(|s| matches!(s.stage, Stage::Joined(_))).count();
+        let joined = sites.iter().filter(|s| matches!(s.stage, Stage::Joined)).count();
         let asked = self.wanted.nodes.unwrap_or(0).max(sites.len() + own);
         let mut lost = Vec::new();
         for site in sites {
             let why = match &site.stage {
-                Stage::Joined(_) => continue,
+                Stage::Joined => continue,
                 Stage::Failed(why) => why.clone(),
                 Stage::Started(pid) => format!("its node, process {pid}, has not joined within {JOINING:?}"),
                 Stage::Called => format!("it has not started a node within {STARTING:?}"),
@@ -353,7 +353,7 @@ struct Site {
 enum Stage {
     Called,
     Started(u32),
-    Joined(u32),
+    Joined,
     Failed(String),
 }
 
