@@ -58,26 +58,7 @@ impl Config {
             )
         })?;
         let mut config = Config::new().join_with(head, token, setting("MOBULA_LISTEN")?);
-        if let Some(cpus) = setting::<f64>("MOBULA_NUM_CPUS")? {
-            config = config.num_cpus(cpus);
-        }
-        if let Some(gpus) = setting::<u32>("MOBULA_NUM_GPUS")? {
-            config = config.num_gpus(gpus);
-        }
-        if let Ok(bytes) = std::env::var("MOBULA_OBJECT_STORE_MEMORY") {
-            let parsed = crate::base::parse_bytes(&bytes);
-            let why = |e| Error::BadBytes {
-                option: "MOBULA_OBJECT_STORE_MEMORY",
-                text: bytes.clone(),
-                why: e,
-            };
-            config = config.object_store_memory(parsed.map_err(why)?);
-        }
-        if let Ok(list) = std::env::var("MOBULA_RESOURCES") {
-            for (name, amount) in crate::node::launch::amounts("MOBULA_RESOURCES", &list)? {
-                config = config.resource(name, amount);
-            }
-        }
+        config.amounts_by_environment()?;
         config.name_by_environment()?;
         Ok(config)
     }
@@ -92,7 +73,39 @@ impl Config {
         let joining = self.cluster.get_or_insert_default();
         joining.listen = Some(listen);
         joining.folder = std::env::var_os("MOBULA_CLUSTER_DIR").map(Into::into);
+        self.amounts_by_environment()?;
         self.name_by_environment()
+    }
+
+    /// What the node has, where its code does not say.
+    fn amounts_by_environment(&mut self) -> Result<()> {
+        let mut config = std::mem::take(self);
+        if let Some(cpus) = setting::<f64>("MOBULA_NUM_CPUS")?
+            && config.cpus().is_none()
+        {
+            config = config.num_cpus(cpus);
+        }
+        if let Some(gpus) = setting::<u32>("MOBULA_NUM_GPUS")? {
+            config = config.num_gpus(gpus);
+        }
+        if let Ok(bytes) = std::env::var("MOBULA_OBJECT_STORE_MEMORY")
+            && config.store_bytes.is_none()
+        {
+            let parsed = crate::base::parse_bytes(&bytes);
+            let why = |e| Error::BadBytes {
+                option: "MOBULA_OBJECT_STORE_MEMORY",
+                text: bytes.clone(),
+                why: e,
+            };
+            config = config.object_store_memory(parsed.map_err(why)?);
+        }
+        if let Ok(list) = std::env::var("MOBULA_RESOURCES") {
+            for (name, amount) in crate::node::launch::amounts("MOBULA_RESOURCES", &list)? {
+                config = config.resource(name, amount);
+            }
+        }
+        *self = config;
+        Ok(())
     }
 
     fn name_by_environment(&mut self) -> Result<()> {

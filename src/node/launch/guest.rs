@@ -133,8 +133,8 @@ mod tests {
 
     #[test]
     fn addresses_are_read() {
-        assert_eq!(resolve("127.0.0.1:5").unwrap(), ([127, 0, 0, 1], 5).into());
-        assert_eq!(resolve("127.0.0.1").unwrap(), ([127, 0, 0, 1], PORT).into());
+        let is = |text: &str, port: u16| resolve(text) == Ok(SocketAddr::from(([127, 0, 0, 1], port)));
+        assert!(is("127.0.0.1:5", 5) && is("127.0.0.1", PORT));
         assert_eq!(resolve("::1").unwrap().port(), PORT);
         assert!(resolve("localhost:9").unwrap().ip().is_loopback());
         assert!(resolve("no such host").unwrap_err().contains("no such host"));
