@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 fn example(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/deploy").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("examples/deploy")
+        .join(name)
 }
 
 fn text(name: &str) -> String {
@@ -39,12 +41,23 @@ fn packages() -> Option<PathBuf> {
     let target = folder.display().to_string();
     let installed = run(
         &python,
-        &["-m", "pip", "install", "--quiet", "--target", &target, "kubernetes-validate==1.34.1"],
+        &[
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--target",
+            &target,
+            "kubernetes-validate==1.34.1",
+        ],
     )?;
     if installed.status.success() {
         return Some(folder);
     }
-    println!("skipped: kubernetes-validate cannot be installed: {}", said(&installed));
+    println!(
+        "skipped: kubernetes-validate cannot be installed: {}",
+        said(&installed)
+    );
     let _ = std::fs::remove_dir_all(folder);
     None
 }
@@ -72,12 +85,27 @@ fn kubernetes_accepts_the_manifest() {
     let checked = check(&example("kubernetes.yaml"));
     assert!(checked.status.success(), "{}", said(&checked));
     let kinds: Vec<String> = said(&checked).lines().map(str::to_owned).collect();
-    assert_eq!(kinds, ["Service mobula-head", "Deployment mobula-head", "Deployment mobula-worker"]);
+    assert_eq!(
+        kinds,
+        [
+            "Service mobula-head",
+            "Deployment mobula-head",
+            "Deployment mobula-worker"
+        ]
+    );
     // The check can fail.
     let wrong = folder.join("wrong.yaml");
-    std::fs::write(&wrong, text("kubernetes.yaml").replace("clusterIP:", "clusterAddress:")).unwrap();
+    std::fs::write(
+        &wrong,
+        text("kubernetes.yaml").replace("clusterIP:", "clusterAddress:"),
+    )
+    .unwrap();
     let checked = check(&wrong);
-    assert!(!checked.status.success() && said(&checked).contains("clusterAddress"), "{}", said(&checked));
+    assert!(
+        !checked.status.success() && said(&checked).contains("clusterAddress"),
+        "{}",
+        said(&checked)
+    );
 }
 
 #[test]
@@ -89,10 +117,19 @@ fn systemd_accepts_the_unit() {
     let verify = |name: &str, unit: &str| {
         let path = folder.join(name);
         std::fs::write(&path, unit).unwrap();
-        run("systemd-analyze", &["verify", "--man=no", &path.display().to_string()])
+        run(
+            "systemd-analyze",
+            &["verify", "--man=no", &path.display().to_string()],
+        )
     };
-    let Some(checked) = verify("mobula.service", &unit) else { return };
-    assert!(checked.status.success() && !said(&checked).contains("mobula.service:"), "{}", said(&checked));
+    let Some(checked) = verify("mobula.service", &unit) else {
+        return;
+    };
+    assert!(
+        checked.status.success() && !said(&checked).contains("mobula.service:"),
+        "{}",
+        said(&checked)
+    );
     let wrong = unit.replace("KillMode=mixed", "KilMode=mixed");
     if let Some(checked) = verify("mobula-wrong.service", &wrong) {
         assert!(said(&checked).contains("KilMode"), "{}", said(&checked));
@@ -102,7 +139,9 @@ fn systemd_accepts_the_unit() {
 #[test]
 fn bash_reads_the_script() {
     let path = example("slurm.sh").display().to_string();
-    let Some(checked) = run("bash", &["-n", &path]) else { return };
+    let Some(checked) = run("bash", &["-n", &path]) else {
+        return;
+    };
     assert!(checked.status.success(), "{}", said(&checked));
 }
 
@@ -120,37 +159,75 @@ fn the_script_starts_a_head_and_a_node() {
     };
     tool("mobula", "echo made > \"$3/ca.pem\"; echo mobula1-token");
     tool("scontrol", "echo localhost; echo other");
-    tool("srun", "shift; SLURMD_NODENAME=a SLURM_PROCID=0 \"$@\"; SLURMD_NODENAME=b SLURM_PROCID=1 \"$@\"");
-    tool("app", "echo \"app $1 listen=$MOBULA_LISTEN join=$MOBULA_JOIN token=$MOBULA_TOKEN name=$MOBULA_NODE_NAME ca=$(cat $MOBULA_CLUSTER_DIR/ca.pem 2>/dev/null)\"");
-    let path = format!("{}:{}", folder.display(), std::env::var("PATH").unwrap_or_default());
+    tool(
+        "srun",
+        "shift; SLURMD_NODENAME=a SLURM_PROCID=0 \"$@\"; SLURMD_NODENAME=b SLURM_PROCID=1 \"$@\"",
+    );
+    tool(
+        "app",
+        "echo \"app $1 listen=$MOBULA_LISTEN join=$MOBULA_JOIN token=$MOBULA_TOKEN name=$MOBULA_NODE_NAME ca=$(cat $MOBULA_CLUSTER_DIR/ca.pem 2>/dev/null)\"",
+    );
+    let path = format!(
+        "{}:{}",
+        folder.display(),
+        std::env::var("PATH").unwrap_or_default()
+    );
     let mut command = Command::new("bash");
-    command.arg(example("slurm.sh")).arg(folder.join("app")).arg("x y").env("PATH", path);
-    command.env("SLURM_JOB_ID", "7").env("SLURM_JOB_NODELIST", "l").env("SLURM_SUBMIT_DIR", &folder);
+    command
+        .arg(example("slurm.sh"))
+        .arg(folder.join("app"))
+        .arg("x y")
+        .env("PATH", path);
+    command
+        .env("SLURM_JOB_ID", "7")
+        .env("SLURM_JOB_NODELIST", "l")
+        .env("SLURM_SUBMIT_DIR", &folder);
     let output = match command.output() {
         Ok(output) => output,
         Err(e) => return println!("skipped: bash cannot be run: {e}"),
     };
     let out = said(&output);
     assert!(output.status.success(), "{out}");
-    assert!(out.contains("app x y listen=127.0.0.1:20007 join= token= name=a ca=made"), "{out}");
-    assert!(out.contains("app x y listen= join=127.0.0.1:20007 token=mobula1-token name=b ca="), "{out}");
-    let left = std::fs::read_dir(&folder).unwrap().flatten().filter(|e| e.file_name().to_string_lossy().starts_with(".mobula")).count();
+    assert!(
+        out.contains("app x y listen=127.0.0.1:20007 join= token= name=a ca=made"),
+        "{out}"
+    );
+    assert!(
+        out.contains("app x y listen= join=127.0.0.1:20007 token=mobula1-token name=b ca="),
+        "{out}"
+    );
+    let left = std::fs::read_dir(&folder)
+        .unwrap()
+        .flatten()
+        .filter(|e| e.file_name().to_string_lossy().starts_with(".mobula"))
+        .count();
     assert_eq!(left, 0, "the authority goes with the job");
 }
 
 /// Every variable of ours that the examples name is one that the code reads.
 #[test]
 fn the_variables_are_known() {
-    let sources = ["src/node/cluster/serve.rs", "src/exec/far/mod.rs", "src/node/attach/folder.rs", "src/bin/mobula/start.rs"];
+    let sources = [
+        "src/node/cluster/serve.rs",
+        "src/exec/far/mod.rs",
+        "src/node/attach/folder.rs",
+        "src/bin/mobula/start.rs",
+    ];
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let code: String = sources.iter().map(|path| std::fs::read_to_string(root.join(path)).unwrap()).collect();
+    let code: String = sources
+        .iter()
+        .map(|path| std::fs::read_to_string(root.join(path)).unwrap())
+        .collect();
     // The examples' own.
     let own = ["MOBULA_DIR", "MOBULA_HEAD", "MOBULA_PORT", "MOBULA_START"];
     for name in ["kubernetes.yaml", "slurm.sh", "mobula.service", "README.md"] {
         let text = text(name);
         let words = text.split(|c: char| !(c.is_ascii_uppercase() || c == '_'));
         for word in words.filter(|w| w.starts_with("MOBULA_") && w.len() > 7 && !own.contains(w)) {
-            assert!(code.contains(&format!("\"{word}\"")), "{name} names {word}, which nothing reads");
+            assert!(
+                code.contains(&format!("\"{word}\"")),
+                "{name} names {word}, which nothing reads"
+            );
         }
     }
 }

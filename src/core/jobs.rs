@@ -82,13 +82,29 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Refusal::Never(why) => {
-                let Infeasible { resource, requested, capacity } = why;
-                write!(f, "the job asks for {requested} of `{resource}`, of which the machine has {capacity} in all: ask for less")
+                let Infeasible {
+                    resource,
+                    requested,
+                    capacity,
+                } = why;
+                write!(
+                    f,
+                    "the job asks for {requested} of `{resource}`, of which the machine has {capacity} in all: ask for less"
+                )
             }
-            Refusal::NoRoom { ask, left, held, before } => {
+            Refusal::NoRoom {
+                ask,
+                left,
+                held,
+                before,
+            } => {
                 match ask {
-                    Ask::Rest => write!(f, "no room: the job asks for what is left, which is {left}")?,
-                    Ask::Exactly(demand) => write!(f, "no room: the job asks for {demand}, and {left} is left")?,
+                    Ask::Rest => {
+                        write!(f, "no room: the job asks for what is left, which is {left}")?
+                    }
+                    Ask::Exactly(demand) => {
+                        write!(f, "no room: the job asks for {demand}, and {left} is left")?
+                    }
                 }
                 for (name, has) in held {
                     write!(f, "; {name} holds {has}")?;
@@ -129,7 +145,13 @@ impl Jobs {
     pub fn new(capacity: Capacity) -> Jobs {
         let left = amounts::whole(&capacity).with_gpu(Units::ZERO);
         let gpus = (0..capacity.gpus).collect();
-        Jobs { capacity, left, gpus, held: BTreeMap::new(), line: VecDeque::new() }
+        Jobs {
+            capacity,
+            left,
+            gpus,
+            held: BTreeMap::new(),
+            line: VecDeque::new(),
+        }
     }
 
     /// What the machine has.
@@ -139,12 +161,16 @@ impl Jobs {
 
     /// What nobody holds.
     pub fn left(&self) -> Demand {
-        self.left.clone().with_gpu(Units::whole(self.gpus.len() as u64))
+        self.left
+            .clone()
+            .with_gpu(Units::whole(self.gpus.len() as u64))
     }
 
     /// Who holds what.
     pub fn held(&self) -> impl Iterator<Item = (u64, &str, &Share)> {
-        self.held.iter().map(|(job, held)| (*job, held.name.as_str(), &held.share))
+        self.held
+            .iter()
+            .map(|(job, held)| (*job, held.name.as_str(), &held.share))
     }
 
     /// How many wait.
@@ -160,7 +186,9 @@ impl Jobs {
         }
         if let Ask::Exactly(demand) = &ask {
             // A share of a GPU is a call's affair: to a job it is whole.
-            let whole = demand.clone().with_gpu(Units::whole(demand.gpu.steps().div_ceil(Units::PER_ONE)));
+            let whole = demand
+                .clone()
+                .with_gpu(Units::whole(demand.gpu.steps().div_ceil(Units::PER_ONE)));
             if let Some(why) = self.capacity.lacks(&whole) {
                 return out.push(refuse(Refusal::Never(why)));
             }
@@ -177,10 +205,19 @@ impl Jobs {
         let at = self.line.iter().position(|(waits, ..)| *waits == job)?;
         let (_, _, ask) = self.line.remove(at)?;
         const NAMED: usize = 4;
-        let mut held: Vec<_> = self.held.values().map(|h| (h.name.clone(), h.share.amounts.clone())).collect();
+        let mut held: Vec<_> = self
+            .held
+            .values()
+            .map(|h| (h.name.clone(), h.share.amounts.clone()))
+            .collect();
         held.sort_by_key(|(_, has)| std::cmp::Reverse(has.cpu));
         held.truncate(NAMED);
-        let why = Refusal::NoRoom { ask, left: self.left(), held, before: at };
+        let why = Refusal::NoRoom {
+            ask,
+            left: self.left(),
+            held,
+            before: at,
+        };
         self.serve(out);
         Some(why)
     }
@@ -199,10 +236,18 @@ impl Jobs {
     fn serve(&mut self, out: &mut Vec<Effect>) {
         while let Some((_, _, ask)) = self.line.front() {
             let Some(share) = self.share(ask) else { return };
-            let Some((job, name, _)) = self.line.pop_front() else { return };
+            let Some((job, name, _)) = self.line.pop_front() else {
+                return;
+            };
             self.gpus.retain(|gpu| !share.gpus.contains(gpu));
             amounts::subtract(&mut self.left, &share.amounts.clone().with_gpu(Units::ZERO));
-            self.held.insert(job, Held { name, share: share.clone() });
+            self.held.insert(
+                job,
+                Held {
+                    name,
+                    share: share.clone(),
+                },
+            );
             out.push(Effect::Grant { job, share });
         }
     }
@@ -223,6 +268,9 @@ impl Jobs {
             return None;
         }
         let amounts = demand.with_gpu(Units::whole(gpus as u64));
-        Some(Share { amounts, gpus: self.gpus.iter().take(gpus).copied().collect() })
+        Some(Share {
+            amounts,
+            gpus: self.gpus.iter().take(gpus).copied().collect(),
+        })
     }
 }

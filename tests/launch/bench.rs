@@ -30,7 +30,11 @@ impl From<Output> for Said {
 
 impl fmt::Display for Said {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "code {:?}\nout: {}\nerr: {}", self.code, self.out, self.err)
+        write!(
+            f,
+            "code {:?}\nout: {}\nerr: {}",
+            self.code, self.out, self.err
+        )
     }
 }
 
@@ -45,7 +49,8 @@ pub struct Head {
 /// Whether a process runs; one that has ended and waits for its parent does not.
 pub fn alive(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with(['Z', 'X']))
+    stat.rsplit_once(')')
+        .is_some_and(|(_, rest)| !rest.trim_start().starts_with(['Z', 'X']))
 }
 
 /// Waits for something, with a deadline.
@@ -68,10 +73,15 @@ impl Bench {
     pub fn new(name: &str) -> Bench {
         static ALONE: Mutex<()> = Mutex::new(());
         let alone = ALONE.lock().unwrap_or_else(|e| e.into_inner());
-        let folder = std::env::temp_dir().join(format!("mobula-launch-{name}-{}", std::process::id()));
+        let folder =
+            std::env::temp_dir().join(format!("mobula-launch-{name}-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&folder);
         std::fs::create_dir_all(&folder).unwrap();
-        Bench { folder, started: Mutex::default(), _alone: alone }
+        Bench {
+            folder,
+            started: Mutex::default(),
+            _alone: alone,
+        }
     }
 
     pub fn dir(&self, name: &str) -> PathBuf {
@@ -84,7 +94,9 @@ impl Bench {
 
     fn command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_mobula"));
-        command.env("MOBULA_ATTACH_DIR", self.dir("runtime")).stdin(Stdio::null());
+        command
+            .env("MOBULA_ATTACH_DIR", self.dir("runtime"))
+            .stdin(Stdio::null());
         for name in ["MOBULA_ADDRESS", "MOBULA_TOKEN", "MOBULA_JOIN"] {
             command.env_remove(name);
         }
@@ -99,22 +111,38 @@ impl Bench {
         let dir = self.path(name);
         let said = self.mobula(&[args, &["--name", name, "--dir", &dir, "--json"], more].concat());
         assert!(said.ok, "{said}");
-        let started: serde_json::Value = serde_json::from_str(&said.out).unwrap_or_else(|e| panic!("{e}: {said}"));
-        self.started.lock().unwrap().push(started["pid"].as_u64().unwrap() as u32);
+        let started: serde_json::Value =
+            serde_json::from_str(&said.out).unwrap_or_else(|e| panic!("{e}: {said}"));
+        self.started
+            .lock()
+            .unwrap()
+            .push(started["pid"].as_u64().unwrap() as u32);
         started
     }
 
     /// Starts the first launcher, or starts it again.
     pub fn head(&self, name: &str, more: &[&str]) -> Head {
         let again = self.dir(name).join("address").exists();
-        let listen: &[&str] = if again { &[] } else { &["--listen", "127.0.0.1:0"] };
+        let listen: &[&str] = if again {
+            &[]
+        } else {
+            &["--listen", "127.0.0.1:0"]
+        };
         let started = self.start(&[&["start", "--head"], listen].concat(), name, more);
         let text = |name: &str| started[name].as_str().unwrap().to_owned();
-        Head { address: text("address"), token: text("token"), pid: started["pid"].as_u64().unwrap() as u32 }
+        Head {
+            address: text("address"),
+            token: text("token"),
+            pid: started["pid"].as_u64().unwrap() as u32,
+        }
     }
 
     pub fn join(&self, head: &Head, name: &str, more: &[&str]) {
-        self.start(&["start", "--join", &head.address, "--token", &head.token], name, more);
+        self.start(
+            &["start", "--join", &head.address, "--token", &head.token],
+            name,
+            more,
+        );
     }
 
     pub fn kill(&self, head: &Head) {
@@ -128,20 +156,34 @@ impl Bench {
     }
 
     pub fn status(&self, head: &Head) -> serde_json::Value {
-        let said = self.mobula(&["status", "--address", &head.address, "--token", &head.token, "--json"]);
+        let said = self.mobula(&[
+            "status",
+            "--address",
+            &head.address,
+            "--token",
+            &head.token,
+            "--json",
+        ]);
         assert!(said.ok, "{said}");
         serde_json::from_str(&said.out).unwrap_or_else(|e| panic!("{e}: {said}"))
     }
 
     /// Waits until the head knows so many machines.
     pub fn machines(&self, head: &Head, count: usize) {
-        until("all machines are known", || self.status(head)["machines"].as_array().is_some_and(|m| m.len() == count));
+        until("all machines are known", || {
+            self.status(head)["machines"]
+                .as_array()
+                .is_some_and(|m| m.len() == count)
+        });
     }
 
     pub fn run(&self, head: &Head, what: &str, more: &[&str]) -> App {
         let exe = std::env::current_exe().unwrap().display().to_string();
         let mut command = self.command();
-        command.args(["run", "--address", &head.address, "--token", &head.token]).args(more).arg("--");
+        command
+            .args(["run", "--address", &head.address, "--token", &head.token])
+            .args(more)
+            .arg("--");
         App::spawn(command.arg(exe), what)
     }
 
@@ -163,7 +205,11 @@ impl Drop for Bench {
         if std::thread::panicking() {
             eprintln!("stop: {said}");
             for name in ["one", "two", "three"] {
-                eprintln!("log of {name}: {}", std::fs::read_to_string(self.dir(name).join("launcher.log")).unwrap_or_default());
+                eprintln!(
+                    "log of {name}: {}",
+                    std::fs::read_to_string(self.dir(name).join("launcher.log"))
+                        .unwrap_or_default()
+                );
             }
         }
         let _ = std::fs::remove_dir_all(&self.folder);
@@ -186,8 +232,13 @@ impl App {
     }
 
     fn spawn(command: &mut Command, what: &str) -> App {
-        command.args(["app", "--exact", "--nocapture"]).env("LAUNCH_APP", what);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .args(["app", "--exact", "--nocapture"])
+            .env("LAUNCH_APP", what);
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let (out, mut err) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
         let (send, lines) = std::sync::mpsc::channel();
@@ -201,14 +252,22 @@ impl App {
             let _ = err.read_to_end(&mut text);
             String::from_utf8_lossy(&text).into_owned()
         });
-        App { child, lines, seen: String::new(), err: Some(err) }
+        App {
+            child,
+            lines,
+            seen: String::new(),
+            err: Some(err),
+        }
     }
 
     /// Waits for a line with this in it, and gives it from there on.
     pub fn line(&mut self, with: &str) -> String {
         let deadline = Instant::now() + Duration::from_secs(60);
         loop {
-            match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            match self
+                .lines
+                .recv_timeout(deadline.saturating_duration_since(Instant::now()))
+            {
                 Ok(line) => {
                     self.seen += &format!("{line}\n");
                     if let Some(at) = line.find(with) {
@@ -217,7 +276,11 @@ impl App {
                 }
                 Err(_) => {
                     let _ = self.child.kill();
-                    let err = self.err.take().map(|e| e.join().unwrap()).unwrap_or_default();
+                    let err = self
+                        .err
+                        .take()
+                        .map(|e| e.join().unwrap())
+                        .unwrap_or_default();
                     panic!("no line with {with:?} came:\n{}\n{err}", self.seen);
                 }
             }
@@ -257,11 +320,23 @@ impl App {
         let code = self.child.wait().unwrap().code();
         // A node that is ending may hold the pipe a little longer.
         let deadline = Instant::now() + Duration::from_secs(10);
-        while let Ok(line) = self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+        while let Ok(line) = self
+            .lines
+            .recv_timeout(deadline.saturating_duration_since(Instant::now()))
+        {
             self.seen += &format!("{line}\n");
         }
-        let err = self.err.take().map(|e| e.join().unwrap()).unwrap_or_default();
-        Said { ok: code == Some(0), code, out: std::mem::take(&mut self.seen), err }
+        let err = self
+            .err
+            .take()
+            .map(|e| e.join().unwrap())
+            .unwrap_or_default();
+        Said {
+            ok: code == Some(0),
+            code,
+            out: std::mem::take(&mut self.seen),
+            err,
+        }
     }
 }
 

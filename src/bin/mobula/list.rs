@@ -280,12 +280,24 @@ fn nodes(s: &Snapshot) -> String {
     for n in &s.nodes.items {
         let amounts = n.resources.iter().map(|r| match n.away {
             true => format!("{} {}", amount(r.total), clean(&r.name)),
-            false => format!("{} of {} {}", amount(r.free), amount(r.total), clean(&r.name)),
+            false => format!(
+                "{} of {} {}",
+                amount(r.free),
+                amount(r.total),
+                clean(&r.name)
+            ),
         });
         let amounts = amounts.collect::<Vec<_>>().join(", ");
         let name = clean(&n.name) + if n.draining { " (leaving)" } else { "" };
         let mut row = match n.away {
-            true => vec![name, "".into(), "".into(), "".into(), format!("has {amounts}"), "".into()],
+            true => vec![
+                name,
+                "".into(),
+                "".into(),
+                "".into(),
+                format!("has {amounts}"),
+                "".into(),
+            ],
             false => vec![
                 name,
                 number(n.executors),
@@ -296,7 +308,11 @@ fn nodes(s: &Snapshot) -> String {
             ],
         };
         if cluster {
-            let labels: Vec<String> = n.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
+            let labels: Vec<String> = n
+                .labels
+                .iter()
+                .map(|(name, value)| format!("{name}={value}"))
+                .collect();
             row.push(clean(n.id.as_deref().unwrap_or_default()));
             row.push(clean(n.address.as_deref().unwrap_or_default()));
             row.push(clean(&labels.join(",")));

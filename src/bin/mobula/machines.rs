@@ -30,7 +30,12 @@ fn amounts(demand: &Demand) -> Value {
     let mut all = Map::new();
     all.insert("cpu".to_owned(), demand.cpu.to_f64().into());
     all.insert("gpu".to_owned(), demand.gpu.to_f64().into());
-    all.extend(demand.custom().iter().map(|(name, n)| (name.clone(), n.to_f64().into())));
+    all.extend(
+        demand
+            .custom()
+            .iter()
+            .map(|(name, n)| (name.clone(), n.to_f64().into())),
+    );
     Value::Object(all)
 }
 
@@ -48,13 +53,31 @@ fn job(p: &Past) -> Value {
 }
 
 fn of(left: &Demand, whole: &Demand) -> String {
-    let custom = |name: &str| left.custom().iter().find(|(n, _)| n == name).map_or(0.0, |(_, n)| n.to_f64());
-    let mut text = format!("{} of {} cpu", amount(left.cpu.to_f64()), amount(whole.cpu.to_f64()));
+    let custom = |name: &str| {
+        left.custom()
+            .iter()
+            .find(|(n, _)| n == name)
+            .map_or(0.0, |(_, n)| n.to_f64())
+    };
+    let mut text = format!(
+        "{} of {} cpu",
+        amount(left.cpu.to_f64()),
+        amount(whole.cpu.to_f64())
+    );
     if !whole.gpu.is_zero() {
-        text += &format!(", {} of {} gpu", amount(left.gpu.to_f64()), amount(whole.gpu.to_f64()));
+        text += &format!(
+            ", {} of {} gpu",
+            amount(left.gpu.to_f64()),
+            amount(whole.gpu.to_f64())
+        );
     }
     for (name, n) in whole.custom() {
-        text += &format!(", {} of {} {}", amount(custom(name)), amount(n.to_f64()), clean(name));
+        text += &format!(
+            ", {} of {} {}",
+            amount(custom(name)),
+            amount(n.to_f64()),
+            clean(name)
+        );
     }
     text
 }
@@ -62,17 +85,37 @@ fn of(left: &Demand, whole: &Demand) -> String {
 fn text(machines: &[Machine], past: &[Past]) -> String {
     let mut t = table(&["machine", "address", "free", "wait", "labels", "libc"]);
     for m in machines {
-        let labels: Vec<String> = m.labels.iter().map(|(name, value)| clean(&format!("{name}={value}"))).collect();
+        let labels: Vec<String> = m
+            .labels
+            .iter()
+            .map(|(name, value)| clean(&format!("{name}={value}")))
+            .collect();
         let name = clean(&m.name) + if m.head { " (first)" } else { "" };
         let libc = clean(&format!("{} {}", m.arch, m.libc));
-        t.add_row([name, m.addr.to_string(), of(&m.left, &m.whole), m.waiting.to_string(), labels.join(","), libc]);
+        t.add_row([
+            name,
+            m.addr.to_string(),
+            of(&m.left, &m.whole),
+            m.waiting.to_string(),
+            labels.join(","),
+            libc,
+        ]);
     }
     let mut out = rows(&t, "no machines");
     let mut t = table(&["job", "machine", "holds", "process"]);
     for m in machines {
         for j in &m.jobs {
-            let pid = if j.pid == 0 { String::new() } else { j.pid.to_string() };
-            t.add_row([clean(&j.name), clean(&m.name), clean(&j.holds.to_string()), pid]);
+            let pid = if j.pid == 0 {
+                String::new()
+            } else {
+                j.pid.to_string()
+            };
+            t.add_row([
+                clean(&j.name),
+                clean(&m.name),
+                clean(&j.holds.to_string()),
+                pid,
+            ]);
         }
     }
     // Writing to a string does not fail.

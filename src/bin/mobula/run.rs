@@ -49,20 +49,32 @@ pub struct Args {
     wait: f64,
 
     /// The program and its arguments
-    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "PROGRAM")]
+    #[arg(
+        required = true,
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "PROGRAM"
+    )]
     program: Vec<OsString>,
 }
 
 /// Where the first launcher is, with its token, from what was said and what runs here.
-pub fn whom(address: Option<&str>, token: Option<&str>) -> Result<(std::net::SocketAddr, String), Failure> {
+pub fn whom(
+    address: Option<&str>,
+    token: Option<&str>,
+) -> Result<(std::net::SocketAddr, String), Failure> {
     let said = address.map(launch::resolve).transpose()?;
-    let token = token.map(str::to_owned).or_else(|| std::env::var("MOBULA_TOKEN").ok());
+    let token = token
+        .map(str::to_owned)
+        .or_else(|| std::env::var("MOBULA_TOKEN").ok());
     if let (Some(addr), Some(token)) = (said, &token) {
         return Ok((addr, token.clone()));
     }
     let all = Recorded::all(&launch::place()?);
     let own = all.into_iter().filter(|r| r.launcher.runs()).find(|r| {
-        said.is_none_or(|addr| r.head == addr || r.head.port() == addr.port() && r.head.ip().is_unspecified())
+        said.is_none_or(|addr| {
+            r.head == addr || r.head.port() == addr.port() && r.head.ip().is_unspecified()
+        })
     });
     match (own, said) {
         (Some(own), said) => {
@@ -72,8 +84,12 @@ pub fn whom(address: Option<&str>, token: Option<&str>) -> Result<(std::net::Soc
             }
             Ok((head, token.unwrap_or(own.token)))
         }
-        (None, Some(addr)) => Err(Failure::Error(format!("no token is known for {addr}: say --token"))),
-        (None, None) => Err(Failure::NothingRuns("no launcher of yours runs here: say --address, or `mobula start --head`".to_owned())),
+        (None, Some(addr)) => Err(Failure::Error(format!(
+            "no token is known for {addr}: say --token"
+        ))),
+        (None, None) => Err(Failure::NothingRuns(
+            "no launcher of yours runs here: say --address, or `mobula start --head`".to_owned(),
+        )),
     }
 }
 
@@ -83,7 +99,10 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         return Err(Failure::Error("say which program to run".to_owned()));
     };
     let mut command = Command::new(program);
-    command.args(rest).env("MOBULA_ADDRESS", format!("{addr}?{token}")).env("MOBULA_RUN_WAIT", args.wait.to_string());
+    command
+        .args(rest)
+        .env("MOBULA_ADDRESS", format!("{addr}?{token}"))
+        .env("MOBULA_RUN_WAIT", args.wait.to_string());
     command.env_remove("MOBULA_TOKEN");
     if let Some(n) = args.num_nodes {
         command.env("MOBULA_RUN_NODES", n.to_string());
@@ -103,5 +122,8 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         std::io::ErrorKind::PermissionDenied => ": is it executable?",
         _ => "",
     };
-    Err(Failure::Error(format!("{} cannot be run: {why}{hint}", program.to_string_lossy())))
+    Err(Failure::Error(format!(
+        "{} cannot be run: {why}{hint}",
+        program.to_string_lossy()
+    )))
 }

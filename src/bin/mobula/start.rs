@@ -92,15 +92,20 @@ pub fn folder(dir: Option<&Path>, worker: bool) -> Result<PathBuf, Failure> {
     if let Some(dir) = dir {
         return Ok(dir.to_owned());
     }
-    let state = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from).filter(|p| p.is_absolute());
+    let state = std::env::var_os("XDG_STATE_HOME")
+        .map(PathBuf::from)
+        .filter(|p| p.is_absolute());
     let state = state.or_else(|| std::env::home_dir().map(|home| home.join(".local/state")));
     let state = state.ok_or("there is no home folder: say --dir".to_owned())?;
     Ok(state.join(if worker { "mobula-worker" } else { "mobula" }))
 }
 
 fn pair(text: &str) -> Result<(String, String), Failure> {
-    let parts = text.split_once('=').filter(|(name, value)| !name.is_empty() && !text.contains(',') && !value.is_empty());
-    let (name, value) = parts.ok_or_else(|| format!("\"{text}\" is no NAME=VALUE without commas"))?;
+    let parts = text
+        .split_once('=')
+        .filter(|(name, value)| !name.is_empty() && !text.contains(',') && !value.is_empty());
+    let (name, value) =
+        parts.ok_or_else(|| format!("\"{text}\" is no NAME=VALUE without commas"))?;
     Ok((name.to_owned(), value.to_owned()))
 }
 
@@ -108,27 +113,42 @@ impl Args {
     fn settings(&self) -> Result<Settings, Failure> {
         let join = match &self.join {
             Some(addr) => {
-                let token = self.token.clone().or_else(|| std::env::var("MOBULA_TOKEN").ok());
+                let token = self
+                    .token
+                    .clone()
+                    .or_else(|| std::env::var("MOBULA_TOKEN").ok());
                 let token = token.ok_or("a machine joins with the token that `mobula start --head` printed: say --token".to_owned())?;
                 Some((launch::resolve(addr)?, token))
             }
             None => None,
         };
-        let units = |what: &str, amount: f64| Units::from_f64(amount).map_err(|e| format!("{what}: {e}"));
+        let units =
+            |what: &str, amount: f64| Units::from_f64(amount).map_err(|e| format!("{what}: {e}"));
         let cpus = match self.num_cpus {
             Some(n) => units("--num-cpus", n)?,
-            None => Units::whole(std::thread::available_parallelism().map_or(1, usize::from) as u64),
+            None => {
+                Units::whole(std::thread::available_parallelism().map_or(1, usize::from) as u64)
+            }
         };
         let mut capacity = Capacity::new(cpus, self.num_gpus);
         for resource in &self.resource {
             let (name, amount) = pair(resource)?;
-            let amount = amount.parse().map_err(|e| format!("--resource {resource}: {e}"))?;
+            let amount = amount
+                .parse()
+                .map_err(|e| format!("--resource {resource}: {e}"))?;
             if matches!(name.as_str(), "cpu" | "gpu") {
-                return Err(Failure::Error(format!("--resource {resource}: say --num-cpus or --num-gpus")));
+                return Err(Failure::Error(format!(
+                    "--resource {resource}: say --num-cpus or --num-gpus"
+                )));
             }
             capacity = capacity.with_custom(&name, units("--resource", amount)?);
         }
-        let name = self.name.clone().unwrap_or_else(|| rustix::system::uname().nodename().to_string_lossy().into_owned());
+        let name = self.name.clone().unwrap_or_else(|| {
+            rustix::system::uname()
+                .nodename()
+                .to_string_lossy()
+                .into_owned()
+        });
         Ok(Settings {
             dir: folder(self.dir.as_deref(), self.join.is_some())?,
             place: launch::place()?,
@@ -136,7 +156,11 @@ impl Args {
             join,
             control: self.control.clone(),
             name,
-            labels: self.label.iter().map(|l| pair(l)).collect::<Result<_, _>>()?,
+            labels: self
+                .label
+                .iter()
+                .map(|l| pair(l))
+                .collect::<Result<_, _>>()?,
             capacity,
         })
     }
@@ -162,7 +186,10 @@ fn text(args: &Args, recorded: &launch::Recorded) -> Result<String, Failure> {
         return Ok(format!("{said}\n"));
     }
     if !args.head {
-        return Ok(format!("joined {} (launcher is process {pid}, at {}, folder {dir})\n", recorded.head, recorded.address));
+        return Ok(format!(
+            "joined {} (launcher is process {pid}, at {}, folder {dir})\n",
+            recorded.head, recorded.address
+        ));
     }
     let token = &recorded.token;
     Ok(format!(
@@ -192,7 +219,8 @@ fn serve(args: &Args, settings: Settings, told: bool) -> Result<(), Failure> {
         // Not ended with the terminal. It fails for who leads a group already, and then there is no need.
         let _ = rustix::process::setsid();
     }
-    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(|e| format!("cannot wait for signals: {e}"))?;
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])
+        .map_err(|e| format!("cannot wait for signals: {e}"))?;
     let mut launcher = launch::start(settings)?;
     let text = text(args, &launcher.recorded)?;
     match told {
@@ -234,7 +262,9 @@ fn detach(args: &Args, dir: &Path) -> Result<(), Failure> {
         let _ = child.wait();
         let log = std::fs::read_to_string(&path).unwrap_or_default();
         let why = log.lines().last().unwrap_or("it ended without a word");
-        return Err(Failure::Error(why.strip_prefix("mobula: ").unwrap_or(why).to_owned()));
+        return Err(Failure::Error(
+            why.strip_prefix("mobula: ").unwrap_or(why).to_owned(),
+        ));
     }
     let count = if args.json { 1 } else { usize::MAX };
     let last = "  mobula stop";

@@ -45,7 +45,11 @@ const SHOWN: usize = 8;
 pub fn run(args: &Args) -> Result<(), Failure> {
     #[cfg(feature = "cluster")]
     if args.machines || args.address.is_some() {
-        return crate::machines::run(args.address.as_deref(), args.token.as_deref(), args.attached.json);
+        return crate::machines::run(
+            args.address.as_deref(),
+            args.token.as_deref(),
+            args.attached.json,
+        );
     }
     let query = Query::of(&[Part::Nodes, Part::Functions, Part::Errors]).limit(SHOWN);
     args.attached.look(&query, |snapshot| snapshot, text)
@@ -84,9 +88,20 @@ fn text(s: &Snapshot) -> String {
         number(c.waiting_arguments),
         number(c.actors)
     );
-    let away: Vec<String> = s.nodes.items.iter().filter(|n| n.away).map(|n| clean(&n.name)).collect();
+    let away: Vec<String> = s
+        .nodes
+        .items
+        .iter()
+        .filter(|n| n.away)
+        .map(|n| clean(&n.name))
+        .collect();
     if !away.is_empty() {
-        let _ = writeln!(out, "cluster    {} other nodes: {}", number(away.len() as u64), away.join(", "));
+        let _ = writeln!(
+            out,
+            "cluster    {} other nodes: {}",
+            number(away.len() as u64),
+            away.join(", ")
+        );
     }
     for node in s.nodes.items.iter().filter(|n| !n.away) {
         let _ = writeln!(

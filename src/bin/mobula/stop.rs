@@ -43,15 +43,25 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         chosen.retain(|r| r.dir == dir);
     }
     if chosen.is_empty() {
-        return Err(Failure::NothingRuns("no launcher of yours runs here".to_owned()));
+        return Err(Failure::NothingRuns(
+            "no launcher of yours runs here".to_owned(),
+        ));
     }
     if chosen.len() > 1 && !args.all {
         let dirs: Vec<String> = chosen.iter().map(|r| r.dir.display().to_string()).collect();
-        return Err(Failure::Error(format!("{} launchers run: choose one with --dir ({}), or say --all", dirs.len(), dirs.join(", "))));
+        return Err(Failure::Error(format!(
+            "{} launchers run: choose one with --dir ({}), or say --all",
+            dirs.len(),
+            dirs.join(", ")
+        )));
     }
     let mut told = Vec::new();
     for launcher in chosen {
-        let (pid, runs, nodes) = (launcher.launcher.pid, launcher.launcher.runs(), launcher.nodes.len());
+        let (pid, runs, nodes) = (
+            launcher.launcher.pid,
+            launcher.launcher.runs(),
+            launcher.nodes.len(),
+        );
         launcher.end(&place, PATIENCE);
         told.push(match args.json {
             true => json!({ "pid": pid, "ran": runs, "nodes": nodes, "dir": launcher.dir.display().to_string() }).to_string(),

@@ -31,7 +31,9 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<(), Failure> {
     let token = mobula::launch::token(&args.dir)?;
     match args.json {
-        true => print(&json!({ "token": token, "dir": args.dir.display().to_string() }).to_string()),
+        true => {
+            print(&json!({ "token": token, "dir": args.dir.display().to_string() }).to_string())
+        }
         false => print(&token),
     }
 }

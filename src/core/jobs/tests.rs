@@ -21,11 +21,19 @@ fn ask(jobs: &mut Jobs, job: u64, what: Ask) -> Vec<Effect> {
 #[test]
 fn the_second_job_gets_what_the_first_left() {
     let mut jobs = machine(4, 2);
-    let first = ask(&mut jobs, 1, Ask::Exactly(Demand::cpu_only(Units::whole(3)).with_gpu(Units::ONE)));
-    let [Effect::Grant { share, .. }] = first.as_slice() else { panic!("{first:?}") };
+    let first = ask(
+        &mut jobs,
+        1,
+        Ask::Exactly(Demand::cpu_only(Units::whole(3)).with_gpu(Units::ONE)),
+    );
+    let [Effect::Grant { share, .. }] = first.as_slice() else {
+        panic!("{first:?}")
+    };
     assert_eq!(share.gpus, [0]);
     let second = ask(&mut jobs, 2, Ask::Rest);
-    let [Effect::Grant { share, .. }] = second.as_slice() else { panic!("{second:?}") };
+    let [Effect::Grant { share, .. }] = second.as_slice() else {
+        panic!("{second:?}")
+    };
     assert_eq!(share.gpus, [1]);
     assert_eq!(share.amounts.to_string(), "1 cpu, 1 gpu, 2 tpu");
     assert_eq!(jobs.left(), Demand::NONE);
@@ -53,7 +61,10 @@ fn who_gives_up_is_told_who_has_it() {
     assert!(ask(&mut jobs, 2, Ask::Rest).is_empty());
     let mut out = Vec::new();
     let why = jobs.give_up(2, &mut out).expect("it waits").to_string();
-    assert_eq!(why, "no room: the job asks for what is left, which is 2 tpu; job 1 holds 2 cpu");
+    assert_eq!(
+        why,
+        "no room: the job asks for what is left, which is 2 tpu; job 1 holds 2 cpu"
+    );
     assert!(out.is_empty() && jobs.give_up(2, &mut out).is_none());
 }
 
@@ -72,10 +83,22 @@ fn the_line_moves_on_when_its_first_gives_up() {
 fn what_can_never_be_is_refused_at_once_and_by_name() {
     let mut jobs = machine(2, 1);
     let out = ask(&mut jobs, 1, cpus(3));
-    let [Effect::Refuse { why, .. }] = out.as_slice() else { panic!("{out:?}") };
-    assert!(why.to_string().contains("3 of `cpu`, of which the machine has 2"), "{why}");
+    let [Effect::Refuse { why, .. }] = out.as_slice() else {
+        panic!("{out:?}")
+    };
+    assert!(
+        why.to_string()
+            .contains("3 of `cpu`, of which the machine has 2"),
+        "{why}"
+    );
     ask(&mut jobs, 2, cpus(1));
-    assert!(matches!(ask(&mut jobs, 2, cpus(1)).as_slice(), [Effect::Refuse { why: Refusal::Again, .. }]));
+    assert!(matches!(
+        ask(&mut jobs, 2, cpus(1)).as_slice(),
+        [Effect::Refuse {
+            why: Refusal::Again,
+            ..
+        }]
+    ));
 }
 
 #[derive(Clone, Debug)]

@@ -6,6 +6,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::link::ca::ClusterId;
 use crate::link::bulk::Stripe;
 use crate::link::control::Records;
 use crate::link::fuzz;

@@ -240,7 +240,8 @@ fn describe(known: &[NodeInfo], nodes: &mut Vec<crate::base::snapshot::Node>) {
             node.resources.push(amount("gpu", info.capacity.gpu()));
         }
         let custom = info.capacity.custom().iter();
-        node.resources.extend(custom.map(|(name, total)| amount(name, *total)));
+        node.resources
+            .extend(custom.map(|(name, total)| amount(name, *total)));
         nodes.push(node);
     }
 }

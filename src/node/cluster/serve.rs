@@ -50,7 +50,8 @@ impl Config {
             setting,
             why: why.to_owned(),
         };
-        let head = crate::node::launch::resolve(head).map_err(|why| missing("MOBULA_JOIN", &why))?;
+        let head =
+            crate::node::launch::resolve(head).map_err(|why| missing("MOBULA_JOIN", &why))?;
         let token = std::env::var("MOBULA_TOKEN").map_err(|_| {
             missing(
                 "MOBULA_TOKEN",
@@ -66,7 +67,9 @@ impl Config {
     /// Makes the program the head of a cluster without a change of its code: `MOBULA_LISTEN` says where it listens, and
     /// `MOBULA_CLUSTER_DIR` where its authority is kept. What the program itself says about clusters goes before.
     pub(in crate::node) fn listen_by_environment(&mut self) -> Result<()> {
-        let Some(listen) = setting::<SocketAddr>("MOBULA_LISTEN")? else { return Ok(()) };
+        let Some(listen) = setting::<SocketAddr>("MOBULA_LISTEN")? else {
+            return Ok(());
+        };
         if self.cluster.is_some() {
             return Ok(());
         }
@@ -109,7 +112,10 @@ impl Config {
     }
 
     fn name_by_environment(&mut self) -> Result<()> {
-        let missing = |setting, why: &str| Error::Config { setting, why: why.to_owned() };
+        let missing = |setting, why: &str| Error::Config {
+            setting,
+            why: why.to_owned(),
+        };
         let joining = self.cluster.get_or_insert_default();
         if let Ok(name) = std::env::var("MOBULA_NODE_NAME") {
             joining.name = name;

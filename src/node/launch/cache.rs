@@ -32,7 +32,9 @@ impl Cache {
     pub fn open(folder: &Path) -> io::Result<Cache> {
         fs::create_dir_all(folder)?;
         fs::set_permissions(folder, fs::Permissions::from_mode(0o700))?;
-        let cache = Cache { folder: folder.to_owned() };
+        let cache = Cache {
+            folder: folder.to_owned(),
+        };
         // What a crash left half written.
         for entry in fs::read_dir(folder)?.flatten() {
             if entry.path().extension().is_some_and(|e| e == "part") {
@@ -62,9 +64,17 @@ impl Cache {
     /// A place for the bytes of an executable that comes under this number.
     pub fn receive(&self, transfer: u64, len: u64) -> io::Result<Part> {
         let path = self.folder.join(format!("{transfer:016x}.part"));
-        let file = fs::OpenOptions::new().write(true).create_new(true).mode(0o500).open(&path)?;
+        let file = fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o500)
+            .open(&path)?;
         file.set_len(len)?;
-        Ok(Part { file: Some(file), path, failed: None })
+        Ok(Part {
+            file: Some(file),
+            path,
+            failed: None,
+        })
     }
 
     /// Takes it in, if it has the hash.
@@ -74,9 +84,15 @@ impl Cache {
         }
         // Closed for writing before anybody runs it.
         part.file = None;
-        let found = fs::read(&part.path).map(|bytes| sha256(&bytes)).map_err(|e| format!("the executable cannot be read back: {e}"))?;
+        let found = fs::read(&part.path)
+            .map(|bytes| sha256(&bytes))
+            .map_err(|e| format!("the executable cannot be read back: {e}"))?;
         if found != *hash {
-            return Err(format!("the executable that came has the hash {}, not {}: it is not run", hex(&found), hex(hash)));
+            return Err(format!(
+                "the executable that came has the hash {}, not {}: it is not run",
+                hex(&found),
+                hex(hash)
+            ));
         }
         let path = self.path(hash);
         fs::rename(&part.path, &path).map_err(|e| format!("the executable cannot be kept: {e}"))?;
@@ -85,7 +101,9 @@ impl Cache {
 
     /// Removes the oldest beyond the bound, but for those that are used.
     pub fn trim(&self, used: impl Fn(&Path) -> bool) {
-        let Ok(entries) = fs::read_dir(&self.folder) else { return };
+        let Ok(entries) = fs::read_dir(&self.folder) else {
+            return;
+        };
         let mut idle: Vec<(SystemTime, PathBuf)> = entries
             .flatten()
             .map(|e| e.path())
@@ -170,7 +188,10 @@ mod tests {
         let program = b"#!/bin/sh\nexit 7\n";
         let path = put(&cache, 1, program, sha256(program)).unwrap();
         assert_eq!(cache.find(&sha256(program)), Some(path.clone()));
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o500);
+        assert_eq!(
+            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o500
+        );
         // Tampered with: it is not what it was.
         fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
         fs::write(&path, b"#!/bin/sh\nexit 8\n").unwrap();
@@ -184,7 +205,10 @@ mod tests {
         let folder = folder("other");
         let cache = Cache::open(&folder).unwrap();
         let why = put(&cache, 1, b"abc", sha256(b"abd")).unwrap_err();
-        assert!(why.contains("has the hash ba7816bf") && why.contains("it is not run"), "{why}");
+        assert!(
+            why.contains("has the hash ba7816bf") && why.contains("it is not run"),
+            "{why}"
+        );
         assert_eq!(fs::read_dir(&folder).unwrap().count(), 0);
         fs::remove_dir_all(folder).unwrap();
     }
@@ -197,7 +221,8 @@ mod tests {
         for i in 0..12u8 {
             let path = put(&cache, i.into(), &[i], sha256(&[i])).unwrap();
             let file = fs::File::open(&path).unwrap();
-            file.set_modified(SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(i.into())).unwrap();
+            file.set_modified(SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(i.into()))
+                .unwrap();
             paths.push(path);
         }
         cache.trim(|path| path == paths[0]);

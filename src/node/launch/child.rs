@@ -38,17 +38,33 @@ pub struct Child {
 
 impl Child {
     /// Starts `program` with these variables; `said` is called from threads of the child's own.
-    pub fn start(program: &Path, variables: &[(&str, String)], said: impl Fn(u32, Said) + Send + Clone + 'static) -> Result<Child, String> {
+    pub fn start(
+        program: &Path,
+        variables: &[(&str, String)],
+        said: impl Fn(u32, Said) + Send + Clone + 'static,
+    ) -> Result<Child, String> {
         use std::os::unix::process::CommandExt;
         let mut command = Command::new(program);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
-        for name in ["MOBULA_ADDRESS", "MOBULA_LISTEN", "MOBULA_CLUSTER_DIR", "MOBULA_LABELS", "MOBULA_RESOURCES"] {
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0);
+        for name in [
+            "MOBULA_ADDRESS",
+            "MOBULA_LISTEN",
+            "MOBULA_CLUSTER_DIR",
+            "MOBULA_LABELS",
+            "MOBULA_RESOURCES",
+        ] {
             command.env_remove(name);
         }
         command.envs(variables.iter().map(|(name, value)| (*name, value)));
         let failed = |e: &std::io::Error| {
             let hint = match e.kind() {
-                std::io::ErrorKind::PermissionDenied => "; is the folder of --dir on a file system that is mounted noexec?",
+                std::io::ErrorKind::PermissionDenied => {
+                    "; is the folder of --dir on a file system that is mounted noexec?"
+                }
                 std::io::ErrorKind::NotFound => "; its loader is not on this machine",
                 _ => "",
             };
@@ -67,23 +83,30 @@ impl Child {
             }
         };
         let pid = child.id();
-        let held = Pid::from_raw(pid as i32).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+        let held =
+            Pid::from_raw(pid as i32).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
         let (Some(held), Some(process)) = (held, Process::of(pid)) else {
             let _ = child.kill();
             let _ = child.wait();
             return Err("the node's process cannot be watched".to_owned());
         };
         let (out, err) = (child.stdout.take(), child.stderr.take());
-        let name = move |what: &str| std::thread::Builder::new().name(format!("mobula-{what}-{pid}"));
+        let name =
+            move |what: &str| std::thread::Builder::new().name(format!("mobula-{what}-{pid}"));
         let watch = move || {
-            let readers: Vec<_> = [out.map(|o| (false, Box::new(o) as Box<dyn Read + Send>)), err.map(|e| (true, Box::new(e) as _))]
-                .into_iter()
-                .flatten()
-                .filter_map(|(stderr, pipe)| {
-                    let said = said.clone();
-                    name("print").spawn(move || read(pipe, |lines| said(pid, Said::Lines(stderr, lines)))).ok()
-                })
-                .collect();
+            let readers: Vec<_> = [
+                out.map(|o| (false, Box::new(o) as Box<dyn Read + Send>)),
+                err.map(|e| (true, Box::new(e) as _)),
+            ]
+            .into_iter()
+            .flatten()
+            .filter_map(|(stderr, pipe)| {
+                let said = said.clone();
+                name("print")
+                    .spawn(move || read(pipe, |lines| said(pid, Said::Lines(stderr, lines))))
+                    .ok()
+            })
+            .collect();
             let how = match child.wait() {
                 Ok(status) => status.to_string(),
                 Err(e) => format!("it cannot be waited for: {e}"),
@@ -138,7 +161,10 @@ fn read(pipe: Box<dyn Read + Send>, mut take: impl FnMut(Vec<String>)) {
             lines.push(String::from_utf8_lossy(&line).into_owned());
             line.clear();
         }
-        if lines.len() >= BATCH.0 || bytes >= BATCH.1 || (pipe.buffer().is_empty() && !lines.is_empty()) {
+        if lines.len() >= BATCH.0
+            || bytes >= BATCH.1
+            || (pipe.buffer().is_empty() && !lines.is_empty())
+        {
             take(std::mem::take(&mut lines));
             bytes = 0;
         }
@@ -157,12 +183,19 @@ mod tests {
     use std::sync::mpsc::channel;
 
     fn run(script: &str) -> (Vec<(bool, String)>, String) {
-        let path = std::env::temp_dir().join(format!("mobula-child-{}-{}", std::process::id(), script.len()));
+        let path = std::env::temp_dir().join(format!(
+            "mobula-child-{}-{}",
+            std::process::id(),
+            script.len()
+        ));
         std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
         std::fs::set_permissions(&path, mode).unwrap();
         let (send, said) = channel();
-        let child = Child::start(&path, &[("MOBULA_X", "7".to_owned())], move |_, s| drop(send.send(s))).unwrap();
+        let child = Child::start(&path, &[("MOBULA_X", "7".to_owned())], move |_, s| {
+            drop(send.send(s))
+        })
+        .unwrap();
         assert!(child.process.pid > 0);
         let mut lines = Vec::new();
         loop {
@@ -180,14 +213,24 @@ mod tests {
     fn what_it_prints_and_how_it_ends_is_told() {
         let (mut lines, how) = run("echo $MOBULA_X; echo oops >&2; printf half; exit 3");
         lines.sort();
-        assert_eq!(lines, [(false, "7".to_owned()), (false, "half".to_owned()), (true, "oops".to_owned())]);
+        assert_eq!(
+            lines,
+            [
+                (false, "7".to_owned()),
+                (false, "half".to_owned()),
+                (true, "oops".to_owned())
+            ]
+        );
         assert_eq!(how, "exit status: 3");
     }
 
     #[test]
     fn a_long_line_is_cut() {
         let (lines, _) = run("head -c 100000 /dev/zero | tr '\\0' x; echo; echo next");
-        assert_eq!(lines.iter().map(|(_, l)| l.len()).collect::<Vec<_>>(), [MAX_LINE, 4]);
+        assert_eq!(
+            lines.iter().map(|(_, l)| l.len()).collect::<Vec<_>>(),
+            [MAX_LINE, 4]
+        );
     }
 
     #[test]

@@ -14,8 +14,10 @@ use std::time::{Duration, Instant};
 use super::ears::{self, Event};
 use super::guest::{Guest, resolve, route_to, unreached};
 use super::message::{Machine, Message, Program, Start, short};
+use super::sites::{Printer, Site, Stage, watched};
+use super::wanted::Wanted;
 use super::{platform, state};
-use crate::base::{Demand, Error, NodeId, Units};
+use crate::base::{Error, NodeId};
 use crate::core::jobs::Ask;
 use crate::link::{Bytes, Link, sha256};
 use crate::node::Config;
@@ -29,67 +31,19 @@ const JOINING: Duration = Duration::from_secs(20);
 const ENDING: Duration = Duration::from_secs(1);
 
 fn failed(why: impl ToString) -> Error {
-    Error::Cluster { why: Arc::from(why.to_string()) }
-}
-
-/// What the program wants, from the environment.
-struct Wanted {
-    nodes: Option<usize>,
-    cpus: Option<f64>,
-    gpus: Option<u32>,
-    custom: Vec<(String, f64)>,
-    patience: Duration,
-}
-
-fn variable<T: std::str::FromStr>(name: &'static str) -> Result<Option<T>, Error>
-where
-    T::Err: std::fmt::Display,
-{
-    let Ok(text) = std::env::var(name) else { return Ok(None) };
-    text.parse().map(Some).map_err(|e| Error::Config { setting: name, why: format!("\"{text}\": {e}") })
-}
-
-/// Amounts of resources: `name=amount,name=amount`.
-pub fn amounts(setting: &'static str, text: &str) -> Result<Vec<(String, f64)>, Error> {
-    let one = |pair: &str| {
-        let parsed = pair.split_once('=').and_then(|(name, amount)| Some((name.trim().to_owned(), amount.trim().parse().ok()?)));
-        parsed.ok_or_else(|| Error::Config { setting, why: format!("\"{pair}\" is none: say name=amount, with commas between them") })
-    };
-    text.split(',').filter(|pair| !pair.is_empty()).map(one).collect()
-}
-
-impl Wanted {
-    fn read() -> Result<Wanted, Error> {
-        let custom = std::env::var("MOBULA_RUN_RESOURCES").unwrap_or_default();
-        Ok(Wanted {
-            nodes: variable("MOBULA_RUN_NODES")?,
-            cpus: variable("MOBULA_RUN_CPUS")?,
-            gpus: variable("MOBULA_RUN_GPUS")?,
-            custom: amounts("MOBULA_RUN_RESOURCES", &custom)?,
-            patience: Duration::try_from_secs_f64(variable("MOBULA_RUN_WAIT")?.unwrap_or(10.0))
-                .map_err(|e| Error::Config { setting: "MOBULA_RUN_WAIT", why: e.to_string() })?,
-        })
-    }
-
-    /// What to ask a launcher for. `cpus`: what the program's own settings say.
-    fn ask(&self, cpus: Option<f64>) -> Result<Ask, Error> {
-        let cpus = self.cpus.or(cpus);
-        if cpus.is_none() && self.gpus.is_none() && self.custom.is_empty() {
-            return Ok(Ask::Rest);
-        }
-        let units = |amount: f64| Units::from_f64(amount).map_err(|e| Error::Config { setting: "MOBULA_RUN_CPUS", why: e.to_string() });
-        let mut demand = Demand::cpu_only(units(cpus.unwrap_or(1.0))?).with_gpu(Units::whole(self.gpus.unwrap_or(0).into()));
-        for (name, amount) in &self.custom {
-            demand = demand.with_custom(name, units(*amount)?);
-        }
-        Ok(Ask::Exactly(demand))
+    Error::Cluster {
+        why: Arc::from(why.to_string()),
     }
 }
 
 /// What a program is called among jobs.
 fn own_name() -> String {
     let name = std::env::args_os().next().unwrap_or_default();
-    let name = std::path::Path::new(&name).file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let name = std::path::Path::new(&name)
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
     format!("{name} (process {})", std::process::id())
 }
 
@@ -109,7 +63,9 @@ pub struct Plan {
 impl Plan {
     /// Reaches the launchers if `MOBULA_ADDRESS` says so, and takes this machine's share into the settings.
     pub fn make(config: &mut Config) -> Result<Option<Plan>, Error> {
-        let Ok(address) = std::env::var("MOBULA_ADDRESS") else { return Ok(None) };
+        let Ok(address) = std::env::var("MOBULA_ADDRESS") else {
+            return Ok(None);
+        };
         if address.is_empty() || config.cluster.as_ref().is_some_and(|c| c.join.is_some()) {
             return Ok(None);
         }
@@ -118,30 +74,67 @@ impl Plan {
             Some((addr, token)) => (addr, Some(token.to_owned())),
             None => (address.as_str(), None),
         };
-        let addr = resolve(addr).map_err(|why| Error::Config { setting: "MOBULA_ADDRESS", why })?;
+        let addr = resolve(addr).map_err(|why| Error::Config {
+            setting: "MOBULA_ADDRESS",
+            why,
+        })?;
         let token = match token.or_else(|| local_token(addr)) {
             Some(token) => token,
             None => {
-                let why = format!("no token is known for {addr}: say MOBULA_ADDRESS={addr}?TOKEN, or `mobula run --token`");
-                return Err(Error::Config { setting: "MOBULA_ADDRESS", why });
+                let why = format!(
+                    "no token is known for {addr}: say MOBULA_ADDRESS={addr}?TOKEN, or `mobula run --token`"
+                );
+                return Err(Error::Config {
+                    setting: "MOBULA_ADDRESS",
+                    why,
+                });
             }
         };
-        let executable = std::fs::read("/proc/self/exe").map_err(|e| Error::Os { what: "reading the program's own executable", source: Arc::new(e) })?;
-        let needs = platform::needs(&executable).ok_or_else(|| failed("this program is no executable that a launcher can start"))?;
-        let program = Program { hash: sha256(&executable), len: executable.len() as u64, needs };
+        let executable = std::fs::read("/proc/self/exe").map_err(|e| Error::Os {
+            what: "reading the program's own executable",
+            source: Arc::new(e),
+        })?;
+        let needs = platform::needs(&executable)
+            .ok_or_else(|| failed("this program is no executable that a launcher can start"))?;
+        let program = Program {
+            hash: sha256(&executable),
+            len: executable.len() as u64,
+            needs,
+        };
         let guest = Guest::enter(addr, &token).map_err(failed)?;
         let (machines, _) = guest.list().map_err(failed)?;
-        let args = std::env::args_os().map(|a| short(&a.to_string_lossy())).take(64).collect();
-        ears::send(&guest.link, guest.head, &Message::Job { args, hash: program.hash });
+        let args = std::env::args_os()
+            .map(|a| short(&a.to_string_lossy()))
+            .take(64)
+            .collect();
+        ears::send(
+            &guest.link,
+            guest.head,
+            &Message::Job {
+                args,
+                hash: program.hash,
+            },
+        );
         let host = state::host();
         let own = machines.iter().find(|m| m.host == host).cloned();
-        let mut others: Vec<Machine> = machines.into_iter().filter(|m| own.as_ref().is_none_or(|o| o.node != m.node)).collect();
+        let mut others: Vec<Machine> = machines
+            .into_iter()
+            .filter(|m| own.as_ref().is_none_or(|o| o.node != m.node))
+            .collect();
         others.sort_by_key(|m| std::cmp::Reverse(m.left.cpu));
         if let Some(nodes) = wanted.nodes {
             others.truncate(nodes.saturating_sub(usize::from(own.is_some())));
         }
         let ask = wanted.ask(None)?;
-        let mut plan = Plan { guest, wanted, own, others, ask, executable: executable.into(), program };
+        let mut plan = Plan {
+            guest,
+            wanted,
+            own,
+            others,
+            ask,
+            executable: executable.into(),
+            program,
+        };
         plan.take_own(config)?;
         plan.listen(config)?;
         Ok(Some(plan))
@@ -159,24 +152,39 @@ impl Plan {
         }
         let until = Instant::now() + self.wanted.patience + Duration::from_secs(10);
         loop {
-            match self.guest.heard.next(until.saturating_duration_since(Instant::now())) {
+            match self
+                .guest
+                .heard
+                .next(until.saturating_duration_since(Instant::now()))
+            {
                 Some(Event::Here(node, ..)) if node == launcher => {
                     self.send_ask(launcher, self.wanted.ask(config.cpus())?, None);
                 }
-                Some(Event::Said(from, Message::Granted { holds, gpus, .. })) if from == launcher => {
+                Some(Event::Said(from, Message::Granted { holds, gpus, .. }))
+                    if from == launcher =>
+                {
                     config.give(&holds, gpus.len() as u32);
                     let joining = config.cluster.get_or_insert_default();
                     if joining.name.is_empty() {
                         joining.name = name;
                     }
                     for (name, value) in &own.labels {
-                        joining.labels.entry(name.clone()).or_insert_with(|| value.clone());
+                        joining
+                            .labels
+                            .entry(name.clone())
+                            .or_insert_with(|| value.clone());
                     }
                     return Ok(());
                 }
-                Some(Event::Said(from, Message::Refused(why))) if from == launcher => return Err(refused(&why)),
-                Some(Event::Gone(node, why)) if node == launcher => return Err(refused(&why.to_string())),
-                Some(Event::Refused(addr, why)) if addr == own.addr => return Err(failed(unreached(addr, &why))),
+                Some(Event::Said(from, Message::Refused(why))) if from == launcher => {
+                    return Err(refused(&why));
+                }
+                Some(Event::Gone(node, why)) if node == launcher => {
+                    return Err(refused(&why.to_string()));
+                }
+                Some(Event::Refused(addr, why)) if addr == own.addr => {
+                    return Err(failed(unreached(addr, &why)));
+                }
                 Some(_) => {}
                 None => return Err(refused("its launcher does not answer")),
             }
@@ -185,16 +193,30 @@ impl Plan {
 
     fn send_ask(&self, to: NodeId, ask: Ask, program: Option<Program>) -> bool {
         let patience = self.wanted.patience.as_millis() as u64;
-        ears::send(&self.guest.link, to, &Message::Ask { name: own_name(), ask, patience, program })
+        ears::send(
+            &self.guest.link,
+            to,
+            &Message::Ask {
+                name: own_name(),
+                ask,
+                patience,
+                program,
+            },
+        )
     }
 
     /// Makes the program the head of a cluster, where its nodes can reach it.
     fn listen(&self, config: &mut Config) -> Result<(), Error> {
         let joining = config.cluster.get_or_insert_default();
         if joining.listen.is_none() {
-            let far = self.others.iter().map(|m| m.addr).find(|addr| !addr.ip().is_loopback());
+            let far = self
+                .others
+                .iter()
+                .map(|m| m.addr)
+                .find(|addr| !addr.ip().is_loopback());
             let to = far.unwrap_or(self.guest.addr);
-            let from: IpAddr = route_to(to).map_err(|e| failed(format!("there is no route to {to}: {e}")))?;
+            let from: IpAddr =
+                route_to(to).map_err(|e| failed(format!("there is no route to {to}: {e}")))?;
             joining.listen = Some((from, 0).into());
         }
         Ok(())
@@ -204,26 +226,50 @@ impl Plan {
     pub fn carry_out(self, cluster: &Arc<Cluster>, store: Option<u64>) -> Result<Job, Error> {
         let none = || failed("this program's node listens nowhere");
         let token = cluster.token().ok_or_else(none)?.to_string();
-        let start = Start { join: cluster.address().ok_or_else(none)?, token, store };
-        let mut sites: Vec<Site> = self.others.iter().map(|m| Site { machine: m.clone(), stage: Stage::Called }).collect();
+        let start = Start {
+            join: cluster.address().ok_or_else(none)?,
+            token,
+            store,
+        };
+        let mut sites: Vec<Site> = self
+            .others
+            .iter()
+            .map(|m| Site {
+                machine: m.clone(),
+                stage: Stage::Called,
+            })
+            .collect();
         for site in &mut sites {
             if site.machine.node == self.guest.head {
-                self.send_ask(site.machine.node, self.ask.clone(), Some(self.program.clone()));
+                self.send_ask(
+                    site.machine.node,
+                    self.ask.clone(),
+                    Some(self.program.clone()),
+                );
             } else {
-                self.guest.link.connect(site.machine.addr, Some(site.machine.node));
+                self.guest
+                    .link
+                    .connect(site.machine.addr, Some(site.machine.node));
             }
         }
         let mut out = Printer::default();
         let mut until = Instant::now() + self.wanted.patience + STARTING;
         let mut started = false;
         loop {
-            let open = sites.iter().filter(|s| matches!(s.stage, Stage::Called)).count();
+            let open = sites
+                .iter()
+                .filter(|s| matches!(s.stage, Stage::Called))
+                .count();
             if open == 0 && !std::mem::replace(&mut started, true) {
                 until = Instant::now() + JOINING;
             }
             if open == 0 {
                 let there = cluster.nodes();
-                let all = sites.iter().filter(|s| matches!(s.stage, Stage::Started(_) | Stage::Joined)).count() < there.len();
+                let all = sites
+                    .iter()
+                    .filter(|s| matches!(s.stage, Stage::Started(_) | Stage::Joined))
+                    .count()
+                    < there.len();
                 for site in &mut sites {
                     if matches!(site.stage, Stage::Started(_))
                         && (all || there.iter().any(|n| !n.this && n.name == site.machine.name))
@@ -231,8 +277,14 @@ impl Plan {
                         site.stage = Stage::Joined;
                     }
                 }
-                let joins = sites.iter().filter(|s| matches!(s.stage, Stage::Started(_))).count();
-                let joined = sites.iter().filter(|s| matches!(s.stage, Stage::Joined)).count();
+                let joins = sites
+                    .iter()
+                    .filter(|s| matches!(s.stage, Stage::Started(_)))
+                    .count();
+                let joined = sites
+                    .iter()
+                    .filter(|s| matches!(s.stage, Stage::Joined))
+                    .count();
                 if joins == 0 && cluster.wait_for_nodes(joined + 1, Duration::ZERO) {
                     break;
                 }
@@ -248,7 +300,10 @@ impl Plan {
         let Plan { guest, .. } = self;
         let watch = move || {
             // Its nodes end with this program, and its link with the last of them.
-            while sites.iter().any(|s| matches!(s.stage, Stage::Joined | Stage::Started(_))) {
+            while sites
+                .iter()
+                .any(|s| matches!(s.stage, Stage::Joined | Stage::Started(_)))
+            {
                 match guest.heard.next(Duration::from_secs(3600)) {
                     Some(Event::Stop) => break,
                     Some(event) => watched(&mut sites, event, &mut out),
@@ -258,9 +313,16 @@ impl Plan {
             }
             guest
         };
-        let thread = std::thread::Builder::new().name("mobula-launched".to_owned()).spawn(watch);
-        let thread = thread.map_err(|e| Error::Os { what: "starting a thread", source: Arc::new(e) })?;
-        Ok(Job { thread: Some(thread) })
+        let thread = std::thread::Builder::new()
+            .name("mobula-launched".to_owned())
+            .spawn(watch);
+        let thread = thread.map_err(|e| Error::Os {
+            what: "starting a thread",
+            source: Arc::new(e),
+        })?;
+        Ok(Job {
+            thread: Some(thread),
+        })
     }
 
     fn on(&self, sites: &mut [Site], event: Event, start: &Start, out: &mut Printer) {
@@ -272,21 +334,38 @@ impl Plan {
                 }
             }
             Event::Refused(addr, why) => {
-                for site in sites.iter_mut().filter(|s| s.machine.addr == addr && matches!(s.stage, Stage::Called)) {
+                for site in sites
+                    .iter_mut()
+                    .filter(|s| s.machine.addr == addr && matches!(s.stage, Stage::Called))
+                {
                     site.stage = Stage::Failed(unreached(addr, &why));
                 }
             }
             Event::Said(from, message) => {
                 let Some(i) = at(sites, from) else { return };
                 match message {
-                    Message::Granted { wants: Some(transfer), .. } => {
+                    Message::Granted {
+                        wants: Some(transfer),
+                        ..
+                    } => {
                         // Whether it came whole is said by who takes it.
-                        self.guest.link.send_bulk(from, transfer, self.executable.clone(), Box::new(|_| {}));
+                        self.guest.link.send_bulk(
+                            from,
+                            transfer,
+                            self.executable.clone(),
+                            Box::new(|_| {}),
+                        );
                     }
-                    Message::Ready => drop(ears::send(&self.guest.link, from, &Message::Start(start.clone()))),
+                    Message::Ready => drop(ears::send(
+                        &self.guest.link,
+                        from,
+                        &Message::Start(start.clone()),
+                    )),
                     Message::Started(pid) => sites[i].stage = Stage::Started(pid),
                     Message::Refused(why) => sites[i].stage = Stage::Failed(why),
-                    Message::Ended(_, how) => sites[i].stage = Stage::Failed(format!("its node ended: {how}")),
+                    Message::Ended(_, how) => {
+                        sites[i].stage = Stage::Failed(format!("its node ended: {how}"))
+                    }
                     message => watched(sites, Event::Said(from, message), out),
                 }
             }
@@ -302,20 +381,29 @@ impl Plan {
     /// Says which nodes there are. An error if there is nothing but this program, on a machine of which it has no share.
     fn report(&self, sites: &mut [Site]) -> Result<(), Error> {
         let own = usize::from(self.own.is_some());
-        let joined = sites.iter().filter(|s| matches!(s.stage, Stage::Joined)).count();
+        let joined = sites
+            .iter()
+            .filter(|s| matches!(s.stage, Stage::Joined))
+            .count();
         let asked = self.wanted.nodes.unwrap_or(0).max(sites.len() + own);
         let mut lost = Vec::new();
         for site in sites {
             let why = match &site.stage {
                 Stage::Joined => continue,
                 Stage::Failed(why) => why.clone(),
-                Stage::Started(pid) => format!("its node, process {pid}, has not joined within {JOINING:?}"),
+                Stage::Started(pid) => {
+                    format!("its node, process {pid}, has not joined within {JOINING:?}")
+                }
                 Stage::Called => format!("it has not started a node within {STARTING:?}"),
             };
             lost.push(format!("machine {}: {why}", site.machine.name));
         }
         if joined + own == 0 {
-            let why = if lost.is_empty() { "the launcher knows no machine".to_owned() } else { lost.join("; ") };
+            let why = if lost.is_empty() {
+                "the launcher knows no machine".to_owned()
+            } else {
+                lost.join("; ")
+            };
             return Err(failed(format!("no node could be started: {why}")));
         }
         let mut err = std::io::stderr().lock();
@@ -334,84 +422,16 @@ fn local_token(addr: SocketAddr) -> Option<String> {
     {
         let place = super::place().ok()?;
         let all = state::Recorded::all(&place);
-        let is = |at: SocketAddr| at == addr || at.port() == addr.port() && at.ip().is_unspecified();
-        all.into_iter().find(|r| is(r.address) || r.head == addr).map(|r| r.token)
+        let is =
+            |at: SocketAddr| at == addr || at.port() == addr.port() && at.ip().is_unspecified();
+        all.into_iter()
+            .find(|r| is(r.address) || r.head == addr)
+            .map(|r| r.token)
     }
     #[cfg(not(feature = "attach"))]
     {
         let _ = addr;
         None
-    }
-}
-
-/// A machine on which a node is to run.
-struct Site {
-    machine: Machine,
-    stage: Stage,
-}
-
-enum Stage {
-    Called,
-    Started(u32),
-    Joined,
-    Failed(String),
-}
-
-/// Shows what a node prints, and notes its end.
-fn watched(sites: &mut [Site], event: Event, out: &mut Printer) {
-    match event {
-        Event::Said(from, message) => {
-            let Some(site) = sites.iter_mut().find(|s| s.machine.node == from) else { return };
-            match message {
-                Message::Lines { pid, stderr, dropped, lines } => {
-                    out.dropped(dropped);
-                    out.lines(&site.machine.name, pid, stderr, &lines);
-                }
-                Message::Ended(pid, how) => {
-                    if how != "exit status: 0" {
-                        out.lines(&site.machine.name, pid, true, &[format!("ended: {how}")]);
-                    }
-                    site.stage = Stage::Failed(how);
-                }
-                _ => {}
-            }
-        }
-        Event::Gone(node, why) => {
-            if let Some(site) = sites.iter_mut().find(|s| s.machine.node == node) {
-                site.stage = Stage::Failed(why.to_string());
-            }
-        }
-        _ => {}
-    }
-}
-
-/// Writes lines of nodes.
-#[derive(Default)]
-struct Printer {
-    dropped: u64,
-}
-
-impl Printer {
-    fn dropped(&mut self, more: u64) {
-        self.dropped += more;
-    }
-
-    fn lines(&mut self, name: &str, pid: u32, stderr: bool, lines: &[String]) {
-        let mut text = String::new();
-        if std::mem::take(&mut self.dropped) > 0 {
-            text += "mobula: lines of nodes were dropped here, for they came faster than they are written\n";
-        }
-        for line in lines {
-            text += &format!("(node {name} pid={pid}) {line}\n");
-        }
-        // A stream that is closed is nobody's fault here.
-        let _ = match stderr {
-            true => std::io::stderr().lock().write_all(text.as_bytes()),
-            false => {
-                let mut out = std::io::stdout().lock();
-                out.write_all(text.as_bytes()).and_then(|()| out.flush())
-            }
-        };
     }
 }
 
@@ -424,7 +444,9 @@ pub struct Job {
 impl Job {
     /// Waits a little for the nodes, which are leaving, and then for nobody.
     pub fn end(&mut self) {
-        let Some(thread) = self.thread.take() else { return };
+        let Some(thread) = self.thread.take() else {
+            return;
+        };
         let until = Instant::now() + ENDING;
         while !thread.is_finished() && Instant::now() < until {
             std::thread::sleep(Duration::from_millis(5));

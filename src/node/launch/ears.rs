@@ -13,7 +13,9 @@ use std::time::Duration;
 use super::child::Said;
 use super::message::Message;
 use crate::base::NodeId;
-use crate::link::{Bytes, Ca, Endpoint, Handler, Identity, Link, LinkError, Peer, Registry, Settings};
+use crate::link::{
+    Bytes, Ca, Endpoint, Handler, Identity, Link, LinkError, Peer, Registry, Settings,
+};
 
 /// Bytes of lines that may wait.
 const LINES: usize = 4 << 20;
@@ -82,7 +84,12 @@ const LAUNCHER: &[u8] = b"mobula launcher";
 const GUEST: &[u8] = b"mobula guest";
 
 /// Listens as a member of the launchers' cluster.
-pub fn listen(identity: Identity, ca: Option<Arc<Ca>>, listen: SocketAddr, launcher: bool) -> Result<(Arc<Endpoint>, Heard, Sender<Event>), LinkError> {
+pub fn listen(
+    identity: Identity,
+    ca: Option<Arc<Ca>>,
+    listen: SocketAddr,
+    launcher: bool,
+) -> Result<(Arc<Endpoint>, Heard, Sender<Event>), LinkError> {
     let mut settings = Settings::new(listen, identity, Registry::default());
     settings.hello.app = if launcher { LAUNCHER } else { GUEST }.to_vec();
     settings.ca = ca;
@@ -94,10 +101,26 @@ pub fn listen(identity: Identity, ca: Option<Arc<Ca>>, listen: SocketAddr, launc
     }
     let (events, heard) = channel();
     let (waiting, dropped) = (Arc::default(), Arc::default());
-    let ears = Arc::new(Ears { events: events.clone(), waiting: Arc::clone(&waiting), dropped: Arc::clone(&dropped), link: OnceLock::new() });
-    let link = Arc::new(Endpoint::start(settings, Arc::clone(&ears) as Arc<dyn Handler>)?);
+    let ears = Arc::new(Ears {
+        events: events.clone(),
+        waiting: Arc::clone(&waiting),
+        dropped: Arc::clone(&dropped),
+        link: OnceLock::new(),
+    });
+    let link = Arc::new(Endpoint::start(
+        settings,
+        Arc::clone(&ears) as Arc<dyn Handler>,
+    )?);
     let _ = ears.link.set(Arc::downgrade(&link));
-    Ok((link, Heard { events: heard, waiting, dropped }, events))
+    Ok((
+        link,
+        Heard {
+            events: heard,
+            waiting,
+            dropped,
+        },
+        events,
+    ))
 }
 
 impl Ears {
@@ -118,13 +141,16 @@ impl Handler for Ears {
                 link.forget(from);
             }
         };
-        let Ok(message) = Message::decode(frame) else { return refuse() };
+        let Ok(message) = Message::decode(frame) else {
+            return refuse();
+        };
         let weight = weight(&message);
         let waiting = self.waiting.load(Ordering::Acquire);
         if let Message::Lines { lines, dropped, .. } = &message
             && waiting > LINES
         {
-            self.dropped.fetch_add(lines.len() as u64 + dropped, Ordering::Relaxed);
+            self.dropped
+                .fetch_add(lines.len() as u64 + dropped, Ordering::Relaxed);
             return;
         }
         if waiting > MOST {
@@ -151,14 +177,23 @@ pub fn send(link: &Endpoint, to: NodeId, message: &Message) -> bool {
 }
 
 /// What sends a node's lines to its driver, without waiting for it.
-pub fn forwards(link: &Arc<Endpoint>, to: NodeId, events: &Sender<Event>) -> impl Fn(u32, Said) + Send + Clone + 'static {
+pub fn forwards(
+    link: &Arc<Endpoint>,
+    to: NodeId,
+    events: &Sender<Event>,
+) -> impl Fn(u32, Said) + Send + Clone + 'static {
     let (link, events) = (Arc::downgrade(link), events.clone());
     let lost = Arc::new(AtomicU64::new(0));
     move |pid, said| match said {
         Said::Lines(stderr, lines) => {
             let Some(link) = link.upgrade() else { return };
             let (count, dropped) = (lines.len() as u64, lost.swap(0, Ordering::AcqRel));
-            let message = Message::Lines { pid, stderr, dropped, lines };
+            let message = Message::Lines {
+                pid,
+                stderr,
+                dropped,
+                lines,
+            };
             if !send(&link, to, &message) {
                 lost.fetch_add(dropped + count, Ordering::AcqRel);
             }
@@ -170,6 +205,7 @@ pub fn forwards(link: &Arc<Endpoint>, to: NodeId, events: &Sender<Event>) -> imp
 /// A number that nobody else draws.
 pub fn random() -> Result<u64, String> {
     let mut bytes = [0; 8];
-    rustix::rand::getrandom(&mut bytes[..], rustix::rand::GetRandomFlags::empty()).map_err(|e| format!("drawing a number: {e}"))?;
+    rustix::rand::getrandom(&mut bytes[..], rustix::rand::GetRandomFlags::empty())
+        .map_err(|e| format!("drawing a number: {e}"))?;
     Ok(u64::from_le_bytes(bytes).max(1))
 }

@@ -29,13 +29,21 @@ pub fn resolve(text: &str) -> Result<SocketAddr, String> {
         Some((_, port)) if port.parse::<u16>().is_ok() => text.to_owned(),
         _ => format!("{text}:{PORT}"),
     };
-    let mut found = named.to_socket_addrs().map_err(|e| format!("the address \"{text}\" is not found: {e}"))?;
-    found.next().ok_or_else(|| format!("the address \"{text}\" is none"))
+    let mut found = named
+        .to_socket_addrs()
+        .map_err(|e| format!("the address \"{text}\" is not found: {e}"))?;
+    found
+        .next()
+        .ok_or_else(|| format!("the address \"{text}\" is none"))
 }
 
 /// The address of this machine from which packets to that one go.
 pub fn route_to(addr: SocketAddr) -> std::io::Result<IpAddr> {
-    let any: IpAddr = if addr.is_ipv4() { [0, 0, 0, 0].into() } else { [0u16; 8].into() };
+    let any: IpAddr = if addr.is_ipv4() {
+        [0, 0, 0, 0].into()
+    } else {
+        [0u16; 8].into()
+    };
     let socket = UdpSocket::bind((any, 0))?;
     socket.connect(addr)?;
     Ok(socket.local_addr()?.ip())
@@ -47,7 +55,9 @@ pub fn unreached(addr: SocketAddr, why: &LinkError) -> String {
         LinkError::Timeout { after, .. } => format!(
             "no launcher answers at {addr} within {after:?}: is `mobula start --head` running there, and does UDP get through?"
         ),
-        LinkError::Broken(how) => format!("no launcher at {addr}: {how}; is `mobula start --head` running there?"),
+        LinkError::Broken(how) => {
+            format!("no launcher at {addr}: {how}; is `mobula start --head` running there?")
+        }
         why => format!("the launcher at {addr}: {why}"),
     }
 }
@@ -78,16 +88,33 @@ impl Guest {
             (true, false) => [0, 0, 0, 0, 0, 0, 0, 1].into(),
             (false, false) => [0u16; 8].into(),
         };
-        let (link, heard, _) = ears::listen(identity, None, (any, 0).into(), false).map_err(|e| e.to_string())?;
+        let (link, heard, _) =
+            ears::listen(identity, None, (any, 0).into(), false).map_err(|e| e.to_string())?;
         link.connect(addr, None);
         let until = Instant::now() + PATIENCE;
         loop {
             match heard.next(until.saturating_duration_since(Instant::now())) {
-                Some(Event::Here(head, _, true)) => return Ok(Guest { me, link, heard, head, addr }),
-                Some(Event::Here(..)) => return Err(format!("what answers at {addr} is no launcher")),
-                Some(Event::Refused(_, why) | Event::Gone(_, why)) => return Err(unreached(addr, &why)),
+                Some(Event::Here(head, _, true)) => {
+                    return Ok(Guest {
+                        me,
+                        link,
+                        heard,
+                        head,
+                        addr,
+                    });
+                }
+                Some(Event::Here(..)) => {
+                    return Err(format!("what answers at {addr} is no launcher"));
+                }
+                Some(Event::Refused(_, why) | Event::Gone(_, why)) => {
+                    return Err(unreached(addr, &why));
+                }
                 Some(_) => {}
-                None => return Err(format!("the launcher at {addr} let this program in, but does not talk to it within {PATIENCE:?}")),
+                None => {
+                    return Err(format!(
+                        "the launcher at {addr} let this program in, but does not talk to it within {PATIENCE:?}"
+                    ));
+                }
             }
         }
     }
@@ -97,8 +124,13 @@ impl Guest {
         ears::send(&self.link, self.head, &Message::List);
         let until = Instant::now() + PATIENCE;
         loop {
-            match self.heard.next(until.saturating_duration_since(Instant::now())) {
-                Some(Event::Said(from, Message::Machines(mut machines, past))) if from == self.head => {
+            match self
+                .heard
+                .next(until.saturating_duration_since(Instant::now()))
+            {
+                Some(Event::Said(from, Message::Machines(mut machines, past)))
+                    if from == self.head =>
+                {
                     for machine in &mut machines {
                         // A launcher that listens everywhere is where it was reached.
                         if machine.node == self.head {
@@ -107,9 +139,16 @@ impl Guest {
                     }
                     return Ok((machines, past));
                 }
-                Some(Event::Gone(node, why)) if node == self.head => return Err(unreached(self.addr, &why)),
+                Some(Event::Gone(node, why)) if node == self.head => {
+                    return Err(unreached(self.addr, &why));
+                }
                 Some(_) => {}
-                None => return Err(format!("the launcher at {} does not answer within {PATIENCE:?}", self.addr)),
+                None => {
+                    return Err(format!(
+                        "the launcher at {} does not answer within {PATIENCE:?}",
+                        self.addr
+                    ));
+                }
             }
         }
     }
@@ -133,11 +172,16 @@ mod tests {
 
     #[test]
     fn addresses_are_read() {
-        let is = |text: &str, port: u16| resolve(text) == Ok(SocketAddr::from(([127, 0, 0, 1], port)));
+        let is =
+            |text: &str, port: u16| resolve(text) == Ok(SocketAddr::from(([127, 0, 0, 1], port)));
         assert!(is("127.0.0.1:5", 5) && is("127.0.0.1", PORT));
         assert_eq!(resolve("::1").unwrap().port(), PORT);
         assert!(resolve("localhost:9").unwrap().ip().is_loopback());
-        assert!(resolve("no such host").unwrap_err().contains("no such host"));
+        assert!(
+            resolve("no such host")
+                .unwrap_err()
+                .contains("no such host")
+        );
     }
 
     #[test]

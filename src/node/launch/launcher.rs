@@ -85,11 +85,16 @@ struct Now {
 impl Launcher {
     /// Serves until it is stopped, on a thread of its own.
     pub fn serve(self) -> std::io::Result<JoinHandle<()>> {
-        std::thread::Builder::new().name("mobula-launcher".to_owned()).spawn(move || self.run())
+        std::thread::Builder::new()
+            .name("mobula-launcher".to_owned())
+            .spawn(move || self.run())
     }
 
     fn run(mut self) {
-        let mut now = Now { news: true, ..Now::default() };
+        let mut now = Now {
+            news: true,
+            ..Now::default()
+        };
         loop {
             match self.heard.next(TICK) {
                 Some(Event::Stop) => break,
@@ -120,7 +125,9 @@ impl Launcher {
                 match self.joined {
                     // A head that was started again is another node.
                     Some(_) => {
-                        if let Some(before) = now.head.replace(node).filter(|before| *before != node) {
+                        if let Some(before) =
+                            now.head.replace(node).filter(|before| *before != node)
+                        {
                             self.link.forget(before);
                         }
                         now.news = true;
@@ -135,7 +142,9 @@ impl Launcher {
             Event::Said(from, message) => self.said(now, from, message),
             Event::Gone(node, why) => self.gone(now, node, &why),
             Event::Refused(addr, why) => {
-                if self.joined == Some(addr) && !matches!(why, LinkError::Broken(_) | LinkError::Timeout { .. }) {
+                if self.joined == Some(addr)
+                    && !matches!(why, LinkError::Broken(_) | LinkError::Timeout { .. })
+                {
                     eprintln!("mobula: the head at {addr} refuses this launcher: {why}");
                 }
             }
@@ -148,7 +157,12 @@ impl Launcher {
     /// What is due.
     fn look(&mut self, now: &mut Now) {
         let at = Instant::now();
-        let late: Vec<NodeId> = now.drivers.iter().filter(|(_, d)| d.until.is_some_and(|u| u <= at)).map(|(n, _)| *n).collect();
+        let late: Vec<NodeId> = now
+            .drivers
+            .iter()
+            .filter(|(_, d)| d.until.is_some_and(|u| u <= at))
+            .map(|(n, _)| *n)
+            .collect();
         for node in late {
             let mut out = Vec::new();
             if let Some(why) = self.jobs.give_up(node.get(), &mut out) {
@@ -156,7 +170,12 @@ impl Launcher {
             }
             self.carry_out(now, out);
         }
-        let dead: Vec<NodeId> = now.lost.iter().filter(|(_, since)| at.duration_since(**since) > GRACE).map(|(n, _)| *n).collect();
+        let dead: Vec<NodeId> = now
+            .lost
+            .iter()
+            .filter(|(_, since)| at.duration_since(**since) > GRACE)
+            .map(|(n, _)| *n)
+            .collect();
         for node in dead {
             now.lost.remove(&node);
             if !now.machines.contains_key(&node) {
@@ -171,7 +190,10 @@ impl Launcher {
                     now.news = !ears::send(&self.link, head, &Message::State(Box::new(machine)));
                 }
             }
-            _ if now.called.is_none_or(|called| at.duration_since(called) > AGAIN) => {
+            _ if now
+                .called
+                .is_none_or(|called| at.duration_since(called) > AGAIN) =>
+            {
                 now.called = Some(at);
                 now.news = true;
                 self.link.connect(addr, None);
@@ -187,37 +209,68 @@ impl Launcher {
                 let mut others: Vec<Machine> = now.machines.values().cloned().collect();
                 others.sort_by(|a, b| (&a.name, a.node).cmp(&(&b.name, b.node)));
                 machines.extend(others);
-                let past = self.records.as_ref().map(Records::latest).unwrap_or_default();
+                let past = self
+                    .records
+                    .as_ref()
+                    .map(Records::latest)
+                    .unwrap_or_default();
                 ears::send(&self.link, from, &Message::Machines(machines, past));
             }
             Message::State(machine) if self.joined.is_none() && now.met.contains_key(&from) => {
                 now.lost.remove(&from);
                 let addr = now.met[&from];
-                now.machines.insert(from, Machine { node: from, addr, head: false, ..*machine });
+                now.machines.insert(
+                    from,
+                    Machine {
+                        node: from,
+                        addr,
+                        head: false,
+                        ..*machine
+                    },
+                );
             }
             Message::Job { args, hash } => {
                 if let Some(records) = &mut self.records {
                     records.begin(from, args, hash);
                 }
             }
-            Message::Ask { name, ask, patience, program } => self.asked(now, from, name, ask, patience, program),
+            Message::Ask {
+                name,
+                ask,
+                patience,
+                program,
+            } => self.asked(now, from, name, ask, patience, program),
             Message::Start(start) => self.start(now, from, &start),
             // Nothing that a launcher is told.
             _ => self.link.forget(from),
         }
     }
 
-    fn asked(&mut self, now: &mut Now, from: NodeId, name: String, ask: Ask, patience: u64, program: Option<Program>) {
+    fn asked(
+        &mut self,
+        now: &mut Now,
+        from: NodeId,
+        name: String,
+        ask: Ask,
+        patience: u64,
+        program: Option<Program>,
+    ) {
         let refusal = if now.drivers.contains_key(&from) {
             Some("this driver has asked before".to_owned())
         } else if now.drivers.len() >= MAX_DRIVERS {
-            Some(format!("{MAX_DRIVERS} drivers are served already, which is the bound"))
+            Some(format!(
+                "{MAX_DRIVERS} drivers are served already, which is the bound"
+            ))
         } else {
             program.as_ref().and_then(|program| {
                 if program.len > MAX_LEN {
-                    return Some(format!("the executable has {} bytes, of at most {MAX_LEN}", program.len));
+                    return Some(format!(
+                        "the executable has {} bytes, of at most {MAX_LEN}",
+                        program.len
+                    ));
                 }
-                self.has.lacks(&program.needs, |path| Path::new(path).exists())
+                self.has
+                    .lacks(&program.needs, |path| Path::new(path).exists())
             })
         };
         if let Some(why) = refusal {
@@ -228,7 +281,17 @@ impl Launcher {
         let name: String = name.chars().filter(|c| !c.is_control()).take(100).collect();
         let mut out = Vec::new();
         self.jobs.ask(from.get(), &name, ask, &mut out);
-        now.drivers.insert(from, Driver { name, program, until: Some(until), share: None, executable: None, node: None });
+        now.drivers.insert(
+            from,
+            Driver {
+                name,
+                program,
+                until: Some(until),
+                share: None,
+                executable: None,
+                node: None,
+            },
+        );
         now.news = true;
         self.carry_out(now, out);
     }
@@ -252,7 +315,9 @@ impl Launcher {
     }
 
     fn granted(&mut self, now: &mut Now, node: NodeId, share: Share) {
-        let Some(driver) = now.drivers.get_mut(&node) else { return };
+        let Some(driver) = now.drivers.get_mut(&node) else {
+            return;
+        };
         driver.until = None;
         let (holds, gpus) = (share.amounts.clone(), share.gpus.clone());
         driver.share = Some(share);
@@ -268,7 +333,10 @@ impl Launcher {
             return;
         }
         let expected = ears::random().and_then(|transfer| {
-            let part = self.cache.receive(transfer, program.len).map_err(|e| format!("the executable cannot be kept here: {e}"))?;
+            let part = self
+                .cache
+                .receive(transfer, program.len)
+                .map_err(|e| format!("the executable cannot be kept here: {e}"))?;
             Ok((transfer, part))
         });
         let (transfer, part) = match expected {
@@ -279,22 +347,35 @@ impl Launcher {
         let done = move |outcome: Result<_, LinkError>| {
             // The link's thread does not wait while a large file is read.
             std::thread::spawn(move || {
-                let kept = outcome.map_err(|e| format!("the executable did not come whole: {e}")).and_then(|part| cache.keep(part, &program.hash));
+                let kept = outcome
+                    .map_err(|e| format!("the executable did not come whole: {e}"))
+                    .and_then(|part| cache.keep(part, &program.hash));
                 let _ = events.send(Event::Kept(node, kept));
             });
         };
-        let len = now.drivers.get(&node).and_then(|d| d.program.as_ref()).map_or(0, |p| p.len);
-        self.link.expect_bulk(node, transfer, len, Box::new(Lander::new(part, done)));
+        let len = now
+            .drivers
+            .get(&node)
+            .and_then(|d| d.program.as_ref())
+            .map_or(0, |p| p.len);
+        self.link
+            .expect_bulk(node, transfer, len, Box::new(Lander::new(part, done)));
         ears::send(&self.link, node, &granted(Some(transfer)));
     }
 
     fn kept(&mut self, now: &mut Now, node: NodeId, outcome: Result<PathBuf, String>) {
-        let Some(driver) = now.drivers.get_mut(&node) else { return };
+        let Some(driver) = now.drivers.get_mut(&node) else {
+            return;
+        };
         match outcome {
             Ok(path) => {
                 driver.executable = Some(path);
                 ears::send(&self.link, node, &Message::Ready);
-                let used: Vec<&PathBuf> = now.drivers.values().filter_map(|d| d.executable.as_ref()).collect();
+                let used: Vec<&PathBuf> = now
+                    .drivers
+                    .values()
+                    .filter_map(|d| d.executable.as_ref())
+                    .collect();
                 self.cache.trim(|path| used.iter().any(|p| *p == path));
             }
             Err(why) => self.drop_driver(now, node, &why),
@@ -302,17 +383,38 @@ impl Launcher {
     }
 
     fn start(&mut self, now: &mut Now, node: NodeId, start: &Start) {
-        let ready = now.drivers.get(&node).filter(|d| d.node.is_none()).and_then(|d| Some((d.share.clone()?, d.executable.clone()?)));
+        let ready = now
+            .drivers
+            .get(&node)
+            .filter(|d| d.node.is_none())
+            .and_then(|d| Some((d.share.clone()?, d.executable.clone()?)));
         let Some((share, executable)) = ready else {
-            return self.refuse(now, node, "the executable is not here yet, or its node was started before");
+            return self.refuse(
+                now,
+                node,
+                "the executable is not here yet, or its node was started before",
+            );
         };
-        let pairs = |list: &mut dyn Iterator<Item = (String, String)>| list.map(|(n, v)| format!("{n}={v}")).collect::<Vec<_>>().join(",");
+        let pairs = |list: &mut dyn Iterator<Item = (String, String)>| {
+            list.map(|(n, v)| format!("{n}={v}"))
+                .collect::<Vec<_>>()
+                .join(",")
+        };
         let mut variables = vec![
             ("MOBULA_JOIN", start.join.to_string()),
             ("MOBULA_TOKEN", start.token.clone()),
             ("MOBULA_NUM_CPUS", share.amounts.cpu.to_string()),
             ("MOBULA_NUM_GPUS", share.gpus.len().to_string()),
-            ("MOBULA_RESOURCES", pairs(&mut share.amounts.custom().iter().map(|(n, a)| (n.clone(), a.to_string())))),
+            (
+                "MOBULA_RESOURCES",
+                pairs(
+                    &mut share
+                        .amounts
+                        .custom()
+                        .iter()
+                        .map(|(n, a)| (n.clone(), a.to_string())),
+                ),
+            ),
             ("MOBULA_NODE_NAME", self.name.clone()),
             ("MOBULA_LABELS", pairs(&mut self.labels.iter().cloned())),
         ];
@@ -341,7 +443,10 @@ impl Launcher {
 
     fn write_down(&self) {
         if let Err(e) = self.state.write(&self.place) {
-            eprintln!("mobula: {}: {e}; `mobula stop` will not know all that runs", self.place.display());
+            eprintln!(
+                "mobula: {}: {e}; `mobula stop` will not know all that runs",
+                self.place.display()
+            );
         }
     }
 
@@ -404,9 +509,16 @@ impl Launcher {
     fn machine(&self, now: &Now) -> Machine {
         let jobs = self.jobs.held().map(|(job, name, share)| {
             let driver = NodeId::new(job).and_then(|node| now.drivers.get(&node));
-            let pid = driver.and_then(|d| d.node.as_ref()).map_or(0, |n| n.process.pid);
+            let pid = driver
+                .and_then(|d| d.node.as_ref())
+                .map_or(0, |n| n.process.pid);
             let name = driver.map_or(name, |d| d.name.as_str()).to_owned();
-            JobLine { job, name, holds: share.amounts.clone(), pid }
+            JobLine {
+                job,
+                name,
+                holds: share.amounts.clone(),
+                pid,
+            }
         });
         Machine {
             node: self.me,

@@ -176,9 +176,17 @@ fn text(r: &mut Reader<'_>) -> Read<String> {
     }
 }
 
-fn list<'a, T>(r: &mut Reader<'a>, least: usize, read: impl FnMut(&mut Reader<'a>) -> Read<T>) -> Read<Vec<T>> {
+fn list<'a, T>(
+    r: &mut Reader<'a>,
+    least: usize,
+    read: impl FnMut(&mut Reader<'a>) -> Read<T>,
+) -> Read<Vec<T>> {
     let read = r.list(least, read)?;
-    if read.len() > MAX_LIST { bad("list of that many") } else { Ok(read) }
+    if read.len() > MAX_LIST {
+        bad("list of that many")
+    } else {
+        Ok(read)
+    }
 }
 
 fn addr(r: &mut Reader<'_>) -> Read<SocketAddr> {
@@ -251,7 +259,12 @@ impl Machine {
             whole: r.demand()?,
             left: r.demand()?,
             jobs: list(r, 36, |r| {
-                Ok(JobLine { job: r.u64()?, name: text(r)?, holds: r.demand()?, pid: r.u32()? })
+                Ok(JobLine {
+                    job: r.u64()?,
+                    name: text(r)?,
+                    holds: r.demand()?,
+                    pid: r.u32()?,
+                })
             })?,
             waiting: r.u32()?,
         })
@@ -267,7 +280,12 @@ impl Past {
     }
 
     fn read(r: &mut Reader<'_>) -> Read<Past> {
-        Ok(Past { job: r.u64()?, args: list(r, 4, text)?, submitted: r.u64()?, state: text(r)? })
+        Ok(Past {
+            job: r.u64()?,
+            args: list(r, 4, text)?,
+            submitted: r.u64()?,
+            state: text(r)?,
+        })
     }
 }
 
@@ -282,7 +300,11 @@ fn write_ask(w: &mut Writer, ask: &Ask) {
 }
 
 fn read_ask(r: &mut Reader<'_>) -> Read<Ask> {
-    Ok(if r.bool()? { Ask::Exactly(r.demand()?) } else { Ask::Rest })
+    Ok(if r.bool()? {
+        Ask::Exactly(r.demand()?)
+    } else {
+        Ask::Rest
+    })
 }
 
 impl Message {
@@ -306,7 +328,12 @@ impl Message {
                 w.list(args, |w, arg| w.text(arg));
                 w.bytes(hash);
             }
-            Message::Ask { name, ask, patience, program } => {
+            Message::Ask {
+                name,
+                ask,
+                patience,
+                program,
+            } => {
                 w.u8(4);
                 w.text(name);
                 write_ask(&mut w, ask);
@@ -334,7 +361,12 @@ impl Message {
                 w.u8(9);
                 w.u32(*pid);
             }
-            Message::Lines { pid, stderr, dropped, lines } => {
+            Message::Lines {
+                pid,
+                stderr,
+                dropped,
+                lines,
+            } => {
                 w.u8(10);
                 w.u32(*pid);
                 w.bool(*stderr);
@@ -360,14 +392,35 @@ impl Message {
             0 => Message::List,
             1 => Message::Machines(list(r, 64, Machine::read)?, list(r, 24, Past::read)?),
             2 => Message::State(Box::new(Machine::read(r)?)),
-            3 => Message::Job { args: list(r, 4, text)?, hash: array(r)? },
-            4 => Message::Ask { name: text(r)?, ask: read_ask(r)?, patience: r.u64()?, program: r.option(Program::read)? },
-            5 => Message::Granted { holds: r.demand()?, gpus: list(r, 4, |r| r.u32())?, wants: r.option(|r| r.u64())? },
+            3 => Message::Job {
+                args: list(r, 4, text)?,
+                hash: array(r)?,
+            },
+            4 => Message::Ask {
+                name: text(r)?,
+                ask: read_ask(r)?,
+                patience: r.u64()?,
+                program: r.option(Program::read)?,
+            },
+            5 => Message::Granted {
+                holds: r.demand()?,
+                gpus: list(r, 4, |r| r.u32())?,
+                wants: r.option(|r| r.u64())?,
+            },
             6 => Message::Refused(text(r)?),
             7 => Message::Ready,
-            8 => Message::Start(Start { join: addr(r)?, token: text(r)?, store: r.option(Reader::u64)? }),
+            8 => Message::Start(Start {
+                join: addr(r)?,
+                token: text(r)?,
+                store: r.option(Reader::u64)?,
+            }),
             9 => Message::Started(r.u32()?),
-            10 => Message::Lines { pid: r.u32()?, stderr: r.bool()?, dropped: r.u64()?, lines: list(r, 4, text)? },
+            10 => Message::Lines {
+                pid: r.u32()?,
+                stderr: r.bool()?,
+                dropped: r.u64()?,
+                lines: list(r, 4, text)?,
+            },
             11 => Message::Ended(r.u32()?, text(r)?),
             _ => return bad("kind of message"),
         };
@@ -404,28 +457,68 @@ mod tests {
             libc: "glibc 2.36".into(),
             whole: demand.clone(),
             left: Demand::NONE,
-            jobs: vec![JobLine { job: 4, name: "app (process 5)".into(), holds: demand.clone(), pid: 6 }],
+            jobs: vec![JobLine {
+                job: 4,
+                name: "app (process 5)".into(),
+                holds: demand.clone(),
+                pid: 6,
+            }],
             waiting: 2,
         };
-        let past = Past { job: 4, args: vec!["app".into(), "x".into()], submitted: 5, state: "runs".into() };
+        let past = Past {
+            job: 4,
+            args: vec!["app".into(), "x".into()],
+            submitted: 5,
+            state: "runs".into(),
+        };
         let program = Program {
             hash: [3; 32],
             len: 10,
-            needs: Needs { machine: 62, loader: Some("/lib64/ld.so".into()), glibc: Some((2, 34)) },
+            needs: Needs {
+                machine: 62,
+                loader: Some("/lib64/ld.so".into()),
+                glibc: Some((2, 34)),
+            },
         };
         vec![
             Message::List,
             Message::Machines(vec![machine.clone()], vec![past]),
             Message::State(Box::new(machine)),
-            Message::Job { args: vec!["app".into()], hash: [1; 32] },
-            Message::Ask { name: "app".into(), ask: Ask::Rest, patience: 3, program: None },
-            Message::Ask { name: "app".into(), ask: Ask::Exactly(demand.clone()), patience: 3, program: Some(program) },
-            Message::Granted { holds: demand, gpus: vec![1], wants: Some(8) },
+            Message::Job {
+                args: vec!["app".into()],
+                hash: [1; 32],
+            },
+            Message::Ask {
+                name: "app".into(),
+                ask: Ask::Rest,
+                patience: 3,
+                program: None,
+            },
+            Message::Ask {
+                name: "app".into(),
+                ask: Ask::Exactly(demand.clone()),
+                patience: 3,
+                program: Some(program),
+            },
+            Message::Granted {
+                holds: demand,
+                gpus: vec![1],
+                wants: Some(8),
+            },
             Message::Refused("no".into()),
             Message::Ready,
-            Message::Start(Start { join: ([127, 0, 0, 1], 1).into(), token: "t".into(), store: Some(1 << 20) }),
+            Message::Start(Start {
+                join: ([127, 0, 0, 1], 1).into(),
+                token: "t".into(),
+                store: Some(1 << 20),
+            }),
             Message::Started(5),
-            Message::Lines { pid: 5, stderr: true, dropped: 1, lines: vec!["a".into(), "".into()] },
+            Message::Lines {
+                pid: 5,
+                stderr: true,
+                dropped: 1,
+                lines: vec!["a".into(), "".into()],
+            },
             Message::Ended(5, "exit code 1".into()),
         ]
     }
@@ -442,7 +535,10 @@ mod tests {
         for message in samples() {
             let mut bytes = message.encode();
             for len in 0..bytes.len() {
-                assert!(Message::decode(&bytes[..len]).is_err(), "{message:?} cut to {len}");
+                assert!(
+                    Message::decode(&bytes[..len]).is_err(),
+                    "{message:?} cut to {len}"
+                );
             }
             bytes.push(0);
             assert!(Message::decode(&bytes).is_err());

@@ -1,6 +1,7 @@
 //! Getting the program there: launchers on machines, and drivers that have nodes of their program started by them.
 //!
-//! Room map: [`launcher`] what runs on each machine; [`driver`] what a program does when `MOBULA_ADDRESS` is set; [`guest`] their
+//! Room map: [`launcher`] what runs on each machine; [`driver`] what a program does when `MOBULA_ADDRESS` is set, [`wanted`] what it
+//! wants, [`sites`] where its nodes run; [`guest`] their
 //! connection; [`message`] what they say; [`ears`] how it is heard; [`cache`] executables; [`platform`] whether one can
 //! run; [`child`] a node's process; [`state`] what is written down to be stopped; [`past`] what ran.
 //!
@@ -18,7 +19,9 @@ mod launcher;
 mod message;
 mod past;
 mod platform;
+mod sites;
 mod state;
+mod wanted;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -27,10 +30,11 @@ use std::sync::mpsc::Sender;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-pub use driver::{Job, Plan, amounts};
+pub use driver::{Job, Plan};
 pub use guest::{Guest, PORT, resolve, route_to};
 pub use message::{JobLine, Machine, Past};
 pub use state::{Process, Recorded};
+pub use wanted::amounts;
 
 use crate::base::{Capacity, NodeId};
 use crate::core::jobs::Jobs;
@@ -51,7 +55,10 @@ pub fn place() -> Result<PathBuf, String> {
 
 /// The authority kept in a folder, made if there is none, and the token that goes with it.
 pub fn token(dir: &Path) -> Result<String, String> {
-    Ok(super::cluster::authority(dir).map_err(|e| e.to_string())?.token().to_string())
+    Ok(super::cluster::authority(dir)
+        .map_err(|e| e.to_string())?
+        .token()
+        .to_string())
 }
 
 /// How a launcher is to be.
@@ -106,14 +113,26 @@ impl Drop for Running {
 
 /// Starts a launcher in this process.
 pub fn start(settings: Settings) -> Result<Running, String> {
-    let Settings { dir, place, listen, join: whom, control, name, labels, capacity } = settings;
+    let Settings {
+        dir,
+        place,
+        listen,
+        join: whom,
+        control,
+        name,
+        labels,
+        capacity,
+    } = settings;
     let folder = |e: std::io::Error| format!("the folder {}: {e}", dir.display());
     std::fs::create_dir_all(&dir).map_err(folder)?;
     let dir = dir.canonicalize().map_err(folder)?;
     if let Some(before) = Recorded::read(&place, &dir) {
         if before.launcher.runs() {
             let pid = before.launcher.pid;
-            return Err(format!("a launcher of {} runs already, process {pid}: `mobula stop` ends it", dir.display()));
+            return Err(format!(
+                "a launcher of {} runs already, process {pid}: `mobula stop` ends it",
+                dir.display()
+            ));
         }
         // It was killed, and what it started may still run.
         before.end(&place, Duration::ZERO);
@@ -123,12 +142,16 @@ pub fn start(settings: Settings) -> Result<Running, String> {
     let (identity, ca, token): (Identity, Option<Arc<Ca>>, String) = match &whom {
         Some((addr, token)) => {
             let parsed: JoinToken = token.parse().map_err(|e: LinkError| e.to_string())?;
-            let joined = join(*addr, &parsed, me, Duration::from_secs(10)).map_err(|why| guest::unreached(*addr, &why))?;
+            let joined = join(*addr, &parsed, me, Duration::from_secs(10))
+                .map_err(|why| guest::unreached(*addr, &why))?;
             (joined, None, token.clone())
         }
         None => {
             let ca = super::cluster::authority(&dir).map_err(|e| e.to_string())?;
-            let (identity, token) = (ca.identity(me).map_err(|e| e.to_string())?, ca.token().to_string());
+            let (identity, token) = (
+                ca.identity(me).map_err(|e| e.to_string())?,
+                ca.token().to_string(),
+            );
             (identity, Some(Arc::new(ca)), token)
         }
     };
@@ -136,7 +159,10 @@ pub fn start(settings: Settings) -> Result<Running, String> {
         Some((head, _)) if head.ip().is_loopback() => ([127, 0, 0, 1], 0).into(),
         Some(_) => ([0, 0, 0, 0], 0).into(),
         // The same as before, so that others find it again.
-        None => std::fs::read_to_string(&last).ok().and_then(|text| text.trim().parse().ok()).unwrap_or_else(|| ([0, 0, 0, 0], PORT).into()),
+        None => std::fs::read_to_string(&last)
+            .ok()
+            .and_then(|text| text.trim().parse().ok())
+            .unwrap_or_else(|| ([0, 0, 0, 0], PORT).into()),
     });
     let records = match &whom {
         Some(_) => None,
@@ -146,16 +172,27 @@ pub fn start(settings: Settings) -> Result<Running, String> {
         }
     };
     let cache = cache::Cache::open(&dir.join("executables")).map_err(folder)?;
-    let (link, heard, events) = ears::listen(identity, ca, listen, true).map_err(|e| e.to_string())?;
+    let (link, heard, events) =
+        ears::listen(identity, ca, listen, true).map_err(|e| e.to_string())?;
     let address = link.local_addr();
     if whom.is_none() {
         std::fs::write(&last, format!("{address}\n")).map_err(folder)?;
     }
-    let process = Process::of(std::process::id()).ok_or("this process is not to be found in /proc")?;
+    let process =
+        Process::of(std::process::id()).ok_or("this process is not to be found in /proc")?;
     let joined = whom.map(|(addr, _)| addr);
     let head = joined.unwrap_or(address);
-    let recorded = Recorded { launcher: process, address, dir, head, token, nodes: Vec::new() };
-    recorded.write(&place).map_err(|e| format!("{}: {e}", place.display()))?;
+    let recorded = Recorded {
+        launcher: process,
+        address,
+        dir,
+        head,
+        token,
+        nodes: Vec::new(),
+    };
+    recorded
+        .write(&place)
+        .map_err(|e| format!("{}: {e}", place.display()))?;
     let launcher = launcher::Launcher {
         me,
         name,
@@ -172,6 +209,12 @@ pub fn start(settings: Settings) -> Result<Running, String> {
         has: platform::Has::here(),
         host: state::host(),
     };
-    let thread = launcher.serve().map_err(|e| format!("starting a thread: {e}"))?;
-    Ok(Running { recorded, stop: events, thread: Some(thread) })
+    let thread = launcher
+        .serve()
+        .map_err(|e| format!("starting a thread: {e}"))?;
+    Ok(Running {
+        recorded,
+        stop: events,
+        thread: Some(thread),
+    })
 }

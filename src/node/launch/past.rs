@@ -31,10 +31,21 @@ impl Records {
     pub fn open(address: &str) -> Result<Records, ControlError> {
         let control = crate::control::open(address)?;
         let (jobs, _) = records::list::<Job>(&*control, WITHIN)?;
-        let mut all = Records { control, jobs: jobs.into_iter().map(|job| (job.id.0, job)).collect() };
-        let running: Vec<u64> = all.jobs.values().filter(|j| j.state == JobState::Running).map(|j| j.id.0).collect();
+        let mut all = Records {
+            control,
+            jobs: jobs.into_iter().map(|job| (job.id.0, job)).collect(),
+        };
+        let running: Vec<u64> = all
+            .jobs
+            .values()
+            .filter(|j| j.state == JobState::Running)
+            .map(|j| j.id.0)
+            .collect();
         for job in running {
-            all.change(job, JobState::Failed("the head's launcher was started again".to_owned()));
+            all.change(
+                job,
+                JobState::Failed("the head's launcher was started again".to_owned()),
+            );
         }
         Ok(all)
     }
@@ -55,16 +66,28 @@ impl Records {
 
     /// A job began.
     pub fn begin(&mut self, driver: NodeId, mut args: Vec<String>, executable: [u8; 32]) {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let now = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
         // A record is bounded.
         args.truncate(64);
-        args.iter_mut().for_each(|arg| *arg = short(arg).chars().take(1000).collect());
+        args.iter_mut()
+            .for_each(|arg| *arg = short(arg).chars().take(1000).collect());
         let id = JobId(driver.get());
-        let job = Job { id, executable, args, driver, submitted: now.as_millis() as u64, state: JobState::Running };
+        let job = Job {
+            id,
+            executable,
+            args,
+            driver,
+            submitted: now.as_millis() as u64,
+            state: JobState::Running,
+        };
         self.write(&job);
         self.jobs.insert(id.0, job);
         while self.jobs.len() > KEPT {
-            let Some(oldest) = self.jobs.values().min_by_key(|j| j.submitted).map(|j| j.id) else { break };
+            let Some(oldest) = self.jobs.values().min_by_key(|j| j.submitted).map(|j| j.id) else {
+                break;
+            };
             self.jobs.remove(&oldest.0);
             if let Err(e) = records::delete::<Job>(&*self.control, &oldest, Expect::Any, WITHIN) {
                 eprintln!("mobula: job {oldest} is not removed from the records: {e}");
@@ -74,7 +97,10 @@ impl Records {
 
     /// A job's driver is gone.
     pub fn end(&mut self, driver: NodeId, why: &LinkError) {
-        let running = self.jobs.get(&driver.get()).is_some_and(|j| j.state == JobState::Running);
+        let running = self
+            .jobs
+            .get(&driver.get())
+            .is_some_and(|j| j.state == JobState::Running);
         if running {
             let state = match why {
                 LinkError::Left(_) => JobState::Ended(0),

@@ -14,10 +14,16 @@ fn newest(bytes: &[u8]) -> Option<(u32, u32)> {
     const NAME: &[u8] = b"GLIBC_";
     let mut best = None;
     let mut at = 0;
-    while let Some(found) = bytes.get(at..).and_then(|rest| rest.windows(NAME.len()).position(|w| w == NAME)) {
+    while let Some(found) = bytes
+        .get(at..)
+        .and_then(|rest| rest.windows(NAME.len()).position(|w| w == NAME))
+    {
         at += found + NAME.len();
         let rest = &bytes[at..bytes.len().min(at + 12)];
-        let end = rest.iter().position(|b| !b.is_ascii_digit() && *b != b'.').unwrap_or(rest.len());
+        let end = rest
+            .iter()
+            .position(|b| !b.is_ascii_digit() && *b != b'.')
+            .unwrap_or(rest.len());
         let version = std::str::from_utf8(&rest[..end]).ok().and_then(|text| {
             let (major, minor) = text.split_once('.')?;
             // GLIBC_2.3.4 is not newer than GLIBC_2.3 in a way that matters.
@@ -89,8 +95,14 @@ fn asked_glibc(elf: &[u8], segments: &[Segment]) -> Option<(u32, u32)> {
     }
     needs?;
     let address = names?;
-    let holder = segments.iter().find(|s| s.kind == LOAD && (s.address..s.address.saturating_add(s.len)).contains(&address))?;
-    newest(slice(elf, holder.offset.checked_add(address - holder.address)?, len)?)
+    let holder = segments.iter().find(|s| {
+        s.kind == LOAD && (s.address..s.address.saturating_add(s.len)).contains(&address)
+    })?;
+    newest(slice(
+        elf,
+        holder.offset.checked_add(address - holder.address)?,
+        len,
+    )?)
 }
 
 /// What this executable needs; `None` if it is none that Linux runs on a little-endian machine of 64 bits.
@@ -106,7 +118,11 @@ pub fn needs(elf: &[u8]) -> Option<Needs> {
         let text = text.split(|b| *b == 0).next()?;
         Some(String::from_utf8_lossy(text).into_owned())
     });
-    Some(Needs { machine: u16_at(elf, 18)?, glibc: asked_glibc(elf, &segments), loader })
+    Some(Needs {
+        machine: u16_at(elf, 18)?,
+        glibc: asked_glibc(elf, &segments),
+        loader,
+    })
 }
 
 /// What a machine has.
@@ -126,34 +142,49 @@ impl Has {
             std::os::unix::fs::FileExt::read_exact_at(&file, &mut head, 0).ok()?;
             u16_at(&head, 18)
         });
-        Has { machine: machine.unwrap_or(0), glibc: glibc() }
+        Has {
+            machine: machine.unwrap_or(0),
+            glibc: glibc(),
+        }
     }
 
     /// Its libc in words.
     pub fn libc(&self) -> String {
-        self.glibc.map_or_else(|| "no glibc".to_owned(), |(major, minor)| format!("glibc {major}.{minor}"))
+        self.glibc.map_or_else(
+            || "no glibc".to_owned(),
+            |(major, minor)| format!("glibc {major}.{minor}"),
+        )
     }
 
     /// Why it cannot run a program that needs this. `there`: whether a file is on the machine.
     pub fn lacks(&self, needs: &Needs, there: impl Fn(&str) -> bool) -> Option<String> {
         if needs.machine != self.machine {
             let (theirs, ours) = (processor(needs.machine), processor(self.machine));
-            return Some(format!("the executable is for {theirs}, this machine is {ours}: build it for {ours}"));
+            return Some(format!(
+                "the executable is for {theirs}, this machine is {ours}: build it for {ours}"
+            ));
         }
         if let Some((major, minor)) = needs.glibc {
-            let remedy = "build it on a machine as old as this one, or for the target *-unknown-linux-musl";
+            let remedy =
+                "build it on a machine as old as this one, or for the target *-unknown-linux-musl";
             match self.glibc {
                 Some(has) if has >= (major, minor) => {}
                 Some((m, n)) => {
-                    return Some(format!("the executable needs glibc {major}.{minor}, this machine has {m}.{n}: {remedy}"));
+                    return Some(format!(
+                        "the executable needs glibc {major}.{minor}, this machine has {m}.{n}: {remedy}"
+                    ));
                 }
-                None => return Some(format!("the executable needs glibc {major}.{minor}, this machine has none: {remedy}")),
+                None => {
+                    return Some(format!(
+                        "the executable needs glibc {major}.{minor}, this machine has none: {remedy}"
+                    ));
+                }
             }
         }
         match &needs.loader {
-            Some(loader) if !there(loader) => {
-                Some(format!("the executable is loaded by {loader}, which this machine does not have: it has another libc"))
-            }
+            Some(loader) if !there(loader) => Some(format!(
+                "the executable is loaded by {loader}, which this machine does not have: it has another libc"
+            )),
             _ => None,
         }
     }
@@ -171,10 +202,22 @@ fn processor(machine: u16) -> String {
 /// This machine's glibc: of the one that is loaded here, or that lies where distributions put it.
 fn glibc() -> Option<(u32, u32)> {
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
-    let loaded = maps.lines().filter_map(|l| l.split_whitespace().nth(5)).find(|path| path.ends_with("/libc.so.6"));
+    let loaded = maps
+        .lines()
+        .filter_map(|l| l.split_whitespace().nth(5))
+        .find(|path| path.ends_with("/libc.so.6"));
     let arch = std::env::consts::ARCH;
-    let usual = [format!("/lib/{arch}-linux-gnu/libc.so.6"), "/lib64/libc.so.6".to_owned(), "/usr/lib/libc.so.6".to_owned()];
-    let path = loaded.or_else(|| usual.iter().map(String::as_str).find(|path| Path::new(path).exists()))?;
+    let usual = [
+        format!("/lib/{arch}-linux-gnu/libc.so.6"),
+        "/lib64/libc.so.6".to_owned(),
+        "/usr/lib/libc.so.6".to_owned(),
+    ];
+    let path = loaded.or_else(|| {
+        usual
+            .iter()
+            .map(String::as_str)
+            .find(|path| Path::new(path).exists())
+    })?;
     newest(&std::fs::read(path).ok()?)
 }
 
@@ -187,7 +230,11 @@ mod tests {
         let own = std::fs::read("/proc/self/exe").unwrap();
         let needs = needs(&own).expect("an executable");
         let has = Has::here();
-        assert_eq!(has.lacks(&needs, |path| Path::new(path).exists()), None, "{needs:?} {has:?}");
+        assert_eq!(
+            has.lacks(&needs, |path| Path::new(path).exists()),
+            None,
+            "{needs:?} {has:?}"
+        );
         if cfg!(target_env = "gnu") {
             assert!(needs.glibc.is_some() && needs.loader.is_some(), "{needs:?}");
             assert!(has.glibc >= needs.glibc, "{has:?} {needs:?}");
@@ -196,11 +243,25 @@ mod tests {
 
     #[test]
     fn another_machine_is_refused_by_name() {
-        let has = Has { machine: 62, glibc: Some((2, 31)) };
-        let needs = |machine, glibc| Needs { machine, glibc, loader: Some("/lib64/ld-linux-x86-64.so.2".into()) };
-        let why = |has: &Has, needs: Needs, there: bool| has.lacks(&needs, |_| there).unwrap_or_default();
-        assert!(why(&has, needs(183, None), true).starts_with("the executable is for aarch64, this machine is x86_64"));
-        assert!(why(&has, needs(62, Some((2, 36))), true).contains("needs glibc 2.36, this machine has 2.31"));
+        let has = Has {
+            machine: 62,
+            glibc: Some((2, 31)),
+        };
+        let needs = |machine, glibc| Needs {
+            machine,
+            glibc,
+            loader: Some("/lib64/ld-linux-x86-64.so.2".into()),
+        };
+        let why =
+            |has: &Has, needs: Needs, there: bool| has.lacks(&needs, |_| there).unwrap_or_default();
+        assert!(
+            why(&has, needs(183, None), true)
+                .starts_with("the executable is for aarch64, this machine is x86_64")
+        );
+        assert!(
+            why(&has, needs(62, Some((2, 36))), true)
+                .contains("needs glibc 2.36, this machine has 2.31")
+        );
         assert_eq!(why(&has, needs(62, Some((2, 31))), true), "");
         assert!(why(&has, needs(62, None), false).contains("does not have"));
         let none = Has { glibc: None, ..has };
@@ -222,7 +283,10 @@ mod tests {
 
     #[test]
     fn the_newest_version_counts() {
-        assert_eq!(newest(b"\0GLIBC_2.2.5\0GLIBC_2.34\0GLIBC_2.9\0GLIBC_PRIVATE\0"), Some((2, 34)));
+        assert_eq!(
+            newest(b"\0GLIBC_2.2.5\0GLIBC_2.34\0GLIBC_2.9\0GLIBC_PRIVATE\0"),
+            Some((2, 34))
+        );
         assert_eq!(newest(b"nothing"), None);
     }
 }

@@ -36,13 +36,19 @@ fn start_of(pid: u32) -> Option<u64> {
 
 /// Which boot of which machine this is.
 fn boot() -> String {
-    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+    fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .unwrap_or_default()
+        .trim()
+        .to_owned()
 }
 
 /// The same number for those who see the same processes.
 pub fn host() -> u64 {
     let pids = fs::read_link("/proc/self/ns/pid").unwrap_or_default();
-    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let name = rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned();
     let hash = sha256(format!("{} {} {name}", boot(), pids.display()).as_bytes());
     u64::from_le_bytes(hash[..8].try_into().expect("8 of 32 bytes"))
 }
@@ -50,7 +56,10 @@ pub fn host() -> u64 {
 impl Process {
     /// The process of this number, if there is one.
     pub fn of(pid: u32) -> Option<Process> {
-        Some(Process { pid, start: start_of(pid)? })
+        Some(Process {
+            pid,
+            start: start_of(pid)?,
+        })
     }
 
     /// Holds on to it, if it is still the same.
@@ -63,12 +72,15 @@ impl Process {
 
     /// Whether it runs.
     pub fn runs(&self) -> bool {
-        self.hold().is_some_and(|held| !has_ended(&held, Duration::ZERO))
+        self.hold()
+            .is_some_and(|held| !has_ended(&held, Duration::ZERO))
     }
 
     /// Asks it to end, and ends it after `patience`. False: it did not run any more.
     pub fn end(&self, patience: Duration) -> bool {
-        let Some(held) = self.hold() else { return false };
+        let Some(held) = self.hold() else {
+            return false;
+        };
         if !patience.is_zero() {
             let _ = pidfd_send_signal(&held, Signal::TERM);
             if has_ended(&held, patience) {
@@ -86,7 +98,10 @@ pub fn has_ended(held: &OwnedFd, within: Duration) -> bool {
     let until = Instant::now() + within;
     loop {
         let left = until.saturating_duration_since(Instant::now());
-        let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) };
+        let timeout = Timespec {
+            tv_sec: left.as_secs() as i64,
+            tv_nsec: i64::from(left.subsec_nanos()),
+        };
         match poll(&mut [PollFd::new(held, PollFlags::IN)], Some(&timeout)) {
             Ok(0) => return false,
             Ok(_) => return true,
@@ -144,7 +159,10 @@ impl Recorded {
         }
         let process = |text: &str| {
             let (pid, start) = text.split_once(' ')?;
-            Some(Process { pid: pid.parse().ok()?, start: start.parse().ok()? })
+            Some(Process {
+                pid: pid.parse().ok()?,
+                start: start.parse().ok()?,
+            })
         };
         Some(Recorded {
             launcher: process(lines.next()?.strip_prefix("launcher ")?)?,
@@ -152,7 +170,9 @@ impl Recorded {
             head: lines.next()?.strip_prefix("head ")?.parse().ok()?,
             token: lines.next()?.strip_prefix("token ")?.to_owned(),
             dir: lines.next()?.strip_prefix("dir ")?.into(),
-            nodes: lines.map(|l| process(l.strip_prefix("node ")?)).collect::<Option<_>>()?,
+            nodes: lines
+                .map(|l| process(l.strip_prefix("node ")?))
+                .collect::<Option<_>>()?,
         })
     }
 
@@ -161,7 +181,11 @@ impl Recorded {
         let path = file_of(place, &self.dir);
         let new = path.with_extension("new");
         let _ = fs::remove_file(&new);
-        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+        let mut file = fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&new)?;
         file.write_all(self.text().as_bytes())?;
         fs::rename(new, path)
     }
@@ -178,13 +202,16 @@ impl Recorded {
 
     /// All in a place, those of them that do not run any more too.
     pub fn all(place: &Path) -> Vec<Recorded> {
-        let Ok(entries) = fs::read_dir(place) else { return Vec::new() };
+        let Ok(entries) = fs::read_dir(place) else {
+            return Vec::new();
+        };
         let names = entries.flatten().map(|e| e.path());
         let ours = names.filter(|path| {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             name.starts_with("launcher-") && path.extension().is_none()
         });
-        ours.filter_map(|path| Recorded::parse(&fs::read_to_string(path).ok()?)).collect()
+        ours.filter_map(|path| Recorded::parse(&fs::read_to_string(path).ok()?))
+            .collect()
     }
 
     /// Ends the launcher and the nodes that it started; how many processes those were.
@@ -192,7 +219,11 @@ impl Recorded {
         let mut ended = usize::from(self.launcher.end(patience));
         // It may have written more since.
         let now = Recorded::read(place, &self.dir);
-        for node in self.nodes.iter().chain(now.iter().flat_map(|now| &now.nodes)) {
+        for node in self
+            .nodes
+            .iter()
+            .chain(now.iter().flat_map(|now| &now.nodes))
+        {
             ended += usize::from(node.end(Duration::ZERO));
         }
         self.remove(place);
@@ -242,11 +273,20 @@ mod tests {
 
     #[test]
     fn only_the_process_that_was_meant_is_ended() {
-        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let mut child = std::process::Command::new("sleep")
+            .arg("60")
+            .spawn()
+            .unwrap();
         let process = Process::of(child.id()).unwrap();
-        let other = Process { start: process.start + 1, ..process };
+        let other = Process {
+            start: process.start + 1,
+            ..process
+        };
         assert!(process.runs() && !other.runs());
-        assert!(!other.end(Duration::from_secs(1)), "another process of that number is left alone");
+        assert!(
+            !other.end(Duration::from_secs(1)),
+            "another process of that number is left alone"
+        );
         assert!(child.try_wait().unwrap().is_none());
         assert!(process.end(Duration::from_secs(5)));
         child.wait().unwrap();
