@@ -13,6 +13,9 @@ mod get;
 mod group;
 mod handle;
 pub mod inspect;
+#[cfg(all(feature = "attach", feature = "cluster"))]
+#[doc(hidden)]
+pub mod launch;
 mod object_ref;
 mod options;
 pub mod private;

@@ -50,7 +50,7 @@ use books::Books;
 use cross::lost;
 use effects::Todo;
 pub use groups::{Groups, alone};
-pub use join::{Joining, NodeInfo};
+pub use join::{Joining, NodeInfo, authority};
 
 /// Work that may block, done by a thread of its own.
 type Errand = Box<dyn FnOnce(&Local) + Send>;
@@ -256,6 +256,42 @@ impl Cluster {
     }
 }
 
+/// What the nodes say of themselves, for people.
+fn describe(known: &[NodeInfo], nodes: &mut Vec<crate::base::snapshot::Node>) {
+    use crate::base::snapshot::{Node, Resource};
+    for info in known {
+        let mut node = Node::default();
+        if let Some(own) = nodes.first_mut().filter(|_| info.this) {
+            node = std::mem::take(own);
+        }
+        node.name.clone_from(&info.name);
+        node.id = Some(info.id.to_string());
+        node.address = Some(info.address.to_string());
+        node.labels.clone_from(&info.labels);
+        node.draining = info.draining;
+        if info.this {
+            if let Some(own) = nodes.first_mut() {
+                *own = node;
+            }
+            continue;
+        }
+        node.away = true;
+        let amount = |name: &str, total: crate::base::Units| Resource {
+            name: name.to_owned(),
+            total: total.to_f64(),
+            free: 0.0,
+        };
+        node.resources.push(amount("cpu", info.capacity.cpu));
+        if info.capacity.gpus > 0 {
+            node.resources.push(amount("gpu", info.capacity.gpu()));
+        }
+        let custom = info.capacity.custom().iter();
+        node.resources
+            .extend(custom.map(|(name, total)| amount(name, *total)));
+        nodes.push(node);
+    }
+}
+
 fn run_errands(errands: &Receiver<Errand>) {
     for errand in errands {
         let _ = crate::exec::local::with(|local| errand(local));
@@ -308,5 +344,9 @@ impl Far for Face {
 
     fn ended(&self, actor: u64, cause: &str) {
         self.0.actor_ended(actor, cause);
+    }
+
+    fn describe(&self, nodes: &mut Vec<crate::base::snapshot::Node>) {
+        describe(&self.0.nodes(), nodes);
     }
 }
