@@ -72,6 +72,12 @@ impl Config {
         self
     }
 
+    /// Whether nodes of one machine and user read each other's objects in memory instead of over the network. Default: they do.
+    pub fn share_memory(mut self, shares: bool) -> Config {
+        self.joining().apart = !shares;
+        self
+    }
+
     /// A label of this node, by which calls may choose where they run.
     pub fn label(mut self, name: impl Into<String>, value: impl Into<String>) -> Config {
         self.joining().labels.insert(name.into(), value.into());

@@ -103,6 +103,12 @@ impl Engine {
         taken
     }
 
+    /// The file of the store's memory, its length, and the unit of its pages.
+    pub fn memory_file(&self) -> (std::os::fd::BorrowedFd<'_>, u64, u64) {
+        let store = self.store();
+        (store.file(), store.stats().capacity, store.grain())
+    }
+
     /// How many common calls wait in this node's queues.
     pub fn queued(&self) -> usize {
         self.look().1

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use super::near::Place;
 use super::peers::Ears;
 use super::{Cluster, Face, Groups};
 use crate::base::{Capacity, Error, NodeId};
@@ -45,6 +46,8 @@ pub struct Joining {
     pub pace: u32,
     /// How long it goes on when the head is gone.
     pub head_patience: Duration,
+    /// Objects go over the network even between nodes of one machine.
+    pub apart: bool,
 }
 
 impl Joining {
@@ -212,7 +215,12 @@ impl Cluster {
         } else {
             how.name.clone()
         };
-        settings.hello.app = Cluster::write_app(heads, &name);
+        let place = if cluster.shares {
+            Place::of(engine)
+        } else {
+            None
+        };
+        settings.hello.app = Cluster::write_app(heads, &name, place.as_ref());
         // Longer than a death takes to be found: a connection that breaks meanwhile would only be in the way.
         settings.idle = cluster.patience * 3;
         settings.keep_alive = cluster.patience / 2;
