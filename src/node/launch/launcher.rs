@@ -387,8 +387,8 @@ impl Launcher {
             .drivers
             .get(&node)
             .filter(|d| d.node.is_none())
-            .and_then(|d| Some((d.share.clone()?, d.executable.clone()?)));
-        let Some((share, executable)) = ready else {
+            .and_then(|d| Some((d.share.clone()?, d.executable.clone()?, d.name.clone())));
+        let Some((share, executable, name)) = ready else {
             return self.refuse(
                 now,
                 node,
@@ -425,8 +425,10 @@ impl Launcher {
         if let Some(bytes) = start.store {
             variables.push(("MOBULA_OBJECT_STORE_MEMORY", bytes.to_string()));
         }
+        // Without the process of the driver.
+        let program = name.split(" (").next().unwrap_or(&name).to_owned();
         let said = ears::forwards(&self.link, node, &self.events);
-        match Child::start(&executable, &variables, said) {
+        match Child::start(&executable, &program, &variables, said) {
             Ok(child) => {
                 let pid = child.process.pid;
                 self.state.nodes.push(child.process.clone());
