@@ -7,7 +7,7 @@ mod cluster_common;
 
 use std::time::Duration;
 
-use cluster_common::{Cluster, cluster};
+use cluster_common::{Cluster, patient_cluster};
 use mobula::prelude::*;
 use mobula::{Config, NodeId, Strategy};
 
@@ -21,7 +21,7 @@ fn config() -> Config {
 fn with(others: usize, test: impl FnOnce(&Cluster)) {
     static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
     let _alone = ALONE.lock().unwrap_or_else(|e| e.into_inner());
-    let cluster = cluster(config(), others);
+    let cluster = patient_cluster(config(), others);
     test(&cluster);
 }
 

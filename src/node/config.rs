@@ -317,7 +317,11 @@ impl Config {
     pub(super) fn give(&mut self, holds: &crate::base::Demand, gpus: u32) {
         self.num_cpus = Some(holds.cpu.to_f64());
         self.num_gpus = gpus;
-        self.resources = holds.custom().iter().map(|(name, amount)| (name.clone(), amount.to_f64())).collect();
+        self.resources = holds
+            .custom()
+            .iter()
+            .map(|(name, amount)| (name.clone(), amount.to_f64()))
+            .collect();
     }
 
     pub(super) fn capacity(&self) -> Result<Capacity> {

@@ -109,14 +109,20 @@ impl Node {
         };
         #[cfg(feature = "cluster")]
         let job = match (plan, &cluster) {
-            (Some(plan), Some(cluster)) => Some(plan.carry_out(cluster, config.store_bytes).inspect_err(|_| {
-                let _ = local::with(|local| cluster.stop(local));
-                let _ = local::with(|local| engine.shut_down(local, Instant::now()));
-                local::stop();
-                local::leave();
-            })?),
+            (Some(plan), Some(cluster)) => Some(
+                plan.carry_out(cluster, config.store_bytes)
+                    .inspect_err(|_| {
+                        let _ = local::with(|local| cluster.stop(local));
+                        let _ = local::with(|local| engine.shut_down(local, Instant::now()));
+                        local::stop();
+                        local::leave();
+                    })?,
+            ),
             _ => None,
         };
+        if cluster.is_none() {
+            cluster::alone(&engine, config.capacity()?);
+        }
         Ok(Node {
             #[cfg(feature = "cluster")]
             cluster,

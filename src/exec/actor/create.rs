@@ -17,7 +17,7 @@ use super::super::local::Local;
 use super::super::mail::{Mail, RunLock};
 use super::super::options::{self, Extra, Options};
 use super::{ActorCell, ActorRef, HandleRef, Inner, Life, Line, More, wrong_type};
-use crate::base::{Defaults, Demand, Error, Units};
+use crate::base::{Defaults, Demand, Error, Strategy, Units};
 
 pub(super) fn new_cell(
     entry: &'static ActorEntry,
@@ -103,7 +103,15 @@ pub fn create(
     writer: CallWriter<'_>,
     given: Option<&Options>,
 ) -> Result<HandleRef, Error> {
-    if let Some(far) = engine.far()
+    if let Some(o) = given
+        && matches!(o.strategy, Strategy::Group { .. })
+    {
+        let groups = engine.groups().ok_or_else(super::super::groups::none)?;
+        let demand = options::demand(o, &entry.defaults, Units::ZERO)?;
+        if let Some(elsewhere) = groups.place_actor(local, entry, o, &demand)? {
+            return create_there(local, entry, writer, given, elsewhere);
+        }
+    } else if let Some(far) = engine.far()
         && let Some(elsewhere) = elsewhere(&**far, local, entry, given)?
     {
         return create_there(local, entry, writer, given, elsewhere);
@@ -210,7 +218,9 @@ fn create_here(
             return Ok(handle);
         }
     }
-    let waits = refers || demand != Demand::NONE;
+    let strategy = given.map_or(Strategy::Default, |o| o.strategy.clone());
+    let held = demand != Demand::NONE || matches!(strategy, Strategy::Group { .. });
+    let waits = refers || held;
     let more = match (more, waits) {
         (Some(m), true) => Some(Box::new(More {
             unborn: AtomicBool::new(true),
@@ -232,7 +242,12 @@ fn create_here(
         caller: local.caller(),
         id,
         target: waits.then(|| actor.clone()),
-        extra: (demand != Demand::NONE).then(|| Box::new(Extra::of_actor(demand))),
+        extra: held.then(|| {
+            Box::new(Extra {
+                strategy,
+                ..Extra::of_actor(demand)
+            })
+        }),
         caps: None,
     };
     let init = init(blank);

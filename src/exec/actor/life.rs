@@ -220,6 +220,11 @@ pub(super) fn condemn(actor: &ActorRef, restart: bool, cause: &str) {
     super::mailbox::poke(actor);
 }
 
+/// Ends an actor whose placement group is no more, or never was here.
+pub(in super::super) fn condemn_of_group(actor: &ActorRef, cause: &str) {
+    condemn(actor, false, cause);
+}
+
 /// Ends the actor: its state, name and resources go, and all its calls fail.
 pub(super) fn end(
     engine: &Arc<Engine>,
@@ -335,8 +340,8 @@ fn give_back(engine: &Arc<Engine>, local: &Local, id: u64) {
     if id != 0 {
         // What the constructor was to get may go with it, and must not under the ledger's lock.
         let parked = engine.with_ledger(local, |a, out| {
-            if !a.ledger.finish(id, out) {
-                a.ledger.cancel(id, out);
+            if !a.finish(id, out) {
+                a.cancel(id, out);
             }
             a.parked.remove(&id)
         });

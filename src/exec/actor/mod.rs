@@ -45,6 +45,7 @@ pub(super) use away::{condemn_far, far};
 pub use create::create_for;
 pub use create::{create, stillborn};
 pub(super) use host::host_died;
+pub(super) use life::condemn_of_group;
 pub use life::{kill, restart, stop};
 pub use mailbox::call;
 pub(super) use run::drain_here;

@@ -135,7 +135,12 @@ impl Engine {
 
     /// Gives a taken call back: it runs here after all.
     pub fn give_back(self: &Arc<Engine>, local: &Local, record: RawRef) {
-        if record.demand().is_some() {
+        if record.group().is_some()
+            && let Some(groups) = self.groups()
+        {
+            record.wait_again();
+            groups.place_later(local, record);
+        } else if record.demand().is_some() {
             record.wait_again();
             self.admit(local, record);
         } else {

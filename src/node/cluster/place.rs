@@ -19,8 +19,9 @@ use crate::exec::far::{Elsewhere, take};
 use crate::exec::options::Options;
 use crate::exec::{Local, RawRef};
 
-/// How often queues are looked at.
+/// How often queues are looked at while something waits in them, and while nothing does.
 const LOOK: Duration = Duration::from_millis(2);
+const GLANCE: Duration = Duration::from_millis(20);
 /// Calls that are sent to a node beyond those that run there, per CPU: one is ready when another ends.
 const AHEAD: u32 = 2;
 
@@ -67,7 +68,7 @@ impl Cluster {
     }
 
     /// Gives a call that waits to another node.
-    fn give(self: &Arc<Cluster>, local: &Local, record: &RawRef, node: NodeId) -> bool {
+    pub(super) fn give(self: &Arc<Cluster>, local: &Local, record: &RawRef, node: NodeId) -> bool {
         if !record.claim_waiting() {
             return true; // cancelled
         }
@@ -128,6 +129,8 @@ impl Cluster {
             Some(Strategy::Node { node, soft: false }) if *node != self.me => Some(format!(
                 "it may only run on node {node}, which did not run it"
             )),
+            // Where its bundle is placed anew is not known yet.
+            Some(Strategy::Group { .. }) => return None,
             _ => None,
         };
         let demand = record.demand();
@@ -205,10 +208,11 @@ impl Cluster {
             Choice::At(node) => node,
         };
         let terms = actors::terms(entry, options, demand)?;
+        let adopt = options.get_or_create;
         let cluster = Arc::clone(self);
         Ok(Some(Box::new(move |local, init, name| {
             cluster.books.lock().view.sent(node, &terms.demand);
-            cluster.send_create(local, node, entry, (terms, name), init)
+            cluster.send_create(local, node, entry, (terms, name, adopt), init)
         })))
     }
 
@@ -252,15 +256,18 @@ impl Cluster {
 
     /// A life of looking at the queues.
     pub(super) fn relieve(self: &Arc<Cluster>) {
+        let mut look = GLANCE;
         while !self.stopping() {
-            std::thread::park_timeout(LOOK);
+            std::thread::park_timeout(look);
             if self.stopping() {
                 return;
             }
-            let _ = crate::exec::local::with(|local| {
+            let busy = crate::exec::local::with(|local| {
                 self.tick(local);
                 self.relieve_once(local);
+                local.engine.queued() > 0
             });
+            look = if busy.unwrap_or(false) { LOOK } else { GLANCE };
         }
     }
 
@@ -271,10 +278,14 @@ impl Cluster {
         if queued <= own {
             return;
         }
+        let suspected = self.suspected.lock().clone();
         let mut room: Vec<(NodeId, usize)> = {
             let books = self.books.lock();
             let nodes = books.view.iter().filter(|(node, known)| {
-                *node != self.me && !known.view.draining && books.peers.contains_key(node)
+                *node != self.me
+                    && !known.view.draining
+                    && books.peers.contains_key(node)
+                    && !suspected.contains(node)
             });
             nodes
                 .filter_map(|(node, known)| {

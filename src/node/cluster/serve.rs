@@ -1,12 +1,20 @@
 //! A process that is a node for another's program: the same executable, which never reaches its `main`.
 //!
-//! Invariant: it ends when the head is gone. Left out: who starts it (a launcher, Kubernetes, a person).
+//! Invariant: it ends when the head is gone for longer than it has patience, when the others hold it for dead, or on SIGTERM, then
+//! in order. Left out: who starts it (a launcher, Kubernetes, a person).
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use crate::base::{Error, Result};
 use crate::exec::far::NodeMain;
+use crate::exec::local;
 use crate::node::{Config, Node};
+
+/// How long a node that is to end may take to finish what it runs, in seconds.
+const DRAIN: f64 = 25.0;
 
 inventory::submit! { NodeMain(run) }
 
@@ -23,10 +31,27 @@ fn run(head: String) -> i32 {
 
 fn serve(head: &str) -> Result<()> {
     let node = Node::start(Config::from_environment(head)?)?;
-    if let Some(cluster) = node.cluster() {
-        cluster.serve();
+    let Some(cluster) = node.cluster() else {
+        return Ok(());
+    };
+    let ends = Arc::new(AtomicBool::new(false));
+    let told = Arc::clone(&ends);
+    let io = |e| Error::Os {
+        what: "waiting for SIGTERM",
+        source: Arc::new(e),
+    };
+    crate::exec::terminate::when_told(move || told.store(true, Ordering::Release)).map_err(io)?;
+    cluster.serve(&|| ends.load(Ordering::Acquire))?;
+    if !ends.load(Ordering::Acquire) {
+        return Ok(());
     }
-    Ok(())
+    // A supervisor wants this process to end: what was taken is finished first.
+    let within = Duration::from_secs_f64(
+        setting::<f64>("MOBULA_DRAIN_SECS")?
+            .unwrap_or(DRAIN)
+            .clamp(0.0, 1e9),
+    );
+    local::with(|local| cluster.drain(local, within))?
 }
 
 fn setting<T: std::str::FromStr>(name: &'static str) -> Result<Option<T>>
@@ -44,7 +69,8 @@ where
 
 impl Config {
     /// The settings of a node that is to join, from `MOBULA_JOIN`, `MOBULA_TOKEN`, `MOBULA_LISTEN`, `MOBULA_NUM_CPUS`,
-    /// `MOBULA_NUM_GPUS`, `MOBULA_RESOURCES`, `MOBULA_OBJECT_STORE_MEMORY`, `MOBULA_NODE_NAME` and `MOBULA_LABELS`.
+    /// `MOBULA_NUM_GPUS`, `MOBULA_RESOURCES`, `MOBULA_OBJECT_STORE_MEMORY`, `MOBULA_NODE_NAME`, `MOBULA_LABELS`, `MOBULA_CONTROL`,
+    /// `MOBULA_CLUSTER_PACE` and `MOBULA_HEAD_PATIENCE` (in seconds).
     fn from_environment(head: &str) -> Result<Config> {
         let missing = |setting, why: &str| Error::Config {
             setting,
@@ -120,6 +146,10 @@ impl Config {
         if let Ok(name) = std::env::var("MOBULA_NODE_NAME") {
             joining.name = name;
         }
+        joining.control = std::env::var("MOBULA_CONTROL").ok();
+        joining.pace = setting("MOBULA_CLUSTER_PACE")?.unwrap_or(1);
+        let patience = setting::<f64>("MOBULA_HEAD_PATIENCE")?.unwrap_or(0.0);
+        joining.head_patience = Duration::from_secs_f64(patience.clamp(0.0, 1e9));
         if let Ok(labels) = std::env::var("MOBULA_LABELS") {
             for label in labels.split(',').filter(|l| !l.is_empty()) {
                 let (name, value) = label.split_once('=').ok_or_else(|| {
