@@ -239,6 +239,7 @@ impl Members {
             Event::Leave => self.leave(out),
             Event::Meet(peer) => self.meet(peer, out),
             Event::Left(node) => self.left(node, out),
+            Event::Heard(node) => self.answered(node, out),
             Event::ConnectionLost(node) => {
                 self.doubt(node, 2, out);
                 self.suspect(node, out);

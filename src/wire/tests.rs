@@ -216,7 +216,19 @@ fn frames() -> Vec<Frame> {
         ask(Question::Free("hits".to_owned(), key(1))),
         Frame::Answer {
             ask: 1,
-            found: Some(named),
+            found: Found::Is(named),
+        },
+        Frame::Answer {
+            ask: 2,
+            found: Found::Nobody,
+        },
+        Frame::Answer {
+            ask: 3,
+            found: Found::Later,
+        },
+        Frame::Answer {
+            ask: 4,
+            found: Found::Failed("why".to_owned()),
         },
         Frame::Leave,
     ]

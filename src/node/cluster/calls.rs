@@ -327,7 +327,7 @@ impl Cluster {
         if let Some(e) = self.outlaw(&record, not) {
             return local.engine.settle_error(local, &record, e);
         }
-        local.engine.give_back(local, record);
+        self.put_back(local, record);
     }
 
     /// A node died: its calls run again elsewhere, as often as they may.

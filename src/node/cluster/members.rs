@@ -23,10 +23,38 @@ use crate::shm;
 
 /// The datagrams of this room begin with what they are; this is membership's.
 const PACKET: u8 = 1;
+/// And this says that the sender lives, and is behind with its answers.
+const BEHIND: u8 = 2;
+/// Being behind for so long is nothing.
+const PROMPT: Duration = Duration::from_millis(20);
+/// How long nobody's silence is held against him while this node is behind; one that is behind for longer would find no death.
+const EXCUSED: Duration = Duration::from_secs(2);
+/// How often others are told that this node is behind, for how long, and how many of them.
+const BEAT: Duration = Duration::from_millis(40);
+const BEATS_FOR: Duration = Duration::from_secs(10);
+const BEATS_TO: usize = 64;
 /// How many packets wait for the machine at most; more are lost, as on any network.
 const INBOX: usize = 8192;
 /// How often those who are reached and no members, or the other way round, are looked for.
 const LOOK: Duration = Duration::from_millis(200);
+
+/// Time as the machine has it: it stands while the link is behind, since what others said may be unread.
+#[derive(Default)]
+struct ReadTime {
+    now: Duration,
+    clock: Duration,
+}
+
+impl ReadTime {
+    fn go(&mut self, clock: Duration, behind: Duration) -> Duration {
+        let passed = clock.saturating_sub(self.clock);
+        self.clock = clock;
+        if !(PROMPT..EXCUSED).contains(&behind) {
+            self.now += passed;
+        }
+        self.now
+    }
+}
 
 /// What is for the machine.
 enum Input {
@@ -35,6 +63,7 @@ enum Input {
     Tell(Vec<u8>),
     Meet(Peer),
     Lost(NodeId),
+    Heard(NodeId),
     Left(NodeId),
     Drain,
     Leave,
@@ -91,10 +120,11 @@ impl Membership {
 
     /// A packet came; `None`: the datagram is none.
     pub fn packet(&self, from: NodeId, bytes: &[u8]) -> Option<()> {
-        let (PACKET, packet) = bytes.split_first().map(|(kind, rest)| (*kind, rest))? else {
-            return None;
-        };
-        self.put(Input::Datagram(from, packet.to_vec()));
+        match bytes.split_first()? {
+            (&PACKET, packet) => self.put(Input::Datagram(from, packet.to_vec())),
+            (&BEHIND, []) => self.put(Input::Heard(from)),
+            _ => return None,
+        }
         Some(())
     }
 
@@ -124,29 +154,31 @@ impl Cluster {
         shm::come_first(true);
         let (inbox, bell) = &self.membership.inbox;
         let (mut inputs, mut out) = (VecDeque::new(), Vec::new());
+        let (mut time, mut beaten) = (ReadTime::default(), Duration::ZERO);
         loop {
             {
                 let mut inbox = inbox.lock();
-                while inbox.is_empty() && !self.stopped() {
-                    let now = self.now();
-                    match machine.deadline() {
-                        Some(at) if at <= now => break,
-                        Some(at) => drop(bell.wait_for(&mut inbox, at - now)),
-                        None => bell.wait(&mut inbox),
-                    }
-                }
-                if self.stopped() {
-                    return;
+                let due = machine
+                    .deadline()
+                    .map_or(BEAT, |at| at.saturating_sub(time.now));
+                if inbox.is_empty() && !due.is_zero() && !self.stopped() {
+                    bell.wait_for(&mut inbox, due.min(BEAT));
                 }
                 std::mem::swap(&mut inputs, &mut inbox);
             }
-            let now = self.now();
+            if self.stopped() {
+                return;
+            }
+            let behind = self.link.get().map_or(Duration::ZERO, |link| link.behind());
+            let now = time.go(self.now(), behind);
+            self.beat(&mut beaten, behind);
             for input in inputs.drain(..) {
                 let event = match &input {
                     Input::Start(join) => Event::Start { join: join.clone() },
                     Input::Datagram(from, bytes) => Event::Datagram { from: *from, bytes },
                     Input::Tell(view) => Event::Tell(view),
                     Input::Meet(peer) => Event::Meet(*peer),
+                    Input::Heard(node) => Event::Heard(*node),
                     Input::Lost(node) => Event::ConnectionLost(*node),
                     Input::Left(node) => Event::Left(*node),
                     Input::Drain => Event::Drain,
@@ -159,6 +191,24 @@ impl Cluster {
                 let _ = machine.handle(now, Event::Tick, &mut out);
             }
             self.send_packets(&mut out);
+        }
+    }
+
+    /// Tells others that this node lives, while it is behind with its answers.
+    fn beat(&self, beaten: &mut Duration, behind: Duration) {
+        let Some(link) = self.link.get() else { return };
+        let now = self.now();
+        if !(BEAT..BEATS_FOR).contains(&behind) || now.saturating_sub(*beaten) < BEAT {
+            return;
+        }
+        *beaten = now;
+        let mut to: Vec<NodeId> = self.membership.living.lock().keys().copied().collect();
+        to.sort_unstable();
+        // Those who watch this node are those before it.
+        let before = to.partition_point(|node| *node < self.me);
+        to.rotate_left(before);
+        for node in to.iter().rev().take(BEATS_TO) {
+            let _ = link.datagram(*node, &[BEHIND]);
         }
     }
 

@@ -287,8 +287,9 @@ impl Cluster {
 
     /// Everything that this node waits for from others fails: it ends.
     pub(super) fn abandon(self: &Arc<Cluster>, local: &Local, why: &dyn Fn() -> Error) {
-        let (sent, keys) = self.with(local, |books, todo| {
+        let (sent, parked, keys) = self.with(local, |books, todo| {
             let sent: Vec<_> = books.sent.drain().map(|(_, s)| s).collect();
+            let parked = std::mem::take(&mut books.parked);
             books.asks.clear();
             books.values.clear();
             // Who waits for bytes finds the other end gone.
@@ -297,8 +298,13 @@ impl Cluster {
                     .into_iter()
                     .for_each(|draft| todo.later.draft(draft));
             }
-            (sent, self.proxies.keys())
+            (sent, parked, self.proxies.keys())
         });
+        for record in parked {
+            if record.claim_waiting() {
+                local.engine.settle_error(local, &record, why());
+            }
+        }
         for s in sent {
             local.engine.settle_error(local, &s.record, why());
         }
