@@ -331,10 +331,8 @@ impl Plan {
     fn on(&self, sites: &mut [Site], event: Event, start: &Start, out: &mut Printer) {
         let at = |sites: &[Site], node: NodeId| sites.iter().position(|s| s.machine.node == node);
         match event {
-            Event::Here(node, ..) => {
-                if at(sites, node).is_some() {
-                    self.send_ask(node, self.ask.clone(), Some(self.program.clone()));
-                }
+            Event::Here(node, ..) if at(sites, node).is_some() => {
+                self.send_ask(node, self.ask.clone(), Some(self.program.clone()));
             }
             Event::Refused(addr, why) => {
                 for site in sites

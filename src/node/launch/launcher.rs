@@ -184,22 +184,19 @@ impl Launcher {
             }
         }
         let Some(addr) = self.joined else { return };
-        match now.head {
-            Some(head) if self.link.is_connected(head) => {
-                if std::mem::take(&mut now.news) {
-                    let machine = self.machine(now);
-                    now.news = !ears::send(&self.link, head, &Message::State(Box::new(machine)));
-                }
+        let connected = now.head.filter(|head| self.link.is_connected(*head));
+        if let Some(head) = connected {
+            if std::mem::take(&mut now.news) {
+                let machine = self.machine(now);
+                now.news = !ears::send(&self.link, head, &Message::State(Box::new(machine)));
             }
-            _ if now
-                .called
-                .is_none_or(|called| at.duration_since(called) > AGAIN) =>
-            {
-                now.called = Some(at);
-                now.news = true;
-                self.link.connect(addr, None);
-            }
-            _ => {}
+        } else if now
+            .called
+            .is_none_or(|called| at.duration_since(called) > AGAIN)
+        {
+            now.called = Some(at);
+            now.news = true;
+            self.link.connect(addr, None);
         }
     }
 
