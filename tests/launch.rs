@@ -412,3 +412,27 @@ fn what_start_prints_is_what_others_need() {
     );
     app.close();
 }
+
+#[test]
+fn the_examples_run_unchanged_on_three_machines() {
+    let bench = Bench::new("examples");
+    let head = bench.head("one", &["--num-cpus", "1"]);
+    bench.join(&head, "two", &["--num-cpus", "1"]);
+    bench.join(&head, "three", &["--num-cpus", "1"]);
+    bench.machines(&head, 3);
+    let here = std::env::current_exe().unwrap();
+    let folder = here.ancestors().nth(2).unwrap().join("examples");
+    for name in ["quickstart", "map_reduce", "parameter_server"] {
+        let path = folder.join(name);
+        if !path.exists() {
+            println!("skipped: {name} is not built; `cargo test` without --test builds it");
+            continue;
+        }
+        let address = ["--address", &head.address, "--token", &head.token, "--"];
+        let said = bench.mobula(&[&["run"], &address[..], &[&path.display().to_string()]].concat());
+        assert!(
+            said.ok && said.err.contains("3 of 3 nodes are there"),
+            "{name}: {said}"
+        );
+    }
+}
