@@ -36,11 +36,7 @@ fn app() {
     let Ok(what) = std::env::var("LAUNCH_APP") else {
         return;
     };
-    let mobula = match mobula::Config::new()
-        .object_store_memory(64 << 20)
-        .attach(false)
-        .init()
-    {
+    let mobula = match mobula::Config::new().object_store_memory(64 << 20).init() {
         Ok(mobula) => mobula,
         Err(e) => {
             println!("init failed: {e}");
@@ -166,12 +162,33 @@ fn jobs_share_a_machine_and_who_finds_no_room_is_told_who_has_it() {
 fn a_killed_program_takes_its_nodes_with_it_and_frees_the_machines() {
     let bench = Bench::new("killed");
     let head = bench.head("one", &["--num-cpus", "1"]);
-    bench.join(&head, "two", &["--num-cpus", "1"]);
+    bench.join(&head, "two", &["--num-cpus", "1", "--label", "zone=b"]);
     bench.machines(&head, 2);
     let mut app = bench.run(&head, "hold", &[]);
     let holds = app.line("holds ");
     let node: u32 = holds.trim_start_matches("holds ").parse().unwrap();
     assert!(alive(node));
+    let listed = bench.mobula(&["list", "nodes", "--json", "--pid", &app.pid().to_string()]);
+    let listed: serde_json::Value =
+        serde_json::from_str(&listed.out).unwrap_or_else(|e| panic!("{e}: {listed}"));
+    let nodes = listed["items"].as_array().unwrap();
+    assert_eq!(nodes.len(), 2, "{listed}");
+    assert_eq!(
+        (&nodes[0]["name"], &nodes[0]["away"]),
+        (&"one".into(), &false.into()),
+        "{listed}"
+    );
+    assert_eq!(
+        (&nodes[1]["name"], &nodes[1]["away"]),
+        (&"two".into(), &true.into()),
+        "{listed}"
+    );
+    assert_eq!(nodes[1]["labels"]["zone"], "b", "{listed}");
+    let shown = bench.mobula(&["list", "nodes", "--pid", &app.pid().to_string()]);
+    assert!(
+        shown.out.contains("has 1 cpu") && shown.out.contains("zone=b"),
+        "{shown}"
+    );
     app.kill();
     let killed = Instant::now();
     until("its node ends", || !alive(node));
@@ -304,6 +321,8 @@ fn stop_ends_the_launcher_and_the_nodes_that_it_started() {
     assert!(said.ok && said.out.contains("ended the launcher"), "{said}");
     let said = bench.mobula(&["stop"]);
     assert_eq!(said.code, Some(3), "{said}");
+    let said = bench.mobula(&["status", "--machines"]);
+    assert_eq!(said.code, Some(3), "{said}");
     assert!(bench.launchers().iter().all(|pid| !alive(*pid)));
     app.close();
 }
@@ -339,4 +358,81 @@ fn nodes_of_a_program_are_listed_by_the_program_itself() {
     );
     first.close();
     assert!(joined.finished().ok, "and ends with it");
+}
+
+#[test]
+fn what_start_prints_is_what_others_need() {
+    let bench = Bench::new("prints");
+    let dir = bench.path("one");
+    let said = bench.mobula(&[
+        "start",
+        "--head",
+        "--listen",
+        "127.0.0.1:0",
+        "--dir",
+        &dir,
+        "--name",
+        "one",
+    ]);
+    assert!(said.ok, "{said}");
+    let line = said
+        .out
+        .lines()
+        .find(|l| l.contains("mobula start --join"))
+        .unwrap_or_else(|| panic!("{said}"));
+    let two = bench.path("two");
+    let words: Vec<&str> = line
+        .split_whitespace()
+        .skip(1)
+        .chain(["--dir", &two, "--name", "two"])
+        .collect();
+    let joined = bench.mobula(&words);
+    assert!(
+        joined.ok && joined.out.starts_with("joined 127.0.0.1:"),
+        "{joined}"
+    );
+    // Of this machine's launcher, without an address.
+    let said = bench.mobula(&["status", "--machines"]);
+    assert!(
+        said.ok && said.out.contains("one (first)") && said.out.contains("no jobs"),
+        "{said}"
+    );
+    let mut app = App::start_by(
+        bench
+            .command()
+            .args(["run", "--num-nodes", "1", "--"])
+            .arg(std::env::current_exe().unwrap()),
+        "hold",
+    );
+    assert!(app.line("nodes ").starts_with("nodes one:"));
+    let said = bench.mobula(&["status", "--machines"]);
+    assert!(
+        said.out.contains("launch-") && !said.out.contains("no jobs"),
+        "{said}"
+    );
+    app.close();
+}
+
+#[test]
+fn the_examples_run_unchanged_on_three_machines() {
+    let bench = Bench::new("examples");
+    let head = bench.head("one", &["--num-cpus", "1"]);
+    bench.join(&head, "two", &["--num-cpus", "1"]);
+    bench.join(&head, "three", &["--num-cpus", "1"]);
+    bench.machines(&head, 3);
+    let here = std::env::current_exe().unwrap();
+    let folder = here.ancestors().nth(2).unwrap().join("examples");
+    for name in ["quickstart", "map_reduce", "parameter_server"] {
+        let path = folder.join(name);
+        if !path.exists() {
+            println!("skipped: {name} is not built; `cargo test` without --test builds it");
+            continue;
+        }
+        let address = ["--address", &head.address, "--token", &head.token, "--"];
+        let said = bench.mobula(&[&["run"], &address[..], &[&path.display().to_string()]].concat());
+        assert!(
+            said.ok && said.err.contains("3 of 3 nodes are there"),
+            "{name}: {said}"
+        );
+    }
 }

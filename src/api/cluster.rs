@@ -1,7 +1,7 @@
 //! Other machines: how a program becomes one node of several, and which nodes there are.
 //!
 //! Invariant: a program without these settings, and without the variables, is one machine's, and opens no port. Left out:
-//! starting the program elsewhere (`mobula run`).
+//! starting the program elsewhere (`node::launch`).
 
 use std::net::SocketAddr;
 use std::path::Path;

@@ -76,6 +76,10 @@ pub struct Mobula {
 ///
 /// Takes about a millisecond: some threads and an empty memory arena, which uses memory only as it is written.
 ///
+/// With `MOBULA_ADDRESS=ADDR?TOKEN` in the environment, as `mobula run` has it, the program is brought to the machines of the
+/// launchers there: `init` returns when those nodes have joined that could be started, and says on standard error how many
+/// and why not others. With `MOBULA_LISTEN=ADDR:PORT` it makes a cluster, as [`Config::listen`] does.
+///
 /// # Errors
 /// [`Error::AlreadyInitialized`] while one is up, [`Error::DuplicateName`] if two remote items of the program share a
 /// name, [`Error::Os`] if the system grants no arena.

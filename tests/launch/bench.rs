@@ -92,7 +92,7 @@ impl Bench {
         self.dir(name).display().to_string()
     }
 
-    fn command(&self) -> Command {
+    pub fn command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_mobula"));
         command
             .env("MOBULA_ATTACH_DIR", self.dir("runtime"))
@@ -184,7 +184,7 @@ impl Bench {
             .args(["run", "--address", &head.address, "--token", &head.token])
             .args(more)
             .arg("--");
-        App::spawn(command.arg(exe), what)
+        App::start_by(command.arg(exe), what)
     }
 
     pub fn other_token(&self) -> String {
@@ -228,10 +228,10 @@ impl App {
     /// Without a launcher.
     pub fn start(what: &str, variables: &[(&str, &str)]) -> App {
         let mut command = Command::new(std::env::current_exe().unwrap());
-        App::spawn(command.envs(variables.iter().copied()), what)
+        App::start_by(command.envs(variables.iter().copied()), what)
     }
 
-    fn spawn(command: &mut Command, what: &str) -> App {
+    pub fn start_by(command: &mut Command, what: &str) -> App {
         command
             .args(["app", "--exact", "--nocapture"])
             .env("LAUNCH_APP", what);
@@ -285,6 +285,10 @@ impl App {
                 }
             }
         }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     pub fn kill(&mut self) {

@@ -7,6 +7,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -248,6 +249,7 @@ fn detach(args: &Args, dir: &Path) -> Result<(), Failure> {
     let path = dir.join("launcher.log");
     let log = std::fs::File::create(&path).map_err(|e| format!("{}: {e}", path.display()))?;
     let mut child = Command::new("/proc/self/exe")
+        .arg0("mobula")
         .args(std::env::args_os().skip(1))
         .arg("--block")
         .env("MOBULA_LAUNCHER_READY", "1")

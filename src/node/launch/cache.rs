@@ -44,7 +44,8 @@ impl Cache {
         Ok(cache)
     }
 
-    fn path(&self, hash: &[u8; 32]) -> PathBuf {
+    /// Where it is or will be.
+    pub fn path(&self, hash: &[u8; 32]) -> PathBuf {
         self.folder.join(hex(hash))
     }
 

@@ -37,15 +37,17 @@ pub struct Child {
 }
 
 impl Child {
-    /// Starts `program` with these variables; `said` is called from threads of the child's own.
+    /// Starts `program` under this name with these variables; `said` is called from threads of the child's own.
     pub fn start(
         program: &Path,
+        name: &str,
         variables: &[(&str, String)],
         said: impl Fn(u32, Said) + Send + Clone + 'static,
     ) -> Result<Child, String> {
         use std::os::unix::process::CommandExt;
         let mut command = Command::new(program);
         command
+            .arg0(name)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -192,9 +194,12 @@ mod tests {
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
         std::fs::set_permissions(&path, mode).unwrap();
         let (send, said) = channel();
-        let child = Child::start(&path, &[("MOBULA_X", "7".to_owned())], move |_, s| {
-            drop(send.send(s))
-        })
+        let child = Child::start(
+            &path,
+            "app",
+            &[("MOBULA_X", "7".to_owned())],
+            move |_, s| drop(send.send(s)),
+        )
         .unwrap();
         assert!(child.process.pid > 0);
         let mut lines = Vec::new();
@@ -236,7 +241,7 @@ mod tests {
     #[test]
     fn what_cannot_be_run_is_said() {
         let path = std::env::temp_dir().join(format!("mobula-child-none-{}", std::process::id()));
-        let why = Child::start(&path, &[], |_, _| {}).err().unwrap();
+        let why = Child::start(&path, "app", &[], |_, _| {}).err().unwrap();
         assert!(why.starts_with("the executable cannot be run"), "{why}");
     }
 }

@@ -8,6 +8,7 @@ use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::Sender;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -298,6 +299,7 @@ impl Plan {
         }
         self.report(&mut sites)?;
         let Plan { guest, .. } = self;
+        let stop = guest.events.clone();
         let watch = move || {
             // Its nodes end with this program, and its link with the last of them.
             while sites
@@ -322,16 +324,15 @@ impl Plan {
         })?;
         Ok(Job {
             thread: Some(thread),
+            stop,
         })
     }
 
     fn on(&self, sites: &mut [Site], event: Event, start: &Start, out: &mut Printer) {
         let at = |sites: &[Site], node: NodeId| sites.iter().position(|s| s.machine.node == node);
         match event {
-            Event::Here(node, ..) => {
-                if at(sites, node).is_some() {
-                    self.send_ask(node, self.ask.clone(), Some(self.program.clone()));
-                }
+            Event::Here(node, ..) if at(sites, node).is_some() => {
+                self.send_ask(node, self.ask.clone(), Some(self.program.clone()));
             }
             Event::Refused(addr, why) => {
                 for site in sites
@@ -386,6 +387,7 @@ impl Plan {
             .filter(|s| matches!(s.stage, Stage::Joined))
             .count();
         let asked = self.wanted.nodes.unwrap_or(0).max(sites.len() + own);
+        let count = sites.len() + own;
         let mut lost = Vec::new();
         for site in sites {
             let why = match &site.stage {
@@ -397,6 +399,11 @@ impl Plan {
                 Stage::Called => format!("it has not started a node within {STARTING:?}"),
             };
             lost.push(format!("machine {}: {why}", site.machine.name));
+        }
+        if let Some(nodes) = self.wanted.nodes.filter(|n| *n > count) {
+            lost.push(format!(
+                "{nodes} machines were asked for, and the launchers have {count}"
+            ));
         }
         if joined + own == 0 {
             let why = if lost.is_empty() {
@@ -439,6 +446,7 @@ fn local_token(addr: SocketAddr) -> Option<String> {
 #[derive(Debug)]
 pub struct Job {
     thread: Option<JoinHandle<Guest>>,
+    stop: Sender<Event>,
 }
 
 impl Job {
@@ -451,8 +459,13 @@ impl Job {
         while !thread.is_finished() && Instant::now() < until {
             std::thread::sleep(Duration::from_millis(5));
         }
+        let _ = self.stop.send(Event::Stop);
+        // With what it returns the launchers are told that this program is done. It may be held up by a terminal.
+        let until = Instant::now() + ENDING;
+        while !thread.is_finished() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(5));
+        }
         if thread.is_finished() {
-            // With what it returns the launchers are told that this program is done.
             drop(thread.join());
         }
     }

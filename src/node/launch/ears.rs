@@ -34,6 +34,8 @@ pub enum Event {
     Gone(NodeId, LinkError),
     /// A call of ours came to nothing.
     Refused(SocketAddr, LinkError),
+    /// Where the executable of this peer is, if it is here.
+    Found(NodeId, Option<PathBuf>),
     /// An executable came whole, or did not.
     Kept(NodeId, Result<PathBuf, String>),
     /// A node's process of this peer's ended.

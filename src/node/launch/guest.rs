@@ -5,6 +5,7 @@
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
 use std::sync::Arc;
+use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 use super::ears::{self, Event, Heard};
@@ -70,6 +71,8 @@ pub struct Guest {
     pub link: Arc<Endpoint>,
     /// What happens.
     pub heard: Heard,
+    /// More of that.
+    pub events: Sender<Event>,
     /// The launcher that let this in.
     pub head: NodeId,
     /// Where that is.
@@ -88,7 +91,7 @@ impl Guest {
             (true, false) => [0, 0, 0, 0, 0, 0, 0, 1].into(),
             (false, false) => [0u16; 8].into(),
         };
-        let (link, heard, _) =
+        let (link, heard, events) =
             ears::listen(identity, None, (any, 0).into(), false).map_err(|e| e.to_string())?;
         link.connect(addr, None);
         let until = Instant::now() + PATIENCE;
@@ -99,6 +102,7 @@ impl Guest {
                         me,
                         link,
                         heard,
+                        events,
                         head,
                         addr,
                     });

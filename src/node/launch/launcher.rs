@@ -148,6 +148,7 @@ impl Launcher {
                     eprintln!("mobula: the head at {addr} refuses this launcher: {why}");
                 }
             }
+            Event::Found(driver, path) => self.found(now, driver, path),
             Event::Kept(driver, outcome) => self.kept(now, driver, outcome),
             Event::Ended(driver, pid, how) => self.node_ended(now, driver, pid, &how),
             Event::Stop => {}
@@ -183,22 +184,19 @@ impl Launcher {
             }
         }
         let Some(addr) = self.joined else { return };
-        match now.head {
-            Some(head) if self.link.is_connected(head) => {
-                if std::mem::take(&mut now.news) {
-                    let machine = self.machine(now);
-                    now.news = !ears::send(&self.link, head, &Message::State(Box::new(machine)));
-                }
+        let connected = now.head.filter(|head| self.link.is_connected(*head));
+        if let Some(head) = connected {
+            if std::mem::take(&mut now.news) {
+                let machine = self.machine(now);
+                now.news = !ears::send(&self.link, head, &Message::State(Box::new(machine)));
             }
-            _ if now
-                .called
-                .is_none_or(|called| at.duration_since(called) > AGAIN) =>
-            {
-                now.called = Some(at);
-                now.news = true;
-                self.link.connect(addr, None);
-            }
-            _ => {}
+        } else if now
+            .called
+            .is_none_or(|called| at.duration_since(called) > AGAIN)
+        {
+            now.called = Some(at);
+            now.news = true;
+            self.link.connect(addr, None);
         }
     }
 
@@ -321,13 +319,34 @@ impl Launcher {
         driver.until = None;
         let (holds, gpus) = (share.amounts.clone(), share.gpus.clone());
         driver.share = Some(share);
-        let granted = |wants| Message::Granted { holds, gpus, wants };
         let Some(program) = driver.program.clone() else {
-            ears::send(&self.link, node, &granted(None));
+            let wants = None;
+            ears::send(&self.link, node, &Message::Granted { holds, gpus, wants });
             return;
         };
-        if let Some(path) = self.cache.find(&program.hash) {
-            driver.executable = Some(path);
+        // Others are served while a large file is read.
+        let (cache, events) = (self.cache.clone(), self.events.clone());
+        let look = move || drop(events.send(Event::Found(node, cache.find(&program.hash))));
+        if let Err(e) = std::thread::Builder::new().spawn(look) {
+            self.drop_driver(now, node, &format!("no thread can be started here: {e}"));
+        }
+    }
+
+    /// Whether the executable of a driver that has its share is here.
+    fn found(&mut self, now: &mut Now, node: NodeId, path: Option<PathBuf>) {
+        let Some(driver) = now.drivers.get_mut(&node) else {
+            return;
+        };
+        let (Some(share), Some(program)) = (driver.share.clone(), driver.program.clone()) else {
+            return;
+        };
+        let granted = |wants| Message::Granted {
+            holds: share.amounts,
+            gpus: share.gpus,
+            wants,
+        };
+        if path.is_some() {
+            driver.executable = path;
             ears::send(&self.link, node, &granted(None));
             ears::send(&self.link, node, &Message::Ready);
             return;
@@ -343,21 +362,21 @@ impl Launcher {
             Ok(expected) => expected,
             Err(why) => return self.drop_driver(now, node, &why),
         };
-        let (cache, events) = (self.cache.clone(), self.events.clone());
+        let (len, cache, events) = (program.len, self.cache.clone(), self.events.clone());
         let done = move |outcome: Result<_, LinkError>| {
+            let failed = events.clone();
             // The link's thread does not wait while a large file is read.
-            std::thread::spawn(move || {
+            let keep = move || {
                 let kept = outcome
                     .map_err(|e| format!("the executable did not come whole: {e}"))
                     .and_then(|part| cache.keep(part, &program.hash));
                 let _ = events.send(Event::Kept(node, kept));
-            });
+            };
+            if let Err(e) = std::thread::Builder::new().spawn(keep) {
+                let why = format!("no thread can be started here: {e}");
+                let _ = failed.send(Event::Kept(node, Err(why)));
+            }
         };
-        let len = now
-            .drivers
-            .get(&node)
-            .and_then(|d| d.program.as_ref())
-            .map_or(0, |p| p.len);
         self.link
             .expect_bulk(node, transfer, len, Box::new(Lander::new(part, done)));
         ears::send(&self.link, node, &granted(Some(transfer)));
@@ -371,11 +390,8 @@ impl Launcher {
             Ok(path) => {
                 driver.executable = Some(path);
                 ears::send(&self.link, node, &Message::Ready);
-                let used: Vec<&PathBuf> = now
-                    .drivers
-                    .values()
-                    .filter_map(|d| d.executable.as_ref())
-                    .collect();
+                let programs = now.drivers.values().filter_map(|d| d.program.as_ref());
+                let used: Vec<PathBuf> = programs.map(|p| self.cache.path(&p.hash)).collect();
                 self.cache.trim(|path| used.iter().any(|p| *p == path));
             }
             Err(why) => self.drop_driver(now, node, &why),
@@ -387,8 +403,8 @@ impl Launcher {
             .drivers
             .get(&node)
             .filter(|d| d.node.is_none())
-            .and_then(|d| Some((d.share.clone()?, d.executable.clone()?)));
-        let Some((share, executable)) = ready else {
+            .and_then(|d| Some((d.share.clone()?, d.executable.clone()?, d.name.clone())));
+        let Some((share, executable, name)) = ready else {
             return self.refuse(
                 now,
                 node,
@@ -425,8 +441,10 @@ impl Launcher {
         if let Some(bytes) = start.store {
             variables.push(("MOBULA_OBJECT_STORE_MEMORY", bytes.to_string()));
         }
+        // Without the process of the driver.
+        let program = name.split(" (").next().unwrap_or(&name).to_owned();
         let said = ears::forwards(&self.link, node, &self.events);
-        match Child::start(&executable, &variables, said) {
+        match Child::start(&executable, &program, &variables, said) {
             Ok(child) => {
                 let pid = child.process.pid;
                 self.state.nodes.push(child.process.clone());
