@@ -100,7 +100,15 @@ impl Views {
             view.duty = Duty::Leaving;
         } else {
             let (bytes, queued) = (Vec::new(), None);
-            self.of.insert(node, View { version: 0, duty: Duty::Leaving, bytes, queued });
+            self.of.insert(
+                node,
+                View {
+                    version: 0,
+                    duty: Duty::Leaving,
+                    bytes,
+                    queued,
+                },
+            );
         }
     }
 
