@@ -73,7 +73,8 @@ pub const DATAGRAM_MAX: usize = 1096;
 /// The most bytes of a view.
 pub const VIEW_MAX: usize = super::view::MAX_BYTES;
 // One fits into a page, which has the longest header.
-const _: () = assert!(VIEW_MAX + frame::PAGE_HEADER + frame::PEER_LEN + frame::VIEW_HEADER <= DATAGRAM_MAX);
+const _: () =
+    assert!(VIEW_MAX + frame::PAGE_HEADER + frame::PEER_LEN + frame::VIEW_HEADER <= DATAGRAM_MAX);
 
 /// The most members besides oneself.
 pub const MEMBERS_MAX: usize = 16_384;
@@ -362,7 +363,10 @@ impl Members {
 
     /// One said goodbye by another way.
     fn left(&mut self, node: NodeId, out: &mut Vec<Effect>) {
-        let known = self.foca.iter_members().find(|member| member.id().node == node);
+        let known = self
+            .foca
+            .iter_members()
+            .find(|member| member.id().node == node);
         let Some(known) = known else { return };
         let news = Member::new(*known.id(), known.incarnation(), foca::State::Down);
         self.views.leaves(node);

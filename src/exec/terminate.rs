@@ -11,7 +11,9 @@ use tokio::signal::unix::{SignalKind, signal};
 /// # Errors
 /// The system's, if signals cannot be caught or a thread cannot be started.
 pub fn when_told(tell: impl FnOnce() + Send + 'static) -> io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .build()?;
     let mut asked = {
         let _inside = runtime.enter();
         signal(SignalKind::terminate())?

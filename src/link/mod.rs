@@ -45,6 +45,7 @@ pub use error::{LinkError, RegistryDiff, SendError};
 pub use hello::{Hello, Registry};
 pub use join::join;
 pub use token::JoinToken;
+pub(crate) use token::sha256;
 
 use crate::base::NodeId;
 

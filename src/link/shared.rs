@@ -17,8 +17,8 @@ use tokio::sync::{Notify, Semaphore};
 
 use crate::base::NodeId;
 use crate::core::session::Session;
-use crate::link::lag::Lag;
 use crate::link::forgotten::Forgotten;
+use crate::link::lag::Lag;
 use crate::link::peer::PeerLink;
 use crate::link::tls::Answering;
 use crate::link::tune::Transports;

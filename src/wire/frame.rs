@@ -5,8 +5,10 @@
 
 use super::body::{self, ActorTerms, Beside, CallBody, Outcome, Terms, ValueBody};
 use super::codec::{Read, Reader, Writer, bad};
+use super::grouping;
 use super::owning;
 use crate::base::ObjectKey;
+use crate::core::groups::GroupMsg;
 use crate::core::owners::Message;
 
 /// One thing said.
@@ -108,6 +110,11 @@ pub enum Frame {
     View {
         /// As bytes.
         view: Vec<u8>,
+    },
+    /// About placement groups.
+    Group {
+        /// What.
+        message: GroupMsg,
     },
     /// The sender leaves, and has told all it had to tell.
     Leave,
@@ -273,6 +280,10 @@ impl Frame {
                 }
             }
             Frame::Leave => w.u8(12),
+            Frame::Group { message } => {
+                w.u8(20);
+                grouping::message(w, message);
+            }
             Frame::View { view } => {
                 w.u8(13);
                 w.bytes(view);
@@ -357,6 +368,9 @@ impl Frame {
             12 => Frame::Leave,
             13 => Frame::View {
                 view: r.bytes()?.to_vec(),
+            },
+            20 => Frame::Group {
+                message: grouping::read_message(r)?,
             },
             _ => return bad("frame"),
         })

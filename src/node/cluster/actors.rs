@@ -10,6 +10,7 @@ use std::sync::{Arc, Weak};
 
 use super::books::{Books, Export, FarCell, Sent};
 use super::effects::Todo;
+use super::groups::{group_of, strategy_of};
 use super::{Cluster, lost};
 use crate::base::{Demand, Error, NodeId, ObjectKey};
 use crate::core::owners::{RefState, Stand};
@@ -431,6 +432,7 @@ pub(super) fn terms(entry: &ActorEntry, o: &Options, demand: &Demand) -> Result<
         restart_on_panic: o.restart_on_panic.or(d.restart_on_panic).unwrap_or(false),
         isolate,
         memory,
+        group: group_of(&o.strategy),
     })
 }
 
@@ -453,6 +455,7 @@ fn options(t: ActorTerms) -> Options {
         restart_on_panic: Some(t.restart_on_panic),
         isolate: Some(t.isolate),
         memory: t.memory.map(Into::into),
+        strategy: strategy_of(t.group),
         ..Options::default()
     }
 }

@@ -74,6 +74,8 @@ pub(super) struct Books {
     /// Results that ran here for others and stay here.
     pub held: HashMap<ObjectKey, RawRef>,
     pub sent: HashMap<u64, Sent>,
+    /// Calls that no node has room for now, or that came back.
+    pub parked: Vec<RawRef>,
     /// How often nodes died under a call of this node that was given back since.
     pub deaths: HashMap<u64, u32>,
     /// Calls of others that run here.
@@ -155,6 +157,7 @@ impl Books {
             aliases: HashMap::new(),
             held: HashMap::new(),
             sent: HashMap::new(),
+            parked: Vec::new(),
             deaths: HashMap::new(),
             running: HashMap::new(),
             tickets: HashMap::new(),

@@ -14,7 +14,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::peers::Ears;
-use super::{Cluster, Face};
+use super::{Cluster, Face, Groups};
 use crate::base::{Capacity, Error, NodeId};
 use crate::core::members::{Members, Pace, Peer};
 use crate::exec::{Engine, Local, far};
@@ -224,6 +224,10 @@ impl Cluster {
         let _ = cluster.link.set(Arc::clone(&link));
         let _ = cluster.token.set(token);
         let _ = cluster.name.set(name);
+        let weak = Arc::downgrade(&cluster);
+        let groups = Groups::new(me, engine, cluster.capacity.clone(), Some(weak));
+        let _ = cluster.groups.set(Arc::clone(&groups));
+        engine.set_groups(groups);
         cluster
             .enter_records(heads)
             .inspect_err(|_| link.stop(Duration::ZERO))?;

@@ -3,7 +3,7 @@
 //! Room map: [`books`] what is kept; [`effects`] what follows from a change of it; [`cross`] references on their way out and in;
 //! [`calls`], [`actors`], [`objects`], [`names`] what is carried; [`records`] what is kept of names; [`place`] which calls go
 //! elsewhere; [`peers`] the other nodes, [`members`] which there are, [`head`] the first of them; [`join`] how a node becomes one
-//! of a cluster, [`drain`] how it leaves.
+//! of a cluster, [`drain`] how it leaves; [`groups`] placement groups.
 //!
 //! Decisions are `core`'s: who still needs an object, and where a call runs. This drives them with frames of the link.
 //!
@@ -16,6 +16,7 @@ mod calls;
 mod cross;
 mod drain;
 mod effects;
+mod groups;
 mod head;
 mod join;
 mod members;
@@ -48,7 +49,8 @@ use crate::link::{JoinToken, Link, LinkError};
 use books::Books;
 use cross::lost;
 use effects::Todo;
-pub use join::{Joining, NodeInfo};
+pub use groups::{Groups, alone};
+pub use join::{Joining, NodeInfo, authority};
 
 /// Work that may block, done by a thread of its own.
 type Errand = Box<dyn FnOnce(&Local) + Send>;
@@ -89,6 +91,7 @@ pub struct Cluster {
     deaths: Mutex<Vec<(NodeId, String)>>,
     change: (Mutex<u64>, Condvar),
     seed: Mutex<u64>,
+    groups: OnceLock<Arc<Groups>>,
     token: OnceLock<Option<JoinToken>>,
     name: OnceLock<String>,
 }
@@ -149,6 +152,7 @@ impl Cluster {
                 deaths: Mutex::default(),
                 change: (Mutex::new(0), Condvar::new()),
                 seed: Mutex::new(me.get()),
+                groups: OnceLock::new(),
                 token: OnceLock::new(),
                 name: OnceLock::new(),
             }
@@ -252,6 +256,42 @@ impl Cluster {
     }
 }
 
+/// What the nodes say of themselves, for people.
+fn describe(known: &[NodeInfo], nodes: &mut Vec<crate::base::snapshot::Node>) {
+    use crate::base::snapshot::{Node, Resource};
+    for info in known {
+        let mut node = Node::default();
+        if let Some(own) = nodes.first_mut().filter(|_| info.this) {
+            node = std::mem::take(own);
+        }
+        node.name.clone_from(&info.name);
+        node.id = Some(info.id.to_string());
+        node.address = Some(info.address.to_string());
+        node.labels.clone_from(&info.labels);
+        node.draining = info.draining;
+        if info.this {
+            if let Some(own) = nodes.first_mut() {
+                *own = node;
+            }
+            continue;
+        }
+        node.away = true;
+        let amount = |name: &str, total: crate::base::Units| Resource {
+            name: name.to_owned(),
+            total: total.to_f64(),
+            free: 0.0,
+        };
+        node.resources.push(amount("cpu", info.capacity.cpu));
+        if info.capacity.gpus > 0 {
+            node.resources.push(amount("gpu", info.capacity.gpu()));
+        }
+        let custom = info.capacity.custom().iter();
+        node.resources
+            .extend(custom.map(|(name, total)| amount(name, *total)));
+        nodes.push(node);
+    }
+}
+
 fn run_errands(errands: &Receiver<Errand>) {
     for errand in errands {
         let _ = crate::exec::local::with(|local| errand(local));
@@ -304,5 +344,9 @@ impl Far for Face {
 
     fn ended(&self, actor: u64, cause: &str) {
         self.0.actor_ended(actor, cause);
+    }
+
+    fn describe(&self, nodes: &mut Vec<crate::base::snapshot::Node>) {
+        describe(&self.0.nodes(), nodes);
     }
 }

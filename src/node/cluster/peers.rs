@@ -137,6 +137,9 @@ impl Cluster {
         for node in dead {
             self.died(local, node, "no connection could be made to it");
         }
+        if let Some(groups) = self.groups.get() {
+            groups.tick(local);
+        }
         self.tell_view(now);
     }
 
@@ -203,6 +206,9 @@ impl Cluster {
         self.names_died(node);
         self.values_died(local, node);
         self.actors_died(local, node);
+        if let Some(groups) = self.groups.get() {
+            groups.died(local, node);
+        }
         self.calls_died(local, node, sent);
         // Nobody waits for these any more.
         for record in running {
@@ -272,13 +278,19 @@ impl Cluster {
             Frame::Answer { ask, found } => self.on_answer(from, ask, found),
             Frame::View { view } => self.hear_view(from, false, &view),
             Frame::Leave => self.said_goodbye(local, from),
+            Frame::Group { message } => {
+                if let Some(groups) = self.groups.get() {
+                    groups.heard(local, from, message);
+                }
+            }
         }
     }
 
     /// Everything that this node waits for from others fails: it ends.
     pub(super) fn abandon(self: &Arc<Cluster>, local: &Local, why: &dyn Fn() -> Error) {
-        let (sent, keys) = self.with(local, |books, todo| {
+        let (sent, parked, keys) = self.with(local, |books, todo| {
             let sent: Vec<_> = books.sent.drain().map(|(_, s)| s).collect();
+            let parked = std::mem::take(&mut books.parked);
             books.asks.clear();
             books.values.clear();
             // Who waits for bytes finds the other end gone.
@@ -287,8 +299,13 @@ impl Cluster {
                     .into_iter()
                     .for_each(|draft| todo.later.draft(draft));
             }
-            (sent, self.proxies.keys())
+            (sent, parked, self.proxies.keys())
         });
+        for record in parked {
+            if record.claim_waiting() {
+                local.engine.settle_error(local, &record, why());
+            }
+        }
         for s in sent {
             local.engine.settle_error(local, &s.record, why());
         }

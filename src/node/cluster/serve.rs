@@ -69,19 +69,15 @@ where
 
 impl Config {
     /// The settings of a node that is to join, from `MOBULA_JOIN`, `MOBULA_TOKEN`, `MOBULA_LISTEN`, `MOBULA_NUM_CPUS`,
-    /// `MOBULA_NUM_GPUS`, `MOBULA_OBJECT_STORE_MEMORY`, `MOBULA_NODE_NAME`, `MOBULA_LABELS`, `MOBULA_CONTROL`,
+    /// `MOBULA_NUM_GPUS`, `MOBULA_RESOURCES`, `MOBULA_OBJECT_STORE_MEMORY`, `MOBULA_NODE_NAME`, `MOBULA_LABELS`, `MOBULA_CONTROL`,
     /// `MOBULA_CLUSTER_PACE` and `MOBULA_HEAD_PATIENCE` (in seconds).
     fn from_environment(head: &str) -> Result<Config> {
         let missing = |setting, why: &str| Error::Config {
             setting,
             why: why.to_owned(),
         };
-        let head: SocketAddr = head.parse().map_err(|e| {
-            missing(
-                "MOBULA_JOIN",
-                &format!("\"{head}\" is no address of a head: {e}"),
-            )
-        })?;
+        let head =
+            crate::node::launch::resolve(head).map_err(|why| missing("MOBULA_JOIN", &why))?;
         let token = std::env::var("MOBULA_TOKEN").map_err(|_| {
             missing(
                 "MOBULA_TOKEN",
@@ -89,13 +85,41 @@ impl Config {
             )
         })?;
         let mut config = Config::new().join_with(head, token, setting("MOBULA_LISTEN")?);
-        if let Some(cpus) = setting::<f64>("MOBULA_NUM_CPUS")? {
+        config.amounts_by_environment()?;
+        config.name_by_environment()?;
+        Ok(config)
+    }
+
+    /// Makes the program the head of a cluster without a change of its code: `MOBULA_LISTEN` says where it listens, and
+    /// `MOBULA_CLUSTER_DIR` where its authority is kept. What the program itself says about clusters goes before.
+    pub(in crate::node) fn listen_by_environment(&mut self) -> Result<()> {
+        let Some(listen) = setting::<SocketAddr>("MOBULA_LISTEN")? else {
+            return Ok(());
+        };
+        if self.cluster.is_some() {
+            return Ok(());
+        }
+        let joining = self.cluster.get_or_insert_default();
+        joining.listen = Some(listen);
+        joining.folder = std::env::var_os("MOBULA_CLUSTER_DIR").map(Into::into);
+        self.amounts_by_environment()?;
+        self.name_by_environment()
+    }
+
+    /// What the node has, where its code does not say.
+    fn amounts_by_environment(&mut self) -> Result<()> {
+        let mut config = std::mem::take(self);
+        if let Some(cpus) = setting::<f64>("MOBULA_NUM_CPUS")?
+            && config.cpus().is_none()
+        {
             config = config.num_cpus(cpus);
         }
         if let Some(gpus) = setting::<u32>("MOBULA_NUM_GPUS")? {
             config = config.num_gpus(gpus);
         }
-        if let Ok(bytes) = std::env::var("MOBULA_OBJECT_STORE_MEMORY") {
+        if let Ok(bytes) = std::env::var("MOBULA_OBJECT_STORE_MEMORY")
+            && config.store_bytes.is_none()
+        {
             let parsed = crate::base::parse_bytes(&bytes);
             let why = |e| Error::BadBytes {
                 option: "MOBULA_OBJECT_STORE_MEMORY",
@@ -104,7 +128,21 @@ impl Config {
             };
             config = config.object_store_memory(parsed.map_err(why)?);
         }
-        let joining = config.cluster.get_or_insert_default();
+        if let Ok(list) = std::env::var("MOBULA_RESOURCES") {
+            for (name, amount) in crate::node::launch::amounts("MOBULA_RESOURCES", &list)? {
+                config = config.resource(name, amount);
+            }
+        }
+        *self = config;
+        Ok(())
+    }
+
+    fn name_by_environment(&mut self) -> Result<()> {
+        let missing = |setting, why: &str| Error::Config {
+            setting,
+            why: why.to_owned(),
+        };
+        let joining = self.cluster.get_or_insert_default();
         if let Ok(name) = std::env::var("MOBULA_NODE_NAME") {
             joining.name = name;
         }
@@ -125,7 +163,7 @@ impl Config {
                     .insert(name.trim().to_owned(), value.trim().to_owned());
             }
         }
-        Ok(config)
+        Ok(())
     }
 
     fn join_with(mut self, head: SocketAddr, token: String, listen: Option<SocketAddr>) -> Config {
