@@ -21,6 +21,7 @@ impl Ears {
         if let Some(cluster) = self.0.upgrade() {
             if !super::LINKS.replace(true) {
                 crate::shm::come_first(false);
+                cluster.membership.link_is_here();
             }
             let _ = crate::exec::local::with(|local| f(&cluster, local));
         }
