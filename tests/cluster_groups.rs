@@ -98,8 +98,13 @@ impl Host {
 /// Which process each node is.
 fn processes(cluster: &Cluster) -> Vec<(NodeId, u32)> {
     let all = cluster.head.nodes().into_iter().map(|n| n.id);
-    all.map(|id| (id, mobula::get(pid::options().num_cpus(0).on_node(id).remote()).unwrap()))
-        .collect()
+    all.map(|id| {
+        (
+            id,
+            mobula::get(pid::options().num_cpus(0).on_node(id).remote()).unwrap(),
+        )
+    })
+    .collect()
 }
 
 fn process(all: &[(NodeId, u32)], node: NodeId) -> u32 {
@@ -117,6 +122,10 @@ fn bundles_lie_as_their_strategy_says_and_calls_run_there() {
             (GroupStrategy::Spread, 5, 3),
             (GroupStrategy::StrictSpread, 3, 3),
         ] {
+            until("all is free, and that is known", || {
+                let nodes = cluster.head.nodes();
+                nodes.iter().all(|n| n.free_cpus == mobula::Units::whole(2))
+            });
             let group = ready(strategy, bundles, 1.0);
             let at = nodes(&group);
             assert_eq!(distinct(at.clone()), places, "{strategy:?}: {at:?}");
@@ -127,7 +136,9 @@ fn bundles_lie_as_their_strategy_says_and_calls_run_there() {
             let expected: Vec<u32> = at.iter().map(|n| process(&all, *n)).collect();
             assert_eq!(ran, expected, "{strategy:?}");
             // Without a bundle's number, all of them are used.
-            let any: Vec<_> = (0..30).map(|_| pid::options().group(&group).remote()).collect();
+            let any: Vec<_> = (0..30)
+                .map(|_| pid::options().group(&group).remote())
+                .collect();
             assert_eq!(distinct(mobula::get(&any).unwrap()), places);
         }
     });
@@ -149,13 +160,18 @@ fn what_cannot_be_is_refused_by_name() {
         assert!(e.contains("on one node"), "{e}");
         let e = why(PlacementGroup::options().create());
         assert!(e.contains("1 to 256 bundles, not 0"), "{e}");
-        let e = why(PlacementGroup::options().bundle(|b| b.resource("laser", 1)).create());
+        let e = why(PlacementGroup::options()
+            .bundle(|b| b.resource("laser", 1))
+            .create());
         assert!(e.contains("laser"), "{e}");
         // And calls that no bundle could hold.
         let group = ready(GroupStrategy::Spread, 3, 1.0);
         let too_large = pid::options().num_cpus(2).group(&group).remote();
         let e = mobula::get(&too_large).unwrap_err().to_string();
-        assert!(e.contains(&group.id().to_string()) && e.contains("2 cpu"), "{e}");
+        assert!(
+            e.contains(&group.id().to_string()) && e.contains("2 cpu"),
+            "{e}"
+        );
         let nowhere = pid::options().group_bundle(&group, 7).remote();
         let e = mobula::get(&nowhere).unwrap_err().to_string();
         assert!(e.contains("no bundle 7"), "{e}");
@@ -179,7 +195,12 @@ fn a_group_is_no_larger_than_what_it_reserved() {
             assert!(!overlap(mobula::get(&calls).unwrap()), "bundle {bundle}");
         }
         let halves: Vec<_> = (0..2)
-            .map(|_| naps::options().num_cpus(0.5).group_bundle(&group, 1).remote(300))
+            .map(|_| {
+                naps::options()
+                    .num_cpus(0.5)
+                    .group_bundle(&group, 1)
+                    .remote(300)
+            })
             .collect();
         assert!(overlap(mobula::get(&halves).unwrap()));
     });
@@ -196,8 +217,14 @@ fn a_dead_nodes_bundle_is_placed_anew() {
         let victim = process(&all, before[lost]);
         let actor = Host::options().group_bundle(&group, lost as u32).remote();
         assert_eq!(mobula::get(actor.pid()).unwrap(), victim);
-        let running = pid_slowly::options().group_bundle(&group, lost as u32).remote(1500);
-        let node = cluster.nodes.iter_mut().find(|n| n.process.id() == victim).unwrap();
+        let running = pid_slowly::options()
+            .group_bundle(&group, lost as u32)
+            .remote(1500);
+        let node = cluster
+            .nodes
+            .iter_mut()
+            .find(|n| n.process.id() == victim)
+            .unwrap();
         node.kill();
         // One that was there, and one that comes while the bundle is nowhere.
         let later = pid::options().group_bundle(&group, lost as u32).remote();
@@ -209,7 +236,10 @@ fn a_dead_nodes_bundle_is_placed_anew() {
         assert_eq!(distinct(after.clone()), 3);
         assert_eq!(process(&all, after[lost]), later);
         for bundle in (0..3).filter(|b| *b != lost) {
-            assert_eq!(after[bundle], before[bundle], "the others stay where they are");
+            assert_eq!(
+                after[bundle], before[bundle],
+                "the others stay where they are"
+            );
         }
     });
 }
@@ -232,8 +262,14 @@ fn what_a_group_held_comes_back_when_it_goes() {
                 .collect();
             let actor = Host::options().group_bundle(&group, 1).remote();
             mobula::get(actor.pid()).unwrap();
-            let runs = naps::options().num_cpus(2).group_bundle(&group, 2).remote(300);
-            let waits = naps::options().num_cpus(2).group_bundle(&group, 2).remote(0);
+            let runs = naps::options()
+                .num_cpus(2)
+                .group_bundle(&group, 2)
+                .remote(300);
+            let waits = naps::options()
+                .num_cpus(2)
+                .group_bundle(&group, 2)
+                .remote(0);
             for call in &whole {
                 let e = mobula::get_timeout(call, Duration::from_millis(50)).unwrap_err();
                 assert!(matches!(e, Error::Timeout { .. }), "round {round}: {e}");
@@ -244,14 +280,21 @@ fn what_a_group_held_comes_back_when_it_goes() {
             } else {
                 drop(group);
             }
-            assert_eq!(mobula::get(&whole).unwrap().len(), 3, "all three have their CPUs back");
+            assert_eq!(
+                mobula::get(&whole).unwrap().len(),
+                3,
+                "all three have their CPUs back"
+            );
             let e = mobula::get(&waits).unwrap_err().to_string();
             assert!(e.contains(&id.to_string()), "{e}");
             // A call that ran ends as it ends; it may not have begun.
             let _ = mobula::get(&runs);
             let e = mobula::get(actor.pid()).unwrap_err();
             assert!(matches!(e, Error::ActorDied { .. }), "{e}");
-            let strategy = Strategy::Group { group: id, bundle: None };
+            let strategy = Strategy::Group {
+                group: id,
+                bundle: None,
+            };
             let late = pid::options().strategy(strategy.clone()).remote();
             let e = mobula::get(&late).unwrap_err().to_string();
             assert!(e.contains(&id.to_string()) && e.contains("removed"), "{e}");
@@ -279,15 +322,23 @@ fn grabs(ready_within: u64, hold: u64) -> Option<usize> {
 fn of_two_that_want_the_last_room_one_gets_all_of_it() {
     with(2, |cluster| {
         let ids: Vec<NodeId> = cluster.head.nodes().iter().map(|n| n.id).collect();
-        for round in 0..3 {
-            let racers: Vec<_> = ids[round % 2..][..2]
-                .iter()
-                .map(|id| grabs::options().num_cpus(0).on_node(*id).remote(2500, 3500))
-                .collect();
-            let mut got = mobula::get(&racers).unwrap();
-            got.sort();
-            assert_eq!(got, [None, Some(0)], "one has everything, the other nothing");
-        }
+        // Both may get a part first and give it back; then one is sooner.
+        let racers: Vec<_> = ids[..2]
+            .iter()
+            .map(|id| {
+                grabs::options()
+                    .num_cpus(0)
+                    .on_node(*id)
+                    .remote(9_000, 11_000)
+            })
+            .collect();
+        let mut got = mobula::get(&racers).unwrap();
+        got.sort();
+        assert_eq!(
+            got,
+            [None, Some(0)],
+            "one has everything, the other nothing"
+        );
     });
 }
 
@@ -312,10 +363,11 @@ fn other_nodes_run_calls_in_a_group_too() {
         let id = group.id();
         for (from, _) in &all {
             for (bundle, at) in nodes(&group).into_iter().enumerate() {
-                let call = runs_in::options()
-                    .num_cpus(0)
-                    .on_node(*from)
-                    .remote(id.node.get(), id.number, bundle as u32);
+                let call = runs_in::options().num_cpus(0).on_node(*from).remote(
+                    id.node.get(),
+                    id.number,
+                    bundle as u32,
+                );
                 assert_eq!(mobula::get(&call).unwrap(), process(&all, at));
             }
         }
@@ -326,25 +378,33 @@ fn other_nodes_run_calls_in_a_group_too() {
 fn one_node_has_groups_too() {
     alone(4, || {
         let group = ready(GroupStrategy::StrictPack, 2, 1.0);
-        let ran = (0..2).flat_map(|b| [(); 3].map(|()| naps::options().group_bundle(&group, b).remote(20)));
+        let ran = (0..2)
+            .flat_map(|b| [(); 3].map(|()| naps::options().group_bundle(&group, b).remote(20)));
         let ran = mobula::get(&ran.collect::<Vec<_>>()).unwrap();
         assert!(!overlap(ran[..3].to_vec()) && !overlap(ran[3..].to_vec()));
         let host = Host::options().group(&group).remote();
         assert_eq!(mobula::get(host.pid()).unwrap(), std::process::id());
-        let e = self::group(GroupStrategy::StrictSpread, 2, 1.0).unwrap_err().to_string();
+        let e = self::group(GroupStrategy::StrictSpread, 2, 1.0)
+            .unwrap_err()
+            .to_string();
         assert!(e.contains("only 1 of its 2 bundles"), "{e}");
         // What is left is 2 CPUs: a group that needs 3 waits, and its calls with it.
         let large = self::group(GroupStrategy::Pack, 3, 1.0).unwrap();
         assert!(!large.ready());
         let e = large.wait_ready(Duration::from_millis(50)).unwrap_err();
-        assert!(e.to_string().contains("of whose 3 bundles 0 are reserved"), "{e}");
+        assert!(
+            e.to_string().contains("of whose 3 bundles 0 are reserved"),
+            "{e}"
+        );
         let waits = pid::options().group(&large).remote();
         let e = mobula::get_timeout(&waits, Duration::from_millis(20)).unwrap_err();
         assert!(e.to_string().contains("placement group"), "{e}");
         drop(group);
         large.wait_ready(SOON).unwrap();
         assert_eq!(mobula::get(&waits).unwrap(), std::process::id());
-        until("the actor ends with its group", || mobula::get(host.pid()).is_err());
+        until("the actor ends with its group", || {
+            mobula::get(host.pid()).is_err()
+        });
     });
 }
 
@@ -353,7 +413,9 @@ fn calls_in_a_bundle_wait_for_each_other_without_a_deadlock() {
     alone(2, || {
         let group = ready(GroupStrategy::Pack, 1, 1.0);
         let id = group.id();
-        let outer = runs_in::options().group(&group).remote(id.node.get(), id.number, 0);
+        let outer = runs_in::options()
+            .group(&group)
+            .remote(id.node.get(), id.number, 0);
         assert_eq!(mobula::get(&outer).unwrap(), std::process::id());
     });
 }

@@ -89,10 +89,13 @@ impl Bundle {
                 why,
             })
         };
-        let start = Demand::cpu_only(units("num_cpus", self.cpus)?).with_gpu(units("num_gpus", self.gpus)?);
-        self.custom.iter().try_fold(start, |demand, (name, amount)| {
-            Ok(demand.with_custom(name, units(name, *amount)?))
-        })
+        let start =
+            Demand::cpu_only(units("num_cpus", self.cpus)?).with_gpu(units("num_gpus", self.gpus)?);
+        self.custom
+            .iter()
+            .try_fold(start, |demand, (name, amount)| {
+                Ok(demand.with_custom(name, units(name, *amount)?))
+            })
     }
 }
 

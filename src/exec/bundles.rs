@@ -258,7 +258,10 @@ impl Admission {
         let mut nothing = Vec::new();
         for id in ids {
             if bundle.ledger.cancel(id, &mut nothing) {
-                self.parked.remove(&id).into_iter().for_each(|r| self.bundles.dropped.push(r));
+                self.parked
+                    .remove(&id)
+                    .into_iter()
+                    .for_each(|r| self.bundles.dropped.push(r));
                 if let Some(call) = self.bundles.calls.remove(&id) {
                     closed.waiting.push(call.record);
                 }
@@ -272,7 +275,11 @@ impl Admission {
                 && let Some(record) = self.parked.remove(&task)
                 && bundle.ledger.finish(task, &mut Vec::new())
             {
-                self.bundles.calls.remove(&task).into_iter().for_each(|c| self.bundles.dropped.push(c.record));
+                self.bundles
+                    .calls
+                    .remove(&task)
+                    .into_iter()
+                    .for_each(|c| self.bundles.dropped.push(c.record));
                 closed.running.retain(|r| r.id != task);
                 closed.waiting.push(record);
             }

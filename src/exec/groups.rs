@@ -73,7 +73,9 @@ pub fn no_group(group: GroupId, why: &str) -> Error {
 /// Without whoever knows them there are no groups: in a worker process, and without the feature `cluster`.
 pub fn none() -> Error {
     Error::Group {
-        why: Arc::from("groups are made where the node runs, not in worker processes, and need the feature `cluster`"),
+        why: Arc::from(
+            "groups are made where the node runs, not in worker processes, and need the feature `cluster`",
+        ),
     }
 }
 
@@ -97,8 +99,16 @@ impl Engine {
     }
 
     /// Submits a ticket to the node's ledger.
-    pub fn reserve_ticket(self: &Arc<Engine>, local: &Local, ticket: u64, demand: Demand, priority: i32) {
-        self.with_ledger(local, |a, out| a.ledger.submit(ticket, demand, priority, out));
+    pub fn reserve_ticket(
+        self: &Arc<Engine>,
+        local: &Local,
+        ticket: u64,
+        demand: Demand,
+        priority: i32,
+    ) {
+        self.with_ledger(local, |a, out| {
+            a.ledger.submit(ticket, demand, priority, out)
+        });
     }
 
     /// Takes a ticket out of it.
@@ -114,7 +124,9 @@ impl Engine {
         ticket: u64,
         demand: &Demand,
     ) {
-        self.with_ledger(local, |a, _| a.bundles.open((group, bundle), ticket, demand));
+        self.with_ledger(local, |a, _| {
+            a.bundles.open((group, bundle), ticket, demand)
+        });
     }
 
     /// Closes a bundle: what waits in it fails, actors end, and calls that run are told.
@@ -156,7 +168,12 @@ impl Engine {
     }
 
     /// Waits for something that is no call, with this thread's CPU lent to others.
-    pub fn wait_apart<R>(self: &Arc<Engine>, local: &Local, what: &'static str, wait: impl FnOnce() -> R) -> R {
+    pub fn wait_apart<R>(
+        self: &Arc<Engine>,
+        local: &Local,
+        what: &'static str,
+        wait: impl FnOnce() -> R,
+    ) -> R {
         let _block = self.block(local, (what, 0, 1));
         wait()
     }

@@ -154,7 +154,8 @@ pub(super) fn read_message(r: &mut Reader<'_>) -> Read<GroupMsg> {
         8 => GroupMsg::Located {
             group,
             version: epoch,
-            bundles: r.option(|r| bundles(r, 21, |r| Ok((r.option(Reader::node)?, r.demand()?))))?,
+            bundles: r
+                .option(|r| bundles(r, 21, |r| Ok((r.option(Reader::node)?, r.demand()?))))?,
         },
         _ => return bad("message about a placement group"),
     })

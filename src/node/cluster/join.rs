@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use super::peers::Ears;
 use super::{Cluster, Face, Groups};
-use crate::base::{Capacity, Error, NodeId};
+use crate::base::{Capacity, Error, NodeId, Units};
 use crate::exec::{Engine, Local, far};
 use crate::link::{Ca, Endpoint, Identity, JoinToken, Link, Registry, Settings, join};
 use crate::wire::Frame;
@@ -51,6 +51,8 @@ pub struct NodeInfo {
     pub address: SocketAddr,
     /// What it has.
     pub capacity: Capacity,
+    /// CPUs there that nobody holds, as it told last.
+    pub free_cpus: Units,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
     /// Common calls that wait there.
@@ -244,7 +246,8 @@ impl Cluster {
 
     /// The nodes of the cluster, this one first.
     pub fn nodes(&self) -> Vec<NodeInfo> {
-        let books = self.books.lock();
+        let mut books = self.books.lock();
+        let _ = crate::exec::local::with(|local| self.refresh(&mut books, local));
         let info = |id: NodeId, name: &str, address: SocketAddr| {
             let view = books
                 .view
@@ -256,6 +259,7 @@ impl Cluster {
                 name: name.to_owned(),
                 address,
                 capacity: view.capacity,
+                free_cpus: view.free.cpu,
                 labels: view.labels,
                 queued: view.queued,
                 this: id == self.me,
