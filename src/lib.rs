@@ -140,6 +140,7 @@ mod core;
 pub mod dashboard;
 mod exec;
 #[cfg(feature = "cluster")]
+#[allow(dead_code, reason = "tests use more of it")]
 mod link;
 mod node;
 mod shm;
@@ -156,9 +157,11 @@ pub use link::fuzz as link_fuzz;
 pub use api::*;
 pub use base::parse_bytes;
 pub use base::{
-    BadBytes, Error, Exit, Failure, FailureKind, GroupId, GroupStrategy, Holder, Infeasible, LabelMatch, Loss, NodeId,
-    ObjectLost, Origin, Result, Stack, StoreFull, Strategy, Units, WorkerDeath,
+    BadBytes, BadNodeId, Error, Exit, Failure, FailureKind, Holder, Infeasible, LabelMatch, Loss,
+    NodeId, ObjectLost, Origin, Result, Stack, StoreFull, Strategy, Units, WorkerDeath,
 };
+#[cfg(feature = "cluster")]
+pub use base::{GroupId, GroupStrategy};
 pub use exec::entry::Registered;
 pub use exec::isolate::{WorkerLine, WorkerOutput, WorkerStream};
 pub use exec::options::Memory;

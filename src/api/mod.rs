@@ -13,6 +13,9 @@ mod get;
 mod group;
 mod handle;
 pub mod inspect;
+#[cfg(all(feature = "attach", feature = "cluster"))]
+#[doc(hidden)]
+pub mod launch;
 mod object_ref;
 mod options;
 pub mod private;
@@ -32,7 +35,7 @@ mod wait;
 pub use actor_pool::ActorPool;
 pub use args::Arg;
 #[cfg(feature = "cluster")]
-pub use cluster::NodeInfo;
+pub use cluster::{NetworkStats, NodeInfo};
 pub use context::{Cancel, cancel, check_cancelled, gpu_ids, is_cancelled};
 pub use get::{Get, get, get_timeout};
 pub use group::{Bundle, GroupOptions, PlacementGroup};

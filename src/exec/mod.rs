@@ -24,6 +24,10 @@ pub mod engine;
 pub mod entry;
 pub mod events;
 mod executor;
+#[cfg_attr(
+    not(feature = "cluster"),
+    allow(dead_code, unused_imports, reason = "no other node is ever there")
+)]
 pub mod far;
 #[cfg(feature = "async")]
 mod futures;
@@ -48,6 +52,8 @@ mod settle;
 mod stack;
 mod sync;
 pub mod tasks;
+#[cfg(feature = "cluster")]
+pub mod terminate;
 mod wait;
 pub mod waiter;
 mod waiting;

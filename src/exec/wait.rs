@@ -44,9 +44,7 @@ impl Drop for Block<'_> {
                 if self.lent_lease {
                     a.ledger.reclaim_lease();
                 }
-                self.lent_calls
-                    .iter()
-                    .for_each(|call| a.reclaim(*call));
+                self.lent_calls.iter().for_each(|call| a.reclaim(*call));
             });
         }
     }

@@ -174,7 +174,7 @@ pub(crate) async fn read(
     loop {
         let chunk = match recv.read_chunk(usize::MAX, true).await {
             Ok(Some(chunk)) => chunk.bytes,
-            Ok(None) => return LinkError::Protocol("it ended the control stream".to_owned()),
+            Ok(None) => return LinkError::Broken("it ended the control stream".to_owned()),
             Err(ReadError::ConnectionLost(error)) => return lost(&error, peer.node, shared.node),
             Err(error) => return LinkError::Broken(error.to_string()),
         };

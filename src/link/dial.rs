@@ -24,7 +24,7 @@ use crate::link::{LinkError, join, tls, verify};
 
 /// What came of a handshake.
 pub(crate) enum Met {
-    Used(Used),
+    Used(Box<Used>),
     /// There is another connection with this peer.
     Known,
 }
@@ -34,6 +34,7 @@ pub(crate) struct Used {
     pub peer: Arc<PeerLink>,
     pub serial: u64,
     pub first: bool,
+    pub made_here: bool,
     pub connection: Connection,
     pub send: SendStream,
     pub recv: RecvStream,
@@ -86,9 +87,8 @@ pub(crate) async fn in_time(
 pub(crate) async fn finish(shared: &Arc<Shared>, addr: SocketAddr, met: Result<Met, LinkError>) {
     match met {
         Ok(Met::Used(used)) => {
-            let shared = shared.clone();
             // On its own, so that a call is over when there is a connection.
-            tokio::spawn(async move { serve(&shared, used).await });
+            tokio::spawn(serve(shared.clone(), used));
         }
         Ok(Met::Known) => {}
         Err(why) => {
@@ -337,15 +337,16 @@ fn use_it(
         Attached::Superseded => Ok(Met::Known),
         Attached::Used { serial, first } => {
             shared.counts.connections.fetch_add(1, Relaxed);
-            Ok(Met::Used(Used {
+            Ok(Met::Used(Box::new(Used {
                 peer,
                 serial,
                 first,
+                made_here: claim.maker == shared.node,
                 connection: connection.clone(),
                 send,
                 recv,
                 greeting,
-            }))
+            })))
         }
     }
 }

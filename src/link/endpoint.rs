@@ -23,6 +23,7 @@ use crate::base::NodeId;
 use crate::link::bulk::{self, Report, Transfer};
 use crate::link::forgotten::Forgotten;
 use crate::link::greet::code;
+use crate::link::lag::Lag;
 use crate::link::shared::{Counts, Shared};
 use crate::link::tls::Answering;
 use crate::link::tune::{self, Times, Transports};
@@ -35,6 +36,8 @@ use crate::link::{
 const MAX_SENDING: usize = 4096;
 /// Handshakes at one time; more are not answered.
 pub(crate) const MAX_HANDSHAKES: usize = 256;
+/// How long peers may take to hear that the node stops, after the deadline.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 /// Calls of our own at one time.
 const MAX_CALLS: usize = 1024;
 
@@ -103,7 +106,11 @@ impl Endpoint {
         let addr = socket
             .local_addr()
             .map_err(|why| io("look at the socket", why))?;
+        let lag = Arc::new(Lag::new());
+        let (rests, works) = (lag.clone(), lag.clone());
         let runtime = tokio::runtime::Builder::new_current_thread()
+            .on_thread_park(move || rests.rests())
+            .on_thread_unpark(move || works.works())
             .enable_all()
             .build()
             .map_err(|why| io("start a runtime", why))?;
@@ -156,6 +163,7 @@ impl Endpoint {
             calls: AtomicUsize::new(0),
             serial: AtomicU64::new(1),
             runtime: runtime.handle().clone(),
+            lag,
             sending: AtomicUsize::new(0),
             addr,
             grace: Mutex::new(Duration::ZERO),
@@ -204,7 +212,7 @@ fn serve(runtime: tokio::runtime::Runtime, shared: Arc<Shared>) {
             shared.give_up(node, &LinkError::Stopped, code::STOPPED);
         }
         // Peers hear of it at once, rather than by silence.
-        let _ = tokio::time::timeout(Duration::from_millis(100), shared.quic.wait_idle()).await;
+        let _ = tokio::time::timeout(LAST_WORDS, shared.quic.wait_idle()).await;
     });
     // Tasks that still wait are dropped here, and report that.
     runtime.shutdown_background();
@@ -353,6 +361,10 @@ impl Link for Endpoint {
         self.shared
             .peer(node)
             .is_some_and(|peer| peer.state.lock().active.is_some())
+    }
+
+    fn behind(&self) -> Duration {
+        self.shared.lag.behind()
     }
 
     fn stats(&self) -> Stats {

@@ -21,6 +21,8 @@ pub mod fuzz;
 mod greet;
 mod hello;
 mod join;
+mod lag;
+#[cfg(test)]
 pub mod memory;
 mod peer;
 mod serve;
@@ -37,12 +39,13 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 pub use bytes::Bytes;
-pub use ca::{Ca, ClusterId, Identity};
+pub use ca::{Ca, Identity};
 pub use endpoint::{Endpoint, Settings};
 pub use error::{LinkError, RegistryDiff, SendError};
-pub use hello::{Hello, Platform, Registry, WIRE_VERSION};
+pub use hello::{Hello, Registry};
 pub use join::join;
 pub use token::JoinToken;
+pub(crate) use token::sha256;
 
 use crate::base::NodeId;
 
@@ -114,9 +117,12 @@ pub trait Link: Send + Sync {
     fn forget(&self, node: NodeId);
     /// Whether a connection with this node is in use.
     fn is_connected(&self, node: NodeId) -> bool;
+    /// For how long the link has been too busy to read all that arrived: what others said in this time may be unread.
+    fn behind(&self) -> Duration;
     /// Counts.
     fn stats(&self) -> Stats;
-    /// Stops: what is held gets until `deadline` from now to be acknowledged, then peers are told. Later calls do nothing.
+    /// Stops: what is held gets until `deadline` from now to be acknowledged, then peers are told, which takes half a second
+    /// at most. Later calls do nothing.
     fn stop(&self, deadline: Duration);
 }
 

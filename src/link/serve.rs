@@ -19,8 +19,36 @@ const SECOND: Duration = Duration::from_millis(150);
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LAST_PAUSE: Duration = Duration::from_secs(1);
 
-/// Serves a connection until it ends, and sees to the next.
-pub(crate) async fn serve(shared: &Arc<Shared>, used: Used) {
+/// Serves a connection until it ends, and sees to the next. A handler that panics breaks the connection, no more.
+pub(crate) async fn serve(shared: Arc<Shared>, used: Box<Used>) {
+    let (peer, serial, connection) = (used.peer.clone(), used.serial, used.connection.clone());
+    let made_here = used.made_here;
+    let served = tokio::spawn(carry(shared.clone(), used)).await;
+    let (why, given_up) = served.unwrap_or_else(|_| {
+        let why = LinkError::Broken("its handler panicked here".to_owned());
+        (why, false)
+    });
+    let replaced = superseded(&connection);
+    connection.close(code_of(&why), why.to_string().as_bytes());
+    if replaced {
+        // The one that replaces it is on its way.
+        for _ in 0..100 {
+            if !peer.uses(serial) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+    if !peer.state.lock().gone {
+        ended(&shared, &peer, serial, &connection, why, made_here);
+    } else if given_up {
+        // It was in use until then; one that was replaced before has nothing to say.
+        shared.handler.disconnected(peer.node, &why);
+    }
+}
+
+/// Carries frames both ways; why it ended, and whether that was found here.
+async fn carry(shared: Arc<Shared>, used: Box<Used>) -> (LinkError, bool) {
     let Used {
         peer,
         serial,
@@ -29,13 +57,8 @@ pub(crate) async fn serve(shared: &Arc<Shared>, used: Used) {
         mut send,
         mut recv,
         greeting,
-    } = used;
-    let made_here = peer
-        .state
-        .lock()
-        .active
-        .as_ref()
-        .is_some_and(|active| active.claim.maker == shared.node);
+        ..
+    } = *used;
     if first {
         let described = Peer {
             node: peer.node,
@@ -54,8 +77,8 @@ pub(crate) async fn serve(shared: &Arc<Shared>, used: Used) {
     let _ = send.set_priority(1);
     let why = tokio::select! {
         biased;
-        why = control::read(shared, &peer, &mut recv) => why,
-        why = control::write(shared, &peer, serial, &mut send) => why,
+        why = control::read(&shared, &peer, &mut recv) => why,
+        why = control::write(&shared, &peer, serial, &mut send) => why,
     };
     let fault = peer.fault(&connection);
     let given_up = fault.is_some();
@@ -63,23 +86,7 @@ pub(crate) async fn serve(shared: &Arc<Shared>, used: Used) {
         Some(fault) => fault,
         None => why_closed(&connection, peer.node, shared.node).unwrap_or(why),
     };
-    let replaced = superseded(&connection);
-    connection.close(code_of(&why), why.to_string().as_bytes());
-    if replaced {
-        // The one that replaces it is on its way.
-        for _ in 0..100 {
-            if !peer.uses(serial) {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    }
-    if !peer.state.lock().gone {
-        ended(shared, &peer, serial, &connection, why, made_here);
-    } else if given_up {
-        // It was in use until then; one that was replaced before has nothing to say.
-        shared.handler.disconnected(peer.node, &why);
-    }
+    (why, given_up)
 }
 
 fn ended(

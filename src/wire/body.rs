@@ -3,8 +3,8 @@
 //! Invariant: lists and nesting are bounded by the frame that they are in; a value inside a reference has no references of its
 //! own. Left out: what they are in a process (`exec`).
 
-use super::grouping::{self, InGroup};
 use super::codec::{Read, Reader, Writer, bad};
+use super::grouping::{self, InGroup};
 use crate::base::{Demand, ObjectKey};
 use crate::core::owners::RefState;
 

@@ -18,6 +18,6 @@ mod tests;
 pub use body::{
     ActorTerms, ArgBody, Beside, CallBody, CapBody, HandleBody, Outcome, RefBody, Terms, ValueBody,
 };
-pub use codec::BadFrame;
+pub use codec::{BadFrame, Read, Reader, Writer};
+pub use frame::{Found, Frame, Named, Question};
 pub use grouping::InGroup;
-pub use frame::{Frame, Named, Question, VERSION};

@@ -216,7 +216,19 @@ fn frames() -> Vec<Frame> {
         ask(Question::Free("hits".to_owned(), key(1))),
         Frame::Answer {
             ask: 1,
-            found: Some(named),
+            found: Found::Is(named),
+        },
+        Frame::Answer {
+            ask: 2,
+            found: Found::Nobody,
+        },
+        Frame::Answer {
+            ask: 3,
+            found: Found::Later,
+        },
+        Frame::Answer {
+            ask: 4,
+            found: Found::Failed("why".to_owned()),
         },
         Frame::Leave,
     ]
@@ -237,10 +249,16 @@ fn a_part_of_a_frame_is_none() {
     for frame in frames() {
         let bytes = frame.encode();
         for end in 0..bytes.len() {
-            assert!(Frame::decode(&bytes[..end]).is_err(), "{frame:?} cut at {end}");
+            assert!(
+                Frame::decode(&bytes[..end]).is_err(),
+                "{frame:?} cut at {end}"
+            );
         }
         let longer = [bytes, vec![0]].concat();
-        assert!(Frame::decode(&longer).is_err(), "{frame:?} and one byte more");
+        assert!(
+            Frame::decode(&longer).is_err(),
+            "{frame:?} and one byte more"
+        );
     }
 }
 

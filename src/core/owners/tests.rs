@@ -255,10 +255,9 @@ fn an_object_is_not_lost_while_somebody_is_about_to_have_it() {
     );
     let ask = 1;
     let from = Some(node(2));
-    assert_eq!(
-        hear(&mut one, 2, Message::Copy { key }),
-        [told(4, Message::At { key, ask, from })]
-    );
+    let out = hear(&mut one, 2, Message::Copy { key });
+    let pin = told(2, Message::Pin { key });
+    assert_eq!(out, [pin, told(4, Message::At { key, ask, from })]);
     // Now it is: the copy dies, and the pull from it fails.
     assert_eq!(died(&mut one, 2), []);
     let failed = from;

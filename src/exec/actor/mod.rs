@@ -11,6 +11,7 @@
 
 mod apart;
 mod away;
+mod create;
 mod host;
 mod life;
 mod mailbox;
@@ -40,9 +41,12 @@ pub(super) use apart::{forsake_apart, run_apart};
 #[cfg(feature = "async")]
 pub(super) use apart::{interrupted, method_panicked};
 pub(super) use away::{condemn_far, far};
-pub(super) use life::condemn_of_group;
+#[cfg(feature = "cluster")]
+pub use create::create_for;
+pub use create::{create, stillborn};
 pub(super) use host::host_died;
-pub use life::{create, create_for, kill, restart, stillborn, stop};
+pub(super) use life::condemn_of_group;
+pub use life::{kill, restart, stop};
 pub use mailbox::call;
 pub(super) use run::drain_here;
 use show::{KILLED, STOPPED};

@@ -127,7 +127,6 @@ impl Cluster {
             let sent = Sent {
                 record: record.clone(),
                 to,
-                demand: None,
                 counted: false,
                 deaths: 0,
             };
@@ -224,7 +223,7 @@ impl Cluster {
         local: &Local,
         to: NodeId,
         entry: &'static ActorEntry,
-        (terms, name): (ActorTerms, Option<&str>),
+        (terms, name, adopt): (ActorTerms, Option<&str>, bool),
         init: &RawRef,
     ) -> Result<HandleRef, Error> {
         let call = Parcel::pack(local, init)?;
@@ -236,7 +235,23 @@ impl Cluster {
             owner: to,
             number: self.random() | 1 << 63,
         };
-        self.with(local, |books, todo| {
+        // The name is taken before the other node hears of it, whose link's thread may not wait for the records.
+        if let Some(name) = name
+            && let Some(theirs) = self.take_name_for(local, name, key, entry)?
+        {
+            let living = theirs.actor().entry();
+            if !adopt {
+                return Err(Error::NameTaken {
+                    name: name.to_owned(),
+                    actor: living.name,
+                });
+            }
+            if !std::ptr::eq(living, entry) {
+                return Err(actor::wrong_type(name, entry, theirs.actor()));
+            }
+            return Ok(theirs);
+        }
+        let made = self.with(local, |books, todo| {
             let gone = || lost(key, to, "it was to make an actor");
             if !books.peers.contains_key(&to) {
                 return Err(gone());
@@ -259,7 +274,13 @@ impl Cluster {
                 .owners
                 .import(key, to, 0, RefState::Pending, &mut todo.effects);
             Ok(self.far_handle(books, todo, local, key, entry, name))
-        })
+        });
+        if made.is_err()
+            && let Some(name) = name
+        {
+            self.free_name_of(local, name, key);
+        }
+        made
     }
 
     /// Another node has an actor made here.
@@ -284,7 +305,12 @@ impl Cluster {
         let parcel = self.with(local, |books, todo| {
             self.import_call(books, todo, local, from, entry.constructor(), call)
         });
+        let name = terms.name.clone();
+        let draining = self.books.lock().draining;
         let made = parcel.and_then(|parcel| {
+            if draining {
+                return Err(lost(key, self.me, "it is leaving, and takes nothing new"));
+            }
             if !parcel.is_sound() {
                 return Err(lost(key, from, "its constructor's call is none"));
             }
@@ -303,10 +329,15 @@ impl Cluster {
                     .export(key, from, Stand::Pending, &mut todo.effects);
             }),
             Err(e) => {
+                if let Some(name) = name {
+                    self.free_name_of(local, &name, key);
+                }
                 let cause = format!("it could not be created: {e}");
                 self.with(local, |books, todo| {
                     // It has a handle all the same, which it gives back.
-                    books.owners.export(key, from, Stand::Failed, &mut todo.effects);
+                    books
+                        .owners
+                        .export(key, from, Stand::Failed, &mut todo.effects);
                     self.send_surely(books, from, &Frame::ActorEnded { actor: key, cause });
                 });
             }

@@ -21,6 +21,8 @@ use crate::wire::{CallBody, Frame, Outcome, Terms};
 
 /// Results of up to so many bytes are sent to the owner at once; larger ones stay where they are until somebody reads them.
 const SMALL: usize = 64 << 10;
+/// A value with references inside travels in one frame: at most so many bytes.
+const LARGEST: usize = 8 << 20;
 
 impl Cluster {
     /// Sends a claimed call to another node; false if it must run elsewhere, and then it is still claimed.
@@ -78,7 +80,6 @@ impl Cluster {
                 Sent {
                     record: record.clone(),
                     to,
-                    demand,
                     counted: true,
                     deaths,
                 },
@@ -168,6 +169,16 @@ impl Cluster {
                     }
                 });
                 return;
+            }
+            Told::Value(len, true) if len > LARGEST => {
+                let why = format!(
+                    "a value of {len} bytes with references inside is more than the {LARGEST} bytes that travel: return the references apart from the data"
+                );
+                let error = Error::Encode {
+                    value: (record.entry.output)(),
+                    why: Arc::from(why),
+                };
+                return self.tell_error(local, to, key.number, error);
             }
             Told::Value(..) => match ValueParcel::of(record) {
                 Ok(value) => Ok(self.out_value(value)),
@@ -316,7 +327,7 @@ impl Cluster {
         if let Some(e) = self.outlaw(&record, not) {
             return local.engine.settle_error(local, &record, e);
         }
-        local.engine.give_back(local, record);
+        self.put_back(local, record);
     }
 
     /// A node died: its calls run again elsewhere, as often as they may.

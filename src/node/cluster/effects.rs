@@ -62,7 +62,9 @@ impl Cluster {
             }
             for effect in std::mem::take(&mut todo.pulls) {
                 match effect {
-                    Pulling::Send { to, message } => todo.effects.push(Effect::Send { to, message }),
+                    Pulling::Send { to, message } => {
+                        todo.effects.push(Effect::Send { to, message })
+                    }
                     other => todo.fetches.push(other),
                 }
             }
@@ -121,7 +123,11 @@ impl Cluster {
     /// Takes in what a node says about references.
     pub(super) fn hear(&self, books: &mut Books, todo: &mut Todo, from: NodeId, message: Message) {
         match message {
-            Message::At { key, ask, from: source } => {
+            Message::At {
+                key,
+                ask,
+                from: source,
+            } => {
                 books.pulls.on_at(from, key, ask, source, &mut todo.pulls);
             }
             message => books.owners.handle(from, message, &mut todo.effects),
@@ -130,10 +136,12 @@ impl Cluster {
 
     /// What others know by this key; an actor with a name is found though nobody was given a handle yet.
     fn exported<'a>(&self, books: &'a mut Books, key: ObjectKey) -> Option<&'a Export> {
-        let named = || self.engine()?.named_by_id(key.number);
-        if !books.exports.contains_key(&key.number)
-            && let Some(handle) = named()
-        {
+        if !books.exports.contains_key(&key.number) {
+            let id = books
+                .made
+                .get(&key.number)
+                .map_or(key.number, |actor| actor.id());
+            let handle = self.engine()?.named_by_id(id)?;
             books.exports.insert(key.number, Export::Actor(handle));
         }
         books.exports.get(&key.number)

@@ -66,7 +66,12 @@ impl Landing for Lander {
     }
 
     fn finish(self: Box<Self>, outcome: Result<(), LinkError>) {
-        let Lander { cluster, key, transfer, draft } = *self;
+        let Lander {
+            cluster,
+            key,
+            transfer,
+            draft,
+        } = *self;
         if let Some(cluster) = cluster.upgrade() {
             let _ = local::with(|local| cluster.landed(local, key, transfer, draft, outcome));
         }
@@ -79,11 +84,20 @@ const VALUE: u64 = 1 << 63;
 impl Cluster {
     /// What stands for the bytes of an object that this node has.
     pub(super) fn distant(self: &Arc<Cluster>, key: ObjectKey, at: NodeId) -> Box<dyn Distant> {
-        Box::new(There { cluster: Arc::downgrade(self), key, at })
+        Box::new(There {
+            cluster: Arc::downgrade(self),
+            key,
+            at,
+        })
     }
 
     /// Has the bytes of an object brought into the draft. Blocks.
-    fn fetch(self: &Arc<Cluster>, key: ObjectKey, at: NodeId, mut draft: Draft) -> Result<Draft, Error> {
+    fn fetch(
+        self: &Arc<Cluster>,
+        key: ObjectKey,
+        at: NodeId,
+        mut draft: Draft,
+    ) -> Result<Draft, Error> {
         if self.books.lock().held.contains_key(&key) {
             self.copy_own(key, &mut draft)?;
             return Ok(draft);
@@ -99,7 +113,11 @@ impl Cluster {
                     return;
                 }
                 let len = draft.len();
-                let want = Want { draft: Some(draft), len, tell };
+                let want = Want {
+                    draft: Some(draft),
+                    len,
+                    tell,
+                };
                 books.wants.insert(key, want);
                 books.pulls.want(key, len as u64, &mut todo.pulls);
             });
@@ -115,7 +133,12 @@ impl Cluster {
     pub(super) fn pulling(self: &Arc<Cluster>, local: &Local, effect: Pulling) {
         match effect {
             Pulling::Send { .. } => {}
-            Pulling::Fetch { key, from, transfer, .. } => self.begin(local, key, from, transfer),
+            Pulling::Fetch {
+                key,
+                from,
+                transfer,
+                ..
+            } => self.begin(local, key, from, transfer),
             Pulling::Abort { transfer } => {
                 let known = self.books.lock().transfers.remove(&transfer);
                 if let (Some((from, _)), Some(link)) = (known, self.link.get()) {
@@ -124,10 +147,17 @@ impl Cluster {
             }
             Pulling::Here(key) => {
                 let want = self.books.lock().wants.remove(&key);
-                if let Some(Want { draft: Some(draft), tell, .. }) = want {
+                if let Some(Want {
+                    draft: Some(draft),
+                    tell,
+                    ..
+                }) = want
+                {
                     let _ = tell.send(Ok(draft));
                 }
-                self.with(local, |books, todo| books.owners.copied(key, &mut todo.effects));
+                self.with(local, |books, todo| {
+                    books.owners.copied(key, &mut todo.effects)
+                });
             }
             Pulling::Failed(key, why) => {
                 let want = self.books.lock().wants.remove(&key);
@@ -146,13 +176,23 @@ impl Cluster {
     fn begin(self: &Arc<Cluster>, local: &Local, key: ObjectKey, from: NodeId, transfer: u64) {
         let Some(link) = self.link.get() else { return };
         let begun = self.with(local, |books, todo| {
-            let Some(want) = books.wants.get_mut(&key) else { return true };
+            let Some(want) = books.wants.get_mut(&key) else {
+                return true;
+            };
             let len = want.len;
-            let Some(draft) = want.draft.take() else { return false };
+            let Some(draft) = want.draft.take() else {
+                return false;
+            };
             books.transfers.insert(transfer, (from, key));
             let cluster = Arc::downgrade(self);
-            let lander = Lander { cluster, key, transfer, draft };
-            todo.landings.push((from, transfer, len as u64, Box::new(lander)));
+            let lander = Lander {
+                cluster,
+                key,
+                transfer,
+                draft,
+            };
+            todo.landings
+                .push((from, transfer, len as u64, Box::new(lander)));
             true
         });
         if begun {
@@ -172,7 +212,13 @@ impl Cluster {
                 }
             };
             drop(again);
-            if cluster.books.lock().wants.get(&key).is_some_and(|w| w.draft.is_some()) {
+            if cluster
+                .books
+                .lock()
+                .wants
+                .get(&key)
+                .is_some_and(|w| w.draft.is_some())
+            {
                 cluster.begin(local, key, from, transfer);
             } else {
                 cluster.with(local, |books, todo| {
@@ -183,17 +229,25 @@ impl Cluster {
     }
 
     /// Says where bytes land that are about to be asked for, and asks.
-    pub(super) fn expect(self: &Arc<Cluster>, local: &Local, from: NodeId, transfer: u64, len: u64, landing: Box<dyn Landing>) {
+    pub(super) fn expect(
+        self: &Arc<Cluster>,
+        local: &Local,
+        from: NodeId,
+        transfer: u64,
+        len: u64,
+        landing: Box<dyn Landing>,
+    ) {
         if let Some(link) = self.link.get() {
             link.expect_bulk(from, transfer, len, landing);
         }
         let asked = self.with(local, |books, _| {
-            let Some((_, key)) = books.transfers.get(&transfer).copied() else { return true };
-            books.peers.contains_key(&from) && self.send_surely(books, from, &Frame::Fetch { key, transfer })
+            let Some((_, key)) = books.transfers.get(&transfer).copied() else {
+                return true;
+            };
+            books.peers.contains_key(&from)
+                && self.send_surely(books, from, &Frame::Fetch { key, transfer })
         });
-        if !asked
-            && let Some(link) = self.link.get()
-        {
+        if !asked && let Some(link) = self.link.get() {
             link.cancel_bulk(from, transfer);
         }
     }
@@ -259,9 +313,7 @@ impl Cluster {
             }
             asked
         });
-        if !asked
-            && let Some(record) = self.proxies.get(key)
-        {
+        if !asked && let Some(record) = self.proxies.get(key) {
             let e = lost(key, from, "the node that has it is gone");
             local.engine.settle_error(local, &record, e);
         }
@@ -332,7 +384,9 @@ impl Cluster {
             let mut books = self.books.lock();
             let its = books.values.iter().filter(|(_, (from, _))| *from == node);
             let its: Vec<_> = its.map(|(number, (_, key))| (*number, *key)).collect();
-            its.iter().for_each(|(number, _)| drop(books.values.remove(number)));
+            for (number, _) in &its {
+                books.values.remove(number);
+            }
             its.into_iter().map(|(_, key)| key).collect()
         };
         for key in keys {
@@ -367,7 +421,10 @@ impl Cluster {
         if transfer & VALUE == 0 {
             let known = {
                 let books = self.books.lock();
-                books.transfers.get(&transfer).is_some_and(|(f, _)| *f == from)
+                books
+                    .transfers
+                    .get(&transfer)
+                    .is_some_and(|(f, _)| *f == from)
             };
             if known && let Some(link) = self.link.get() {
                 link.cancel_bulk(from, transfer);
@@ -385,7 +442,9 @@ impl Cluster {
                 _ => return,
             }
         };
-        let Some(record) = self.proxies.get(key) else { return };
+        let Some(record) = self.proxies.get(key) else {
+            return;
+        };
         match value {
             Some(Ok(value)) => self.settle(local, record, value),
             Some(Err(e)) => local.engine.settle_error(local, &record, e),

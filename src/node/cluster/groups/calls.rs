@@ -245,9 +245,10 @@ impl groups::Groups for Groups {
             return Err(Error::ShutDown);
         };
         let terms = actors::terms(entry, options, demand)?;
+        let adopt = options.get_or_create;
         Ok(Some(Box::new(move |local, init, name| {
             cluster.books.lock().view.sent(node, &Demand::NONE);
-            cluster.send_create(local, node, entry, (terms, name), init)
+            cluster.send_create(local, node, entry, (terms, name, adopt), init)
         })))
     }
 
