@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use super::near::Place;
 use super::peers::Ears;
 use super::{Cluster, Face, Groups};
-use crate::base::{Capacity, Error, NodeId};
+use crate::base::{Capacity, Error, NodeId, Units};
 use crate::core::members::{Members, Pace, Peer};
 use crate::exec::{Engine, Local, far};
 use crate::link::{Ca, Endpoint, Identity, JoinToken, Link, Registry, Settings, join};
@@ -80,6 +80,8 @@ pub struct NodeInfo {
     pub address: SocketAddr,
     /// What it has.
     pub capacity: Capacity,
+    /// CPUs there that nobody holds, as it told last.
+    pub free_cpus: Units,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
     /// Common calls that wait there.
@@ -338,7 +340,8 @@ impl Cluster {
 
     /// The nodes of the cluster, this one first.
     pub fn nodes(&self) -> Vec<NodeInfo> {
-        let books = self.books.lock();
+        let mut books = self.books.lock();
+        let _ = crate::exec::local::with(|local| self.refresh(&mut books, local));
         let info = |id: NodeId, name: &str, address: SocketAddr| {
             let view = books
                 .view
@@ -350,6 +353,7 @@ impl Cluster {
                 name: name.to_owned(),
                 address,
                 capacity: view.capacity,
+                free_cpus: view.free.cpu,
                 labels: view.labels,
                 queued: view.queued,
                 this: id == self.me,
