@@ -139,6 +139,7 @@ mod core;
 pub mod dashboard;
 mod exec;
 #[cfg(feature = "cluster")]
+#[allow(dead_code, reason = "tests use more of it")]
 mod link;
 mod node;
 mod shm;
@@ -148,11 +149,15 @@ mod value;
 #[cfg(feature = "cluster")]
 mod wire;
 
+#[cfg(all(feature = "cluster", fuzzing))]
+#[doc(hidden)]
+pub use link::fuzz as link_fuzz;
+
 pub use api::*;
 pub use base::parse_bytes;
 pub use base::{
-    BadBytes, Error, Exit, Failure, FailureKind, Holder, Infeasible, LabelMatch, Loss, NodeId,
-    ObjectLost, Origin, Result, Stack, StoreFull, Strategy, Units, WorkerDeath,
+    BadBytes, BadNodeId, Error, Exit, Failure, FailureKind, Holder, Infeasible, LabelMatch, Loss,
+    NodeId, ObjectLost, Origin, Result, Stack, StoreFull, Strategy, Units, WorkerDeath,
 };
 pub use exec::entry::Registered;
 pub use exec::isolate::{WorkerLine, WorkerOutput, WorkerStream};

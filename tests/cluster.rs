@@ -254,3 +254,22 @@ fn a_dead_nodes_calls_run_again_elsewhere() {
         assert!(e.to_string().contains(&there.to_string()), "{e}");
     });
 }
+
+#[remote]
+fn length(v: &[u8]) -> usize {
+    v.len()
+}
+
+#[test]
+fn one_object_goes_to_all_nodes() {
+    with(4, |cluster| {
+        let n = 8 << 20;
+        let object = mobula::put(&vec![7u8; n]).unwrap();
+        let nodes: Vec<_> = cluster.head.nodes().iter().map(|n| n.id).collect();
+        let lengths: Vec<_> = nodes
+            .iter()
+            .map(|node| length::options().on_node(*node).remote(&object))
+            .collect();
+        assert_eq!(mobula::get(&lengths).unwrap(), vec![n; nodes.len()]);
+    });
+}

@@ -11,6 +11,7 @@ use super::Mobula;
 use crate::base::{Error, NodeId, Result};
 use crate::node::Config;
 use crate::node::cluster::Joining;
+pub use crate::node::cluster::NetworkStats;
 pub use crate::node::cluster::NodeInfo;
 
 impl Config {
@@ -86,6 +87,11 @@ impl Mobula {
     /// Where this node listens for others.
     pub fn address(&self) -> Option<SocketAddr> {
         self.cluster().ok()?.address()
+    }
+
+    /// What went over the network so far; all zero if there is no cluster.
+    pub fn network(&self) -> NetworkStats {
+        self.cluster().map(|c| c.network()).unwrap_or_default()
     }
 
     /// Waits until the cluster has so many nodes, this one included.

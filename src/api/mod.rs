@@ -31,7 +31,7 @@ mod wait;
 pub use actor_pool::ActorPool;
 pub use args::Arg;
 #[cfg(feature = "cluster")]
-pub use cluster::NodeInfo;
+pub use cluster::{NetworkStats, NodeInfo};
 pub use context::{Cancel, cancel, check_cancelled, gpu_ids, is_cancelled};
 pub use get::{Get, get, get_timeout};
 pub use handle::Handle;

@@ -4,11 +4,19 @@
 //! Left out: behaviour. Decisions are in `core`, drivers above.
 
 mod bytes;
+#[cfg_attr(
+    not(feature = "cluster"),
+    allow(dead_code, reason = "one machine needs few of these")
+)]
 mod cluster;
 mod death;
 mod defaults;
 mod error;
 mod failure;
+#[cfg_attr(
+    not(feature = "cluster"),
+    allow(dead_code, reason = "one machine needs few of these")
+)]
 mod ids;
 pub mod metrics;
 mod object_id;
@@ -20,12 +28,16 @@ mod space;
 mod store_error;
 
 pub use self::bytes::{BadBytes, parse_bytes, show_bytes};
-pub use cluster::{GroupId, GroupSpec, GroupStrategy, LabelMatch, Strategy};
+#[cfg(feature = "cluster")]
+pub use cluster::{GroupId, GroupSpec, GroupStrategy};
+pub use cluster::{LabelMatch, Strategy};
 pub use death::{Exit, WorkerDeath};
 pub use defaults::Defaults;
 pub use error::{Error, Result};
 pub use failure::{Failure, FailureKind, Stack};
-pub use ids::{ActorKey, BadNodeId, NodeId, ObjectKey};
+#[cfg(feature = "cluster")]
+pub use ids::ActorKey;
+pub use ids::{BadNodeId, NodeId, ObjectKey};
 pub use object_id::{BadObjectId, ObjectId};
 pub use origin::Origin;
 pub use resources::{BadAmount, Capacity, Demand, Infeasible, Units};

@@ -11,6 +11,7 @@
 use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError, SyncSender};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -49,6 +50,8 @@ struct Shared {
     work: Condvar,
     /// There is room in the queue.
     room: Condvar,
+    /// Batches that were kept.
+    batches: AtomicU64,
 }
 
 /// Records in this process.
@@ -79,6 +82,7 @@ impl Local {
             queue: Mutex::default(),
             work: Condvar::new(),
             room: Condvar::new(),
+            batches: AtomicU64::new(0),
         });
         let theirs = Arc::clone(&shared);
         let name = "mobula-control".to_owned();
@@ -93,6 +97,12 @@ impl Local {
             address,
             thread: thread.ok(),
         }
+    }
+
+    /// How many batches were kept.
+    #[cfg(test)]
+    pub fn batches(&self) -> u64 {
+        self.shared.batches.load(Ordering::Relaxed)
     }
 
     fn write(&self, what: &str, write: Write, within: Duration) -> Result<Done> {
@@ -217,7 +227,10 @@ impl Shared {
             };
             let mut table = self.table.lock();
             match kept {
-                Ok(()) => table.commit(staged, Instant::now()),
+                Ok(()) => {
+                    table.commit(staged, Instant::now());
+                    self.batches.fetch_add(1, Ordering::Relaxed);
+                }
                 Err(why) => {
                     table.abandon();
                     table.close(&why);

@@ -17,6 +17,10 @@ use std::time::Duration;
 
 use super::{Change, Control, ControlError, Expect, LeaseId, Record, Result, Revision, Watch};
 
+#[allow(
+    unused_imports,
+    reason = "what drives them comes with the cluster's node"
+)]
 pub use kinds::{Job, JobId, JobState, NamedActor, Node};
 
 /// The format of values.

@@ -15,6 +15,7 @@
 //! assume that messages between two living nodes arrive once and in order), and what a call is.
 
 pub mod grantor;
+pub mod rate;
 mod share;
 pub mod submitter;
 #[cfg(test)]

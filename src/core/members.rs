@@ -110,6 +110,8 @@ pub struct Members {
     chance: Chance,
     clock: Clock<Job>,
     living: BTreeMap<NodeId, Peer>,
+    /// The same, to draw from.
+    list: Vec<NodeId>,
     join: Vec<Peer>,
     /// The own incarnation, as messages said it last.
     incarnation: u16,
@@ -172,6 +174,7 @@ impl Members {
             chance,
             clock: Clock::new(pace.stall, pace.ask / 2),
             living: BTreeMap::new(),
+            list: Vec::new(),
             join: Vec::new(),
             incarnation: 0,
             watched: BTreeMap::new(),
@@ -367,22 +370,14 @@ impl Members {
     /// Up to `n` random members, other than this one.
     fn some(&mut self, n: usize, besides: NodeId) -> Vec<Peer> {
         let mut chosen: Vec<Peer> = Vec::with_capacity(n);
-        // A random number has somebody behind it; whoever is behind a large gap is chosen more often, which evens out
-        // as the numbers do: they are drawn by chance.
+        // Some draws hit one that was chosen before; few enough that three times as many suffice.
         for _ in 0..n * 3 {
-            let from = NodeId::new(self.chance.next()).unwrap_or(NodeId::NONE);
-            let behind = self
-                .living
-                .range(from..)
-                .chain(self.living.range(..from))
-                .next();
-            let Some((_, &peer)) = behind else { break };
-            if peer.node != besides && !chosen.contains(&peer) {
-                chosen.push(peer);
-                if chosen.len() == n {
-                    break;
-                }
+            if chosen.len() == n || self.list.is_empty() {
+                break;
             }
+            let node = self.list[self.chance.below(self.list.len())];
+            let peer = self.living.get(&node).filter(|peer| peer.node != besides);
+            chosen.extend(peer.filter(|peer| !chosen.contains(peer)));
         }
         chosen
     }
@@ -438,10 +433,8 @@ impl Members {
             match note {
                 OwnedNotification::MemberUp(peer) => self.up(peer, out),
                 OwnedNotification::MemberDown(peer) => self.down(peer, out),
-                OwnedNotification::Defunct => {
-                    if self.phase != Phase::Leaving {
-                        self.end(out, Effect::Dead(Death::Declared));
-                    }
+                OwnedNotification::Defunct if self.phase != Phase::Leaving => {
+                    self.end(out, Effect::Dead(Death::Declared));
                 }
                 // Peers of one node are equal, so nobody is renamed or rejoins; the others are seen in `living`.
                 _ => {}
@@ -450,7 +443,9 @@ impl Members {
     }
 
     fn up(&mut self, peer: Peer, out: &mut Vec<Effect>) {
-        self.living.insert(peer.node, peer);
+        if self.living.insert(peer.node, peer).is_none() {
+            self.list.push(peer.node);
+        }
         self.resize();
         out.push(Effect::Up(peer));
     }
@@ -458,6 +453,7 @@ impl Members {
     fn down(&mut self, peer: Peer, out: &mut Vec<Effect>) {
         let peer = self.living.remove(&peer.node).unwrap_or(peer);
         let node = peer.node;
+        self.list.retain(|other| *other != node);
         let why = if self.views.duty(node) == Duty::Leaving {
             Why::Left
         } else {

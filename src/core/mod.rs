@@ -5,30 +5,76 @@
 //! only, so that a test or a seeded simulator can run thousands of lifetimes of it. Left out:
 //! carrying the decisions out, which the drivers in `exec` and `node` do.
 
+#[cfg(feature = "cluster")]
+#[allow(dead_code, reason = "tests and the simulator use more of it")]
 mod amounts;
 pub mod gate;
+#[cfg(feature = "cluster")]
+#[allow(
+    dead_code,
+    unused_imports,
+    reason = "tests and the simulator use more of it"
+)]
 pub mod groups;
+#[cfg(feature = "cluster")]
+#[allow(
+    dead_code,
+    unused_imports,
+    reason = "tests and the simulator use more of it"
+)]
 pub mod leases;
 pub mod ledger;
 #[cfg(feature = "cluster")]
+#[allow(
+    dead_code,
+    unused_imports,
+    reason = "tests and the simulator use more of it"
+)]
 pub mod members;
 pub mod order;
+#[cfg(feature = "cluster")]
+#[allow(
+    dead_code,
+    unused_imports,
+    reason = "tests and the simulator use more of it"
+)]
 pub mod owners;
 pub mod park;
 mod patience;
+#[cfg(feature = "cluster")]
+#[allow(
+    dead_code,
+    unused_imports,
+    reason = "tests and the simulator use more of it"
+)]
 pub mod placement;
 mod pool;
+#[cfg(feature = "cluster")]
+#[allow(
+    dead_code,
+    unused_imports,
+    reason = "tests and the simulator use more of it"
+)]
 pub mod pulls;
 #[cfg(feature = "cluster")]
+#[allow(
+    dead_code,
+    unused_imports,
+    reason = "tests and the simulator use more of it"
+)]
 pub mod session;
+#[cfg(feature = "cluster")]
+#[allow(
+    dead_code,
+    unused_imports,
+    reason = "tests and the simulator use more of it"
+)]
 pub mod view;
 pub mod workers;
 
 pub use gate::Gate;
 pub use ledger::{Effect, Ledger};
 pub use order::Order;
-pub use owners::Owners;
 pub use park::Spin;
 pub use patience::Patience;
 pub use pool::Pool;
-pub use pulls::Pulls;

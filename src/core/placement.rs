@@ -18,6 +18,8 @@ mod reason;
 #[cfg(test)]
 mod tests;
 
+use std::cmp::Ordering;
+
 use super::amounts::{feasible, fits};
 use super::view::{Known, View};
 use crate::base::{Demand, LabelMatch, NodeId, Strategy, Units};
@@ -41,9 +43,10 @@ pub struct Request<'a> {
     pub priority: i32,
     /// Bytes of its input that lie on each node, in any order; a few nodes at most.
     pub bytes: &'a [(NodeId, u64)],
-    /// For [`Strategy::Group`]: the nodes that hold a bundle of it which could run the call, as `core::groups` says. The
-    /// resources are those of the bundle, not what is free on the node.
-    pub bundles: &'a [NodeId],
+    /// For [`Strategy::Group`]: the nodes that hold a bundle of it which could run the call, as `core::groups` says; none now
+    /// while it is degraded, and `None` if it is removed. The resources are those of the bundle, not what is free on the
+    /// node.
+    pub bundles: Option<&'a [NodeId]>,
     /// Wait for a node that can run it rather than fail: nodes are still joining.
     pub patient: bool,
     /// Decides between equals.
@@ -58,7 +61,7 @@ impl<'a> Request<'a> {
             strategy,
             priority: 0,
             bytes: &[],
-            bundles: &[],
+            bundles: None,
             patient: false,
             seed: 0,
         }
@@ -93,8 +96,8 @@ pub fn choose(view: &View, me: NodeId, request: &Request<'_>) -> Choice {
             Err(_) if *soft => best(view, me, request, Some(*node)),
             Err(why) => return Choice::Nowhere(why),
         },
-        Strategy::Group { group, .. } => match bundle(view, request) {
-            Some(node) => Found::Node(node),
+        Strategy::Group { group, .. } => match request.bundles {
+            Some(bundles) => bundle(view, request, bundles),
             None => return Choice::Nowhere(Nowhere::Group { group: *group }),
         },
     };
@@ -189,9 +192,18 @@ fn crowded(known: &Known, request: &Request<'_>) -> bool {
     request.priority <= 0 && line(known) >= cpus * MAX_LINE
 }
 
+/// A node that may be the best.
+struct Candidate {
+    /// No room, few bytes, not here: less is better.
+    key: (bool, u64, bool),
+    load: u64,
+    tie: u64,
+    node: NodeId,
+}
+
 /// By room, bytes, nearness, load, seed. `not` is left out.
 fn best(view: &View, me: NodeId, request: &Request<'_>, not: Option<NodeId>) -> Found {
-    let mut best: Option<((bool, u64, bool, u64, u64), NodeId)> = None;
+    let mut best: Option<Candidate> = None;
     let mut found = Found::None;
     for (node, known) in view.iter() {
         if Some(node) == not || !suits(known, request) {
@@ -203,20 +215,34 @@ fn best(view: &View, me: NodeId, request: &Request<'_>, not: Option<NodeId>) -> 
             found = Found::Busy;
             continue;
         }
-        let light = request.bytes_at(node) / LIGHT;
-        let load = if here { 0 } else { load(known) };
-        let key = (
-            !ready,
-            u64::MAX - light,
-            !here,
+        let key = (!ready, u64::MAX - request.bytes_at(node) / LIGHT, !here);
+        // What costs more to know is looked at only where it decides.
+        let order = best
+            .as_ref()
+            .map_or(Ordering::Less, |best| key.cmp(&best.key));
+        let (load, tie) = match (order, &best) {
+            (Ordering::Greater, _) => continue,
+            (Ordering::Equal, Some(best)) => {
+                let load = load(known);
+                if load > best.load {
+                    continue;
+                }
+                let tie = tie(node, request.seed);
+                if load == best.load && tie >= best.tie {
+                    continue;
+                }
+                (load, tie)
+            }
+            _ => (load(known), tie(node, request.seed)),
+        };
+        best = Some(Candidate {
+            key,
             load,
-            tie(node, request.seed),
-        );
-        if best.is_none_or(|(least, _)| key < least) {
-            best = Some((key, node));
-        }
+            tie,
+            node,
+        });
     }
-    best.map_or(found, |(_, node)| Found::Node(node))
+    best.map_or(found, |best| Found::Node(best.node))
 }
 
 /// In turn: the fewest unfinished calls of this node, then who had none for longest.
@@ -255,14 +281,14 @@ fn one(view: &View, me: NodeId, request: &Request<'_>, node: NodeId) -> Result<(
 }
 
 /// The node of the group with the fewest unfinished calls of this node.
-fn bundle(view: &View, request: &Request<'_>) -> Option<NodeId> {
-    let all = request
-        .bundles
+fn bundle(view: &View, request: &Request<'_>, bundles: &[NodeId]) -> Found {
+    let all = bundles
         .iter()
         .filter_map(|node| Some((*node, view.get(*node)?)));
     let turn = |known: &Known| (known.outstanding, known.turn);
     let least = all.min_by_key(|(node, known)| (turn(known), tie(*node, request.seed)));
-    least.map(|(node, _)| node)
+    // The bundles of dead nodes will be placed anew.
+    least.map_or(Found::Busy, |(node, _)| Found::Node(node))
 }
 
 /// A number of the node and the seed that looks like chance.

@@ -231,5 +231,4 @@ impl Claim {
 }
 
 #[cfg(test)]
-#[path = "session_tests.rs"]
 mod tests;

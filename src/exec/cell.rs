@@ -325,24 +325,6 @@ pub fn with_stored_value(mut blank: Blank, sealed: Sealed) -> RawRef {
     RawRef(block.cast())
 }
 
-/// A record whose value another node has, until somebody reads it.
-pub fn with_distant_value(
-    mut blank: Blank,
-    store: &crate::store::Store,
-    len: usize,
-    distant: Box<dyn crate::store::Distant>,
-) -> RawRef {
-    let cap = memory::rounded(BODY + size_of::<Stored>());
-    let payload = Payload::new(Tag::Stored, 0, 0, cap, blank.caps.take());
-    let block = memory::take(cap);
-    // SAFETY: as in `with_stored_value`.
-    unsafe {
-        write_header(block, blank, payload);
-        Stored::place_distant(store, len, distant, block.as_ptr().add(BODY).cast());
-    }
-    RawRef(block.cast())
-}
-
 /// The id of the record in which a stored value lies.
 ///
 /// # Safety

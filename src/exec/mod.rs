@@ -23,6 +23,10 @@ pub mod engine;
 pub mod entry;
 pub mod events;
 mod executor;
+#[cfg_attr(
+    not(feature = "cluster"),
+    allow(dead_code, unused_imports, reason = "no other node is ever there")
+)]
 pub mod far;
 #[cfg(feature = "async")]
 mod futures;

@@ -269,7 +269,7 @@ impl Record {
     ///
     /// # Safety
     /// As for [`set_inline`](Self::set_inline).
-    pub unsafe fn set_distant(
+    pub(crate) unsafe fn set_distant(
         &self,
         store: &crate::store::Store,
         len: usize,

@@ -16,9 +16,9 @@ use parking_lot::Mutex;
 use quinn::{Connection, ReadError, ReadExactError, RecvStream, VarInt};
 
 use crate::link::codec::{Reader, Writer};
-use crate::link::endpoint::Shared;
-use crate::link::greet::{broken, code_of, write_failed};
+use crate::link::greet::{broken, write_failed};
 use crate::link::peer::PeerLink;
+use crate::link::shared::Shared;
 use crate::link::{Done, Landing, LinkError, MAX_BULK};
 
 const HEADER: usize = 32;
@@ -251,16 +251,21 @@ async fn send_stripe(connection: Connection, stripe: Stripe, part: Bytes) -> Res
 }
 
 /// Takes bulk streams from a peer until the connection ends.
-pub(crate) async fn accept(shared: Arc<Shared>, peer: Arc<PeerLink>, connection: Connection) {
+pub(crate) async fn accept(
+    shared: Arc<Shared>,
+    peer: Arc<PeerLink>,
+    serial: u64,
+    connection: Connection,
+) {
     while let Ok(mut stream) = connection.accept_uni().await {
         let (shared, peer, connection) = (shared.clone(), peer.clone(), connection.clone());
         tokio::spawn(async move {
-            match receive(&shared, &peer, &mut stream).await {
+            match receive(&shared, &peer, serial, &mut stream).await {
                 Ok(()) => {}
                 Err(LinkError::Transfer { .. }) => {
                     let _ = stream.stop(UNEXPECTED);
                 }
-                Err(why) => connection.close(code_of(&why), why.to_string().as_bytes()),
+                Err(why) => peer.close(&connection, why),
             }
         });
     }
@@ -291,6 +296,7 @@ async fn expected(peer: &PeerLink, number: u64) -> Result<Arc<Transfer>, LinkErr
 async fn receive(
     shared: &Shared,
     peer: &PeerLink,
+    serial: u64,
     stream: &mut RecvStream,
 ) -> Result<(), LinkError> {
     let mut header = [0; HEADER];
@@ -306,8 +312,12 @@ async fn receive(
     }
     let stripe = Stripe::decode(&header)?;
     let transfer = expected(peer, stripe.transfer).await?;
+    if !peer.uses(serial) {
+        // What is expected now is for the connection that came after.
+        return Ok(());
+    }
     let outcome = match transfer.claim(&stripe) {
-        Ok(()) => land(shared, &transfer, &stripe, stream).await,
+        Ok(()) => land(&transfer, &stripe, stream).await,
         Err(why) => Err(why),
     };
     match outcome {
@@ -331,12 +341,10 @@ async fn receive(
 
 /// Writes what the stream carries; true if it was the last of the body.
 async fn land(
-    shared: &Shared,
     transfer: &Transfer,
     stripe: &Stripe,
     stream: &mut RecvStream,
 ) -> Result<bool, LinkError> {
-    let _ = shared;
     let mut left = stripe.len;
     let begin = HEADER as u64;
     loop {

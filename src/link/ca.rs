@@ -182,7 +182,7 @@ impl Ca {
     /// An identity for this very process.
     pub fn identity(&self, node: NodeId) -> Result<Identity, LinkError> {
         let key = NodeKey::new()?;
-        let cert = self.issue(node, key.public(), NODE_LIFE)?;
+        let cert = self.sign(node, key.public())?;
         key.certified(node, cert, self.cert.clone())
     }
 
@@ -192,15 +192,15 @@ impl Ca {
         node: NodeId,
         public: &[u8],
     ) -> Result<CertificateDer<'static>, LinkError> {
-        self.issue(node, public, NODE_LIFE)
+        self.issue(node, public, SystemTime::now() + NODE_LIFE)
     }
 
-    /// A certificate good until `life` from now.
+    /// A certificate good until then.
     pub(crate) fn issue(
         &self,
         node: NodeId,
         public: &[u8],
-        life: Duration,
+        until: SystemTime,
     ) -> Result<CertificateDer<'static>, LinkError> {
         if public.len() != PUBLIC_KEY || public[0] != 4 {
             return Err(LinkError::Protocol(format!(
@@ -220,7 +220,7 @@ impl Ca {
             ExtendedKeyUsagePurpose::ClientAuth,
         ];
         params.not_before = (SystemTime::now() - SKEW).into();
-        params.not_after = (SystemTime::now() + life).into();
+        params.not_after = until.into();
         let cert = params
             .signed_by(&Foreign(public), &self.issuer)
             .map_err(failed("sign a certificate"))?;
@@ -245,6 +245,11 @@ impl NodeKey {
 
     pub fn public(&self) -> &[u8] {
         self.0.der_bytes()
+    }
+
+    #[cfg(test)]
+    pub fn der(&self) -> PrivatePkcs8KeyDer<'static> {
+        PrivatePkcs8KeyDer::from(self.0.serialize_der())
     }
 
     /// The identity, once there is a certificate; refused if it is not for this key and node.

@@ -15,9 +15,9 @@ use bytes::{Buf, Bytes, BytesMut};
 use quinn::{ReadError, RecvStream, SendStream};
 
 use crate::core::session::Arrival;
-use crate::link::endpoint::Shared;
 use crate::link::greet::{lost, write_failed};
 use crate::link::peer::PeerLink;
+use crate::link::shared::Shared;
 use crate::link::{LinkError, MAX_FRAME};
 
 const HEADER: usize = 12;
@@ -174,10 +174,11 @@ pub(crate) async fn read(
     loop {
         let chunk = match recv.read_chunk(usize::MAX, true).await {
             Ok(Some(chunk)) => chunk.bytes,
-            Ok(None) => return LinkError::Protocol("it ended the control stream".to_owned()),
+            Ok(None) => return LinkError::Broken("it ended the control stream".to_owned()),
             Err(ReadError::ConnectionLost(error)) => return lost(&error, peer.node, shared.node),
             Err(error) => return LinkError::Broken(error.to_string()),
         };
+        shared.spin_on();
         if let Err(why) = records.take(chunk, |record| arrived(shared, peer, record)) {
             return why;
         }

@@ -6,41 +6,39 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
 
 use quinn::{Connection, ConnectionError, Incoming, RecvStream, SendStream, VarInt};
 use rustls::pki_types::CertificateDer;
 
 use crate::base::NodeId;
 use crate::core::session::Claim;
-use crate::link::endpoint::{MAX_HANDSHAKES, Shared};
+use crate::link::endpoint::MAX_HANDSHAKES;
 use crate::link::greet::{
-    Greeting, MAX_GREETING, Verdict, broken, code, code_of, compare_lists, judge, lost,
+    Greeting, MAX_GREETING, Verdict, broken, code, code_of, compare_lists, heard, judge, lost,
     read_message, write_message,
 };
-use crate::link::peer::{Attached, PeerLink, described};
-use crate::link::{LinkError, bulk, control, join, tls, verify};
-
-/// How long the one waits that did not make the broken connection, before it calls too.
-const SECOND: Duration = Duration::from_millis(150);
-const FIRST_PAUSE: Duration = Duration::from_millis(10);
-const LAST_PAUSE: Duration = Duration::from_secs(1);
+use crate::link::peer::{Attached, PeerLink};
+use crate::link::serve::serve;
+use crate::link::shared::Shared;
+use crate::link::{LinkError, join, tls, verify};
 
 /// What came of a handshake.
-enum Met {
-    Used(Used),
+pub(crate) enum Met {
+    Used(Box<Used>),
     /// There is another connection with this peer.
     Known,
 }
 
-struct Used {
-    peer: Arc<PeerLink>,
-    serial: u64,
-    first: bool,
-    connection: Connection,
-    send: SendStream,
-    recv: RecvStream,
-    greeting: Greeting,
+/// A connection that is in use from now on.
+pub(crate) struct Used {
+    pub peer: Arc<PeerLink>,
+    pub serial: u64,
+    pub first: bool,
+    pub made_here: bool,
+    pub connection: Connection,
+    pub send: SendStream,
+    pub recv: RecvStream,
+    pub greeting: Greeting,
 }
 
 /// Answers whoever calls, for as long as the endpoint lives.
@@ -72,7 +70,7 @@ pub(crate) async fn call(shared: &Arc<Shared>, addr: SocketAddr, expect: Option<
     finish(shared, addr, called).await;
 }
 
-async fn in_time(
+pub(crate) async fn in_time(
     shared: &Shared,
     handshake: impl Future<Output = Result<Met, LinkError>>,
 ) -> Result<Met, LinkError> {
@@ -86,12 +84,11 @@ async fn in_time(
         .unwrap_or(Err(late))
 }
 
-async fn finish(shared: &Arc<Shared>, addr: SocketAddr, met: Result<Met, LinkError>) {
+pub(crate) async fn finish(shared: &Arc<Shared>, addr: SocketAddr, met: Result<Met, LinkError>) {
     match met {
         Ok(Met::Used(used)) => {
-            let shared = shared.clone();
             // On its own, so that a call is over when there is a connection.
-            tokio::spawn(async move { serve(&shared, used).await });
+            tokio::spawn(serve(shared.clone(), used));
         }
         Ok(Met::Known) => {}
         Err(why) => {
@@ -136,7 +133,7 @@ fn certified(connection: &Connection) -> Result<NodeId, LinkError> {
         .ok_or_else(|| LinkError::Certificate("none was shown".to_owned()))
 }
 
-async fn meet(
+pub(crate) async fn meet(
     shared: &Arc<Shared>,
     addr: SocketAddr,
     expect: Option<NodeId>,
@@ -179,6 +176,7 @@ async fn meet(
             );
             Ok(Met::Known)
         }
+        Err(_) if superseded(&connection) => Ok(Met::Known),
         Err(why) => Err(closing.because(why)),
     }
 }
@@ -224,16 +222,22 @@ async fn greet(shared: &Arc<Shared>, connection: &Connection) -> Result<Met, Lin
 
 async fn answer(shared: &Arc<Shared>, incoming: Incoming) -> Result<Met, LinkError> {
     let newcomer = tls::is_newcomer(&incoming.orig_dst_cid());
-    let crypto = match newcomer {
-        true => shared.answering.newcomers.clone(),
-        false => shared.answering.members.clone(),
+    let (crypto, members) = match newcomer {
+        true => (shared.answering.newcomers.clone(), None),
+        false => {
+            let (crypto, members) = shared.answering.members()?;
+            (crypto, Some(members))
+        }
     };
     let mut config = quinn::ServerConfig::with_crypto(crypto);
     config.transport_config(shared.transports.to(incoming.remote_address()));
     let connecting = incoming
         .accept_with(Arc::new(config))
         .map_err(|error| broken(&error))?;
-    let connection = connecting.await.map_err(|error| broken(&error))?;
+    let connection = connecting.await.map_err(|error| {
+        let said = members.and_then(|members| members.why.lock().take());
+        said.unwrap_or_else(|| broken(&error))
+    })?;
     let closing = Closing(Some(connection.clone()));
     if newcomer {
         let ca = shared.ca.lock().clone();
@@ -260,6 +264,7 @@ async fn answer(shared: &Arc<Shared>, incoming: Incoming) -> Result<Met, LinkErr
             );
             Ok(Met::Known)
         }
+        Err(_) if superseded(&connection) => Ok(Met::Known),
         Err(why) => Err(closing.because(why)),
     }
 }
@@ -281,14 +286,11 @@ async fn welcome(shared: &Arc<Shared>, connection: &Connection) -> Result<Met, L
         Verdict::Fits(greeting) => greeting,
         Verdict::CompareLists => {
             write_message(&mut send, &our_greeting(shared, nobody, 0)).await?;
-            let why = compare_lists(&mut send, &mut recv, &shared.registry).await;
-            // The caller hangs up when it has ours.
-            connection.closed().await;
-            return Err(why);
+            return Err(compare_lists(&mut send, &mut recv, &shared.registry).await);
         }
         Verdict::Refused(why) => {
             write_message(&mut send, &our_greeting(shared, nobody, 0)).await?;
-            connection.closed().await;
+            heard(&mut send).await;
             return Err(why);
         }
     };
@@ -335,155 +337,30 @@ fn use_it(
         Attached::Superseded => Ok(Met::Known),
         Attached::Used { serial, first } => {
             shared.counts.connections.fetch_add(1, Relaxed);
-            Ok(Met::Used(Used {
+            Ok(Met::Used(Box::new(Used {
                 peer,
                 serial,
                 first,
+                made_here: claim.maker == shared.node,
                 connection: connection.clone(),
                 send,
                 recv,
                 greeting,
-            }))
+            })))
         }
     }
 }
 
 /// Whether the other side closed the connection in favour of another.
-fn superseded(connection: &Connection) -> bool {
+pub(crate) fn superseded(connection: &Connection) -> bool {
     matches!(
         connection.close_reason(),
         Some(ConnectionError::ApplicationClosed(close)) if close.error_code == VarInt::from_u32(code::SUPERSEDED)
     )
 }
 
-fn why_closed(connection: &Connection, peer: NodeId, own: NodeId) -> Option<LinkError> {
+pub(crate) fn why_closed(connection: &Connection, peer: NodeId, own: NodeId) -> Option<LinkError> {
     connection
         .close_reason()
         .map(|error| lost(&error, peer, own))
-}
-
-/// Serves a connection until it ends, and sees to the next.
-async fn serve(shared: &Arc<Shared>, used: Used) {
-    let Used {
-        peer,
-        serial,
-        first,
-        connection,
-        mut send,
-        mut recv,
-        greeting,
-    } = used;
-    let made_here = peer
-        .state
-        .lock()
-        .active
-        .as_ref()
-        .is_some_and(|active| active.claim.maker == shared.node);
-    if first {
-        let described = described(peer.node, connection.remote_address(), greeting.hello);
-        shared.handler.connected(&described);
-    }
-    tokio::spawn(bulk::accept(
-        shared.clone(),
-        peer.clone(),
-        connection.clone(),
-    ));
-    tokio::spawn(datagrams(shared.clone(), peer.clone(), connection.clone()));
-    let _ = send.set_priority(1);
-    let why = tokio::select! {
-        biased;
-        why = control::read(shared, &peer, &mut recv) => why,
-        why = control::write(shared, &peer, serial, &mut send) => why,
-    };
-    let why = why_closed(&connection, peer.node, shared.node).unwrap_or(why);
-    let replaced = superseded(&connection);
-    connection.close(code_of(&why), why.to_string().as_bytes());
-    if replaced {
-        // The one that replaces it is on its way.
-        for _ in 0..100 {
-            if !peer.uses(serial) {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    }
-    ended(shared, &peer, serial, &connection, why, made_here);
-}
-
-fn ended(
-    shared: &Arc<Shared>,
-    peer: &Arc<PeerLink>,
-    serial: u64,
-    connection: &Connection,
-    why: LinkError,
-    made_here: bool,
-) {
-    if peer.state.lock().gone {
-        shared.handler.disconnected(peer.node, &why);
-        return;
-    }
-    // What was under way on it is lost; the next connection carries new transfers.
-    if !peer.detach(serial) {
-        shared.count_traffic(connection);
-        return;
-    }
-    shared.count_traffic(connection);
-    let landings = std::mem::take(&mut peer.state.lock().landings);
-    for transfer in landings.into_values() {
-        transfer.finish(Err(why.clone()));
-    }
-    let last = matches!(
-        why,
-        LinkError::Left(_) | LinkError::Forgotten(_) | LinkError::Protocol(_)
-    );
-    if last {
-        shared.give_up(peer.node, &why, code::PROTOCOL);
-    }
-    shared.handler.disconnected(peer.node, &why);
-    if !last && !shared.is_stopping() {
-        let (shared, peer) = (shared.clone(), peer.clone());
-        tokio::spawn(async move { call_again(&shared, &peer, made_here).await });
-    }
-}
-
-/// Calls until there is a connection, or the peer is given up.
-async fn call_again(shared: &Arc<Shared>, peer: &Arc<PeerLink>, made_here: bool) {
-    let addr = {
-        let mut state = peer.state.lock();
-        if std::mem::replace(&mut state.dialing, true) {
-            return;
-        }
-        state.addr
-    };
-    if !made_here {
-        tokio::time::sleep(SECOND).await;
-    }
-    let mut pause = FIRST_PAUSE;
-    while let Some(addr) = addr {
-        let over = {
-            let state = peer.state.lock();
-            state.active.is_some() || state.gone || shared.is_stopping()
-        };
-        if over {
-            break;
-        }
-        let called = in_time(shared, meet(shared, addr, Some(peer.node))).await;
-        if let Err(LinkError::Broken(_) | LinkError::Timeout { .. } | LinkError::Io { .. }) = called
-        {
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LAST_PAUSE);
-            continue;
-        }
-        finish(shared, addr, called).await;
-        break;
-    }
-    peer.state.lock().dialing = false;
-}
-
-async fn datagrams(shared: Arc<Shared>, peer: Arc<PeerLink>, connection: Connection) {
-    while let Ok(bytes) = connection.read_datagram().await {
-        if !peer.state.lock().gone {
-            shared.handler.datagram(peer.node, &bytes);
-        }
-    }
 }

@@ -7,10 +7,9 @@
 //! Invariant: no call here waits for the network, but `stop` up to its deadline. Left out: what happens on the thread, which `dial`,
 //! `control` and `bulk` say.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+use std::sync::atomic::Ordering::{AcqRel, Acquire};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::thread::{JoinHandle, ThreadId};
 use std::time::{Duration, Instant};
@@ -18,14 +17,13 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use quinn::{TokioRuntime, VarInt};
-use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore};
 
 use crate::base::NodeId;
 use crate::link::bulk::{self, Report, Transfer};
 use crate::link::forgotten::Forgotten;
 use crate::link::greet::code;
-use crate::link::peer::PeerLink;
+use crate::link::shared::{Counts, Shared};
 use crate::link::tls::Answering;
 use crate::link::tune::{self, Times, Transports};
 use crate::link::{
@@ -37,6 +35,8 @@ use crate::link::{
 const MAX_SENDING: usize = 4096;
 /// Handshakes at one time; more are not answered.
 pub(crate) const MAX_HANDSHAKES: usize = 256;
+/// How long peers may take to hear that the node stops, after the deadline.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 /// Calls of our own at one time.
 const MAX_CALLS: usize = 1024;
 
@@ -60,6 +60,9 @@ pub struct Settings {
     pub handshake: Duration,
     /// How long a peer may be silent before its connection counts as broken.
     pub idle: Duration,
+    /// How long the link's thread looks for packets after the last frame before it sleeps. It burns a CPU meanwhile, and
+    /// saves the time that waking takes.
+    pub spin: Duration,
     /// After how long without traffic a sign of life is sent.
     pub keep_alive: Duration,
 }
@@ -79,124 +82,8 @@ impl Settings {
             handshake: Duration::from_secs(5),
             idle: Duration::from_secs(5),
             keep_alive: Duration::from_secs(1),
+            spin: Duration::ZERO,
         }
-    }
-}
-
-/// Counts that any thread adds to.
-#[derive(Default)]
-pub(crate) struct Counts {
-    pub frames_out: AtomicU64,
-    pub frames_in: AtomicU64,
-    pub frames_resent: AtomicU64,
-    pub bulk_out: AtomicU64,
-    pub bulk_in: AtomicU64,
-    pub bytes_out: AtomicU64,
-    pub bytes_in: AtomicU64,
-    pub lost: AtomicU64,
-    pub connections: AtomicU64,
-    pub refused: AtomicU64,
-}
-
-/// What the tasks of an endpoint share.
-pub(crate) struct Shared {
-    pub node: NodeId,
-    pub identity: Identity,
-    pub hello: Hello,
-    pub registry: Registry,
-    pub handshake: Duration,
-    max_unacked: usize,
-    max_peers: usize,
-    pub ca: Mutex<Option<Arc<Ca>>>,
-    pub answering: Answering,
-    pub transports: Transports,
-    pub forgotten: Arc<Forgotten>,
-    pub quic: quinn::Endpoint,
-    pub handler: Arc<dyn Handler>,
-    pub peers: RwLock<HashMap<NodeId, Arc<PeerLink>>>,
-    pub counts: Counts,
-    pub stopping: AtomicBool,
-    pub stopped: Notify,
-    pub handshakes: Arc<Semaphore>,
-    pub calls: AtomicUsize,
-    pub serial: AtomicU64,
-    runtime: Handle,
-    sending: AtomicUsize,
-    addr: SocketAddr,
-    grace: Mutex<Duration>,
-}
-
-impl Shared {
-    pub fn peer(&self, node: NodeId) -> Option<Arc<PeerLink>> {
-        self.peers.read().get(&node).cloned()
-    }
-
-    /// The peer, known from now on if it was not.
-    pub fn peer_or_new(&self, node: NodeId) -> Result<Arc<PeerLink>, LinkError> {
-        if node == self.node {
-            return Err(LinkError::Denied(
-                "this is the address of this very node".to_owned(),
-            ));
-        }
-        let mut peers = self.peers.write();
-        if self.forgotten.has(node) {
-            return Err(LinkError::Forgotten(node));
-        }
-        if let Some(peer) = peers.get(&node) {
-            return Ok(peer.clone());
-        }
-        if peers.len() >= self.max_peers {
-            return Err(LinkError::NoRoom {
-                what: "peer",
-                limit: self.max_peers,
-            });
-        }
-        let peer = Arc::new(PeerLink::new(node, self.max_unacked));
-        peers.insert(node, peer.clone());
-        Ok(peer)
-    }
-
-    pub fn is_stopping(&self) -> bool {
-        self.stopping.load(Acquire)
-    }
-
-    /// Runs a task on the link's thread.
-    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        self.runtime.spawn(task);
-    }
-
-    /// Drops all that is kept for a peer; its bodies fail for this reason.
-    pub fn give_up(&self, node: NodeId, why: &LinkError, code: u32) {
-        let Some(peer) = self.peers.write().remove(&node) else {
-            return;
-        };
-        let (active, landings) = {
-            let mut state = peer.state.lock();
-            state.gone = true;
-            self.counts
-                .frames_resent
-                .fetch_add(state.session.resent(), Relaxed);
-            state.session = crate::core::session::Session::new(0);
-            (state.active.take(), std::mem::take(&mut state.landings))
-        };
-        peer.wake.notify_one();
-        if let Some(active) = active {
-            self.count_traffic(&active.connection);
-            active
-                .connection
-                .close(VarInt::from_u32(code), why.to_string().as_bytes());
-        }
-        for transfer in landings.into_values() {
-            transfer.finish(Err(why.clone()));
-        }
-    }
-
-    /// Adds the traffic of a connection that is used no more.
-    pub fn count_traffic(&self, connection: &quinn::Connection) {
-        let stats = connection.stats();
-        self.counts.bytes_out.fetch_add(stats.udp_tx.bytes, Relaxed);
-        self.counts.bytes_in.fetch_add(stats.udp_rx.bytes, Relaxed);
-        self.counts.lost.fetch_add(stats.path.lost_packets, Relaxed);
     }
 }
 
@@ -224,7 +111,7 @@ impl Endpoint {
             .map_err(|why| io("start a runtime", why))?;
         let forgotten = Arc::new(Forgotten::default());
         let answering = Answering::new(&settings.identity, &forgotten)?;
-        let mut server = quinn::ServerConfig::with_crypto(answering.members.clone());
+        let mut server = quinn::ServerConfig::with_crypto(answering.newcomers.clone());
         server
             .max_incoming(MAX_HANDSHAKES)
             .incoming_buffer_size(256 << 10)
@@ -274,6 +161,10 @@ impl Endpoint {
             sending: AtomicUsize::new(0),
             addr,
             grace: Mutex::new(Duration::ZERO),
+            spin: settings.spin,
+            started: Instant::now(),
+            busy_at: AtomicU64::new(0),
+            busy: Notify::new(),
         });
         let of_thread = shared.clone();
         let thread = std::thread::Builder::new()
@@ -295,6 +186,10 @@ impl Endpoint {
 
 fn serve(runtime: tokio::runtime::Runtime, shared: Arc<Shared>) {
     runtime.block_on(async {
+        if !shared.spin.is_zero() {
+            let shared = shared.clone();
+            tokio::spawn(async move { shared.spin().await });
+        }
         tokio::select! {
             () = dial::answer_calls(&shared) => {}
             () = shared.stopped.notified() => {}
@@ -311,7 +206,7 @@ fn serve(runtime: tokio::runtime::Runtime, shared: Arc<Shared>) {
             shared.give_up(node, &LinkError::Stopped, code::STOPPED);
         }
         // Peers hear of it at once, rather than by silence.
-        let _ = tokio::time::timeout(Duration::from_millis(100), shared.quic.wait_idle()).await;
+        let _ = tokio::time::timeout(LAST_WORDS, shared.quic.wait_idle()).await;
     });
     // Tasks that still wait are dropped here, and report that.
     runtime.shutdown_background();
@@ -359,7 +254,8 @@ impl Link for Endpoint {
         }
         let peer = self.shared.peer(to).ok_or(SendError::Gone(to))?;
         let mut state = peer.state.lock();
-        if state.gone || self.shared.is_stopping() {
+        // Epoch 0: a handshake began, and nobody knows yet how it ends.
+        if state.gone || state.epoch == 0 || self.shared.is_stopping() {
             return Err(SendError::Gone(to));
         }
         state
@@ -372,6 +268,7 @@ impl Link for Endpoint {
             })?;
         drop(state);
         peer.wake.notify_one();
+        self.shared.spin_on();
         Ok(())
     }
 
@@ -461,32 +358,7 @@ impl Link for Endpoint {
     }
 
     fn stats(&self) -> Stats {
-        let counts = &self.shared.counts;
-        let mut stats = Stats {
-            bytes_out: counts.bytes_out.load(Relaxed),
-            bytes_in: counts.bytes_in.load(Relaxed),
-            frames_out: counts.frames_out.load(Relaxed),
-            frames_in: counts.frames_in.load(Relaxed),
-            frames_resent: counts.frames_resent.load(Relaxed),
-            packets_lost: counts.lost.load(Relaxed),
-            bulk_out: counts.bulk_out.load(Relaxed),
-            bulk_in: counts.bulk_in.load(Relaxed),
-            connections: counts.connections.load(Relaxed),
-            refused: counts.refused.load(Relaxed),
-            connected: 0,
-        };
-        for peer in self.shared.peers.read().values() {
-            let state = peer.state.lock();
-            stats.frames_resent += state.session.resent();
-            if let Some(active) = &state.active {
-                let now = active.connection.stats();
-                stats.connected += 1;
-                stats.bytes_out += now.udp_tx.bytes;
-                stats.bytes_in += now.udp_rx.bytes;
-                stats.packets_lost += now.path.lost_packets;
-            }
-        }
-        stats
+        self.shared.stats()
     }
 
     fn stop(&self, deadline: Duration) {

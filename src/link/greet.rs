@@ -3,12 +3,17 @@
 //! Invariant: both sides come to the same verdict and can say it: each sends its own hello before it gives up on the
 //! other's. Left out: certificates, which came before, and frames, which come after.
 
+use std::time::Duration;
+
 use quinn::{ConnectionError, ReadExactError, RecvStream, SendStream, VarInt, WriteError};
 
 use crate::base::NodeId;
 use crate::link::codec::{Reader, Writer};
 use crate::link::hello::{MAX_HELLO, MAX_LIST};
 use crate::link::{Hello, LinkError, Registry};
+
+/// How long last words may take.
+const HEARD: Duration = Duration::from_secs(1);
 
 /// Why a connection is closed, as the other side is told.
 pub(crate) mod code {
@@ -218,10 +223,17 @@ pub(crate) async fn compare_lists(
     let compared = async {
         write_message(send, &ours.encode()).await?;
         let theirs = read_message(recv, MAX_LIST, "a list of functions").await?;
+        heard(send).await;
         Ok(ours.diff(&Registry::decode(&theirs)?))
     };
     match compared.await {
         Ok(diff) => LinkError::Registry(diff),
         Err(why) => why,
     }
+}
+
+/// Waits until the other side has what was said: closing drops what is under way.
+pub(crate) async fn heard(send: &mut SendStream) {
+    let _ = send.finish();
+    let _ = tokio::time::timeout(HEARD, send.stopped()).await;
 }

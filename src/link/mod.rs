@@ -16,11 +16,16 @@ mod dial;
 mod endpoint;
 mod error;
 mod forgotten;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod greet;
 mod hello;
 mod join;
+#[cfg(test)]
 pub mod memory;
 mod peer;
+mod serve;
+mod shared;
 mod tls;
 mod token;
 mod tune;
@@ -33,10 +38,10 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 pub use bytes::Bytes;
-pub use ca::{Ca, ClusterId, Identity};
+pub use ca::{Ca, Identity};
 pub use endpoint::{Endpoint, Settings};
 pub use error::{LinkError, RegistryDiff, SendError};
-pub use hello::{Hello, Platform, Registry, WIRE_VERSION};
+pub use hello::{Hello, Registry};
 pub use join::join;
 pub use token::JoinToken;
 
@@ -112,7 +117,8 @@ pub trait Link: Send + Sync {
     fn is_connected(&self, node: NodeId) -> bool;
     /// Counts.
     fn stats(&self) -> Stats;
-    /// Stops: what is held gets until `deadline` from now to be acknowledged, then peers are told. Later calls do nothing.
+    /// Stops: what is held gets until `deadline` from now to be acknowledged, then peers are told, which takes half a second
+    /// at most. Later calls do nothing.
     fn stop(&self, deadline: Duration);
 }
 

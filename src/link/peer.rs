@@ -14,9 +14,9 @@ use tokio::sync::Notify;
 
 use crate::base::NodeId;
 use crate::core::session::{Claim, Session};
+use crate::link::LinkError;
 use crate::link::bulk::Transfer;
-use crate::link::greet::code;
-use crate::link::{Hello, LinkError};
+use crate::link::greet::{code, code_of};
 
 /// One peer.
 pub(crate) struct PeerLink {
@@ -37,6 +37,8 @@ pub(crate) struct State {
     pub attempts: u64,
     pub addr: Option<SocketAddr>,
     pub landings: HashMap<u64, Arc<Transfer>>,
+    /// Why a connection was closed here, before whoever serves it knows.
+    pub fault: Option<(usize, LinkError)>,
     /// Nothing more goes to it or comes from it.
     pub gone: bool,
     /// Somebody is calling it again.
@@ -70,6 +72,7 @@ impl PeerLink {
                 attempts: 0,
                 addr: None,
                 landings: HashMap::new(),
+                fault: None,
                 gone: false,
                 dialing: false,
             }),
@@ -133,6 +136,22 @@ impl PeerLink {
         }
     }
 
+    /// Closes a connection whose peer is at fault.
+    pub fn close(&self, connection: &Connection, why: LinkError) {
+        connection.close(code_of(&why), why.to_string().as_bytes());
+        self.state
+            .lock()
+            .fault
+            .get_or_insert((connection.stable_id(), why));
+    }
+
+    /// Why it was closed here, if it was.
+    pub fn fault(&self, connection: &Connection) -> Option<LinkError> {
+        let mut state = self.state.lock();
+        let of_this = |fault: &mut (usize, LinkError)| fault.0 == connection.stable_id();
+        state.fault.take_if(of_this).map(|(_, why)| why)
+    }
+
     /// Whether this connection is the one in use.
     pub fn uses(&self, serial: u64) -> bool {
         self.state
@@ -150,9 +169,4 @@ impl PeerLink {
             .as_ref()
             .map(|active| active.connection.clone())
     }
-}
-
-/// What is remembered of a hello, for the handler.
-pub(crate) fn described(node: NodeId, addr: SocketAddr, hello: Hello) -> crate::link::Peer {
-    crate::link::Peer { node, addr, hello }
 }

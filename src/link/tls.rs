@@ -13,7 +13,9 @@ use parking_lot::Mutex;
 use quinn::ConnectionId;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use rustls::client::Resumption;
+use rustls::pki_types::CertificateDer;
 use rustls::server::NoServerSessionStorage;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::version::TLS13;
 use rustls::{ClientConfig, ServerConfig};
 
@@ -34,8 +36,19 @@ fn tls(error: rustls::Error) -> LinkError {
     LinkError::Certificate(error.to_string())
 }
 
+/// The key with its certificates, parsed once.
+fn certified(identity: &Identity) -> Result<Arc<CertifiedKey>, LinkError> {
+    let key = provider()
+        .key_provider
+        .load_private_key(identity.key())
+        .map_err(tls)?;
+    let certified = CertifiedKey::new(identity.chain.clone(), key);
+    certified.keys_match().map_err(tls)?;
+    Ok(Arc::new(certified))
+}
+
 fn server(
-    identity: &Identity,
+    key: &Arc<CertifiedKey>,
     members: Option<Arc<Members>>,
 ) -> Result<Arc<QuicServerConfig>, LinkError> {
     let builder = ServerConfig::builder_with_provider(provider().clone())
@@ -46,9 +59,7 @@ fn server(
         Some(members) => builder.with_client_cert_verifier(members),
         None => builder.with_no_client_auth(),
     };
-    let mut config = builder
-        .with_single_cert(identity.chain.clone(), identity.key())
-        .map_err(tls)?;
+    let mut config = builder.with_cert_resolver(Arc::new(SingleCertAndKey::from((**key).clone())));
     config.alpn_protocols = vec![if join { ALPN_JOIN } else { ALPN }.to_vec()];
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
@@ -71,28 +82,38 @@ fn client(mut config: ClientConfig, alpn: &[u8]) -> Result<quinn::ClientConfig, 
 
 /// What a node shows to whoever calls.
 pub(crate) struct Answering {
-    /// To members.
-    pub members: Arc<QuicServerConfig>,
+    key: Arc<CertifiedKey>,
+    ca: CertificateDer<'static>,
+    forgotten: Arc<Forgotten>,
     /// To newcomers.
     pub newcomers: Arc<QuicServerConfig>,
 }
 
 impl Answering {
     pub fn new(identity: &Identity, forgotten: &Arc<Forgotten>) -> Result<Answering, LinkError> {
+        let key = certified(identity)?;
         Ok(Answering {
-            members: server(identity, Some(members(identity, None, forgotten)))?,
-            newcomers: server(identity, None)?,
+            newcomers: server(&key, None)?,
+            key,
+            ca: identity.authority().clone(),
+            forgotten: forgotten.clone(),
         })
+    }
+
+    /// For a call of a member, and where to look for why it was refused here.
+    pub fn members(&self) -> Result<(Arc<QuicServerConfig>, Arc<Members>), LinkError> {
+        let members = members(&self.ca, None, &self.forgotten);
+        Ok((server(&self.key, Some(members.clone()))?, members))
     }
 }
 
 fn members(
-    identity: &Identity,
+    ca: &CertificateDer<'static>,
     expect: Option<NodeId>,
     forgotten: &Arc<Forgotten>,
 ) -> Arc<Members> {
     Arc::new(Members {
-        ca: identity.authority().clone(),
+        ca: ca.clone(),
         expect,
         forgotten: forgotten.clone(),
         why: Mutex::new(None),
@@ -105,7 +126,7 @@ pub(crate) fn calling(
     expect: Option<NodeId>,
     forgotten: &Arc<Forgotten>,
 ) -> Result<(quinn::ClientConfig, Arc<Members>), LinkError> {
-    let members = members(identity, expect, forgotten);
+    let members = members(identity.authority(), expect, forgotten);
     let config = ClientConfig::builder_with_provider(provider().clone())
         .with_protocol_versions(&[&TLS13])
         .map_err(tls)?
@@ -149,5 +170,5 @@ pub(crate) fn is_newcomer(called: &ConnectionId) -> bool {
 
 /// Whether the key is the certificate's.
 pub(crate) fn check_key(identity: &Identity) -> Result<(), LinkError> {
-    server(identity, None).map(|_| ())
+    certified(identity).map(|_| ())
 }

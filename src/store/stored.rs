@@ -68,7 +68,7 @@ impl Stored {
     ///
     /// # Safety
     /// As for [`place`](Self::place).
-    pub unsafe fn place_distant(
+    pub(crate) unsafe fn place_distant(
         store: &super::Store,
         len: usize,
         distant: Box<dyn Distant>,

@@ -11,9 +11,6 @@ use super::owning;
 use crate::base::{NodeId, ObjectKey};
 use crate::core::owners::Message;
 
-/// The version of everything in this room. Nodes of different versions do not talk.
-pub const VERSION: u32 = 1;
-
 /// One thing said.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Frame {

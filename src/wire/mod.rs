@@ -10,9 +10,10 @@ mod body;
 mod codec;
 mod frame;
 mod owning;
+#[cfg(test)]
+mod tests;
 
 pub use body::{
     ActorTerms, ArgBody, Beside, CallBody, CapBody, HandleBody, Outcome, RefBody, Terms, ValueBody,
 };
-pub use codec::BadFrame;
-pub use frame::{Frame, Named, Question, VERSION};
+pub use frame::{Frame, Named, Question};

@@ -25,6 +25,7 @@ mod node;
 mod places;
 mod plan;
 mod report;
+mod values;
 mod world;
 
 use std::env;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::base::{NodeId, ObjectKey};
 use crate::chance::Chance;
 use crate::core::owners::{Effect, Message, Owners, RefState, Stand};
-use crate::core::pulls::{self, Limits, Pulls, Why};
+use crate::core::pulls::{Limits, Pulls};
 use crate::faults::Fault;
 use crate::net::{Event, Net, Outcome, Packet, WireRef};
 use crate::places::{Places, Run, Task};
@@ -47,9 +47,9 @@ impl State {
 
 /// A record: an object of this node, or the proxy of another's.
 #[derive(Debug)]
-struct Record {
+pub struct Record {
     refs: u64,
-    state: State,
+    pub state: State,
     /// The machine has taken a reference.
     kept: bool,
     /// The machine may know it.
@@ -58,11 +58,11 @@ struct Record {
 
 /// Somebody waits for a value.
 #[derive(Debug)]
-struct Get {
-    key: ObjectKey,
-    pulling: bool,
+pub struct Get {
+    pub key: ObjectKey,
+    pub pulling: bool,
     /// It is an argument of this.
-    run: Option<(NodeId, u64)>,
+    pub run: Option<(NodeId, u64)>,
 }
 
 /// A node.
@@ -72,13 +72,13 @@ pub struct Node {
     pub fault: Fault,
     pub owners: Owners,
     pub pulls: Pulls,
-    limits: Limits,
-    records: BTreeMap<ObjectKey, Record>,
+    pub limits: Limits,
+    pub records: BTreeMap<ObjectKey, Record>,
     /// Values, each with the references in it, which it holds.
-    store: BTreeMap<ObjectKey, Vec<ObjectKey>>,
+    pub store: BTreeMap<ObjectKey, Vec<ObjectKey>>,
     /// What the programs here hold.
     pub handles: Vec<ObjectKey>,
-    gets: BTreeMap<u64, Get>,
+    pub gets: BTreeMap<u64, Get>,
     pub tasks: BTreeMap<u64, Task>,
     /// By who submitted them, and their numbers there.
     pub runs: BTreeMap<(NodeId, u64), Run>,
@@ -187,6 +187,24 @@ impl Node {
         })
     }
 
+    /// What waits here for something, in short.
+    pub fn stuck(&self) -> Option<String> {
+        let stuck = !self.tasks.is_empty() || !self.gets.is_empty() || !self.runs.is_empty();
+        stuck.then(|| {
+            let Node {
+                id,
+                tasks,
+                gets,
+                runs,
+                places,
+                ..
+            } = self;
+            let (line, load) = (places.ledger.line(9), places.submitter.load());
+            let holders = places.ledger.holders();
+            format!("{id:?}: {tasks:?} {gets:?} {runs:?} line {line:?} holders {holders:?} load {load:?}")
+        })
+    }
+
     // References.
 
     pub fn hold(&mut self, key: ObjectKey) {
@@ -222,14 +240,14 @@ impl Node {
     }
 
     /// Puts a value into the store. The references in it, each held once, are its own now.
-    fn store(&mut self, cx: &mut Cx<'_>, key: ObjectKey, inner: Vec<ObjectKey>) {
+    pub fn store(&mut self, cx: &mut Cx<'_>, key: ObjectKey, inner: Vec<ObjectKey>) {
         for key in self.store.insert(key, inner).unwrap_or_default() {
             self.unhold(cx, key);
         }
     }
 
     /// Drops a value; false if there is none.
-    fn discard(&mut self, cx: &mut Cx<'_>, key: ObjectKey) -> bool {
+    pub fn discard(&mut self, cx: &mut Cx<'_>, key: ObjectKey) -> bool {
         let Some(inner) = self.store.remove(&key) else {
             return false;
         };
@@ -239,7 +257,7 @@ impl Node {
         true
     }
 
-    fn make(&mut self, state: State, inner: Vec<ObjectKey>) -> ObjectKey {
+    pub fn make(&mut self, state: State, inner: Vec<ObjectKey>) -> ObjectKey {
         let key = ObjectKey {
             owner: self.id,
             number: self.number(),
@@ -375,7 +393,7 @@ impl Node {
     }
 
     /// An object of this node has a value, or failed.
-    fn settle(&mut self, cx: &mut Cx<'_>, key: ObjectKey, stand: Stand, inner: Vec<ObjectKey>) {
+    pub fn settle(&mut self, cx: &mut Cx<'_>, key: ObjectKey, stand: Stand, inner: Vec<ObjectKey>) {
         let state = match stand {
             Stand::Ready { len, at } => {
                 if at == self.id {
@@ -467,141 +485,6 @@ impl Node {
             self.unhold(cx, key);
         }
         self.end_run(cx, id);
-    }
-
-    // Values.
-
-    /// Somebody waits for a value; the reference is held meanwhile.
-    pub fn get(&mut self, cx: &mut Cx<'_>, key: ObjectKey, run: Option<(NodeId, u64)>) {
-        self.hold(key);
-        let id = self.number();
-        cx.log.report.gets += 1;
-        let pulling = false;
-        self.gets.insert(id, Get { key, pulling, run });
-        self.look(cx, id);
-    }
-
-    /// Sees whether a get can end, or must pull.
-    fn look(&mut self, cx: &mut Cx<'_>, id: u64) {
-        let Some(get) = self.gets.get_mut(&id) else {
-            return;
-        };
-        let key = get.key;
-        let state = self
-            .records
-            .get(&key)
-            .map_or(State::Failed, |record| record.state);
-        if get.pulling {
-            return;
-        }
-        if self.store.contains_key(&key) {
-            self.end_get(cx, id, true);
-        } else if state == State::Failed {
-            self.end_get(cx, id, false);
-        } else if let State::Ready(len) = state {
-            get.pulling = true;
-            cx.log.report.pulls += 1;
-            self.pulls(cx, |p, out| p.want(key, len, out));
-        }
-    }
-
-    fn wake(&mut self, cx: &mut Cx<'_>, key: ObjectKey) {
-        let of_key = self.gets.iter().filter(|(_, get)| get.key == key);
-        let of_key: Vec<u64> = of_key.map(|(id, _)| *id).collect();
-        for id in of_key {
-            self.look(cx, id);
-        }
-    }
-
-    fn end_get(&mut self, cx: &mut Cx<'_>, id: u64, ok: bool) {
-        let Some(get) = self.gets.remove(&id) else {
-            return cx
-                .log
-                .wrong(format!("get {id} of {:?} ended twice", self.id));
-        };
-        cx.log.report.gets_ended += 1;
-        if let Some(run) = get.run {
-            self.argument(cx, run, ok);
-        }
-        self.unhold(cx, get.key);
-    }
-
-    /// A program waits no longer.
-    pub fn cancel(&mut self, cx: &mut Cx<'_>, id: u64) {
-        if self.gets.get(&id).is_none_or(|get| get.run.is_some()) {
-            return;
-        }
-        let Some(get) = self.gets.remove(&id) else {
-            return;
-        };
-        cx.log.report.gets_ended += 1;
-        if get.pulling {
-            cx.log.report.cancelled += 1;
-            self.pulls(cx, |p, out| p.cancel(get.key, out));
-        }
-        self.unhold(cx, get.key);
-    }
-
-    /// Another node pulls a value from here. False: it is not here.
-    pub fn serve(&mut self, cx: &mut Cx<'_>, to: NodeId, key: ObjectKey, transfer: u64) -> bool {
-        let Some(inner) = self.store.get(&key).cloned() else {
-            return false;
-        };
-        let inner = self.wire(cx, &inner, to);
-        self.send(
-            cx,
-            to,
-            Packet::Bytes {
-                key,
-                transfer,
-                inner,
-            },
-        );
-        true
-    }
-
-    /// A transfer failed.
-    pub fn broken(&mut self, cx: &mut Cx<'_>, key: ObjectKey, transfer: u64) {
-        if self.pulls.fetches(key, transfer) {
-            cx.log.report.broken += 1;
-            self.pulls(cx, |p, out| p.fetch_failed(key, transfer, out));
-        }
-    }
-
-    /// A transfer brought a value, and references in it.
-    fn fetched(&mut self, cx: &mut Cx<'_>, key: ObjectKey, transfer: u64, inner: Vec<ObjectKey>) {
-        if !self.pulls.fetches(key, transfer) {
-            for key in inner {
-                self.unhold(cx, key);
-            }
-            return;
-        }
-        self.store(cx, key, inner);
-        self.pulls(cx, |p, out| p.fetched(key, transfer, out));
-        self.owners(cx, |o, out| o.copied(key, out));
-        if key.owner == self.id && !self.records.contains_key(&key) {
-            self.discard(cx, key);
-        }
-    }
-
-    /// Memory runs short: a copy goes, if it may.
-    pub fn evict(&mut self, cx: &mut Cx<'_>, key: ObjectKey) {
-        if self.store.contains_key(&key) && !self.owners.must_keep(key) {
-            self.discard(cx, key);
-            cx.log.report.evicted += 1;
-            self.owners(cx, |o, out| o.copy_lost(key, out));
-        }
-    }
-
-    /// A lost object was made anew.
-    pub fn rebuilt(&mut self, cx: &mut Cx<'_>, key: ObjectKey) {
-        if let Some(record) = self.records.get(&key) {
-            let len = match record.state {
-                State::Ready(len) => len,
-                _ => 1,
-            };
-            self.settle(cx, key, Stand::Ready { len, at: self.id }, Vec::new());
-        }
     }
 
     // What comes from outside.
@@ -717,7 +600,7 @@ impl Node {
         }
     }
 
-    fn post(&mut self, cx: &mut Cx<'_>, to: NodeId, message: Message) {
+    pub fn post(&mut self, cx: &mut Cx<'_>, to: NodeId, message: Message) {
         let lost = match message {
             Message::Release { .. } => self.fault == Fault::LoseRelease,
             Message::Free { .. } => self.fault == Fault::LoseFree,
@@ -740,7 +623,7 @@ impl Node {
         }
     }
 
-    fn owners<R>(
+    pub fn owners<R>(
         &mut self,
         cx: &mut Cx<'_>,
         f: impl FnOnce(&mut Owners, &mut Vec<Effect>) -> R,
@@ -839,86 +722,6 @@ impl Node {
                     node, self.id
                 ));
             }
-        }
-    }
-
-    fn pulls<R>(
-        &mut self,
-        cx: &mut Cx<'_>,
-        f: impl FnOnce(&mut Pulls, &mut Vec<pulls::Effect>) -> R,
-    ) -> R {
-        let mut out = Vec::new();
-        let answer = f(&mut self.pulls, &mut out);
-        let (transfers, _) = self.pulls.under_way();
-        if transfers > self.limits.transfers {
-            cx.log
-                .wrong(format!("{:?} has {transfers} transfers at a time", self.id));
-        }
-        for effect in out {
-            cx.log.show(cx.net.now, self.id, &effect);
-            match effect {
-                pulls::Effect::Send { to, message } => self.post(cx, to, message),
-                pulls::Effect::Fetch {
-                    key,
-                    from,
-                    transfer,
-                    failures,
-                } => {
-                    let delay = cx.net.latency() + 1_000 * u64::from(failures);
-                    let (to, node) = (self.id, self.id);
-                    if self.dead.contains(&from) {
-                        cx.net.after(
-                            delay,
-                            Event::Broken {
-                                node,
-                                key,
-                                transfer,
-                            },
-                        );
-                    } else {
-                        cx.net.after(
-                            delay,
-                            Event::Serve {
-                                to,
-                                from,
-                                key,
-                                transfer,
-                            },
-                        );
-                    }
-                }
-                pulls::Effect::Abort { .. } => {}
-                pulls::Effect::Here(key) => self.end_pull(cx, key, true),
-                pulls::Effect::Failed(key, why) => {
-                    cx.log.report.failed_pulls += 1;
-                    if cx.log.calm && why != Why::OwnerDied {
-                        let state = self.records.get(&key).map(|record| record.state);
-                        cx.log.wrong(format!(
-                            "{:?} cannot pull {key}: {why:?}, {state:?}",
-                            self.id
-                        ));
-                    }
-                    self.end_pull(cx, key, false);
-                }
-            }
-        }
-        answer
-    }
-
-    fn end_pull(&mut self, cx: &mut Cx<'_>, key: ObjectKey, ok: bool) {
-        let of_key = self
-            .gets
-            .iter()
-            .filter(|(_, get)| get.key == key && get.pulling);
-        let of_key: Vec<u64> = of_key.map(|(id, _)| *id).collect();
-        if of_key.is_empty() {
-            cx.log.wrong(format!(
-                "{:?}: nobody waits for the pull of {key} that ended",
-                self.id
-            ));
-        }
-        for id in of_key {
-            self.end_get(cx, id, ok);
         }
     }
 

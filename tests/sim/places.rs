@@ -3,7 +3,7 @@
 //! Invariant: what the ledger is asked for is what the other machines said, and nothing runs before the ledger starts it.
 //! Left out: what calls do ([`crate::node`]).
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use crate::base::{Capacity, Demand, GroupId, GroupSpec, NodeId, ObjectKey, Strategy, Units};
@@ -16,7 +16,7 @@ use crate::core::placement::{Choice, Request, choose};
 use crate::core::view::{NodeView, View};
 use crate::faults::Fault;
 use crate::net::{Event, Packet};
-use crate::node::{Cx, Node};
+use crate::node::{Cx, Node, State};
 
 /// Numbers of the grantor's tickets, and the first of the participant's. Below are this node's own tasks.
 const TICKETS: std::ops::Range<u64> = 1 << 40..1 << 41;
@@ -62,6 +62,8 @@ pub struct Places {
     pub participant: Participant,
     /// What its groups are.
     pub specs: BTreeMap<u64, GroupSpec>,
+    /// Tasks with arguments that have not settled.
+    unready: BTreeSet<u64>,
     /// Tasks for which no node had room.
     pub waiting: Vec<u64>,
     version: u64,
@@ -81,6 +83,7 @@ impl Places {
             coordinator: Coordinator::new(me, chance.next()),
             participant: Participant::new(capacity.clone(), TICKETS.end),
             specs: BTreeMap::new(),
+            unready: BTreeSet::new(),
             waiting: Vec::new(),
             version: 0,
             early: None,
@@ -158,7 +161,28 @@ impl Node {
         };
         let id = self.number();
         self.tasks.insert(id, task);
-        self.place(cx, id);
+        self.places.unready.insert(id);
+        self.place_ready(cx);
+    }
+
+    /// Places the tasks whose arguments have settled meanwhile: before that they hold nothing, or one might hold what another
+    /// needs that it waits for.
+    pub fn place_ready(&mut self, cx: &mut Cx<'_>) {
+        let unready = std::mem::take(&mut self.places.unready);
+        for id in unready {
+            let Some(task) = self.tasks.get(&id) else {
+                continue;
+            };
+            let states = task.args.iter().map(|key| self.state(*key));
+            let states: Vec<Option<State>> = states.collect();
+            if states.contains(&Some(State::Failed)) {
+                self.fail_task(cx, id);
+            } else if states.contains(&Some(State::Pending)) {
+                self.places.unready.insert(id);
+            } else {
+                self.place(cx, id);
+            }
+        }
     }
 
     /// Chooses where a task runs.
@@ -554,10 +578,11 @@ impl Node {
                 self.on_coordinator(cx, out);
             }
             Role::Participant => {
-                if self.fault == Fault::CommitEarly {
-                    if let GroupMsg::Prepare { group, epoch, .. } = *msg {
-                        self.places.early = Some((from, GroupMsg::Prepared { group, epoch }));
-                    }
+                if let GroupMsg::Prepare { group, epoch, .. } = *msg
+                    && self.fault == Fault::CommitEarly
+                {
+                    let early = GroupMsg::Prepared { group, epoch };
+                    self.places.early = Some((from, early));
                 }
                 let mut out = Vec::new();
                 self.places.participant.handle(from, msg, &mut out);
@@ -664,6 +689,23 @@ impl Node {
                 .take_back(now, &Demand::ONE_CPU, 0, 1, &mut out);
             self.on_submitter(cx, out);
         }
+        let places = &self.places;
+        // What this node runs and would like to run itself.
+        let here = places
+            .ledger
+            .line(usize::MAX)
+            .into_iter()
+            .map(|(id, waits)| (id, waits.demand));
+        let here = here
+            .chain(places.ledger.holders())
+            .filter(|(id, _)| *id < TICKETS.start);
+        let steps = here.map(|(_, demand)| demand.cpu.to_f64()).sum::<f64>();
+        let mut out = Vec::new();
+        self.places
+            .grantor
+            .local(steps.ceil() as u32, &Demand::NONE, &mut out);
+        self.places.grantor.tick(now, &mut out);
+        self.on_grantor(cx, out);
         let mut out = Vec::new();
         let places = &mut self.places;
         places.coordinator.tick(now, &places.view, &mut out);

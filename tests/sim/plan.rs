@@ -21,6 +21,10 @@ pub struct Plan {
     pub splits: u64,
     /// For how long at most.
     pub split: u64,
+    /// How many connections break.
+    pub breaks: u64,
+    /// How long it takes to make one again.
+    pub reconnect: u64,
     /// How many nodes crash.
     pub crashes: u64,
     /// A death is known everywhere after at most this.
@@ -51,6 +55,8 @@ impl Plan {
             late: c.between(1_000, 100_000),
             splits: some(c, 2),
             split: c.between(10_000, 200_000),
+            breaks: some(c, nodes),
+            reconnect: c.between(100, 50_000),
             crashes: some(c, nodes / 2),
             detection: c.between(1_000, 100_000),
             broken: some(c, 200),
@@ -58,9 +64,10 @@ impl Plan {
         }
     }
 
-    /// How long a message is on its way at most.
+    /// How long a message is on its way at most: each break or split makes it begin anew.
     pub fn longest(&self) -> u64 {
-        self.latency + self.late + self.split * self.splits
+        let outages = self.breaks * self.reconnect + self.splits * self.split;
+        (self.latency + self.late) * (1 + self.breaks + self.splits) + outages
     }
 
     /// For how long what the dead handed on may register: a message from a node that is dead, then one to the owner, each

@@ -48,4 +48,6 @@ report! {
     orphans: "orphaned objects",
     crashes: "crashes",
     splits: "splits",
+    breaks: "broken connections",
+    resent: "frames sent again",
 }

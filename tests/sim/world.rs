@@ -118,7 +118,7 @@ impl World {
             net.after(at, Event::Tick { node: id });
         }
         // Programs act all the time; crashes and splits come somewhere in it.
-        let time = plan.actions * 1_000;
+        let time = plan.actions * 400;
         for _ in 0..plan.actions {
             let at = net.chance.below(time);
             net.after(at, Event::Act);
@@ -126,6 +126,10 @@ impl World {
         for _ in 0..plan.crashes {
             let at = net.chance.below(time);
             net.after(at, Event::Crash);
+        }
+        for _ in 0..plan.breaks {
+            let at = net.chance.below(time);
+            net.after(at, Event::Break);
         }
         for _ in 0..plan.splits {
             let at = net.chance.below(time);
@@ -159,7 +163,12 @@ impl World {
                 break;
             }
             if self.stage != Stage::Acting && self.net.now - self.since > LONGEST {
-                return Err(format!("{:?} has no end: {:?}", self.stage, self.left()));
+                let stuck: Vec<String> = self.nodes.values().filter_map(Node::stuck).collect();
+                return Err(format!(
+                    "{:?} has no end: {stuck:#?}, {:?}",
+                    self.stage,
+                    self.left()
+                ));
             }
             let Some(event) = self.net.next() else {
                 break;
@@ -168,11 +177,10 @@ impl World {
             if self.log.show {
                 println!("{:>9} {event:?}", self.net.now);
             }
-            let at = format!("{event:?}");
             self.step(event);
             self.check();
-            if let Some(wrong) = self.log.wrong.take() {
-                return Err(format!("at {} us, {at}: {wrong}", self.net.now));
+            if let Some(wrong) = self.net.wrong.take().or_else(|| self.log.wrong.take()) {
+                return Err(format!("at {} us: {wrong}", self.net.now));
             }
             if self.log.report.steps > MOST_STEPS {
                 return Err(format!(
@@ -182,7 +190,12 @@ impl World {
             }
         }
         self.drained()?;
-        Ok(self.log.report)
+        let (breaks, resent) = (self.net.breaks, self.net.resent());
+        Ok(Report {
+            breaks,
+            resent,
+            ..self.log.report
+        })
     }
 
     /// Programs begin nothing new.
@@ -296,6 +309,9 @@ impl World {
         };
         let answer = f(node, &mut cx);
         node.settle_down(&mut cx);
+        if let Some(full) = node.overfull() {
+            cx.log.wrong(full);
+        }
         Some(answer)
     }
 
@@ -349,7 +365,12 @@ impl World {
                 };
                 self.on(node, |node, cx| node.rebuilt(cx, key));
             }
-            Event::Arrive { .. } => {}
+            // The network keeps those to itself.
+            Event::Frame { .. }
+            | Event::AckDue { .. }
+            | Event::Ack { .. }
+            | Event::Break
+            | Event::Connect { .. } => {}
             Event::Act => self.act(),
             Event::Crash => self.crash(),
             Event::Split => {
@@ -438,7 +459,12 @@ impl World {
                 }
                 (4 | 5, Some(key), Some(other)) => {
                     let mut args = vec![key];
-                    args.extend(cx.net.chance.pick(&handles).filter(|_| evictions % 2 == 0));
+                    args.extend(
+                        cx.net
+                            .chance
+                            .pick(&handles)
+                            .filter(|_| evictions.is_multiple_of(2)),
+                    );
                     node.submit(cx, args, other);
                 }
                 (6, _, Some(other)) => node.submit(cx, Vec::new(), other),
@@ -501,9 +527,6 @@ impl World {
             if !strict || on.len() != spec.bundles.len() {
                 self.log.wrong(format!("{group}, {spec:?}, is on {on:?}"));
             }
-        }
-        if let Some(full) = self.nodes.values().find_map(Node::overfull) {
-            self.log.wrong(full);
         }
         for key in std::mem::take(&mut self.log.freed) {
             self.log.report.freed += 1;

@@ -311,17 +311,17 @@ impl Coordinator {
     pub fn tick(&mut self, now: Duration, view: &View, out: &mut Vec<Effect>) {
         let numbers: Vec<u64> = self.groups.keys().copied().collect();
         for number in numbers {
-            match self.groups.get(&number).map(|group| &group.phase) {
-                Some(Phase::Preparing { until, .. }) if now >= *until => {
-                    self.call_off(now, number, None, out)
-                }
-                // Without a plan it waits: once made, a group is not given up, for a node may join.
-                Some(Phase::Waiting { until }) if now >= *until => {
-                    if self.attempt(now, number, view, out).is_err() {
-                        self.wait(now, number);
-                    }
-                }
-                _ => {}
+            let (late, due) = match self.groups.get(&number).map(|group| &group.phase) {
+                Some(Phase::Preparing { until, .. }) => (now >= *until, false),
+                Some(Phase::Waiting { until }) => (false, now >= *until),
+                _ => (false, false),
+            };
+            if late {
+                self.call_off(now, number, None, out);
+            }
+            // Without a plan it waits: once made, a group is not given up, for a node may join.
+            if due && self.attempt(now, number, view, out).is_err() {
+                self.wait(now, number);
             }
         }
     }

@@ -330,7 +330,7 @@ impl World {
 
     /// The faults stop: what is reserved then is what a living coordinator has placed.
     fn settle(&mut self) {
-        for round in 0..400 {
+        for round in 0..120 {
             for at in 0..self.nodes.len() {
                 while self.local(at, false) {}
             }

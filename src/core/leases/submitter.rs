@@ -16,7 +16,7 @@ mod aside;
 mod lines;
 mod pace;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::error::Error;
 use std::fmt;
 use std::time::Duration;
@@ -31,6 +31,8 @@ pub const MAX_CALLS: usize = 1 << 20;
 pub const PATIENCE: Duration = Duration::from_millis(100);
 /// So many of them at a time.
 pub const BATCH: usize = 64;
+/// Dead nodes that are remembered.
+const MAX_GONE: usize = 256;
 /// Refusals without a call ended in between, after which a lease is given up for [`super::BACKOFF`].
 const MAX_REFUSALS: u32 = 4;
 
@@ -204,6 +206,8 @@ pub struct Submitter {
     by_lease: BTreeMap<(NodeId, u32), u32>,
     calls: BTreeMap<u64, Known>,
     sent: BTreeMap<NodeId, BTreeSet<u64>>,
+    /// A call may be chosen for a node that dies before it is submitted. At most [`MAX_GONE`], the oldest forgotten first.
+    gone: VecDeque<NodeId>,
     /// The next number of a shape, of a lease, and place in line.
     next: (u32, u32, u64),
 }
@@ -256,6 +260,10 @@ impl Submitter {
             return Err(TooManyCalls);
         }
         if self.reuse(now, call, out) || self.calls.contains_key(&call.id) {
+            return Ok(());
+        }
+        if node.is_some_and(|node| self.gone.contains(&node)) {
+            out.push(Effect::Place { call: call.id });
             return Ok(());
         }
         let id = match self.find(call.demand, call.priority) {
@@ -364,6 +372,10 @@ impl Submitter {
 
     /// A node is dead: what it had is lost, what was to go there is placed anew.
     pub fn died(&mut self, node: NodeId, out: &mut Vec<Effect>) {
+        self.gone.push_back(node);
+        if self.gone.len() > MAX_GONE {
+            self.gone.pop_front();
+        }
         for call in self.sent.remove(&node).unwrap_or_default() {
             self.forget(call);
             out.push(Effect::Lost { call, node });

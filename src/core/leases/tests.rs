@@ -140,7 +140,7 @@ impl World {
             id,
             demand: &demand,
             priority,
-            bound: id % 3 == 0,
+            bound: id.is_multiple_of(3),
         };
         let mut out = Vec::new();
         let now = self.now;

@@ -1,6 +1,6 @@
 //! What members learn of each other besides life and death: views, and who else there is.
 //!
-//! Invariant: a member sends at most three datagrams of views every [`Pace::gossip`](super::Pace), however many there
+//! Invariant: a member sends at most four datagrams of views every [`Pace::gossip`](super::Pace), however many there
 //! are, and one in answer to a question. Left out: SWIM's own news, which foca spreads.
 
 use std::ops::Bound;
@@ -15,7 +15,7 @@ use super::{DATAGRAM_MAX, Effect, Job, Members, Peer};
 use crate::base::NodeId;
 
 /// How many are told at once.
-const FANOUT: usize = 3;
+const FANOUT: usize = 4;
 /// How often a view is passed on by each who learns it. A missed one is made up for by the next.
 const SENDS: u8 = 4;
 /// A member's view goes out at most this often, for each member that there is: what the cluster tells a second stays

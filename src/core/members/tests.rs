@@ -269,7 +269,12 @@ fn the_side_of_the_head_goes_on_however_small() {
 
 #[test]
 fn who_leaves_is_not_said_to_have_failed() {
-    let mut net = cluster(10, 8);
+    for seed in 0..20 {
+        who_leaves(cluster(10, seed));
+    }
+}
+
+fn who_leaves(mut net: Net) {
     net.give(3, Event::Drain);
     net.run(ms(1000));
     let node = net.hosts[3].peer.node;
@@ -560,6 +565,6 @@ proptest! {
 #[test]
 fn figures_of_a_hundred() {
     let figures = super::net::figures(100, ms(2000), 64, 1);
-    assert!(figures.known > 0.999 && figures.death < ms(410));
+    assert!(figures.known > 0.999 && figures.death < Pace::LAN.worst() + ms(10));
     assert!(figures.bytes < 200_000.0, "{figures:?}");
 }

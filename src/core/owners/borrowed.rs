@@ -2,7 +2,7 @@
 //!
 //! Invariant: it is kept while there is a local reference or a transit. Left out: its value.
 
-use super::RefState;
+use super::{MAX_HINTS, RefState};
 use crate::base::NodeId;
 
 /// What a borrower keeps of an object.
@@ -39,15 +39,22 @@ impl Borrowed {
     /// Takes in what somebody says of the object; `Some` if it is news. A pending object settles once, and one that had a
     /// value may fail, when its copies are lost.
     pub fn learn(&mut self, state: RefState) -> Option<RefState> {
-        let news = match (&self.state, &state) {
-            (RefState::Pending, RefState::Ready { .. } | RefState::Failed) => true,
-            (RefState::Ready { .. }, RefState::Failed) => true,
-            _ => false,
-        };
+        let news = matches!(
+            (&self.state, &state),
+            (RefState::Pending, RefState::Ready { .. } | RefState::Failed)
+                | (RefState::Ready { .. }, RefState::Failed)
+        );
         if !news {
             return None;
         }
-        self.state = state.clone();
-        Some(state)
+        self.state = match state {
+            // However many an owner names.
+            RefState::Ready { len, mut at } => {
+                at.truncate(MAX_HINTS);
+                RefState::Ready { len, at }
+            }
+            state => state,
+        };
+        Some(self.state.clone())
     }
 }

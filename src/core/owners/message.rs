@@ -25,8 +25,8 @@ pub enum RefState {
     Failed,
 }
 
-/// A message between the [`Owners`](super::Owners) of two nodes; `Where`, `Stop` and `At` are between an owner and the
-/// [`Pulls`](crate::core::Pulls) of a node.
+/// A message between the [`Owners`](crate::core::owners::Owners) of two nodes; `Where`, `Stop` and `At` are between an owner and the
+/// [`Pulls`](crate::core::pulls::Pulls) of a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Message {
     /// To the owner: the last reference here is gone; so many had come from you or were registered with you.

@@ -13,7 +13,7 @@
 //! Invariant: while a living node has a reference, or one is under way from a living node, the owner has not been told to
 //! let go. A reference handed on by a node that died counts for the grace period after that death. What is kept is
 //! proportional to the references and copies that are about. Messages that no honest node would send change nothing.
-//! Left out: making lost objects anew, moving bytes (see [`Pulls`](crate::core::Pulls)).
+//! Left out: making lost objects anew, moving bytes (see [`Pulls`](crate::core::pulls::Pulls)).
 
 mod borrowed;
 mod copies;

@@ -238,7 +238,14 @@ impl Owners {
         owned.copies.end(from, &mut self.loads);
         match owned.phase {
             // It was lost but for this copy, which was under way.
-            Phase::Ready(_) | Phase::Lost(_) => owned.hold(from),
+            Phase::Ready(_) | Phase::Lost(_) => {
+                let kept = owned.copies.kept();
+                owned.hold(from);
+                // The one that was kept was lost meanwhile: this one is now.
+                if kept.is_none() && from != self.me {
+                    send(out, from, Message::Pin { key });
+                }
+            }
             Phase::Pending if from != self.me => out.push(Effect::Misbehaves(from)),
             Phase::Pending | Phase::Failed => {}
         }

@@ -219,6 +219,67 @@ fn another_copy_is_kept_when_the_one_kept_is_lost() {
 }
 
 #[test]
+fn an_object_is_not_lost_while_somebody_is_about_to_have_it() {
+    let (mut one, key) = (owners(1), key(1, 7));
+    let (len, at) = (10, node(3));
+    did(&mut one, |o, out| {
+        o.settled(key, Stand::Ready { len, at }, out)
+    });
+    for to in [2, 4] {
+        one.export(key, node(to), Stand::Pending, &mut Vec::new());
+    }
+    let failed = None;
+    hear(
+        &mut one,
+        2,
+        Message::Where {
+            key,
+            ask: 1,
+            failed,
+        },
+    );
+    let died = |one: &mut Owners, n| did(one, |o, out| o.peer_died(Duration::ZERO, node(n), out));
+    assert_eq!(died(&mut one, 3), [], "its bytes may be there already");
+    // Whoever asks meanwhile waits for them.
+    assert_eq!(
+        hear(
+            &mut one,
+            4,
+            Message::Where {
+                key,
+                ask: 1,
+                failed
+            }
+        ),
+        []
+    );
+    let ask = 1;
+    let from = Some(node(2));
+    let out = hear(&mut one, 2, Message::Copy { key });
+    let pin = told(2, Message::Pin { key });
+    assert_eq!(out, [pin, told(4, Message::At { key, ask, from })]);
+    // Now it is: the copy dies, and the pull from it fails.
+    assert_eq!(died(&mut one, 2), []);
+    let failed = from;
+    let out = hear(
+        &mut one,
+        4,
+        Message::Where {
+            key,
+            ask: 2,
+            failed,
+        },
+    );
+    assert_eq!(out, [Effect::Lost(key)]);
+    // It is made anew, and who waits is served.
+    let (ask, from) = (2, Some(node(5)));
+    let out = did(&mut one, |o, out| {
+        o.settled(key, Stand::Ready { len, at: node(5) }, out)
+    });
+    assert_eq!(out, [told(4, Message::At { key, ask, from })]);
+}
+
+#[test]
 fn what_the_dead_borrowed_is_let_go_after_the_grace_period() {
     let (mut one, _, key) = borrowed_by_2();
     let died = Duration::from_secs(1);

@@ -58,7 +58,7 @@ pub enum Why {
 /// What the driver does after an event, in this order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// Send this; to this very node: hand it to its [`Owners`](super::Owners) at once.
+    /// Send this; to this very node: hand it to its [`Owners`](crate::core::owners::Owners) at once.
     Send {
         /// The object's owner.
         to: NodeId,
@@ -223,7 +223,7 @@ impl Pulls {
         self.pump(out);
     }
 
-    /// A transfer ended well, and the store has the object: tell [`Owners::copied`](super::Owners::copied) too.
+    /// A transfer ended well, and the store has the object: tell [`Owners::copied`](crate::core::owners::Owners::copied) too.
     pub fn fetched(&mut self, key: ObjectKey, transfer: u64, out: &mut Vec<Effect>) {
         if self.source(key, transfer).is_some() {
             self.leave(key);

@@ -121,6 +121,7 @@ pub fn create(
 
 /// Creates an actor here for another node: `init` makes the constructor's call, which has references among its arguments if
 /// `refers`. Fails as [`create`] does.
+#[cfg(feature = "cluster")]
 pub fn create_for(
     engine: &Arc<Engine>,
     local: &Local,

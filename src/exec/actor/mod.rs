@@ -41,7 +41,9 @@ pub(super) use apart::{forsake_apart, run_apart};
 pub(super) use apart::{interrupted, method_panicked};
 pub(super) use away::{condemn_far, far};
 pub(super) use host::host_died;
-pub use life::{create, create_for, kill, restart, stillborn, stop};
+#[cfg(feature = "cluster")]
+pub use life::create_for;
+pub use life::{create, kill, restart, stillborn, stop};
 pub use mailbox::call;
 pub(super) use run::drain_here;
 use show::{KILLED, STOPPED};

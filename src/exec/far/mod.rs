@@ -75,8 +75,8 @@ pub trait Far: Send + Sync {
 /// Where an actor is to be made: takes its constructor's call and its name, and gives its handle.
 pub type Elsewhere = Box<dyn FnOnce(&Local, &RawRef, Option<&str>) -> Result<HandleRef, Error>>;
 
-/// What a process does that is a node for another's program; its exit code is what this gives.
-pub struct NodeMain(pub fn() -> i32);
+/// What a process does that is a node for another's program, given the head's address; its exit code is what this gives.
+pub struct NodeMain(pub fn(String) -> i32);
 
 inventory::collect!(NodeMain);
 
@@ -84,11 +84,9 @@ inventory::collect!(NodeMain);
 pub const JOIN: &str = "MOBULA_JOIN";
 
 /// Runs what a node process does, if the program has that.
-pub(super) fn node_main() -> Option<i32> {
-    inventory::iter::<NodeMain>
-        .into_iter()
-        .next()
-        .map(|main| (main.0)())
+pub(super) fn node_main(head: String) -> Option<i32> {
+    let main = inventory::iter::<NodeMain>.into_iter().next()?;
+    Some((main.0)(head))
 }
 
 impl Engine {

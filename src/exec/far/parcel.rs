@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use super::super::actor::{ActorRef, HandleRef};
 use super::super::call::{Many, join_parts, store_padded};
-use super::super::cell::{self, BODY, Blank, FOREIGN, PAD, Phase, RawRef, SLOT, Slot, SlotTag};
+use super::super::cell::{self, BODY, Blank, FOREIGN, Phase, RawRef, SLOT, Slot, SlotTag};
 use super::super::entry::{ActorEntry, FnEntry, Kind};
 use super::super::isolate::{MAX_ARGS, table};
 use super::super::local::Local;
@@ -265,9 +265,6 @@ impl ValueParcel {
     }
 }
 
-/// Bytes that lie before a stored archive whose positions count from a record's body.
-pub const PADDING: usize = PAD;
-
 /// The function of this number, which is the same on every node of one registry.
 pub fn function(number: u32) -> Option<&'static FnEntry> {
     table().functions.get(number as usize).copied()
@@ -291,11 +288,6 @@ pub fn actor_number(entry: &'static ActorEntry) -> Option<u32> {
 /// The number of the type of an argument, by which references to it are checked.
 pub fn argument_tag(entry: &FnEntry, index: usize) -> u64 {
     (entry.arg_tag)(index)
-}
-
-/// The number of the type of a result.
-pub fn result_tag(entry: &FnEntry) -> u64 {
-    (entry.output_tag)()
 }
 
 /// Whether it is a method of this actor type, or its constructor.

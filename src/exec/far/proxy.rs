@@ -118,11 +118,6 @@ impl Proxies {
         self.known.lock().keys().copied().collect()
     }
 
-    /// How many objects are known.
-    pub fn len(&self) -> usize {
-        self.known.lock().len()
-    }
-
     fn make(self: &Arc<Proxies>, local: &Local, key: ObjectKey) -> RawRef {
         let ticket = Ticket {
             table: Arc::downgrade(self),

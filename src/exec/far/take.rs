@@ -5,7 +5,6 @@
 
 use std::sync::Arc;
 
-use super::super::actor::{ActorRef, HandleRef};
 use super::super::call::{CallError, each_input};
 use super::super::cell::{self, FOREIGN, Phase, RawRef, finished};
 use super::super::engine::Engine;
@@ -61,16 +60,6 @@ pub fn is_stored(record: &RawRef) -> bool {
     record.stored().is_some()
 }
 
-/// Whether another node wrote this call or value.
-pub fn is_foreign(record: &RawRef) -> bool {
-    record.state() & FOREIGN != 0
-}
-
-/// Marks an object whose bytes this node has, but another wrote.
-pub fn mark_foreign(record: &RawRef) {
-    record.set_flag(FOREIGN);
-}
-
 /// The objects among the arguments of a call that the engine has just asked about: it waits, all its arguments are settled, and
 /// only a cancellation could end it, which leaves the arguments alone.
 pub fn inputs_of_waiting(record: &RawRef) -> Vec<RawRef> {
@@ -78,11 +67,6 @@ pub fn inputs_of_waiting(record: &RawRef) -> Vec<RawRef> {
     // SAFETY: `Waiting` with no missing inputs, as in `Engine::some_input_failed`; the caller's reference keeps the record.
     unsafe { each_input(record, |input| all.push(input.clone())) };
     all
-}
-
-/// Another handle to an actor, if it lives.
-pub fn handle(actor: &ActorRef) -> Option<HandleRef> {
-    HandleRef::upgrade(actor)
 }
 
 impl Engine {
@@ -201,7 +185,7 @@ impl Engine {
     }
 
     /// Ends a claimed record with a value of `len` bytes that another node has.
-    pub fn settle_distant(
+    pub(crate) fn settle_distant(
         self: &Arc<Engine>,
         local: &Local,
         record: &RawRef,

@@ -31,8 +31,8 @@ extern "C" fn take_over(
     environment: *const *const c_char,
 ) {
     if std::env::var_os(super::hello::VARIABLE).is_none() {
-        if std::env::var_os(JOIN).is_some() {
-            be_a_node(argc, argv, environment);
+        if let Ok(head) = std::env::var(JOIN) {
+            be_a_node(head, (argc, argv, environment));
         }
         return;
     }
@@ -56,14 +56,20 @@ extern "C" fn take_over(
 }
 
 /// Becomes a node of another's program, if this one has nodes of clusters.
-fn be_a_node(argc: c_int, argv: *const *const c_char, environment: *const *const c_char) {
+fn be_a_node(
+    head: String,
+    (argc, argv, environment): (c_int, *const *const c_char, *const *const c_char),
+) {
+    // Programs that a call starts are programs, not nodes.
+    // SAFETY: before `main`, in a process that has one thread: nobody else looks at the environment.
+    unsafe { std::env::remove_var(JOIN) };
     // As the standard library does before `main`: a closed pipe is an error, not the end.
     // SAFETY: sets how a signal is treated, in a process that has one thread.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
     for constructor in behind_ours() {
         constructor(argc, argv, environment);
     }
-    let code = std::panic::catch_unwind(node_main);
+    let code = std::panic::catch_unwind(|| node_main(head));
     let code = match code {
         Ok(Some(code)) => code,
         // Without clusters the variable means nothing; but the constructors have run, and must not again.

@@ -3,6 +3,12 @@
 //! Invariant: nothing waits without a deadline. Left out: what is tested, which the files beside this say.
 
 mod basic;
+mod breaks;
+mod codecs;
+mod hostile;
+mod join;
+mod memory;
+mod raw;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;

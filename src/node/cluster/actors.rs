@@ -126,7 +126,7 @@ impl Cluster {
             let sent = Sent {
                 record: record.clone(),
                 to,
-                demand: None,
+                counted: false,
                 deaths: 0,
             };
             books.sent.insert(number, sent);
@@ -179,16 +179,12 @@ impl Cluster {
                 }
                 _ => None,
             };
-            let caller = *books
-                .callers
-                .entry((from, caller))
-                .or_insert_with(|| local.next_object(crate::trace::NOT_RECORDED));
             let parcel = self.import_call(books, todo, local, from, function, call);
-            (target, caller, parcel)
+            (target, parcel)
         });
-        let (target, caller, parcel) = match taken {
-            (Some(target), caller, Ok(parcel)) => (target, caller, parcel),
-            (None, _, parcel) => {
+        let (target, parcel) = match taken {
+            (Some(target), Ok(parcel)) => (target, parcel),
+            (None, parcel) => {
                 drop(parcel);
                 let e = Error::ActorDied {
                     actor: function.name,
@@ -198,8 +194,9 @@ impl Cluster {
                 };
                 return self.tell_error(local, from, number, e);
             }
-            (_, _, Err(e)) => return self.tell_error(local, from, number, e),
+            (_, Err(e)) => return self.tell_error(local, from, number, e),
         };
+        let caller = caller_from(from, caller);
         if !parcel::belongs(function, target.entry()) {
             return self.misbehaves(from, "it called a method of another actor's");
         }
@@ -305,7 +302,11 @@ impl Cluster {
             }),
             Err(e) => {
                 let cause = format!("it could not be created: {e}");
-                self.with(local, |books, _| {
+                self.with(local, |books, todo| {
+                    // It has a handle all the same, which it gives back.
+                    books
+                        .owners
+                        .export(key, from, Stand::Failed, &mut todo.effects);
                     self.send_surely(books, from, &Frame::ActorEnded { actor: key, cause });
                 });
             }
@@ -379,6 +380,11 @@ impl Cluster {
                 .far_ended(&cell, &format!("its node {node} died"));
         }
     }
+}
+
+/// A caller of another node, as it is numbered here: who has the same number as another only waits for it now and then.
+fn caller_from(node: NodeId, caller: u64) -> u64 {
+    (node.get() ^ caller.rotate_left(29)).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1
 }
 
 /// What options say of an actor, as they travel.

@@ -9,8 +9,9 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::mpsc::SyncSender;
 
-use crate::base::{Demand, Error, NodeId, ObjectKey};
+use crate::base::{Error, NodeId, ObjectKey};
 use crate::core::owners::Owners;
+use crate::core::pulls::{Limits, Pulls};
 use crate::core::view::{NodeView, View};
 use crate::exec::RawRef;
 use crate::exec::actor::{ActorRef, HandleRef};
@@ -30,17 +31,20 @@ pub(super) enum Export {
 pub(super) struct Sent {
     pub record: RawRef,
     pub to: NodeId,
-    pub demand: Option<Demand>,
+    /// It stands in the view among what that node has to do.
+    pub counted: bool,
     /// Nodes that died while they ran it.
     pub deaths: u32,
 }
 
-/// Bytes that are on their way here.
-pub(super) enum Transfer {
-    /// They land in a draft, for which somebody waits.
-    Bulk { from: NodeId },
-    /// A value with references in it, for this proxy.
-    Value { from: NodeId, key: ObjectKey },
+/// An object whose bytes somebody here waits for.
+pub(super) struct Want {
+    /// Where they go; away while they land, or when that was given up and has not come back.
+    pub draft: Option<Draft>,
+    /// How many there are.
+    pub len: usize,
+    /// Who waits.
+    pub tell: SyncSender<Result<Draft, String>>,
 }
 
 /// A node that is connected, or was and is not known to be dead.
@@ -77,10 +81,14 @@ pub(super) struct Books {
     pub tickets: HashMap<u64, (NodeId, u64)>,
     /// Objects of others that have references inside.
     pub refers: HashSet<ObjectKey>,
-    pub transfers: HashMap<u64, Transfer>,
+    pub pulls: Pulls,
+    /// Objects that are pulled.
+    pub wants: HashMap<ObjectKey, Want>,
+    /// Transfers under way: from whom, and of which object.
+    pub transfers: HashMap<u64, (NodeId, ObjectKey)>,
+    /// Values with references in them that were asked for.
+    pub values: HashMap<u64, (NodeId, ObjectKey)>,
     pub last_number: u64,
-    /// Callers of other nodes, as they are numbered here.
-    pub callers: HashMap<(NodeId, u64), u64>,
     pub far_actors: HashMap<ObjectKey, FarCell>,
     /// The names of actors, if this node keeps them.
     pub names: HashMap<String, Named>,
@@ -122,6 +130,10 @@ impl Later {
         self.0.push(Debris::Actor(actor));
     }
 
+    pub fn draft(&mut self, draft: Draft) {
+        self.0.push(Debris::Draft(draft));
+    }
+
     pub fn export(&mut self, export: Export) {
         match export {
             Export::Object(record, _) => self.record(record),
@@ -145,9 +157,11 @@ impl Books {
             running: HashMap::new(),
             tickets: HashMap::new(),
             refers: HashSet::new(),
+            pulls: Pulls::new(me, Limits::default()),
+            wants: HashMap::new(),
             transfers: HashMap::new(),
+            values: HashMap::new(),
             last_number: 0,
-            callers: HashMap::new(),
             far_actors: HashMap::new(),
             names: HashMap::new(),
             asks: HashMap::new(),

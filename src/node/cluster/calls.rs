@@ -73,7 +73,7 @@ impl Cluster {
                 Sent {
                     record: record.clone(),
                     to,
-                    demand,
+                    counted: true,
                     deaths,
                 },
             );
@@ -227,7 +227,7 @@ impl Cluster {
             } else {
                 None
             };
-            if sent.is_some() {
+            if sent.as_ref().is_some_and(|s| s.counted) {
                 books.view.ended(from);
             }
             sent
@@ -243,7 +243,7 @@ impl Cluster {
         };
         match outcome {
             Outcome::Value(value) => match self.import_value(local, from, value) {
-                Ok(value) => engine.settle_value(local, &record, value),
+                Ok(value) => self.settle(local, record, value),
                 Err(e) => engine.settle_error(local, &record, e),
             },
             Outcome::Stored(len) => {
@@ -256,7 +256,7 @@ impl Cluster {
                         .owners
                         .settled(key, Stand::Ready { len, at: from }, &mut todo.effects);
                 });
-                let distant = self.distant(key, from, len);
+                let distant = self.distant(key, from);
                 engine.settle_distant(local, &record, len as usize, distant);
             }
             Outcome::Failed(why) => {
@@ -270,6 +270,14 @@ impl Cluster {
             }
             Outcome::Returned => self.again(local, record, from),
         }
+    }
+
+    /// Puts a value into its record: at once if it fits there, else where it may wait for room in the store.
+    pub(super) fn settle(self: &Arc<Cluster>, local: &Local, record: RawRef, value: ValueParcel) {
+        if value.bytes.len() <= crate::exec::INLINE_MAX {
+            return local.engine.settle_value(local, &record, value);
+        }
+        self.errand(move |local| local.engine.settle_value(local, &record, value));
     }
 
     /// Drops what came for a call that nobody waits for.
@@ -348,9 +356,20 @@ impl Cluster {
                 local.engine.settle_error(local, &record, error);
                 continue;
             }
-            self.books.lock().deaths.insert(record.id, deaths + 1);
+            self.note_deaths(record.id, deaths + 1);
             self.again(local, record, node);
         }
+    }
+
+    /// Remembers how often nodes died under a call, until it is sent again.
+    fn note_deaths(&self, number: u64, deaths: u32) {
+        /// Calls that ran here after all stay behind.
+        const KEPT: usize = 1 << 16;
+        let mut books = self.books.lock();
+        if books.deaths.len() == KEPT {
+            books.deaths.clear();
+        }
+        books.deaths.insert(number, deaths);
     }
 
     /// Tells the node that runs a call of ours that it is not wanted any more.

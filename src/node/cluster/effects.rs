@@ -10,9 +10,10 @@ use super::cross::describe;
 use super::{Cluster, lost};
 use crate::base::{Error, NodeId, ObjectKey};
 use crate::core::owners::{Effect, Message, RefState, Stand};
+use crate::core::pulls::Effect as Pulling;
 use crate::exec::cell::finished;
 use crate::exec::{Local, RawRef};
-use crate::link::SendError;
+use crate::link::{Landing, SendError};
 use crate::wire::{Beside, Frame};
 
 /// What is left to do.
@@ -20,6 +21,8 @@ use crate::wire::{Beside, Frame};
 pub(super) struct Todo {
     /// The owners' machine's.
     pub effects: Vec<Effect>,
+    /// The pulls' machine's.
+    pub pulls: Vec<Pulling>,
     /// What came beside references that settle now.
     pub beside: HashMap<ObjectKey, Beside>,
     /// Objects of this node whose end others are to be told of.
@@ -27,6 +30,9 @@ pub(super) struct Todo {
     /// What is dropped.
     pub later: Later,
     after: Vec<Effect>,
+    fetches: Vec<Pulling>,
+    /// Where bytes land that are about to be asked for: from whom, as which transfer, how many.
+    pub landings: Vec<(NodeId, u64, u64, Box<dyn Landing>)>,
 }
 
 impl Cluster {
@@ -49,13 +55,30 @@ impl Cluster {
 
     /// The messages, and what changes the books again.
     fn tell(&self, books: &mut Books, todo: &mut Todo) {
+        loop {
+            self.tell_owners(books, todo);
+            if todo.pulls.is_empty() {
+                return;
+            }
+            for effect in std::mem::take(&mut todo.pulls) {
+                match effect {
+                    Pulling::Send { to, message } => {
+                        todo.effects.push(Effect::Send { to, message })
+                    }
+                    other => todo.fetches.push(other),
+                }
+            }
+        }
+    }
+
+    fn tell_owners(&self, books: &mut Books, todo: &mut Todo) {
         let mut at = 0;
         while at < todo.effects.len() {
             let effect = todo.effects[at].clone();
             at += 1;
             match effect {
                 Effect::Send { to, message } if to == self.me => {
-                    books.owners.handle(self.me, message, &mut todo.effects);
+                    self.hear(books, todo, self.me, message);
                 }
                 Effect::Send { to, message } => {
                     let beside = self.beside(books, &message);
@@ -97,6 +120,20 @@ impl Cluster {
         todo.effects.clear();
     }
 
+    /// Takes in what a node says about references.
+    pub(super) fn hear(&self, books: &mut Books, todo: &mut Todo, from: NodeId, message: Message) {
+        match message {
+            Message::At {
+                key,
+                ask,
+                from: source,
+            } => {
+                books.pulls.on_at(from, key, ask, source, &mut todo.pulls);
+            }
+            message => books.owners.handle(from, message, &mut todo.effects),
+        }
+    }
+
     /// What others know by this key; an actor with a name is found though nobody was given a handle yet.
     fn exported<'a>(&self, books: &'a mut Books, key: ObjectKey) -> Option<&'a Export> {
         let named = || self.engine()?.named_by_id(key.number);
@@ -133,12 +170,20 @@ impl Cluster {
     fn follow(self: &Arc<Cluster>, local: &Local, todo: Todo) {
         let Todo {
             after,
+            fetches,
+            landings,
             mut beside,
             watch,
             later,
             ..
         } = todo;
         drop(later);
+        for effect in fetches {
+            self.pulling(local, effect);
+        }
+        for (from, transfer, len, landing) in landings {
+            self.expect(local, from, transfer, len, landing);
+        }
         for record in watch {
             let cluster = Arc::downgrade(self);
             local.engine.when_ended(&record, move |record| {
@@ -222,7 +267,7 @@ impl Cluster {
                     bytes,
                     caps: Vec::new(),
                 };
-                engine.settle_value(local, &record, value);
+                self.settle(local, record, value);
             }
             (RefState::Ready { len, at }, beside) => {
                 let refers = beside == Beside::Refers || self.books.lock().refers.contains(&key);
@@ -230,7 +275,7 @@ impl Cluster {
                 if refers {
                     self.fetch_value(local, key, at);
                 } else {
-                    let distant = self.distant(key, at, len);
+                    let distant = self.distant(key, at);
                     engine.settle_distant(local, &record, len as usize, distant);
                 }
             }

@@ -233,6 +233,11 @@ impl Cluster {
         self.link.get().map(|link| link.local_addr())
     }
 
+    /// What went over the network so far.
+    pub fn network(&self) -> crate::link::Stats {
+        self.link.get().map(|link| link.stats()).unwrap_or_default()
+    }
+
     /// This node.
     pub fn id(&self) -> NodeId {
         self.me

@@ -37,6 +37,7 @@ use crate::exec::entry::ActorEntry;
 use crate::exec::far::{Elsewhere, Far, Proxies};
 use crate::exec::options::Options;
 use crate::exec::{Engine, Local, RawRef};
+pub use crate::link::Stats as NetworkStats;
 use crate::link::{JoinToken, Link, LinkError};
 use books::Books;
 use cross::lost;
@@ -158,7 +159,24 @@ impl Cluster {
         !LINKS.get()
     }
 
-    /// Has a thread of its own do this.
+    /// Has a thread of its own do what may wait for other nodes. If there is none to be had, this thread does it.
+    fn wait_apart(&self, work: impl FnOnce(&Local) + Send + 'static) {
+        let work = Arc::new(Mutex::new(Some(work)));
+        let there = Arc::clone(&work);
+        let run = move || {
+            if let Some(work) = there.lock().take() {
+                let _ = crate::exec::local::with(|local| work(local));
+            }
+        };
+        let named = std::thread::Builder::new().name("mobula-joins".to_owned());
+        if named.spawn(run).is_err()
+            && let Some(work) = work.lock().take()
+        {
+            self.errand(work);
+        }
+    }
+
+    /// Has a thread of its own do what may wait for the disk or for room, but for no other node.
     fn errand(&self, work: impl FnOnce(&Local) + Send + 'static) {
         if let Some(errands) = &*self.errands.lock() {
             let _ = errands.send(Box::new(work));

@@ -6,19 +6,23 @@
 //! Invariant: every transfer that was asked for ends: by its last byte, by a refusal, or by the death of who was asked. Left
 //! out: who has copies (`core::owners`).
 
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Weak};
 
-use super::books::{Export, Transfer};
+use super::books::{Export, Want};
 use super::{Cluster, lost};
 use crate::base::{Error, NodeId, ObjectKey, Origin};
+use crate::core::pulls::{Effect as Pulling, Why};
 use crate::exec::far::ValueParcel;
 use crate::exec::far::take::{self, Told};
 use crate::exec::pin::PinnedRef;
-use crate::exec::{Local, RawRef, cell};
+use crate::exec::{Local, RawRef, cell, local};
 use crate::link::{Bytes, Landing, LinkError};
 use crate::store::{Distant, Draft};
 use crate::wire::{Frame, ValueBody};
+
+/// Where such objects come from, as far as this node's store is concerned.
+const ORIGIN: Origin = Origin::Result("an object of another node");
 
 /// Stands for the bytes of an object that another node has.
 struct There {
@@ -29,7 +33,7 @@ struct There {
 
 impl Distant for There {
     fn origin(&self) -> Origin {
-        Origin::Result("an object of another node")
+        ORIGIN
     }
 
     fn fetch(&self, draft: Draft) -> Result<Draft, Error> {
@@ -50,32 +54,36 @@ impl Drop for There {
 
 /// A draft that bytes land in.
 struct Lander {
-    draft: Option<Draft>,
-    done: SyncSender<Result<Draft, LinkError>>,
+    cluster: Weak<Cluster>,
+    key: ObjectKey,
+    transfer: u64,
+    draft: Draft,
 }
 
 impl Landing for Lander {
     fn write(&mut self, offset: u64, bytes: &[u8]) {
-        if let Some(draft) = &mut self.draft {
-            draft.write_at(offset as usize, bytes);
-        }
+        self.draft.write_at(offset as usize, bytes);
     }
 
-    fn finish(mut self: Box<Self>, outcome: Result<(), LinkError>) {
-        if let Some(draft) = self.draft.take() {
-            let _ = self.done.send(outcome.map(|()| draft));
+    fn finish(self: Box<Self>, outcome: Result<(), LinkError>) {
+        let Lander {
+            cluster,
+            key,
+            transfer,
+            draft,
+        } = *self;
+        if let Some(cluster) = cluster.upgrade() {
+            let _ = local::with(|local| cluster.landed(local, key, transfer, draft, outcome));
         }
     }
 }
 
+/// Marks the numbers of values that are asked for among those of transfers.
+const VALUE: u64 = 1 << 63;
+
 impl Cluster {
     /// What stands for the bytes of an object that this node has.
-    pub(super) fn distant(
-        self: &Arc<Cluster>,
-        key: ObjectKey,
-        at: NodeId,
-        _len: u64,
-    ) -> Box<dyn Distant> {
+    pub(super) fn distant(self: &Arc<Cluster>, key: ObjectKey, at: NodeId) -> Box<dyn Distant> {
         Box::new(There {
             cluster: Arc::downgrade(self),
             key,
@@ -90,83 +98,181 @@ impl Cluster {
         at: NodeId,
         mut draft: Draft,
     ) -> Result<Draft, Error> {
-        let mut last = String::new();
-        let mut sources = vec![at];
-        if key.owner != at {
-            sources.push(key.owner);
+        if self.books.lock().held.contains_key(&key) {
+            self.copy_own(key, &mut draft)?;
+            return Ok(draft);
         }
-        for from in sources {
-            if from == self.me {
-                match self.copy_own(key, &mut draft) {
-                    Ok(()) => return Ok(draft),
-                    Err(e) => last = e.to_string(),
-                }
-                continue;
-            }
-            let len = draft.len();
-            match self.pull(key, from, draft) {
-                Ok(draft) => {
-                    self.arrived(key);
-                    return Ok(draft);
-                }
-                Err((why, back)) => {
-                    last = why;
-                    match back {
-                        Some(back) => draft = back,
-                        None => {
-                            let store = crate::exec::local::with(|local| {
-                                local.engine.create(
-                                    local,
-                                    len,
-                                    Origin::Result("an object of another node"),
-                                )
-                            });
-                            draft = store.and_then(|d| d)?;
-                        }
-                    }
-                }
-            }
-        }
-        Err(Error::NodeLost {
+        let lost = |why: String| Error::NodeLost {
             node: at,
-            what: Arc::from(format!("the bytes of object {key} were there: {last}")),
-        })
+            what: Arc::from(format!("the bytes of object {key} were there: {why}")),
+        };
+        let (tell, ended) = sync_channel(1);
+        local::with(|local| {
+            self.with(local, |books, todo| {
+                if self.stopping() {
+                    return;
+                }
+                let len = draft.len();
+                let want = Want {
+                    draft: Some(draft),
+                    len,
+                    tell,
+                };
+                books.wants.insert(key, want);
+                books.pulls.want(key, len as u64, &mut todo.pulls);
+            });
+        })?;
+        match ended.recv() {
+            Ok(Ok(draft)) => Ok(draft),
+            Ok(Err(why)) => Err(lost(why)),
+            Err(_) => Err(Error::ShutDown),
+        }
     }
 
-    /// One try.
-    fn pull(
-        self: &Arc<Cluster>,
-        key: ObjectKey,
-        from: NodeId,
-        draft: Draft,
-    ) -> Result<Draft, (String, Option<Draft>)> {
-        let Some(link) = self.link.get() else {
-            return Err(("this node has no link".to_owned(), Some(draft)));
-        };
-        let (done, ended) = sync_channel(1);
-        let len = draft.len() as u64;
-        let transfer = {
-            let mut books = self.books.lock();
-            if !books.peers.contains_key(&from) {
-                return Err((format!("node {from} is gone"), Some(draft)));
+    /// What the pulls' machine wants done.
+    pub(super) fn pulling(self: &Arc<Cluster>, local: &Local, effect: Pulling) {
+        match effect {
+            Pulling::Send { .. } => {}
+            Pulling::Fetch {
+                key,
+                from,
+                transfer,
+                ..
+            } => self.begin(local, key, from, transfer),
+            Pulling::Abort { transfer } => {
+                let known = self.books.lock().transfers.remove(&transfer);
+                if let (Some((from, _)), Some(link)) = (known, self.link.get()) {
+                    link.cancel_bulk(from, transfer);
+                }
             }
-            let transfer = books.number();
-            books.transfers.insert(transfer, Transfer::Bulk { from });
-            let lander = Lander {
-                draft: Some(draft),
-                done,
-            };
-            link.expect_bulk(from, transfer, len, Box::new(lander));
-            self.send_surely(&mut books, from, &Frame::Fetch { key, transfer });
-            transfer
-        };
-        let outcome = ended.recv();
-        self.books.lock().transfers.remove(&transfer);
-        match outcome {
-            Ok(Ok(draft)) => Ok(draft),
-            Ok(Err(e)) => Err((e.to_string(), None)),
-            Err(_) => Err(("the transfer was given up".to_owned(), None)),
+            Pulling::Here(key) => {
+                let want = self.books.lock().wants.remove(&key);
+                if let Some(Want {
+                    draft: Some(draft),
+                    tell,
+                    ..
+                }) = want
+                {
+                    let _ = tell.send(Ok(draft));
+                }
+                self.with(local, |books, todo| {
+                    books.owners.copied(key, &mut todo.effects)
+                });
+            }
+            Pulling::Failed(key, why) => {
+                let want = self.books.lock().wants.remove(&key);
+                if let Some(want) = want {
+                    let _ = want.tell.send(Err(match why {
+                        Why::OwnerDied => "its owner died".to_owned(),
+                        Why::NoSource => "no node has them any more".to_owned(),
+                        Why::Attempts(n) => format!("{n} transfers of it failed"),
+                    }));
+                }
+            }
         }
+    }
+
+    /// Asks a node for the bytes.
+    fn begin(self: &Arc<Cluster>, local: &Local, key: ObjectKey, from: NodeId, transfer: u64) {
+        let Some(link) = self.link.get() else { return };
+        let begun = self.with(local, |books, todo| {
+            let Some(want) = books.wants.get_mut(&key) else {
+                return true;
+            };
+            let len = want.len;
+            let Some(draft) = want.draft.take() else {
+                return false;
+            };
+            books.transfers.insert(transfer, (from, key));
+            let cluster = Arc::downgrade(self);
+            let lander = Lander {
+                cluster,
+                key,
+                transfer,
+                draft,
+            };
+            todo.landings
+                .push((from, transfer, len as u64, Box::new(lander)));
+            true
+        });
+        if begun {
+            return;
+        }
+        // An earlier transfer has not given its draft back: another, for which room may have to be waited for.
+        let cluster = Arc::clone(self);
+        let len = self.books.lock().wants.get(&key).map_or(0, |w| w.len);
+        let _ = link;
+        self.errand(move |local| {
+            let made = local.engine.create(local, len, ORIGIN);
+            let again = {
+                let mut books = cluster.books.lock();
+                match (books.wants.get_mut(&key), made) {
+                    (Some(want), Ok(draft)) => want.draft.replace(draft),
+                    (_, made) => made.ok(),
+                }
+            };
+            drop(again);
+            if cluster
+                .books
+                .lock()
+                .wants
+                .get(&key)
+                .is_some_and(|w| w.draft.is_some())
+            {
+                cluster.begin(local, key, from, transfer);
+            } else {
+                cluster.with(local, |books, todo| {
+                    books.pulls.fetch_failed(key, transfer, &mut todo.pulls);
+                });
+            }
+        });
+    }
+
+    /// Says where bytes land that are about to be asked for, and asks.
+    pub(super) fn expect(
+        self: &Arc<Cluster>,
+        local: &Local,
+        from: NodeId,
+        transfer: u64,
+        len: u64,
+        landing: Box<dyn Landing>,
+    ) {
+        if let Some(link) = self.link.get() {
+            link.expect_bulk(from, transfer, len, landing);
+        }
+        let asked = self.with(local, |books, _| {
+            let Some((_, key)) = books.transfers.get(&transfer).copied() else {
+                return true;
+            };
+            books.peers.contains_key(&from)
+                && self.send_surely(books, from, &Frame::Fetch { key, transfer })
+        });
+        if !asked && let Some(link) = self.link.get() {
+            link.cancel_bulk(from, transfer);
+        }
+    }
+
+    /// All bytes of a transfer are here, or no more will come.
+    fn landed(
+        self: &Arc<Cluster>,
+        local: &Local,
+        key: ObjectKey,
+        transfer: u64,
+        draft: Draft,
+        outcome: Result<(), LinkError>,
+    ) {
+        self.with(local, |books, todo| {
+            books.transfers.remove(&transfer);
+            let left = match books.wants.get_mut(&key) {
+                Some(want) => want.draft.replace(draft),
+                None => Some(draft),
+            };
+            left.into_iter().for_each(|draft| todo.later.draft(draft));
+            match outcome {
+                Ok(()) => books.pulls.fetched(key, transfer, &mut todo.pulls),
+                Err(_) => books.pulls.fetch_failed(key, transfer, &mut todo.pulls),
+            }
+        });
     }
 
     /// The bytes lie in this node already, under another record.
@@ -181,21 +287,12 @@ impl Cluster {
         Ok(())
     }
 
-    /// A copy is here now, and can be had from here.
-    fn arrived(self: &Arc<Cluster>, key: ObjectKey) {
-        let _ = crate::exec::local::with(|local| {
-            self.with(local, |books, todo| {
-                books.owners.copied(key, &mut todo.effects)
-            });
-        });
-    }
-
     /// The bytes are here, or nobody wants them.
     fn ticket_gone(self: &Arc<Cluster>, key: ObjectKey) {
         if key.owner != self.me {
             return;
         }
-        let _ = crate::exec::local::with(|local| {
+        let _ = local::with(|local| {
             self.with(local, |books, todo| {
                 books.tickets.remove(&key.number);
                 if !books.exports.contains_key(&key.number) {
@@ -208,23 +305,17 @@ impl Cluster {
     /// Asks for a value that has references in it, for its proxy.
     pub(super) fn fetch_value(self: &Arc<Cluster>, local: &Local, key: ObjectKey, from: NodeId) {
         let asked = self.with(local, |books, _| {
-            let transfer = books.number();
-            books
-                .transfers
-                .insert(transfer, Transfer::Value { from, key });
+            let transfer = books.number() | VALUE;
             let asked = books.peers.contains_key(&from)
                 && self.send_surely(books, from, &Frame::Fetch { key, transfer });
-            if !asked {
-                books.transfers.remove(&transfer);
+            if asked {
+                books.values.insert(transfer, (from, key));
             }
             asked
         });
         if !asked && let Some(record) = self.proxies.get(key) {
-            local.engine.settle_error(
-                local,
-                &record,
-                lost(key, from, "the node that has it is gone"),
-            );
+            let e = lost(key, from, "the node that has it is gone");
+            local.engine.settle_error(local, &record, e);
         }
     }
 
@@ -242,6 +333,10 @@ impl Cluster {
         let Some(record) = record else {
             return self.tell_fetched(local, from, transfer, None);
         };
+        if self.books.lock().tickets.contains_key(&record.id) && key.owner == self.me {
+            // Another node has it. Who waits for it here, for another, could wait in a circle.
+            return self.tell_fetched(local, from, transfer, None);
+        }
         let Told::Value(_, refers) = take::told(&record) else {
             return self.tell_fetched(local, from, transfer, None);
         };
@@ -283,34 +378,21 @@ impl Cluster {
         self.proxies.get(key)
     }
 
-    /// A node died: what was asked of it does not come. Bytes that it was sending are given up by the link.
-    pub(super) fn transfers_died(self: &Arc<Cluster>, local: &Local, node: NodeId) {
-        let given_up: Vec<(u64, Option<ObjectKey>)> = {
+    /// A node died: what was asked of it does not come. The pulls' machine has seen to the rest.
+    pub(super) fn values_died(self: &Arc<Cluster>, local: &Local, node: NodeId) {
+        let keys: Vec<ObjectKey> = {
             let mut books = self.books.lock();
-            let its = books.transfers.iter().filter_map(|(number, t)| match t {
-                Transfer::Bulk { from } if *from == node => Some((*number, None)),
-                Transfer::Value { from, key } if *from == node => Some((*number, Some(*key))),
-                _ => None,
-            });
-            let its: Vec<_> = its.collect();
-            its.iter()
-                .for_each(|(number, _)| drop(books.transfers.remove(number)));
-            its
+            let its = books.values.iter().filter(|(_, (from, _))| *from == node);
+            let its: Vec<_> = its.map(|(number, (_, key))| (*number, *key)).collect();
+            for (number, _) in &its {
+                books.values.remove(number);
+            }
+            its.into_iter().map(|(_, key)| key).collect()
         };
-        for (transfer, key) in given_up {
-            match (
-                key.and_then(|key| Some((key, self.proxies.get(key)?))),
-                self.link.get(),
-            ) {
-                (Some((key, record)), _) => {
-                    local.engine.settle_error(
-                        local,
-                        &record,
-                        lost(key, node, "it died before it sent the value"),
-                    );
-                }
-                (None, Some(link)) => link.cancel_bulk(node, transfer),
-                (None, None) => {}
+        for key in keys {
+            if let Some(record) = self.proxies.get(key) {
+                let e = lost(key, node, "it died before it sent the value");
+                local.engine.settle_error(local, &record, e);
             }
         }
     }
@@ -327,7 +409,7 @@ impl Cluster {
         });
     }
 
-    /// A transfer does not come as bytes of its own.
+    /// What was asked for does not come as bytes of its own.
     pub(super) fn on_fetched(
         self: &Arc<Cluster>,
         local: &Local,
@@ -335,44 +417,40 @@ impl Cluster {
         transfer: u64,
         value: Option<ValueBody>,
     ) {
-        let known = {
+        let value = value.map(|value| self.import_value(local, from, value));
+        if transfer & VALUE == 0 {
+            let known = {
+                let books = self.books.lock();
+                books
+                    .transfers
+                    .get(&transfer)
+                    .is_some_and(|(f, _)| *f == from)
+            };
+            if known && let Some(link) = self.link.get() {
+                link.cancel_bulk(from, transfer);
+            }
+            return;
+        }
+        let key = {
             let mut books = self.books.lock();
-            match books.transfers.get(&transfer) {
-                Some(Transfer::Bulk { from: f } | Transfer::Value { from: f, .. })
-                    if *f == from =>
-                {
-                    books.transfers.remove(&transfer)
+            match books.values.get(&transfer) {
+                Some((f, key)) if *f == from => {
+                    let key = *key;
+                    books.values.remove(&transfer);
+                    key
                 }
-                _ => None,
+                _ => return,
             }
         };
-        match known {
+        let Some(record) = self.proxies.get(key) else {
+            return;
+        };
+        match value {
+            Some(Ok(value)) => self.settle(local, record, value),
+            Some(Err(e)) => local.engine.settle_error(local, &record, e),
             None => {
-                if let Some(value) = value {
-                    drop(self.import_value(local, from, value));
-                }
-            }
-            Some(Transfer::Bulk { .. }) => {
-                if let Some(value) = value {
-                    drop(self.import_value(local, from, value));
-                }
-                if let Some(link) = self.link.get() {
-                    link.cancel_bulk(from, transfer);
-                }
-            }
-            Some(Transfer::Value { key, .. }) => {
-                let value = value.map(|value| self.import_value(local, from, value));
-                let Some(record) = self.proxies.get(key) else {
-                    return;
-                };
-                match value {
-                    Some(Ok(value)) => local.engine.settle_value(local, &record, value),
-                    Some(Err(e)) => local.engine.settle_error(local, &record, e),
-                    None => {
-                        let e = lost(key, from, "it has the value no more");
-                        local.engine.settle_error(local, &record, e);
-                    }
-                }
+                let e = lost(key, from, "it has the value no more");
+                local.engine.settle_error(local, &record, e);
             }
         }
     }

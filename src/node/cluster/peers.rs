@@ -169,9 +169,9 @@ impl Cluster {
             books.peers.remove(&node)?;
             books.view.remove(node);
             books.backlog.remove(&node);
-            books.callers.retain(|(of, _), _| *of != node);
             books.names.retain(|_, named| named.key.owner != node);
             books.owners.peer_died(now, node, &mut todo.effects);
+            books.pulls.peer_died(node, &mut todo.pulls);
             let numbers: Vec<u64> = books
                 .sent
                 .iter()
@@ -199,7 +199,7 @@ impl Cluster {
             link.forget(node);
         }
         self.asks_died(node);
-        self.transfers_died(local, node);
+        self.values_died(local, node);
         self.actors_died(local, node);
         self.calls_died(local, node, sent);
         // Nobody waits for these any more.
@@ -250,7 +250,7 @@ impl Cluster {
                     | crate::core::owners::Message::Borrowed { key, .. } => Some(*key),
                     _ => None,
                 };
-                books.owners.handle(from, message, &mut todo.effects);
+                self.hear(books, todo, from, message);
                 if let Some(key) = key {
                     self.learn(books, todo, key, beside, 0);
                 }
@@ -275,9 +275,16 @@ impl Cluster {
 
     /// Everything that this node waits for from others fails: it ends.
     pub(super) fn abandon(self: &Arc<Cluster>, local: &Local) {
-        let (sent, keys) = self.with(local, |books, _| {
+        let (sent, keys) = self.with(local, |books, todo| {
             let sent: Vec<_> = books.sent.drain().map(|(_, s)| s).collect();
             books.asks.clear();
+            books.values.clear();
+            // Who waits for bytes finds the other end gone.
+            for (_, want) in books.wants.drain() {
+                want.draft
+                    .into_iter()
+                    .for_each(|draft| todo.later.draft(draft));
+            }
             (sent, self.proxies.keys())
         });
         for s in sent {

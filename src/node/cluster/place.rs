@@ -81,7 +81,7 @@ impl Cluster {
         if self.may_block() {
             go(local)
         } else {
-            self.errand(go)
+            self.wait_apart(go)
         }
         true
     }

@@ -11,8 +11,8 @@ use crate::node::{Config, Node};
 inventory::submit! { NodeMain(run) }
 
 /// Serves until the cluster's head is gone; the process's exit code.
-fn run() -> i32 {
-    match serve() {
+fn run(head: String) -> i32 {
+    match serve(&head) {
         Ok(()) => 0,
         Err(e) => {
             eprintln!("mobula: {e}");
@@ -21,8 +21,8 @@ fn run() -> i32 {
     }
 }
 
-fn serve() -> Result<()> {
-    let node = Node::start(Config::from_environment()?)?;
+fn serve(head: &str) -> Result<()> {
+    let node = Node::start(Config::from_environment(head)?)?;
     if let Some(cluster) = node.cluster() {
         cluster.serve();
     }
@@ -45,15 +45,15 @@ where
 impl Config {
     /// The settings of a node that is to join, from `MOBULA_JOIN`, `MOBULA_TOKEN`, `MOBULA_LISTEN`, `MOBULA_NUM_CPUS`,
     /// `MOBULA_NUM_GPUS`, `MOBULA_OBJECT_STORE_MEMORY`, `MOBULA_NODE_NAME` and `MOBULA_LABELS`.
-    fn from_environment() -> Result<Config> {
+    fn from_environment(head: &str) -> Result<Config> {
         let missing = |setting, why: &str| Error::Config {
             setting,
             why: why.to_owned(),
         };
-        let head: SocketAddr = setting("MOBULA_JOIN")?.ok_or_else(|| {
+        let head: SocketAddr = head.parse().map_err(|e| {
             missing(
                 "MOBULA_JOIN",
-                "it is to be the address of the cluster's head",
+                &format!("\"{head}\" is no address of a head: {e}"),
             )
         })?;
         let token = std::env::var("MOBULA_TOKEN").map_err(|_| {

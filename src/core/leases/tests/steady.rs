@@ -214,6 +214,18 @@ fn a_dead_node_loses_what_it_had_and_the_rest_is_placed_anew() {
     assert_eq!(world.open.len(), 5 - sent);
     world.run_dry();
     assert_eq!(world.lost.len(), sent);
+    // What is still submitted for it comes straight back.
+    let (one, mut out) = (Demand::ONE_CPU, Vec::new());
+    let call = Call {
+        id: 99,
+        demand: &one,
+        priority: 0,
+        bound: true,
+    };
+    let own = &mut world.nodes.get_mut(&node(1)).unwrap().submitter;
+    own.submit(world.now, &call, Some(node(2)), &mut out)
+        .unwrap();
+    assert_eq!(out, [Submitted::Place { call: 99 }]);
 }
 
 #[test]
@@ -361,51 +373,14 @@ fn a_grantor_that_lies_is_left_alone_for_a_while() {
         out = next;
     }
     // In a second, about ten tries of a few calls each.
-    assert!(asked <= 25 && ran <= 600, "asked {asked} times, sent {ran}");
+    assert!(
+        (8..=25).contains(&asked) && ran <= 600,
+        "asked {asked} times, sent {ran}"
+    );
     assert_eq!(own.load().0 + own.load().1, 10);
 }
 
 #[test]
-fn both_halves_keep_up_with_a_stream() {
-    let mut world = World::new(&[0, 4]);
-    world.queue(0, 0, 4);
-    world.settle();
-    let start = std::time::Instant::now();
-    let calls = 20_000u64;
-    let one = Demand::ONE_CPU;
-    let a = world.nodes.remove(&node(1)).unwrap();
-    let b = world.nodes.remove(&node(2)).unwrap();
-    let (mut submitter, mut grantor) = (a.submitter, b.grantor);
-    let mut running: VecDeque<u64> = b.running.keys().map(|(_, call)| *call).collect();
-    let (mut sent, mut held) = (Vec::new(), Vec::new());
-    for n in 0..calls {
-        let now = world.now + us(n);
-        let call = running.pop_front().unwrap();
-        grantor.ended(node(1), call, &mut held);
-        submitter.ended(now, call, us(1), &mut sent);
-        let next = Call {
-            id: 1 << 40 | n,
-            demand: &one,
-            priority: 0,
-            bound: false,
-        };
-        if !submitter.reuse(now, &next, &mut sent) {
-            submitter
-                .submit(now, &next, Some(node(2)), &mut sent)
-                .unwrap();
-        }
-        for effect in sent.drain(..) {
-            if let Submitted::Run { call, lease, .. } = effect {
-                grantor.arrived(now, node(1), lease, call, &mut held);
-            }
-        }
-        for effect in held.drain(..) {
-            if let Granted::Start { call, .. } = effect {
-                running.push_back(call);
-            }
-        }
-    }
-    let each = start.elapsed().as_nanos() as u64 / calls;
-    println!("{each} ns a call for both halves of a lease");
-    assert!(each < 1_000_000);
+fn the_stream_to_measure_runs_to_its_end() {
+    assert_eq!(crate::core::leases::rate::stream(2_000), (2_000, 0));
 }

@@ -1,0 +1,231 @@
+//! Frames as bytes and back, and bytes that are none.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::base::{Demand, NodeId, ObjectKey, Units};
+use crate::core::owners::{Message, RefState};
+
+fn node(n: u64) -> NodeId {
+    NodeId::new(n).expect("not 0")
+}
+
+fn key(n: u64) -> ObjectKey {
+    ObjectKey {
+        owner: node(n),
+        number: n << 40 | 7,
+    }
+}
+
+fn reference(state: RefState, beside: Beside) -> RefBody {
+    RefBody {
+        key: key(3),
+        tag: 99,
+        transit: 4,
+        state,
+        beside,
+    }
+}
+
+fn call() -> CallBody {
+    let ready = RefState::Ready {
+        len: 1 << 40,
+        at: vec![node(1), node(2)],
+    };
+    let handle = HandleBody {
+        key: key(5),
+        kind: 2,
+        tag: 8,
+        transit: 0,
+        name: Some("hits".to_owned()),
+    };
+    CallBody {
+        function: 12,
+        args: vec![
+            ArgBody::Inline(128),
+            ArgBody::Object(reference(ready, Beside::Nothing)),
+            ArgBody::Object(reference(RefState::Failed, Beside::Failed(vec![1, 2]))),
+        ],
+        inline: vec![9; 100],
+        caps: vec![
+            CapBody::Object(reference(RefState::Pending, Beside::Refers)),
+            CapBody::Actor(handle),
+        ],
+    }
+}
+
+fn value() -> ValueBody {
+    let small = Beside::Value {
+        whole: false,
+        bytes: vec![3; 8],
+    };
+    ValueBody {
+        whole: true,
+        bytes: (0..=255).collect(),
+        caps: vec![CapBody::Object(reference(RefState::Pending, small))],
+    }
+}
+
+fn frames() -> Vec<Frame> {
+    let demand = Demand::cpu_only(Units::ONE).with_custom("disk", Units::whole(3));
+    let terms = Terms {
+        demand: Some(demand.clone()),
+        priority: -5,
+        panic_retries: 1,
+        crash_retries: 2,
+        isolate: true,
+        memory: Some(1 << 33),
+    };
+    let actor_terms = ActorTerms {
+        demand,
+        name: None,
+        detached: true,
+        max_restarts: 3,
+        max_concurrency: 4,
+        max_pending: 5,
+        restart_on_panic: true,
+        isolate: false,
+        memory: None,
+    };
+    let named = Named {
+        key: key(6),
+        kind: 1,
+    };
+    let number = 17;
+    let outcome = |outcome| Frame::Ended { number, outcome };
+    let ask = |question| Frame::Ask { ask: 1, question };
+    let about = |message| Frame::Owning {
+        message,
+        beside: Beside::Nothing,
+    };
+    vec![
+        Frame::Call {
+            number,
+            terms,
+            call: call(),
+        },
+        outcome(Outcome::Value(value())),
+        outcome(Outcome::Stored(u64::MAX)),
+        outcome(Outcome::Failed(b"why".to_vec())),
+        outcome(Outcome::Returned),
+        Frame::Cancel { number },
+        Frame::Create {
+            number,
+            kind: 3,
+            terms: actor_terms,
+            call: call(),
+        },
+        Frame::Method {
+            actor: key(1),
+            caller: 2,
+            number,
+            call: call(),
+        },
+        Frame::Kill {
+            actor: key(1),
+            restart: true,
+        },
+        Frame::ActorEnded {
+            actor: key(1),
+            cause: "it was stopped".to_owned(),
+        },
+        about(Message::Release {
+            key: key(1),
+            received: 2,
+        }),
+        about(Message::Borrow {
+            key: key(1),
+            from: node(2),
+            transit: 3,
+        }),
+        about(Message::Arrived { transit: 3 }),
+        about(Message::Where {
+            key: key(1),
+            ask: 2,
+            failed: Some(node(3)),
+        }),
+        about(Message::At {
+            key: key(1),
+            ask: 2,
+            from: None,
+        }),
+        Frame::Owning {
+            message: Message::Settled {
+                key: key(1),
+                state: RefState::Failed,
+            },
+            beside: Beside::Failed(vec![0; 3]),
+        },
+        Frame::Fetch {
+            key: key(1),
+            transfer: 2,
+        },
+        Frame::Fetched {
+            transfer: 2,
+            value: Some(value()),
+        },
+        ask(Question::Find("hits".to_owned())),
+        ask(Question::Claim("hits".to_owned(), named.clone())),
+        ask(Question::Free("hits".to_owned(), key(1))),
+        Frame::Answer {
+            ask: 1,
+            found: Some(named),
+        },
+        Frame::Leave,
+    ]
+}
+
+#[test]
+fn a_frame_is_read_as_it_was_written() {
+    for frame in frames() {
+        assert_eq!(Frame::decode(&frame.encode()), Ok(frame));
+    }
+}
+
+#[test]
+fn a_part_of_a_frame_is_none() {
+    for frame in frames() {
+        let bytes = frame.encode();
+        for end in 0..bytes.len() {
+            assert!(
+                Frame::decode(&bytes[..end]).is_err(),
+                "{frame:?} cut at {end}"
+            );
+        }
+        let longer = [bytes, vec![0]].concat();
+        assert!(
+            Frame::decode(&longer).is_err(),
+            "{frame:?} and one byte more"
+        );
+    }
+}
+
+#[test]
+fn a_list_is_not_longer_than_its_bytes() {
+    // A call with no arguments and 2^32 - 1 references.
+    let mut bytes = Frame::Cancel { number: 1 }.encode();
+    bytes[0] = 0;
+    bytes.extend_from_slice(&[0; 64]);
+    bytes.extend_from_slice(&[0xff; 4]);
+    assert!(Frame::decode(&bytes).is_err());
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+        if let Ok(frame) = Frame::decode(&bytes) {
+            prop_assert_eq!(Frame::decode(&frame.encode()), Ok(frame));
+        }
+    }
+
+    #[test]
+    fn a_spoiled_frame_is_read_or_refused(which in 0usize..23, at in any::<usize>(), bits in 1u8..) {
+        let frames = frames();
+        let mut bytes = frames[which % frames.len()].encode();
+        let at = at % bytes.len();
+        bytes[at] ^= bits;
+        if let Ok(frame) = Frame::decode(&bytes) {
+            prop_assert_eq!(Frame::decode(&frame.encode()), Ok(frame));
+        }
+    }
+}
