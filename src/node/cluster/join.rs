@@ -25,6 +25,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// How long what was said last has to get out.
 const GOODBYE: Duration = Duration::from_millis(500);
 
+/// How long a node that polls looks on after the last frame or call.
+const LINGER: Duration = Duration::from_millis(1);
+
 /// How this node comes to a cluster.
 #[derive(Clone, Debug, Default)]
 pub struct Joining {
@@ -38,6 +41,8 @@ pub struct Joining {
     pub labels: BTreeMap<String, String>,
     /// What it is called, for people.
     pub name: String,
+    /// Looks for what comes instead of sleeping until it does.
+    pub busy_poll: bool,
 }
 
 /// A node of the cluster, as this one knows it.
@@ -160,6 +165,13 @@ impl Cluster {
             how.name
         };
         settings.hello.app = name.clone().into_bytes();
+        let x = |n: &str| std::env::var(n).ok().and_then(|v| v.parse().ok()).map(Duration::from_micros);
+        settings.spin = if how.busy_poll { LINGER } else { Duration::ZERO };
+        if let Some(v) = x("MOBULA_X_SPIN") { settings.spin = v; }
+        if how.busy_poll {
+            engine.set_linger(LINGER);
+        }
+        if let Some(v) = x("MOBULA_X_LINGER") { engine.set_linger(v); }
         settings.idle = cluster.patience;
         settings.keep_alive = cluster.patience / 4;
         let token = ca.as_ref().map(Ca::token);

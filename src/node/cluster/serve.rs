@@ -44,7 +44,7 @@ where
 
 impl Config {
     /// The settings of a node that is to join, from `MOBULA_JOIN`, `MOBULA_TOKEN`, `MOBULA_LISTEN`, `MOBULA_NUM_CPUS`,
-    /// `MOBULA_NUM_GPUS`, `MOBULA_OBJECT_STORE_MEMORY`, `MOBULA_NODE_NAME` and `MOBULA_LABELS`.
+    /// `MOBULA_NUM_GPUS`, `MOBULA_OBJECT_STORE_MEMORY`, `MOBULA_NODE_NAME`, `MOBULA_BUSY_POLL` and `MOBULA_LABELS`.
     fn from_environment(head: &str) -> Result<Config> {
         let missing = |setting, why: &str| Error::Config {
             setting,
@@ -82,6 +82,7 @@ impl Config {
         if let Ok(name) = std::env::var("MOBULA_NODE_NAME") {
             joining.name = name;
         }
+        joining.busy_poll = setting::<u8>("MOBULA_BUSY_POLL")?.is_some_and(|on| on != 0);
         if let Ok(labels) = std::env::var("MOBULA_LABELS") {
             for label in labels.split(',').filter(|l| !l.is_empty()) {
                 let (name, value) = label.split_once('=').ok_or_else(|| {
