@@ -1,13 +1,11 @@
 //! Large objects between two nodes, both ways, beside what two processes can do without this library.
 
-use std::time::Duration;
-
 use mobula::prelude::*;
 use mobula::{NodeId, ObjectRef};
 
 use crate::cpu;
 use crate::nodes::Cluster;
-use crate::peers::{self, Peer};
+use crate::peers;
 use crate::report::{Bound, Report, median};
 use crate::row;
 
@@ -33,12 +31,14 @@ struct Samples {
 }
 
 impl Samples {
-    /// Moves so many bytes so many times.
-    fn take(&mut self, pids: &[u32], len: usize, times: usize, mut f: impl FnMut() -> Duration) {
-        let (took, used) = cpu::during(pids, || (0..times).map(|_| f()).sum::<Duration>());
+    /// Moves so many bytes so many times; `f` says how long each took, and what CPU time.
+    fn take(&mut self, len: usize, times: usize, mut f: impl FnMut() -> (f64, f64)) {
+        let all: Vec<(f64, f64)> = (0..times).map(|_| f()).collect();
         let gb = (len * times) as f64 / GB;
-        self.speed.push(gb / took.as_secs_f64());
-        self.cpu.push(used / gb);
+        self.speed
+            .push(gb / all.iter().map(|(took, _)| took).sum::<f64>());
+        self.cpu
+            .push(all.iter().map(|(_, used)| used).sum::<f64>() / gb);
     }
 }
 
@@ -101,7 +101,7 @@ pub fn rows(report: &mut Report) {
     let Some(largest) = sizes.iter().map(|size| size.len).max() else {
         return;
     };
-    let mut cluster = Cluster::new((largest as u64 * 5 / 2).max(256 << 20));
+    let mut cluster = Cluster::new((largest as u64 * 5 / 2).max(256 << 20), false);
     cluster.add();
     let there = cluster.others()[0];
     let pids = cluster.pids();
@@ -127,8 +127,8 @@ pub fn rows(report: &mut Report) {
                 0 => (&mut kept.0, &mut kept.1),
                 _ => (&mut to_head, &mut to_node),
             };
-            head.take(&pids, size.len, times, || pull(there, size.len));
-            node.take(&pids, size.len, times, || push(there, size.len));
+            head.take(size.len, times, || pull(&pids, there, size.len));
+            node.take(size.len, times, || push(&pids, there, size.len));
             for (peer, samples) in peers.iter_mut().zip(&mut limits) {
                 let into = &mut buffer[..size.len];
                 if sample == 0 {
@@ -136,9 +136,7 @@ pub fn rows(report: &mut Report) {
                     continue;
                 }
                 let pids = [std::process::id(), peer.pid()];
-                samples.take(&pids, size.len, times, || {
-                    crate::report::time(|| peer.pull(into))
-                });
+                samples.take(size.len, times, || cpu::during(&pids, || peer.pull(into)));
             }
         }
         let quinn = Some(median(&limits[0].speed));
@@ -157,18 +155,18 @@ pub fn rows(report: &mut Report) {
 }
 
 /// Reads a result that lies on the other node.
-fn pull(there: NodeId, len: usize) -> Duration {
+fn pull(pids: &[u32], there: NodeId, len: usize) -> (f64, f64) {
     let made: ObjectRef<Vec<u8>> = make::options().on_node(there).remote(len);
     // It has ended, and its bytes are where it ran.
     let (ready, _) = mobula::wait(std::slice::from_ref(&made)).run().unwrap();
     assert_eq!(ready.len(), 1);
-    crate::report::time(|| assert_eq!(mobula::view(&made).unwrap().len(), len))
+    cpu::during(pids, || assert_eq!(mobula::view(&made).unwrap().len(), len))
 }
 
 /// Has the other node read an object of this one.
-fn push(there: NodeId, len: usize) -> Duration {
+fn push(pids: &[u32], there: NodeId, len: usize) -> (f64, f64) {
     let put = mobula::put(&vec![7u8; len]).unwrap();
-    crate::report::time(|| {
+    cpu::during(pids, || {
         let taken = take::options().on_node(there).remote(&put);
         assert_eq!(mobula::get(&taken).unwrap(), len);
     })

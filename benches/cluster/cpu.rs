@@ -1,23 +1,21 @@
-//! What CPU time processes have used, whatever became of their threads.
+//! What CPU time processes use.
+//!
+//! Left out: threads that end meanwhile, whose time is not seen.
 
-/// Seconds that the process has used so far, of its own and the kernel's for it.
-pub fn seconds(pid: u32) -> f64 {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("the process lives");
-    // The name, in parentheses, may have anything in it.
-    let after = stat.rsplit(')').next().unwrap_or("");
-    let ticks: u64 = after
-        .split_whitespace()
-        .skip(11)
-        .take(2)
-        .filter_map(|ticks| ticks.parse::<u64>().ok())
+/// Seconds that the threads of the process have used so far.
+fn seconds(pid: u32) -> f64 {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).expect("the process lives");
+    let nanos: u64 = threads
+        .filter_map(|t| std::fs::read_to_string(t.ok()?.path().join("schedstat")).ok())
+        .filter_map(|s| s.split(' ').next()?.parse::<u64>().ok())
         .sum();
-    ticks as f64 / rustix::param::clock_ticks_per_second() as f64
+    nanos as f64 / 1e9
 }
 
-/// What these processes use while `f` runs, in seconds.
-pub fn during<R>(pids: &[u32], f: impl FnOnce() -> R) -> (R, f64) {
+/// How long `f` takes, and what CPU time these processes use meanwhile.
+pub fn during(pids: &[u32], f: impl FnOnce()) -> (f64, f64) {
     let used = || -> f64 { pids.iter().map(|pid| seconds(*pid)).sum() };
     let before = used();
-    let result = f();
-    (result, used() - before)
+    let took = crate::report::time(f);
+    (took.as_secs_f64(), (used() - before).max(0.0))
 }

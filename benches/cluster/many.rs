@@ -17,7 +17,7 @@ fn length(v: &[u8]) -> usize {
 
 pub fn rows(report: &mut Report) {
     if report.wants("join_time") {
-        let mut cluster = Cluster::new(64 << 20);
+        let mut cluster = Cluster::new(64 << 20, false);
         cluster.add(); // does not count
         let samples = report.samples(9);
         let values = (0..samples)
@@ -26,10 +26,10 @@ pub fn rows(report: &mut Report) {
         row(report, "join_time", "ms", values, None, None);
     }
     if report.wants("broadcast_100mb_8") {
-        let mut cluster = Cluster::new(512 << 20);
+        let mut cluster = Cluster::new(512 << 20, false);
         cluster.start(NODES);
         let others = cluster.others();
-        let mut broadcast = || {
+        let broadcast = || {
             let put = mobula::put(&vec![7u8; LEN]).unwrap();
             let took = time(|| {
                 let calls: Vec<_> = others

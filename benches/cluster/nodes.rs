@@ -15,16 +15,18 @@ pub struct Cluster {
     others: Vec<Child>,
     head: Mobula,
     store: u64,
+    busy_poll: bool,
 }
 
 impl Cluster {
-    /// A head with no other node, whose nodes' stores have so many bytes each.
-    pub fn new(store: u64) -> Cluster {
+    /// A head with no other node, whose nodes' stores have so many bytes each, and which may poll instead of sleeping.
+    pub fn new(store: u64, busy_poll: bool) -> Cluster {
         let head = Config::new()
             .num_cpus(2)
             .object_store_memory(store)
             .attach(false)
             .node_name("head")
+            .busy_poll(busy_poll)
             .listen(([127, 0, 0, 1], 0).into())
             .init()
             .expect("the head starts");
@@ -32,6 +34,7 @@ impl Cluster {
             others: Vec::new(),
             head,
             store,
+            busy_poll,
         }
     }
 
@@ -53,6 +56,7 @@ impl Cluster {
                 .env("MOBULA_NODE_NAME", format!("node{}", self.others.len()))
                 .env("MOBULA_NUM_CPUS", "2")
                 .env("MOBULA_OBJECT_STORE_MEMORY", self.store.to_string())
+                .env("MOBULA_BUSY_POLL", u8::from(self.busy_poll).to_string())
                 .stdin(Stdio::null());
             self.others.push(command.spawn().expect("a node starts"));
         }

@@ -34,8 +34,8 @@ pub fn rows(report: &mut Report) {
         return;
     }
     let (nodes, span) = match report.quick() {
-        true => (200, Duration::from_secs(1)),
-        false => (NODES as usize, Duration::from_secs(2)),
+        true => (200, Duration::from_secs(2)),
+        false => (NODES as usize, Duration::from_secs(6)),
     };
     if report.quick() {
         report.note("--quick: the gossip of 200 nodes, not of 1000");

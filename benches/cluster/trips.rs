@@ -7,7 +7,7 @@ use mobula::NodeId;
 use mobula::prelude::*;
 
 use crate::nodes::Cluster;
-use crate::peers::{self, Peer};
+use crate::peers;
 use crate::report::{Bound, Report, median, time};
 use crate::row;
 
@@ -54,7 +54,7 @@ impl Tails {
     }
 }
 
-const ROWS: [&str; 9] = [
+const ROWS: [&str; 12] = [
     "remote_task_p50",
     "remote_task_p99",
     "remote_actor_p50",
@@ -62,6 +62,9 @@ const ROWS: [&str; 9] = [
     "limit_quinn_pingpong_p50",
     "limit_quinn_pingpong_p99",
     "limit_tcp_pingpong_p50",
+    "remote_task_polled_p50",
+    "remote_task_polled_p99",
+    "remote_actor_polled_p50",
     "remote_tasks_per_s",
     "remote_actor_calls_per_s",
 ];
@@ -70,7 +73,7 @@ pub fn rows(report: &mut Report) {
     if !ROWS.iter().any(|bench| report.wants(bench)) {
         return;
     }
-    let mut cluster = Cluster::new(256 << 20);
+    let mut cluster = Cluster::new(256 << 20, false);
     cluster.add();
     let there = cluster.others()[0];
     let mut quinn = peers::start("quinn");
@@ -150,6 +153,61 @@ pub fn rows(report: &mut Report) {
             None,
         );
     }
+    drop(counter);
+    drop(cluster);
+    polled(report, trips);
+}
+
+/// The same with nodes that look for what comes instead of sleeping until it does.
+fn polled(report: &mut Report, trips: usize) {
+    if !report.wants("polled") && !report.wants("remote_task_p50") {
+        return;
+    }
+    let mut cluster = Cluster::new(256 << 20, true);
+    cluster.add();
+    let there = cluster.others()[0];
+    let counter = Counter::options().on_node(there).remote(0);
+    let (mut tasks, mut actors) = (Tails::default(), Tails::default());
+    for sample in 0..=report.samples(15) {
+        let mut first = (Tails::default(), Tails::default());
+        let (tasks, actors) = match sample {
+            0 => (&mut first.0, &mut first.1),
+            _ => (&mut tasks, &mut actors),
+        };
+        tasks.sample(trips, || {
+            let x = black_box(1);
+            let next = next::options().on_node(there).remote(x);
+            assert_eq!(mobula::get(next).unwrap(), 2);
+        });
+        actors.sample(trips, || {
+            black_box(mobula::get(counter.add(1)).unwrap());
+        });
+    }
+    let bound = Some(Bound::AtMost(30.0));
+    row(
+        report,
+        "remote_task_polled_p50",
+        "us",
+        tasks.p50,
+        None,
+        bound,
+    );
+    row(
+        report,
+        "remote_task_polled_p99",
+        "us",
+        tasks.p99,
+        None,
+        None,
+    );
+    row(
+        report,
+        "remote_actor_polled_p50",
+        "us",
+        actors.p50,
+        None,
+        bound,
+    );
 }
 
 fn tasks_at_once(there: NodeId) {

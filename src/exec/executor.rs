@@ -227,7 +227,11 @@ impl Engine {
         let linger = self.linger();
         // One that lingers is enough.
         let lingers = linger > 0 && crew.idlers().searching == 0;
-        let budget = if lingers { linger } else { spin.budget_micros() };
+        let budget = if lingers {
+            linger
+        } else {
+            spin.budget_micros()
+        };
         if budget > 0 {
             crew.idlers.fetch_add(SEARCHING, Ordering::SeqCst);
             let until = Instant::now() + Duration::from_micros(u64::from(budget));

@@ -47,7 +47,10 @@ impl Other {
         let mut line = String::new();
         let out = child.stdout.as_mut().expect("it was asked for");
         BufReader::new(out).read_line(&mut line).expect("a line");
-        let (addr, hex) = line.trim().split_once(' ').expect("an address and more");
+        let (addr, hex) = line
+            .trim_end_matches('\n')
+            .split_once(' ')
+            .expect("an address and more");
         let certificate = (0..hex.len() / 2)
             .map(|i| u8::from_str_radix(&hex[i * 2..i * 2 + 2], 16).expect("hexadecimal"))
             .collect();
