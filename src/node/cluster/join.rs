@@ -165,25 +165,9 @@ impl Cluster {
             how.name
         };
         settings.hello.app = name.clone().into_bytes();
-        let x = |n: &str| {
-            std::env::var(n)
-                .ok()
-                .and_then(|v| v.parse().ok())
-                .map(Duration::from_micros)
-        };
-        settings.spin = if how.busy_poll {
-            LINGER
-        } else {
-            Duration::ZERO
-        };
-        if let Some(v) = x("MOBULA_X_SPIN") {
-            settings.spin = v;
-        }
         if how.busy_poll {
+            settings.spin = LINGER;
             engine.set_linger(LINGER);
-        }
-        if let Some(v) = x("MOBULA_X_LINGER") {
-            engine.set_linger(v);
         }
         settings.idle = cluster.patience;
         settings.keep_alive = cluster.patience / 4;
