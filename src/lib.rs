@@ -69,6 +69,7 @@
 //! | take values out | [`get`](get()), [`get_timeout`], [`view`](view()), [`wait`](wait()), `.await` |
 //! | make objects | [`put`](put()), [`put_slice`], [`create`], [`put_archived`] |
 //! | make types that travel | [`value`](macro@value), [`Value`] |
+//! | reserve resources together | [`PlacementGroup`] |
 //! | stop things | [`cancel`], [`check_cancelled`], [`Handle::stop`], [`Handle::kill`] |
 //! | share work | [`ActorPool`], `Queue` |
 //! | see what went wrong | [`Error`], [`Failure`], [`StoreFull`], [`Infeasible`] |
@@ -159,6 +160,8 @@ pub use base::{
     BadBytes, BadNodeId, Error, Exit, Failure, FailureKind, Holder, Infeasible, LabelMatch, Loss,
     NodeId, ObjectLost, Origin, Result, Stack, StoreFull, Strategy, Units, WorkerDeath,
 };
+#[cfg(feature = "cluster")]
+pub use base::{GroupId, GroupStrategy};
 pub use exec::entry::Registered;
 pub use exec::isolate::{WorkerLine, WorkerOutput, WorkerStream};
 pub use exec::options::Memory;

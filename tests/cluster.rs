@@ -7,7 +7,7 @@ mod cluster_common;
 
 use std::time::Duration;
 
-use cluster_common::{Cluster, cluster};
+use cluster_common::{Cluster, patient_cluster};
 use mobula::prelude::*;
 use mobula::{Config, NodeId, Strategy};
 
@@ -21,7 +21,7 @@ fn config() -> Config {
 fn with(others: usize, test: impl FnOnce(&Cluster)) {
     static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
     let _alone = ALONE.lock().unwrap_or_else(|e| e.into_inner());
-    let cluster = cluster(config(), others);
+    let cluster = patient_cluster(config(), others);
     test(&cluster);
 }
 
@@ -271,5 +271,36 @@ fn one_object_goes_to_all_nodes() {
             .map(|node| length::options().on_node(*node).remote(&object))
             .collect();
         assert_eq!(mobula::get(&lengths).unwrap(), vec![n; nodes.len()]);
+    });
+}
+
+#[test]
+fn what_this_node_cannot_run_waits_for_one_that_can() {
+    with(0, |cluster| {
+        let settings = [("MOBULA_RESOURCES", "disk=1"), ("MOBULA_LABELS", "zone=b")];
+        let mut there = cluster_common::Node::start(&cluster.head, "disks", &settings);
+        cluster
+            .head
+            .wait_for_nodes(2, Duration::from_secs(30))
+            .unwrap();
+        // Far more than there can run at once, or wait in its line.
+        let napping = || {
+            naps::options()
+                .resource("disk", 1.0)
+                .num_cpus(0.0)
+                .remote(2)
+        };
+        let calls: Vec<_> = (0..40).map(|_| napping()).collect();
+        assert_eq!(mobula::get(&calls).unwrap(), vec![there.process.id(); 40]);
+        let labelled = || {
+            pid::options()
+                .on_label("zone", mobula::LabelMatch::Equals("b".into()))
+                .remote()
+        };
+        let calls: Vec<_> = (0..200).map(|_| labelled()).collect();
+        assert_eq!(mobula::get(&calls).unwrap(), vec![there.process.id(); 200]);
+        there.kill();
+        let e = mobula::get(labelled()).unwrap_err();
+        assert!(e.to_string().contains("zone"), "{e}");
     });
 }

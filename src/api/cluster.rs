@@ -35,8 +35,8 @@ impl Config {
         self
     }
 
-    /// Keeps the authority of the cluster that [`listen`](Config::listen) makes in this folder, so that it is the same
-    /// cluster, with the same token, when the program starts again.
+    /// Keeps the authority and the records of the cluster that [`listen`](Config::listen) makes in this folder, so that it is the
+    /// same cluster, with the same token and the same names of actors on nodes that live, when the program starts again.
     pub fn cluster_dir(mut self, folder: impl AsRef<Path>) -> Config {
         self.joining().folder = Some(folder.as_ref().to_owned());
         self
@@ -45,6 +45,30 @@ impl Config {
     /// Joins the cluster whose first node is at this address, with its token. `init` returns when this node is one of it.
     pub fn join(mut self, head: SocketAddr, token: impl Into<String>) -> Config {
         self.joining().join = Some((head, token.into()));
+        self
+    }
+
+    /// Where the cluster's records are, which say who has which name: `memory:`, `file:/a/folder`, or
+    /// `etcd://host:2379,host:2379/prefix` with the feature `etcd`. With etcd every node needs this setting (`MOBULA_CONTROL` of
+    /// a node process), and any of them may be lost, the first one too. Default: in [`cluster_dir`](Config::cluster_dir) if that
+    /// is set, else in the first node's memory.
+    pub fn control(mut self, address: impl Into<String>) -> Config {
+        self.joining().control = Some(address.into());
+        self
+    }
+
+    /// Makes everything about life and death take that many times as long, from 1 to 1,000. With 1, the default, a node's death
+    /// is known to all within half a second on a network whose answers take a millisecond. Take more for machines far apart,
+    /// or so overloaded that a thread with a raised priority does not run for a quarter of a second.
+    pub fn cluster_pace(mut self, times: u32) -> Config {
+        self.joining().pace = times;
+        self
+    }
+
+    /// For how long this node goes on without the cluster's first node, and calls its address to be there when it is back.
+    /// Default: not at all: calls that need the first node fail at once.
+    pub fn head_patience(mut self, longest: Duration) -> Config {
+        self.joining().head_patience = longest;
         self
     }
 
@@ -95,6 +119,17 @@ impl Mobula {
     /// Where this node listens for others.
     pub fn address(&self) -> Option<SocketAddr> {
         self.cluster().ok()?.address()
+    }
+
+    /// Leaves the cluster in order, and ends: nothing new is taken, calls of other nodes that run here are finished, and results
+    /// that are only here are waited for until they were fetched or dropped. Actors that are here end.
+    ///
+    /// # Errors
+    /// [`Error::Timeout`] with what was left when the time was over; the node left all the same. [`Error::Config`] if there is no
+    /// cluster.
+    pub fn drain(self, timeout: Duration) -> Result<()> {
+        let cluster = std::sync::Arc::clone(self.cluster()?);
+        crate::exec::local::with(|local| cluster.drain(local, timeout))?
     }
 
     /// What went over the network so far; all zero if there is no cluster.

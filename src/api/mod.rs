@@ -10,8 +10,12 @@ mod context;
 #[cfg(feature = "dashboard")]
 mod dashboard;
 mod get;
+mod group;
 mod handle;
 pub mod inspect;
+#[cfg(all(feature = "attach", feature = "cluster"))]
+#[doc(hidden)]
+pub mod launch;
 mod object_ref;
 mod options;
 pub mod private;
@@ -34,6 +38,7 @@ pub use args::Arg;
 pub use cluster::{NetworkStats, NodeInfo};
 pub use context::{Cancel, cancel, check_cancelled, gpu_ids, is_cancelled};
 pub use get::{Get, get, get_timeout};
+pub use group::{Bundle, GroupOptions, PlacementGroup};
 pub use handle::Handle;
 pub use object_ref::ObjectRef;
 pub use options::{ActorOptions, TaskOptions, WhenFull};

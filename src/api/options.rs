@@ -111,6 +111,14 @@ macro_rules! __mobula_task_options {
         strategy(how: $crate::Strategy) |o: &mut Options, s| o.strategy = s
     }
     {
+        /// In this placement group, in whichever bundle has room: it takes what it needs of that.
+        group(group: &$crate::PlacementGroup) |o: &mut Options, g: &$crate::PlacementGroup| o.strategy = $crate::Strategy::Group { group: g.id(), bundle: None }
+    }
+    {
+        /// In this bundle of this placement group; they are numbered from 0.
+        group_bundle(group: &$crate::PlacementGroup, bundle: u32) |o: &mut Options, g: &$crate::PlacementGroup, b| o.strategy = $crate::Strategy::Group { group: g.id(), bundle: Some(b) }
+    }
+    {
         /// In turn over all nodes.
         spread() |o: &mut Options| o.strategy = $crate::Strategy::Spread
     }
@@ -192,6 +200,14 @@ macro_rules! __mobula_actor_options {
     {
         /// On which node it may run: see [`Strategy`]($crate::Strategy). Default: here, unless others have the room or the data.
         strategy(how: $crate::Strategy) |o: &mut Options, s| o.strategy = s
+    }
+    {
+        /// In this placement group, in whichever bundle has room: it takes what it needs of that.
+        group(group: &$crate::PlacementGroup) |o: &mut Options, g: &$crate::PlacementGroup| o.strategy = $crate::Strategy::Group { group: g.id(), bundle: None }
+    }
+    {
+        /// In this bundle of this placement group; they are numbered from 0.
+        group_bundle(group: &$crate::PlacementGroup, bundle: u32) |o: &mut Options, g: &$crate::PlacementGroup, b| o.strategy = $crate::Strategy::Group { group: g.id(), bundle: Some(b) }
     }
     {
         /// In turn over all nodes.

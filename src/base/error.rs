@@ -137,6 +137,11 @@ pub enum Error {
         /// Why not, and what would help.
         why: Arc<str>,
     },
+    /// A placement group cannot be made, or a call cannot run in it.
+    Group {
+        /// Which or what of it, why not, and what would help.
+        why: Arc<str>,
+    },
     /// The cluster could not be joined or started.
     Cluster {
         /// Why not, and what would help.
@@ -252,6 +257,7 @@ impl fmt::Display for Error {
             Error::Deadlock { what } => write!(f, "this wait could never end: {what}"),
             Error::NodeLost { node, what } => write!(f, "node {node} is lost: {what}"),
             Error::NoNode { why } => write!(f, "no node can run the call: {why}"),
+            Error::Group { why } => write!(f, "placement group: {why}"),
             Error::Cluster { why } => write!(f, "no cluster: {why}"),
             Error::DuplicateName {
                 name,

@@ -110,7 +110,7 @@ pub struct Snapshot {
     pub parts: Vec<Part>,
     /// The program.
     pub program: Program,
-    /// Its nodes; one, as long as there are no other machines.
+    /// Its nodes: this process's, then those of other machines as far as it knows them.
     pub nodes: List<Node>,
     /// What happened since the start, and what is going on.
     pub counts: Counts,
@@ -184,6 +184,16 @@ pub struct Node {
     pub idle: u64,
     /// Its object store.
     pub store: StoreNow,
+    /// Its number in the cluster; none where there is no cluster.
+    pub id: Option<String>,
+    /// Where others reach it.
+    pub address: Option<String>,
+    /// What it is labelled.
+    pub labels: std::collections::BTreeMap<String, String>,
+    /// It is leaving.
+    pub draining: bool,
+    /// Another process: what it has is known, and not what it does, so that executors, what is free and the store are 0 here.
+    pub away: bool,
 }
 
 /// An object store's counts.

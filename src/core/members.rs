@@ -66,11 +66,14 @@ pub use pace::Pace;
 pub use peer::Peer;
 pub use views::Duty;
 
-/// The most bytes of a datagram.
-pub const DATAGRAM_MAX: usize = 1200;
+/// The most bytes of a datagram: what the link carries, less some for the driver's own.
+pub const DATAGRAM_MAX: usize = 1096;
 
 /// The most bytes of a view.
-pub const VIEW_MAX: usize = 512;
+pub const VIEW_MAX: usize = super::view::MAX_BYTES;
+// One fits into a page, which has the longest header.
+const _: () =
+    assert!(VIEW_MAX + frame::PAGE_HEADER + frame::PEER_LEN + frame::VIEW_HEADER <= DATAGRAM_MAX);
 
 /// The most members besides oneself.
 pub const MEMBERS_MAX: usize = 16_384;
@@ -234,6 +237,9 @@ impl Members {
             }
             Event::Drain => self.turn(Duty::Draining),
             Event::Leave => self.leave(out),
+            Event::Meet(peer) => self.meet(peer, out),
+            Event::Left(node) => self.left(node, out),
+            Event::Heard(node) => self.answered(node, out),
             Event::ConnectionLost(node) => {
                 self.doubt(node, 2, out);
                 self.suspect(node, out);
@@ -337,6 +343,30 @@ impl Members {
                 self.send(peer, &Frame::Pull { from: 0 }, out);
             }
         }
+    }
+
+    /// Announces itself to one that is reached and no member: a head that came back, or somebody whom news missed.
+    fn meet(&mut self, peer: Peer, out: &mut Vec<Effect>) {
+        let stranger = self.is_new(peer.node) && self.has_room();
+        if self.phase == Phase::Member && stranger {
+            self.join.retain(|known| known.node != peer.node);
+            self.join.truncate(15);
+            self.join.push(peer);
+            self.with_foca(out, |foca, asked| drop(foca.announce(peer, asked)));
+            self.send(peer, &Frame::Pull { from: 0 }, out);
+        }
+    }
+
+    /// One said goodbye by another way.
+    fn left(&mut self, node: NodeId, out: &mut Vec<Effect>) {
+        let known = self
+            .foca
+            .iter_members()
+            .find(|member| member.id().node == node);
+        let Some(known) = known else { return };
+        let news = Member::new(*known.id(), known.incarnation(), foca::State::Down);
+        self.views.leaves(node);
+        self.apply(news, true, out);
     }
 
     fn turn(&mut self, duty: Duty) {

@@ -17,6 +17,8 @@ pub mod gate;
 )]
 pub mod groups;
 #[cfg(feature = "cluster")]
+pub mod jobs;
+#[cfg(feature = "cluster")]
 #[allow(
     dead_code,
     unused_imports,

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::bundles::{Bundles, TICKETS};
 use super::cell::RawRef;
 use super::engine::Engine;
 use super::local::Local;
@@ -17,6 +18,7 @@ use crate::core::{Effect, Ledger};
 pub(super) struct Admission {
     pub(super) ledger: Ledger,
     pub(super) parked: HashMap<u64, RawRef>,
+    pub(super) bundles: Bundles,
 }
 
 impl Admission {
@@ -28,13 +30,31 @@ impl Admission {
         priority: i32,
         out: &mut Vec<Effect>,
     ) {
+        match record.group() {
+            None => self.ledger.submit(record.id, demand, priority, out),
+            Some(group) => {
+                if !self.bundles.submit(group, record, demand, priority, out) {
+                    let why = "has no bundle here in which it could run";
+                    let homeless = (record.clone(), super::groups::no_group(group.0, why));
+                    return self.bundles.homeless.push(homeless);
+                }
+            }
+        }
         self.parked.insert(record.id, record.clone());
-        self.ledger.submit(record.id, demand, priority, out);
     }
 }
 
-/// A record that may start with these GPUs, or is refused; without one, executors are told to look.
-type Decision = (Option<RawRef>, Vec<u32>, Option<Error>);
+/// What the ledger decided.
+enum Decision {
+    /// It may start, with these GPUs.
+    Start(RawRef, Vec<u32>),
+    /// It never will.
+    Refuse(RawRef, Error),
+    /// Executors are told to look.
+    Look,
+    /// What a bundle holds is there.
+    Ticket(u64),
+}
 
 impl Engine {
     /// Asks the ledger.
@@ -74,28 +94,38 @@ impl Engine {
     ) -> R {
         let mut effects = Vec::new();
         let mut todo = Vec::new();
+        let dropped;
         let result = {
             let mut a = self.admission.lock();
             let result = change(&mut a, &mut effects);
             for effect in effects.drain(..) {
                 match effect {
                     Effect::Start { task, gpus } => {
-                        if let Some(record) = a.parked.remove(&task) {
-                            todo.push((Some(record), gpus, None));
+                        if task & TICKETS != 0 {
+                            a.bundles.reserved(task, gpus);
+                        } else if let Some(record) = a.parked.remove(&task) {
+                            let gpus = a.bundles.devices(task, gpus);
+                            todo.push(Decision::Start(record, gpus));
                         }
                     }
                     Effect::Refuse { task, why } => {
                         if let Some(record) = a.parked.remove(&task) {
-                            todo.push((Some(record), Vec::new(), Some(Error::from(why))));
+                            todo.push(Decision::Refuse(record, Error::from(why)));
                         }
                     }
-                    Effect::Offer => todo.push((None, Vec::new(), None)),
+                    Effect::Offer => todo.push(Decision::Look),
                 }
             }
             let pressed = a.ledger.pressed() || a.ledger.free_cpu_steps() < 0;
             self.pressed.store(pressed, Ordering::Relaxed);
+            let bundles = &mut a.bundles;
+            todo.extend(bundles.started.drain(..).map(Decision::Ticket));
+            let homeless = bundles.homeless.drain(..);
+            todo.extend(homeless.map(|(record, why)| Decision::Refuse(record, why)));
+            dropped = std::mem::take(&mut bundles.dropped);
             result
         };
+        drop(dropped);
         if !todo.is_empty() {
             self.follow(local, todo);
         }
@@ -104,13 +134,21 @@ impl Engine {
 
     /// What follows from the ledger's decisions, outside its lock.
     fn follow(self: &Arc<Engine>, local: &Local, todo: Vec<Decision>) {
-        for (record, gpus, refused) in todo {
-            match (record, refused) {
-                (None, _) => self.crew.notify_injected(),
-                (Some(record), Some(why)) => {
-                    self.fail_waiting(local, &record, why);
+        for decision in todo {
+            match decision {
+                Decision::Look => self.crew.notify_injected(),
+                Decision::Ticket(ticket) => {
+                    if let Some(groups) = self.groups() {
+                        groups.reserved(local, ticket);
+                    }
                 }
-                (Some(record), None) => {
+                Decision::Refuse(record, why) => match record.target() {
+                    Some(actor) => super::actor::condemn_of_group(actor, &why.to_string()),
+                    None => {
+                        self.fail_waiting(local, &record, why);
+                    }
+                },
+                Decision::Start(record, gpus) => {
                     super::events::ready(local, &record, true);
                     if let Some(extra) = record.extra() {
                         let _ = extra.gpus.set(gpus);
@@ -120,7 +158,7 @@ impl Engine {
                         actor.admitted(local, &record);
                     } else if !record.make_ready() {
                         let id = record.id;
-                        self.with_ledger(local, |a, out| a.ledger.finish(id, out));
+                        self.with_ledger(local, |a, out| a.finish(id, out));
                     } else if record.is_future() {
                         self.launch(local, record);
                     } else {

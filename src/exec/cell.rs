@@ -28,7 +28,7 @@ use super::options::Extra;
 use super::payload::{Payload, Tag, drop_payload};
 use super::phase::Progress;
 use super::sync;
-use crate::base::{Demand, Error};
+use crate::base::{Demand, Error, GroupId, Strategy};
 use crate::store::{Sealed, Stored};
 use crate::value::{Cap, CapKind};
 
@@ -424,6 +424,15 @@ impl Record {
     #[inline]
     pub(super) fn is_future(&self) -> bool {
         self.entry.is_async() && !self.extra().is_some_and(|e| e.isolate)
+    }
+
+    /// The placement group that it runs in, and the bundle if that was named.
+    #[inline]
+    pub fn group(&self) -> Option<(GroupId, Option<u32>)> {
+        match self.extra()?.strategy {
+            Strategy::Group { group, bundle } => Some((group, bundle)),
+            _ => None,
+        }
     }
 
     /// What it takes while it runs, if that is not the common one CPU.

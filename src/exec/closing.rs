@@ -32,6 +32,9 @@ impl Engine {
         // Whoever pushes a call from here on sees that, or its push is seen below.
         super::executor::barrier();
         self.crew.wake_all();
+        if let Some(groups) = self.groups() {
+            groups.close(local);
+        }
         let parked: Vec<RawRef> = self
             .admission
             .lock()

@@ -61,6 +61,8 @@ pub struct Engine {
     pub(super) linger: AtomicU32,
     /// The other nodes, if there are any.
     pub(super) far: std::sync::OnceLock<Arc<dyn super::far::Far>>,
+    /// The placement groups.
+    pub(super) groups: std::sync::OnceLock<Arc<dyn super::groups::Groups>>,
     /// Processes for isolated calls.
     pub(super) workers: super::isolate::Workers,
     /// Living actors by name.
@@ -94,6 +96,7 @@ impl Engine {
             admission: Mutex::new(Admission {
                 ledger,
                 parked: HashMap::new(),
+                bundles: super::bundles::Bundles::default(),
             }),
             pressed: AtomicBool::new(false),
             outboxes: RwLock::new(Vec::new()),
@@ -109,6 +112,7 @@ impl Engine {
             closing: AtomicBool::new(false),
             linger: AtomicU32::new(0),
             far: std::sync::OnceLock::new(),
+            groups: std::sync::OnceLock::new(),
             workers: super::isolate::Workers::new(cpus),
             names: Mutex::new(HashMap::new()),
             #[cfg(feature = "async")]
@@ -370,12 +374,21 @@ impl Engine {
             }
             return;
         }
-        if let Some(far) = self.far()
-            && record.state() & cell::FOREIGN == 0
-            && far.place(local, &record)
-        {
-            return;
+        if record.state() & cell::FOREIGN == 0 {
+            let away = match self.far() {
+                _ if record.group().is_some() => self.place_in_group(local, &record),
+                Some(far) => far.place(local, &record),
+                None => false,
+            };
+            if away {
+                return;
+            }
         }
+        self.inputs_ready_here(local, record);
+    }
+
+    /// As [`inputs_ready`](Self::inputs_ready), for a call that runs on this node.
+    pub(super) fn inputs_ready_here(self: &Arc<Engine>, local: &Local, record: RawRef) {
         let demands = record.demand().is_some();
         // A call that can only fail needs no resources to do so.
         if demands && !self.some_input_failed(&record) {

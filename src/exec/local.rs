@@ -179,6 +179,12 @@ pub fn start(engine: &Arc<Engine>) -> Result<u64, Error> {
     Ok(GENERATION.fetch_add(1, Ordering::Release) + 1)
 }
 
+/// Whether there is a runtime.
+#[cfg(feature = "cluster")]
+pub fn is_up() -> bool {
+    ENGINE.read().is_some()
+}
+
 /// Takes the runtime away: calls from now on fail.
 pub fn stop() {
     let engine = {

@@ -5,7 +5,7 @@
 //! it, [`params`] how parameters read them; [`pin`] values kept in memory while they are read; [`entry`] and [`tasks`] what the macro registers; [`engine`] from submission to outcome; [`crew`] the
 //! executor threads; [`books`] what threads count, [`mishaps`] what failed lately, [`waiting`] what waits for arguments, [`inspect`] what a look from outside shows;
 //! [`wait`] callers that need a value, [`deadlock`] those that never would; [`actor`] actors; [`local`] what a thread keeps;
-//! [`far`] what crosses to other nodes;
+//! [`far`] what crosses to other nodes; [`groups`] placement groups, [`bundles`] what they reserved here;
 //! [`events`] what is recorded of all this, and [`moves`] of objects that go to disk.
 //!
 //! Invariant: user code runs only through an entry, inside a catch of its panics. Left out: one machine's names,
@@ -14,6 +14,7 @@
 pub mod actor;
 mod admission;
 mod books;
+mod bundles;
 pub mod call;
 pub mod cell;
 mod closing;
@@ -30,6 +31,7 @@ mod executor;
 pub mod far;
 #[cfg(feature = "async")]
 mod futures;
+pub mod groups;
 pub mod inspect;
 pub mod isolate;
 pub mod local;
@@ -50,6 +52,8 @@ mod settle;
 mod stack;
 mod sync;
 pub mod tasks;
+#[cfg(feature = "cluster")]
+pub mod terminate;
 mod wait;
 pub mod waiter;
 mod waiting;

@@ -237,12 +237,14 @@ pub fn task_extra(options: &Options, defaults: &Defaults) -> Result<Option<Box<E
     let (isolate, memory) = isolation(options, defaults)?;
     let common = demand == Demand::ONE_CPU && priority == 0;
     let anywhere = options.strategy == Strategy::Default;
+    let grouped = matches!(options.strategy, Strategy::Group { .. });
     let usual = options.max_retries.is_none() && defaults.max_retries.is_none();
     if common && panic_retries == 0 && !isolate && anywhere && usual {
         return Ok(None);
     }
     Ok(Some(Box::new(Extra {
-        demand: (!common).then_some(demand),
+        // What runs in a bundle is admitted by the bundle's ledger, however common it is.
+        demand: (!common || grouped).then_some(demand),
         priority,
         panic_retries,
         crash_retries: if isolate { retries } else { 0 },

@@ -131,7 +131,7 @@ impl Engine {
     pub(super) fn release(self: &Arc<Engine>, local: &Local, record: &RawRef) {
         if record.target().is_none() && record.demand().is_some() {
             let id = record.id;
-            self.with_ledger(local, |a, out| a.ledger.finish(id, out));
+            self.with_ledger(local, |a, out| a.finish(id, out));
         }
     }
 
@@ -222,7 +222,7 @@ impl Engine {
             let id = record.id;
             if record.demand().is_some() {
                 let parked = self.with_ledger(local, |a, out| {
-                    a.ledger.cancel(id, out);
+                    a.cancel(id, out);
                     a.parked.remove(&id)
                 });
                 drop(parked);

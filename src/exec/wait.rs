@@ -44,9 +44,7 @@ impl Drop for Block<'_> {
                 if self.lent_lease {
                     a.ledger.reclaim_lease();
                 }
-                self.lent_calls
-                    .iter()
-                    .for_each(|call| a.ledger.reclaim(*call));
+                self.lent_calls.iter().for_each(|call| a.reclaim(*call));
             });
         }
     }
@@ -73,7 +71,7 @@ impl Engine {
                 if lent_lease {
                     a.ledger.lend_lease(out);
                 }
-                lent_calls.iter().for_each(|call| a.ledger.lend(*call, out));
+                lent_calls.iter().for_each(|call| a.lend(*call, out));
             });
         }
         let covered = local.executor && !local.apart.get();
@@ -467,9 +465,17 @@ impl Engine {
                         n => format!("{text} and {} more", n - 3),
                     };
                 }
+                if let Some(waiting) = a.waits_in_bundle(record.id) {
+                    return format!("{name}, {waiting}");
+                }
                 drop(a);
                 let missing = record.deps.load(std::sync::atomic::Ordering::Relaxed);
-                format!("{name}, which waits for {missing} of its arguments")
+                match record.group() {
+                    Some((group, _)) if missing == 0 => {
+                        format!("{name}, which waits until placement group {group} is ready")
+                    }
+                    _ => format!("{name}, which waits for {missing} of its arguments"),
+                }
             }
         }
     }

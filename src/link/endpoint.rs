@@ -23,6 +23,7 @@ use crate::base::NodeId;
 use crate::link::bulk::{self, Report, Transfer};
 use crate::link::forgotten::Forgotten;
 use crate::link::greet::code;
+use crate::link::lag::Lag;
 use crate::link::shared::{Counts, Shared};
 use crate::link::tls::Answering;
 use crate::link::tune::{self, Times, Transports};
@@ -105,7 +106,11 @@ impl Endpoint {
         let addr = socket
             .local_addr()
             .map_err(|why| io("look at the socket", why))?;
+        let lag = Arc::new(Lag::new());
+        let (rests, works) = (lag.clone(), lag.clone());
         let runtime = tokio::runtime::Builder::new_current_thread()
+            .on_thread_park(move || rests.rests())
+            .on_thread_unpark(move || works.works())
             .enable_all()
             .build()
             .map_err(|why| io("start a runtime", why))?;
@@ -158,6 +163,7 @@ impl Endpoint {
             calls: AtomicUsize::new(0),
             serial: AtomicU64::new(1),
             runtime: runtime.handle().clone(),
+            lag,
             sending: AtomicUsize::new(0),
             addr,
             grace: Mutex::new(Duration::ZERO),
@@ -355,6 +361,10 @@ impl Link for Endpoint {
         self.shared
             .peer(node)
             .is_some_and(|peer| peer.state.lock().active.is_some())
+    }
+
+    fn behind(&self) -> Duration {
+        self.shared.lag.behind()
     }
 
     fn stats(&self) -> Stats {

@@ -411,6 +411,10 @@ impl Link for MemoryLink {
         self.inner.peer(node).is_some()
     }
 
+    fn behind(&self) -> Duration {
+        Duration::ZERO
+    }
+
     fn stats(&self) -> Stats {
         let state = self.inner.state.lock();
         Stats {

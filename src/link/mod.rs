@@ -21,6 +21,7 @@ pub mod fuzz;
 mod greet;
 mod hello;
 mod join;
+mod lag;
 #[cfg(test)]
 pub mod memory;
 mod peer;
@@ -44,6 +45,7 @@ pub use error::{LinkError, RegistryDiff, SendError};
 pub use hello::{Hello, Registry};
 pub use join::join;
 pub use token::JoinToken;
+pub(crate) use token::sha256;
 
 use crate::base::NodeId;
 
@@ -115,6 +117,8 @@ pub trait Link: Send + Sync {
     fn forget(&self, node: NodeId);
     /// Whether a connection with this node is in use.
     fn is_connected(&self, node: NodeId) -> bool;
+    /// For how long the link has been too busy to read all that arrived: what others said in this time may be unread.
+    fn behind(&self) -> Duration;
     /// Counts.
     fn stats(&self) -> Stats;
     /// Stops: what is held gets until `deadline` from now to be acknowledged, then peers are told, which takes half a second

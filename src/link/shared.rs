@@ -18,6 +18,7 @@ use tokio::sync::{Notify, Semaphore};
 use crate::base::NodeId;
 use crate::core::session::Session;
 use crate::link::forgotten::Forgotten;
+use crate::link::lag::Lag;
 use crate::link::peer::PeerLink;
 use crate::link::tls::Answering;
 use crate::link::tune::Transports;
@@ -37,6 +38,9 @@ pub(crate) struct Counts {
     pub connections: AtomicU64,
     pub refused: AtomicU64,
 }
+
+/// All other tasks together did nothing if a spinning one's turn comes again so soon.
+const IDLE_TURN: Duration = Duration::from_micros(20);
 
 /// What the tasks of an endpoint share.
 pub(crate) struct Shared {
@@ -61,6 +65,7 @@ pub(crate) struct Shared {
     pub calls: AtomicUsize,
     pub serial: AtomicU64,
     pub runtime: Handle,
+    pub lag: Arc<Lag>,
     pub sending: AtomicUsize,
     pub addr: SocketAddr,
     pub grace: Mutex<Duration>,
@@ -122,7 +127,11 @@ impl Shared {
             if self.started.elapsed().saturating_sub(busy) < self.spin {
                 // Others of this machine may need the CPU to make the next frame.
                 std::thread::yield_now();
+                let before = Instant::now();
                 tokio::task::yield_now().await;
+                if before.elapsed() < IDLE_TURN {
+                    self.lag.works();
+                }
             } else {
                 self.busy.notified().await;
             }

@@ -306,6 +306,24 @@ impl Config {
         self
     }
 
+    /// The CPUs that were asked for.
+    #[cfg(feature = "cluster")]
+    pub(super) fn cpus(&self) -> Option<f64> {
+        self.num_cpus
+    }
+
+    /// What a launcher granted, in place of what was asked for.
+    #[cfg(feature = "cluster")]
+    pub(super) fn give(&mut self, holds: &crate::base::Demand, gpus: u32) {
+        self.num_cpus = Some(holds.cpu.to_f64());
+        self.num_gpus = gpus;
+        self.resources = holds
+            .custom()
+            .iter()
+            .map(|(name, amount)| (name.clone(), amount.to_f64()))
+            .collect();
+    }
+
     pub(super) fn capacity(&self) -> Result<Capacity> {
         let bad = |setting, why: String| Error::Config { setting, why };
         let cpus = match self.num_cpus {

@@ -8,6 +8,8 @@ pub mod attach;
 #[cfg(feature = "cluster")]
 pub mod cluster;
 mod config;
+#[cfg(feature = "cluster")]
+pub mod launch;
 #[cfg(feature = "otel")]
 mod otel;
 pub mod timeline;
@@ -38,6 +40,8 @@ pub struct Node {
     attached: Result<attach::Server, String>,
     #[cfg(feature = "cluster")]
     cluster: Option<Arc<cluster::Cluster>>,
+    #[cfg(feature = "cluster")]
+    job: Option<launch::Job>,
 }
 
 impl Node {
@@ -45,6 +49,16 @@ impl Node {
     pub fn start(config: Config) -> Result<Node> {
         exec::isolate::check_start()?;
         exec::entry::check_names(&exec::entry::registry())?;
+        #[cfg(feature = "cluster")]
+        let mut config = config;
+        #[cfg(feature = "cluster")]
+        let plan = match local::is_up() {
+            true => None,
+            false => {
+                config.listen_by_environment()?;
+                launch::Plan::make(&mut config)?
+            }
+        };
         let capacity = config.capacity()?;
         let prefault = match config.prefault_bytes {
             None => crate::shm::Prefault::Adaptive,
@@ -93,9 +107,27 @@ impl Node {
             ),
             None => None,
         };
+        #[cfg(feature = "cluster")]
+        let job = match (plan, &cluster) {
+            (Some(plan), Some(cluster)) => Some(
+                plan.carry_out(cluster, config.store_bytes)
+                    .inspect_err(|_| {
+                        let _ = local::with(|local| cluster.stop(local));
+                        let _ = local::with(|local| engine.shut_down(local, Instant::now()));
+                        local::stop();
+                        local::leave();
+                    })?,
+            ),
+            _ => None,
+        };
+        if cluster.is_none() {
+            cluster::alone(&engine, config.capacity()?);
+        }
         Ok(Node {
             #[cfg(feature = "cluster")]
             cluster,
+            #[cfg(feature = "cluster")]
+            job,
             #[cfg(feature = "attach")]
             attached: match config.attach {
                 true => attach::Server::start().map_err(|e| e.to_string()),
@@ -135,6 +167,10 @@ impl Node {
         #[cfg(feature = "cluster")]
         if let Some(cluster) = self.cluster.take() {
             let _ = local::with(|local| cluster.stop(local));
+        }
+        #[cfg(feature = "cluster")]
+        if let Some(mut job) = self.job.take() {
+            job.end();
         }
         let left = local::with(|local| self.engine.shut_down(local, deadline));
         // Only now: a shutdown that takes long can be looked at. Before the runtime goes, with which questions are answered.

@@ -26,6 +26,28 @@ pub fn keep_off(cpu: Option<usize>) -> Option<CpuSet> {
     Some(before)
 }
 
+/// Puts this thread before others for as long as it lives: before all of them if `always`, which is for one that never works
+/// for long. Threads and processes that it starts are as any other. Best effort: the system may not let it.
+#[cfg(feature = "cluster")]
+pub fn come_first(always: bool) {
+    const PRIORITY: i32 = 1;
+    const NICE: i32 = -11;
+    let set = |policy: i32, priority: i32| {
+        // SAFETY: all of the structure's fields may be zero.
+        let mut how: libc::sched_param = unsafe { std::mem::zeroed() };
+        how.sched_priority = priority;
+        // SAFETY: the structure is only read, and outlives the call; 0 is this thread.
+        unsafe { libc::sched_setscheduler(0, policy | libc::SCHED_RESET_ON_FORK, &how) == 0 }
+    };
+    if cfg!(miri) || (always && set(libc::SCHED_RR, PRIORITY)) {
+        return;
+    }
+    // Without the flag what this thread starts would be put before others too: then rather not.
+    if set(libc::SCHED_OTHER, 0) {
+        let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE);
+    }
+}
+
 /// Moves this thread to another CPU than `cpu`, if it may run on one; the scheduler is free to move it
 /// again afterwards. Three system calls.
 pub fn move_away_from(cpu: usize) {

@@ -4,6 +4,7 @@
 //! own. Left out: what they are in a process (`exec`).
 
 use super::codec::{Read, Reader, Writer, bad};
+use super::grouping::{self, InGroup};
 use crate::base::{Demand, ObjectKey};
 use crate::core::owners::RefState;
 
@@ -112,6 +113,8 @@ pub struct Terms {
     pub isolate: bool,
     /// What that may take.
     pub memory: Option<u64>,
+    /// In a placement group.
+    pub group: Option<InGroup>,
 }
 
 /// How an actor is to be made.
@@ -135,6 +138,8 @@ pub struct ActorTerms {
     pub isolate: bool,
     /// What that may take.
     pub memory: Option<u64>,
+    /// In a placement group.
+    pub group: Option<InGroup>,
 }
 
 /// What came of a call.
@@ -314,6 +319,7 @@ pub(super) fn terms(w: &mut Writer, t: &Terms) {
     w.u32(t.crash_retries);
     w.bool(t.isolate);
     w.option(t.memory, Writer::u64);
+    w.option(t.group, grouping::in_group);
 }
 
 pub(super) fn read_terms(r: &mut Reader<'_>) -> Read<Terms> {
@@ -324,6 +330,7 @@ pub(super) fn read_terms(r: &mut Reader<'_>) -> Read<Terms> {
         crash_retries: r.u32()?,
         isolate: r.bool()?,
         memory: r.option(Reader::u64)?,
+        group: r.option(grouping::read_in_group)?,
     })
 }
 
@@ -337,6 +344,7 @@ pub(super) fn actor_terms(w: &mut Writer, t: &ActorTerms) {
     w.bool(t.restart_on_panic);
     w.bool(t.isolate);
     w.option(t.memory, Writer::u64);
+    w.option(t.group, grouping::in_group);
 }
 
 pub(super) fn read_actor_terms(r: &mut Reader<'_>) -> Read<ActorTerms> {
@@ -350,6 +358,7 @@ pub(super) fn read_actor_terms(r: &mut Reader<'_>) -> Read<ActorTerms> {
         restart_on_panic: r.bool()?,
         isolate: r.bool()?,
         memory: r.option(Reader::u64)?,
+        group: r.option(grouping::read_in_group)?,
     })
 }
 

@@ -3,12 +3,12 @@
 //! Invariant: reading is total, and what is read is bounded by the frame's own length. Left out: how frames are carried
 //! (`link`), and what follows from them (`node`).
 
-use std::net::SocketAddr;
-
 use super::body::{self, ActorTerms, Beside, CallBody, Outcome, Terms, ValueBody};
 use super::codec::{Read, Reader, Writer, bad};
+use super::grouping;
 use super::owning;
-use crate::base::{NodeId, ObjectKey};
+use crate::base::ObjectKey;
+use crate::core::groups::GroupMsg;
 use crate::core::owners::Message;
 
 /// One thing said.
@@ -103,18 +103,18 @@ pub enum Frame {
     Answer {
         /// The question's number.
         ask: u64,
-        /// The actor of that name, if there is one.
-        found: Option<Named>,
+        /// The actor of that name, or why there is none.
+        found: Found,
     },
     /// What the sender has and what of it is free, as a view tells it.
     View {
         /// As bytes.
         view: Vec<u8>,
     },
-    /// Other nodes of the cluster.
-    Peers {
-        /// Where each can be reached.
-        others: Vec<(NodeId, SocketAddr)>,
+    /// About placement groups.
+    Group {
+        /// What.
+        message: GroupMsg,
     },
     /// The sender leaves, and has told all it had to tell.
     Leave,
@@ -129,6 +129,19 @@ pub enum Question {
     Claim(String, Named),
     /// This actor has it no more.
     Free(String, ObjectKey),
+}
+
+/// What the keeper of names says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// Nobody has it, but for who asked.
+    Nobody,
+    /// This actor has it.
+    Is(Named),
+    /// It cannot be told yet: whether the node of whoever has it lives is not known. Ask again.
+    Later,
+    /// The records cannot be read or written.
+    Failed(String),
 }
 
 /// An actor with a name.
@@ -253,19 +266,27 @@ impl Frame {
             Frame::Answer { ask, found } => {
                 w.u8(11);
                 w.u64(*ask);
-                w.option(found.as_ref(), named);
+                match found {
+                    Found::Nobody => w.u8(0),
+                    Found::Is(actor) => {
+                        w.u8(1);
+                        named(w, actor);
+                    }
+                    Found::Later => w.u8(2),
+                    Found::Failed(why) => {
+                        w.u8(3);
+                        w.text(why);
+                    }
+                }
             }
             Frame::Leave => w.u8(12),
+            Frame::Group { message } => {
+                w.u8(20);
+                grouping::message(w, message);
+            }
             Frame::View { view } => {
                 w.u8(13);
                 w.bytes(view);
-            }
-            Frame::Peers { others } => {
-                w.u8(14);
-                w.list(others, |w, (node, addr)| {
-                    w.node(*node);
-                    w.text(&addr.to_string());
-                });
             }
         }
     }
@@ -336,18 +357,20 @@ impl Frame {
             },
             11 => Frame::Answer {
                 ask: r.u64()?,
-                found: r.option(read_named)?,
+                found: match r.u8()? {
+                    0 => Found::Nobody,
+                    1 => Found::Is(read_named(r)?),
+                    2 => Found::Later,
+                    3 => Found::Failed(r.text()?.to_owned()),
+                    _ => return bad("answer"),
+                },
             },
             12 => Frame::Leave,
             13 => Frame::View {
                 view: r.bytes()?.to_vec(),
             },
-            14 => Frame::Peers {
-                others: r.list(12, |r| {
-                    let node = r.node()?;
-                    let addr = r.text()?.parse();
-                    Ok((node, addr.or_else(|_| bad("address"))?))
-                })?,
+            20 => Frame::Group {
+                message: grouping::read_message(r)?,
             },
             _ => return bad("frame"),
         })

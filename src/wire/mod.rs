@@ -1,6 +1,7 @@
 //! What nodes say to each other: frames, and the bytes they are.
 //!
 //! Room map: [`frame`] what is said; [`body`] calls, values and references in it; [`owning`] messages about references;
+//! [`grouping`] about placement groups;
 //! [`codec`] fields.
 //!
 //! Invariant: reading is total; a frame that was written is read as it was. Left out: carrying frames (`link`), and what
@@ -9,6 +10,7 @@
 mod body;
 mod codec;
 mod frame;
+mod grouping;
 mod owning;
 #[cfg(test)]
 mod tests;
@@ -16,4 +18,6 @@ mod tests;
 pub use body::{
     ActorTerms, ArgBody, Beside, CallBody, CapBody, HandleBody, Outcome, RefBody, Terms, ValueBody,
 };
-pub use frame::{Frame, Named, Question};
+pub use codec::{BadFrame, Read, Reader, Writer};
+pub use frame::{Found, Frame, Named, Question};
+pub use grouping::InGroup;

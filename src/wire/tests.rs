@@ -3,7 +3,8 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::base::{Demand, NodeId, ObjectKey, Units};
+use crate::base::{Demand, GroupId, Infeasible, NodeId, ObjectKey, Units};
+use crate::core::groups::{GroupMsg, Refusal};
 use crate::core::owners::{Message, RefState};
 
 fn node(n: u64) -> NodeId {
@@ -66,6 +67,50 @@ fn value() -> ValueBody {
     }
 }
 
+fn group() -> GroupId {
+    GroupId {
+        node: node(8),
+        number: 5,
+    }
+}
+
+/// Every message about groups.
+fn grouping() -> Vec<Frame> {
+    let (group, epoch) = (group(), 3);
+    let demand = || Demand::ONE_CPU.with_custom("disk", Units::whole(3));
+    let why = Refusal::Infeasible(Infeasible {
+        resource: "disk".to_owned(),
+        requested: Units::whole(4),
+        capacity: Units::ONE,
+    });
+    let refused = |why| GroupMsg::Refused { group, epoch, why };
+    let located = |bundles| GroupMsg::Located {
+        group,
+        version: 9,
+        bundles,
+    };
+    let all = [
+        GroupMsg::Prepare {
+            group,
+            epoch,
+            priority: -2,
+            bundles: vec![(0, demand()), (7, Demand::NONE)],
+        },
+        GroupMsg::Commit { group, epoch },
+        GroupMsg::Abort { group, epoch },
+        GroupMsg::Remove { group },
+        GroupMsg::Prepared { group, epoch },
+        refused(why),
+        refused(Refusal::Full),
+        refused(Refusal::Draining),
+        GroupMsg::Committed { group, epoch },
+        GroupMsg::Locate { group },
+        located(None),
+        located(Some(vec![(Some(node(4)), demand()), (None, Demand::NONE)])),
+    ];
+    all.map(|message| Frame::Group { message }).to_vec()
+}
+
 fn frames() -> Vec<Frame> {
     let demand = Demand::cpu_only(Units::ONE).with_custom("disk", Units::whole(3));
     let terms = Terms {
@@ -75,6 +120,7 @@ fn frames() -> Vec<Frame> {
         crash_retries: 2,
         isolate: true,
         memory: Some(1 << 33),
+        group: Some((group(), Some(3))),
     };
     let actor_terms = ActorTerms {
         demand,
@@ -86,6 +132,7 @@ fn frames() -> Vec<Frame> {
         restart_on_panic: true,
         isolate: false,
         memory: None,
+        group: Some((group(), None)),
     };
     let named = Named {
         key: key(6),
@@ -169,10 +216,25 @@ fn frames() -> Vec<Frame> {
         ask(Question::Free("hits".to_owned(), key(1))),
         Frame::Answer {
             ask: 1,
-            found: Some(named),
+            found: Found::Is(named),
+        },
+        Frame::Answer {
+            ask: 2,
+            found: Found::Nobody,
+        },
+        Frame::Answer {
+            ask: 3,
+            found: Found::Later,
+        },
+        Frame::Answer {
+            ask: 4,
+            found: Found::Failed("why".to_owned()),
         },
         Frame::Leave,
     ]
+    .into_iter()
+    .chain(grouping())
+    .collect()
 }
 
 #[test]

@@ -16,16 +16,20 @@ pub struct Node {
 
 impl Node {
     pub fn start(head: &Mobula, name: &str, settings: &[(&str, &str)]) -> Node {
+        let address = head.address().expect("the head listens").to_string();
+        Node::join(
+            &address,
+            &head.join_token().expect("the head has a token"),
+            name,
+            settings,
+        )
+    }
+
+    pub fn join(address: &str, token: &str, name: &str, settings: &[(&str, &str)]) -> Node {
         let mut command = Command::new(std::env::current_exe().expect("a test has a path"));
         command
-            .env(
-                "MOBULA_JOIN",
-                head.address().expect("the head listens").to_string(),
-            )
-            .env(
-                "MOBULA_TOKEN",
-                head.join_token().expect("the head has a token"),
-            )
+            .env("MOBULA_JOIN", address)
+            .env("MOBULA_TOKEN", token)
             .env("MOBULA_NODE_NAME", name)
             .env("MOBULA_NUM_CPUS", "2")
             .env("MOBULA_OBJECT_STORE_MEMORY", "256M")
@@ -64,10 +68,25 @@ pub fn head(config: Config) -> Mobula {
         .expect("a head starts")
 }
 
+/// As [`cluster`], for tests that are not about how fast deaths are found: many processes of unoptimised code share two CPUs.
+pub fn patient_cluster(config: Config, others: usize) -> Cluster {
+    const PACE: u32 = 5;
+    let pace = PACE.to_string();
+    cluster_with(
+        config.cluster_pace(PACE),
+        others,
+        &[("MOBULA_CLUSTER_PACE", &pace)],
+    )
+}
+
 pub fn cluster(config: Config, others: usize) -> Cluster {
+    cluster_with(config, others, &[])
+}
+
+fn cluster_with(config: Config, others: usize, settings: &[(&str, &str)]) -> Cluster {
     let head = head(config);
     let nodes: Vec<_> = (0..others)
-        .map(|i| Node::start(&head, &format!("node{i}"), &[]))
+        .map(|i| Node::start(&head, &format!("node{i}"), settings))
         .collect();
     head.wait_for_nodes(others + 1, Duration::from_secs(30))
         .expect("all nodes join");

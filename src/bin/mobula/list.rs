@@ -270,28 +270,54 @@ fn workers(s: &Snapshot) -> String {
 }
 
 fn nodes(s: &Snapshot) -> String {
-    let mut t = table(&["node", "executors", "busy", "blocked", "free", "store"]);
+    // Of other machines it is known what they have, and not what they do.
+    let cluster = s.nodes.items.iter().any(|n| n.id.is_some());
+    let mut columns = vec!["node", "executors", "busy", "blocked", "free", "store"];
+    if cluster {
+        columns.extend(["id", "address", "labels"]);
+    }
+    let mut t = table(&columns);
     for n in &s.nodes.items {
-        let free: Vec<String> = n
-            .resources
-            .iter()
-            .map(|r| {
-                format!(
-                    "{} of {} {}",
-                    amount(r.free),
-                    amount(r.total),
-                    clean(&r.name)
-                )
-            })
-            .collect();
-        t.add_row([
-            clean(&n.name),
-            number(n.executors),
-            number(n.busy),
-            number(n.blocked),
-            free.join(", "),
-            format!("{} of {}", bytes(n.store.used), bytes(n.store.capacity)),
-        ]);
+        let amounts = n.resources.iter().map(|r| match n.away {
+            true => format!("{} {}", amount(r.total), clean(&r.name)),
+            false => format!(
+                "{} of {} {}",
+                amount(r.free),
+                amount(r.total),
+                clean(&r.name)
+            ),
+        });
+        let amounts = amounts.collect::<Vec<_>>().join(", ");
+        let name = clean(&n.name) + if n.draining { " (leaving)" } else { "" };
+        let mut row = match n.away {
+            true => vec![
+                name,
+                "".into(),
+                "".into(),
+                "".into(),
+                format!("has {amounts}"),
+                "".into(),
+            ],
+            false => vec![
+                name,
+                number(n.executors),
+                number(n.busy),
+                number(n.blocked),
+                amounts,
+                format!("{} of {}", bytes(n.store.used), bytes(n.store.capacity)),
+            ],
+        };
+        if cluster {
+            let labels: Vec<String> = n
+                .labels
+                .iter()
+                .map(|(name, value)| format!("{name}={value}"))
+                .collect();
+            row.push(clean(n.id.as_deref().unwrap_or_default()));
+            row.push(clean(n.address.as_deref().unwrap_or_default()));
+            row.push(clean(&labels.join(",")));
+        }
+        t.add_row(row);
     }
     rows(&t, "no nodes") + &left_out(s.nodes.left_out, s.nodes.incomplete)
 }

@@ -10,15 +10,25 @@ mod completions;
 mod dashboard;
 mod list;
 mod logs;
+#[cfg(feature = "cluster")]
+mod machines;
 mod memory;
 mod metrics;
 mod progress;
+#[cfg(feature = "cluster")]
+mod run;
 mod screen;
 mod show;
 mod size;
+#[cfg(feature = "cluster")]
+mod start;
 mod status;
+#[cfg(feature = "cluster")]
+mod stop;
 mod store;
 mod timeline;
+#[cfg(feature = "cluster")]
+mod token;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -40,6 +50,14 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    #[cfg(feature = "cluster")]
+    Start(Box<start::Args>),
+    #[cfg(feature = "cluster")]
+    Stop(stop::Args),
+    #[cfg(feature = "cluster")]
+    Run(run::Args),
+    #[cfg(feature = "cluster")]
+    Token(token::Args),
     Status(status::Args),
     List(list::Args),
     Memory(memory::Args),
@@ -76,6 +94,14 @@ impl From<String> for Failure {
 
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
+        #[cfg(feature = "cluster")]
+        Command::Start(args) => start::run(&args),
+        #[cfg(feature = "cluster")]
+        Command::Stop(args) => stop::run(&args),
+        #[cfg(feature = "cluster")]
+        Command::Run(args) => run::run(&args),
+        #[cfg(feature = "cluster")]
+        Command::Token(args) => token::run(&args),
         Command::Status(args) => status::run(&args),
         Command::List(args) => list::run(&args),
         Command::Memory(args) => memory::run(&args),

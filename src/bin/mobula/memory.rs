@@ -29,7 +29,13 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<(), Failure> {
     let query = Query::of(&[Part::Nodes, Part::Objects]).limit(args.limit as usize);
     let json = |s: Snapshot| {
-        let stores: Vec<_> = s.nodes.items.into_iter().map(|n| n.store).collect();
+        let stores: Vec<_> = s
+            .nodes
+            .items
+            .into_iter()
+            .filter(|n| !n.away)
+            .map(|n| n.store)
+            .collect();
         json!({ "stores": stores, "origins": s.origins })
     };
     args.attached.look(&query, json, text)
@@ -37,7 +43,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
 
 fn text(s: &Snapshot) -> String {
     let mut out = String::new();
-    for node in &s.nodes.items {
+    for node in s.nodes.items.iter().filter(|n| !n.away) {
         let store = &node.store;
         // Writing to a string does not fail.
         let _ = writeln!(

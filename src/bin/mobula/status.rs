@@ -10,21 +10,47 @@ use crate::Failure;
 use crate::attached::Attached;
 use crate::show::{ago, amount, bytes, clean, number, rows, span, table};
 
-/// Shows what a running program does: calls, resources, memory, its busiest functions, its latest errors.
+/// Shows what a running program does: calls, resources, memory, its busiest functions, its latest errors; or, with --machines
+/// or --address, the machines of launchers and the jobs on them.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  \
     mobula status\n  \
     mobula status --pid 4242 --watch\n  \
+    mobula status --machines\n  \
+    mobula status --address 10.0.0.1 --token mobula1-...\n  \
     mobula status --json | jq .counts.running")]
 pub struct Args {
     #[command(flatten)]
     attached: Attached,
+
+    /// The machines that this machine's launcher is one of
+    #[cfg(feature = "cluster")]
+    #[arg(long, conflicts_with_all = ["pid", "watch"])]
+    machines: bool,
+
+    /// The machines whose first launcher is at this address
+    #[cfg(feature = "cluster")]
+    #[arg(long, value_name = "ADDR", conflicts_with_all = ["pid", "watch"])]
+    address: Option<String>,
+
+    /// What the first launcher printed [default: that of this machine's launcher; or the variable MOBULA_TOKEN]
+    #[cfg(feature = "cluster")]
+    #[arg(long, value_name = "TOKEN", requires = "address")]
+    token: Option<String>,
 }
 
 /// Functions and errors shown.
 const SHOWN: usize = 8;
 
 pub fn run(args: &Args) -> Result<(), Failure> {
+    #[cfg(feature = "cluster")]
+    if args.machines || args.address.is_some() {
+        return crate::machines::run(
+            args.address.as_deref(),
+            args.token.as_deref(),
+            args.attached.json,
+        );
+    }
     let query = Query::of(&[Part::Nodes, Part::Functions, Part::Errors]).limit(SHOWN);
     args.attached.look(&query, |snapshot| snapshot, text)
 }
@@ -62,7 +88,22 @@ fn text(s: &Snapshot) -> String {
         number(c.waiting_arguments),
         number(c.actors)
     );
-    for node in &s.nodes.items {
+    let away: Vec<String> = s
+        .nodes
+        .items
+        .iter()
+        .filter(|n| n.away)
+        .map(|n| clean(&n.name))
+        .collect();
+    if !away.is_empty() {
+        let _ = writeln!(
+            out,
+            "cluster    {} other nodes: {}",
+            number(away.len() as u64),
+            away.join(", ")
+        );
+    }
+    for node in s.nodes.items.iter().filter(|n| !n.away) {
         let _ = writeln!(
             out,
             "node       {}: {} executors ({} busy, {} blocked, {} idle)",

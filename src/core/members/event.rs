@@ -28,6 +28,12 @@ pub enum Event<'a> {
     Drain,
     /// This node goes.
     Leave,
+    /// This one is reached, and no member yet. May be said again until it is.
+    Meet(Peer),
+    /// This node said, by another way and unasked, that it lives but is behind with its answers.
+    Heard(NodeId),
+    /// This node said to the driver that it goes.
+    Left(NodeId),
     /// The connection to this node broke: a hint that it died.
     ConnectionLost(NodeId),
 }

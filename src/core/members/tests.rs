@@ -342,7 +342,10 @@ fn views_reach_all_and_the_newest_stands() {
     let refused = net.hosts[late]
         .machine
         .handle(now, Event::Tell(&too_long), &mut out);
-    assert_eq!(refused, Err(BadDatagram::Value("view's length", 513)));
+    assert_eq!(
+        refused,
+        Err(BadDatagram::Value("view's length", VIEW_MAX as u64 + 1))
+    );
 }
 
 #[test]
@@ -456,7 +459,7 @@ fn bytes_that_are_no_datagram_are_refused_by_name() {
     view.extend([0; 513]);
     assert_eq!(
         try_bytes(other, &view),
-        Err(BadDatagram::Value("view's length", 513))
+        Err(BadDatagram::Value("view's length", VIEW_MAX as u64 + 1))
     );
     let nowhere = frame::write(&Frame::Page {
         members: vec![codec::named(stranger)],
@@ -567,4 +570,30 @@ fn figures_of_a_hundred() {
     let figures = super::net::figures(100, ms(2000), 64, 1);
     assert!(figures.known > 0.999 && figures.death < Pace::LAN.worst() + ms(10));
     assert!(figures.bytes < 200_000.0, "{figures:?}");
+}
+
+#[test]
+fn a_head_that_came_back_is_met_and_a_goodbye_is_no_failure() {
+    let mut net = cluster(3, 11);
+    let old = net.hosts[0].peer.node;
+    net.hosts[0].killed = true;
+    net.run(ms(1000));
+    assert_eq!(net.learnt(0).len(), 2);
+    // It starts anew, under another number, and knows nobody: the others reach it.
+    let new = net.add(Pace::LAN, true, &[]);
+    let peer = net.hosts[new].peer;
+    assert_ne!(peer.node, old);
+    net.give(1, Event::Meet(peer));
+    net.run(ms(1000));
+    for at in [1, 2, new] {
+        assert_eq!(net.hosts[at].machine.living().count(), 2, "host {at}");
+    }
+    // Somebody tells one of them that it goes, and goes at once.
+    let gone = net.hosts[2].peer.node;
+    net.hosts[2].killed = true;
+    net.give(1, Event::Left(gone));
+    let left = |e: &Effect| matches!(e, Effect::Down { peer, why: Why::Left } if peer.node == gone);
+    assert!(net.hosts[1].log.iter().any(|(_, e)| left(e)), "at once");
+    net.run(ms(100));
+    assert_eq!(net.learnt(2).len(), 2);
 }

@@ -94,6 +94,24 @@ impl Views {
         self.of.get(&node).map_or(Duty::Serving, |view| view.duty)
     }
 
+    /// A member goes, on its own wish.
+    pub fn leaves(&mut self, node: NodeId) {
+        if let Some(view) = self.of.get_mut(&node) {
+            view.duty = Duty::Leaving;
+        } else {
+            let (bytes, queued) = (Vec::new(), None);
+            self.of.insert(
+                node,
+                View {
+                    version: 0,
+                    duty: Duty::Leaving,
+                    bytes,
+                    queued,
+                },
+            );
+        }
+    }
+
     /// Forgets a member.
     pub fn remove(&mut self, node: NodeId) {
         if let Some(View {

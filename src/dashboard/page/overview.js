@@ -75,7 +75,7 @@ function paint() {
     if (latest) $(`card-${id}-note`).textContent = note(latest);
     sparkline($(`card-${id}-line`), history.map(value), id === "cpu" ? resource(latest?.snapshot ?? { nodes: { items: [] } }, "cpu")?.total ?? 0 : 0);
   }
-  if (latest) $("nodes").replaceChildren(...latest.snapshot.nodes.items.flatMap(node));
+  if (latest) $("nodes").replaceChildren(...latest.snapshot.nodes.items.filter((n) => !n.away).flatMap(node));
   if (heat?.lanes.length) {
     rows = heatRows(heat, opened);
     $("heat").style.height = `${heatHeight(rows)}px`;

@@ -10,7 +10,7 @@ use super::super::entry::ActorEntry;
 use super::super::far::FarActor;
 use super::super::local::Local;
 use super::super::mail::Mail;
-use super::{ActorRef, HandleRef, Life, More, life};
+use super::{ActorRef, HandleRef, Life, More, create, life};
 
 /// A handle to an actor of another node.
 pub(in super::super) fn far(
@@ -26,7 +26,7 @@ pub(in super::super) fn far(
     };
     let id = local.next_object(crate::trace::NOT_RECORDED);
     let born = (id, local.generation());
-    let actor = life::new_cell(entry, born, Some(Box::new(more)), 1, Mail::busy());
+    let actor = create::new_cell(entry, born, Some(Box::new(more)), 1, Mail::busy());
     actor.life.store(Life::Alive as u8, Ordering::Release);
     // Whoever drains it finds nothing, and leaves the mailbox idle.
     local.engine.push_actor(local, actor.clone());

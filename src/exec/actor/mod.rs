@@ -11,6 +11,7 @@
 
 mod apart;
 mod away;
+mod create;
 mod host;
 mod life;
 mod mailbox;
@@ -40,10 +41,12 @@ pub(super) use apart::{forsake_apart, run_apart};
 #[cfg(feature = "async")]
 pub(super) use apart::{interrupted, method_panicked};
 pub(super) use away::{condemn_far, far};
-pub(super) use host::host_died;
 #[cfg(feature = "cluster")]
-pub use life::create_for;
-pub use life::{create, kill, restart, stillborn, stop};
+pub use create::create_for;
+pub use create::{create, stillborn};
+pub(super) use host::host_died;
+pub(super) use life::condemn_of_group;
+pub use life::{kill, restart, stop};
 pub use mailbox::call;
 pub(super) use run::drain_here;
 use show::{KILLED, STOPPED};

@@ -70,6 +70,9 @@ pub trait Far: Send + Sync {
 
     /// An actor of this node has ended: whoever has handles to it is told.
     fn ended(&self, actor: u64, cause: &str);
+
+    /// Says of the first of these, which is this node, what the cluster knows of it, and adds the others.
+    fn describe(&self, nodes: &mut Vec<crate::base::snapshot::Node>);
 }
 
 /// Where an actor is to be made: takes its constructor's call and its name, and gives its handle.

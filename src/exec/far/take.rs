@@ -128,14 +128,19 @@ impl Engine {
         self.admission.lock().ledger.capacity().lacks(demand)
     }
 
-    /// As [`give_back`](Self::give_back), for a call that was claimed while it waited.
-    pub fn give_back_waiting(self: &Arc<Engine>, local: &Local, record: RawRef) {
-        self.give_back(local, record);
+    /// Runs a call here whose arguments are settled, and which waits.
+    pub fn run_here(self: &Arc<Engine>, local: &Local, record: RawRef) {
+        self.inputs_ready_here(local, record);
     }
 
     /// Gives a taken call back: it runs here after all.
     pub fn give_back(self: &Arc<Engine>, local: &Local, record: RawRef) {
-        if record.demand().is_some() {
+        if record.group().is_some()
+            && let Some(groups) = self.groups()
+        {
+            record.wait_again();
+            groups.place_later(local, record);
+        } else if record.demand().is_some() {
             record.wait_again();
             self.admit(local, record);
         } else {

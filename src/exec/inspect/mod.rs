@@ -121,9 +121,14 @@ impl Engine {
             ..Snapshot::default()
         };
         if query.wants(Part::Nodes) {
-            let node = self.node(&running, amounts);
-            if query.takes_name(Some(&node.name)) {
-                snapshot.nodes.items.push(node);
+            let mut nodes = vec![self.node(&running, amounts)];
+            if let Some(far) = self.far() {
+                far.describe(&mut nodes);
+            }
+            for node in nodes {
+                if query.takes_name(Some(&node.name)) {
+                    snapshot.nodes.offer(query.bound(), || node);
+                }
             }
         }
         if query.wants(Part::Functions) {
@@ -275,6 +280,7 @@ impl Engine {
                 restored_bytes: spilled.restored,
                 waiting: spilled.waiting as u64,
             },
+            ..Node::default()
         }
     }
 

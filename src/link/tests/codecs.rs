@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::link::bulk::Stripe;
+use crate::link::ca::ClusterId;
 use crate::link::control::Records;
 use crate::link::fuzz;
 use crate::link::greet::Greeting;

@@ -3,6 +3,7 @@
 //! Invariant: what a driver may rely on, it may rely on here. Left out: what only a network does.
 
 use super::*;
+use crate::link::ca::ClusterId;
 use crate::link::memory::{Hub, MemoryLink};
 
 fn member(hub: &Hub, number: u64) -> (MemoryLink, Arc<Heard>) {

@@ -30,7 +30,7 @@ pub(super) fn user() -> u32 {
 /// different environments, so both are looked through.
 ///
 /// `MOBULA_ATTACH_DIR`, if it is a whole path, names the only place instead: for containers that share a folder, and for tests that see their own.
-pub(super) fn places() -> Vec<PathBuf> {
+pub(in crate::node) fn places() -> Vec<PathBuf> {
     let only = std::env::var_os("MOBULA_ATTACH_DIR").map(PathBuf::from);
     if let Some(only) = only.filter(|p| p.is_absolute()) {
         return vec![only];
@@ -44,7 +44,7 @@ pub(super) fn places() -> Vec<PathBuf> {
 }
 
 /// Makes the folder if there is none, and checks it.
-pub(super) fn prepare(path: &Path) -> Result<(), AttachError> {
+pub(in crate::node) fn prepare(path: &Path) -> Result<(), AttachError> {
     match fs::DirBuilder::new().mode(0o700).create(path) {
         Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
             return Err(AttachError::Folder {

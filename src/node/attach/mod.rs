@@ -21,6 +21,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 pub use client::{Client, Running, running};
+#[cfg(feature = "cluster")]
+pub(super) use folder::{places, prepare};
 pub use recorded::Recorded;
 pub use server::Server;
 

@@ -10,6 +10,7 @@ use std::sync::{Arc, Weak};
 
 use super::books::{Books, Export, FarCell, Sent};
 use super::effects::Todo;
+use super::groups::{group_of, strategy_of};
 use super::{Cluster, lost};
 use crate::base::{Demand, Error, NodeId, ObjectKey};
 use crate::core::owners::{RefState, Stand};
@@ -222,7 +223,7 @@ impl Cluster {
         local: &Local,
         to: NodeId,
         entry: &'static ActorEntry,
-        (terms, name): (ActorTerms, Option<&str>),
+        (terms, name, adopt): (ActorTerms, Option<&str>, bool),
         init: &RawRef,
     ) -> Result<HandleRef, Error> {
         let call = Parcel::pack(local, init)?;
@@ -234,7 +235,23 @@ impl Cluster {
             owner: to,
             number: self.random() | 1 << 63,
         };
-        self.with(local, |books, todo| {
+        // The name is taken before the other node hears of it, whose link's thread may not wait for the records.
+        if let Some(name) = name
+            && let Some(theirs) = self.take_name_for(local, name, key, entry)?
+        {
+            let living = theirs.actor().entry();
+            if !adopt {
+                return Err(Error::NameTaken {
+                    name: name.to_owned(),
+                    actor: living.name,
+                });
+            }
+            if !std::ptr::eq(living, entry) {
+                return Err(actor::wrong_type(name, entry, theirs.actor()));
+            }
+            return Ok(theirs);
+        }
+        let made = self.with(local, |books, todo| {
             let gone = || lost(key, to, "it was to make an actor");
             if !books.peers.contains_key(&to) {
                 return Err(gone());
@@ -257,7 +274,13 @@ impl Cluster {
                 .owners
                 .import(key, to, 0, RefState::Pending, &mut todo.effects);
             Ok(self.far_handle(books, todo, local, key, entry, name))
-        })
+        });
+        if made.is_err()
+            && let Some(name) = name
+        {
+            self.free_name_of(local, name, key);
+        }
+        made
     }
 
     /// Another node has an actor made here.
@@ -282,7 +305,12 @@ impl Cluster {
         let parcel = self.with(local, |books, todo| {
             self.import_call(books, todo, local, from, entry.constructor(), call)
         });
+        let name = terms.name.clone();
+        let draining = self.books.lock().draining;
         let made = parcel.and_then(|parcel| {
+            if draining {
+                return Err(lost(key, self.me, "it is leaving, and takes nothing new"));
+            }
             if !parcel.is_sound() {
                 return Err(lost(key, from, "its constructor's call is none"));
             }
@@ -301,6 +329,9 @@ impl Cluster {
                     .export(key, from, Stand::Pending, &mut todo.effects);
             }),
             Err(e) => {
+                if let Some(name) = name {
+                    self.free_name_of(local, &name, key);
+                }
                 let cause = format!("it could not be created: {e}");
                 self.with(local, |books, todo| {
                     // It has a handle all the same, which it gives back.
@@ -401,6 +432,7 @@ pub(super) fn terms(entry: &ActorEntry, o: &Options, demand: &Demand) -> Result<
         restart_on_panic: o.restart_on_panic.or(d.restart_on_panic).unwrap_or(false),
         isolate,
         memory,
+        group: group_of(&o.strategy),
     })
 }
 
@@ -423,6 +455,7 @@ fn options(t: ActorTerms) -> Options {
         restart_on_panic: Some(t.restart_on_panic),
         isolate: Some(t.isolate),
         memory: t.memory.map(Into::into),
+        strategy: strategy_of(t.group),
         ..Options::default()
     }
 }

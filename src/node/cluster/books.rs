@@ -9,14 +9,14 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::mpsc::SyncSender;
 
-use crate::base::{Error, NodeId, ObjectKey};
+use crate::base::{NodeId, ObjectKey};
 use crate::core::owners::Owners;
 use crate::core::pulls::{Limits, Pulls};
 use crate::core::view::{NodeView, View};
 use crate::exec::RawRef;
 use crate::exec::actor::{ActorRef, HandleRef};
 use crate::store::Draft;
-use crate::wire::Named;
+use crate::wire::{Found, Question};
 
 /// An object or actor of this node that others know.
 #[derive(Clone)]
@@ -51,6 +51,7 @@ pub(super) struct Want {
 pub(super) struct Peer {
     pub addr: SocketAddr,
     pub name: String,
+    pub head: bool,
 }
 
 /// An actor of another node.
@@ -73,6 +74,8 @@ pub(super) struct Books {
     /// Results that ran here for others and stay here.
     pub held: HashMap<ObjectKey, RawRef>,
     pub sent: HashMap<u64, Sent>,
+    /// Calls that no node has room for now, or that came back.
+    pub parked: Vec<RawRef>,
     /// How often nodes died under a call of this node that was given back since.
     pub deaths: HashMap<u64, u32>,
     /// Calls of others that run here.
@@ -90,9 +93,10 @@ pub(super) struct Books {
     pub values: HashMap<u64, (NodeId, ObjectKey)>,
     pub last_number: u64,
     pub far_actors: HashMap<ObjectKey, FarCell>,
-    /// The names of actors, if this node keeps them.
-    pub names: HashMap<String, Named>,
-    pub asks: HashMap<u64, (NodeId, SyncSender<Result<Option<Named>, Error>>)>,
+    /// Questions about names that wait for their answers.
+    pub asks: HashMap<u64, (NodeId, SyncSender<Found>)>,
+    /// Names that were given back while there was no keeper.
+    pub unfreed: Vec<Question>,
     /// Frames that the link had no room for; what comes after waits behind them.
     pub backlog: HashMap<NodeId, VecDeque<Vec<u8>>>,
     /// Nodes without a connection, and since when.
@@ -153,6 +157,7 @@ impl Books {
             aliases: HashMap::new(),
             held: HashMap::new(),
             sent: HashMap::new(),
+            parked: Vec::new(),
             deaths: HashMap::new(),
             running: HashMap::new(),
             tickets: HashMap::new(),
@@ -163,8 +168,8 @@ impl Books {
             values: HashMap::new(),
             last_number: 0,
             far_actors: HashMap::new(),
-            names: HashMap::new(),
             asks: HashMap::new(),
+            unfreed: Vec::new(),
             backlog: HashMap::new(),
             gone_since: HashMap::new(),
             told: NodeView::default(),

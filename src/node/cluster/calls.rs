@@ -9,6 +9,7 @@
 use std::sync::Arc;
 
 use super::books::Sent;
+use super::groups::{group_of, strategy_of};
 use super::{Cluster, lost};
 use crate::base::{Error, NodeId, ObjectKey};
 use crate::core::owners::Stand;
@@ -20,6 +21,8 @@ use crate::wire::{CallBody, Frame, Outcome, Terms};
 
 /// Results of up to so many bytes are sent to the owner at once; larger ones stay where they are until somebody reads them.
 const SMALL: usize = 64 << 10;
+/// A value with references inside travels in one frame: at most so many bytes.
+const LARGEST: usize = 8 << 20;
 
 impl Cluster {
     /// Sends a claimed call to another node; false if it must run elsewhere, and then it is still claimed.
@@ -47,7 +50,11 @@ impl Cluster {
                 return false;
             }
             let call = self.export_call(books, todo, to, call);
-            let demand = terms.demand.clone();
+            // What runs in a bundle takes nothing else of its node.
+            let demand = match terms.group {
+                Some(_) => Some(crate::base::Demand::NONE),
+                None => terms.demand.clone(),
+            };
             if self
                 .send(
                     books,
@@ -162,6 +169,16 @@ impl Cluster {
                     }
                 });
                 return;
+            }
+            Told::Value(len, true) if len > LARGEST => {
+                let why = format!(
+                    "a value of {len} bytes with references inside is more than the {LARGEST} bytes that travel: return the references apart from the data"
+                );
+                let error = Error::Encode {
+                    value: (record.entry.output)(),
+                    why: Arc::from(why),
+                };
+                return self.tell_error(local, to, key.number, error);
             }
             Told::Value(..) => match ValueParcel::of(record) {
                 Ok(value) => Ok(self.out_value(value)),
@@ -310,7 +327,7 @@ impl Cluster {
         if let Some(e) = self.outlaw(&record, not) {
             return local.engine.settle_error(local, &record, e);
         }
-        local.engine.give_back(local, record);
+        self.put_back(local, record);
     }
 
     /// A node died: its calls run again elsewhere, as often as they may.
@@ -401,6 +418,7 @@ fn terms(record: &RawRef) -> Terms {
             crash_retries: 0,
             isolate: false,
             memory: None,
+            group: None,
         },
         Some(e) => Terms {
             demand: e.demand.clone(),
@@ -409,6 +427,7 @@ fn terms(record: &RawRef) -> Terms {
             crash_retries: e.crash_retries,
             isolate: e.isolate,
             memory: e.memory,
+            group: group_of(&e.strategy),
         },
     }
 }
@@ -426,6 +445,7 @@ fn extra(terms: Terms) -> Option<Box<Extra>> {
         crash_retries: terms.crash_retries,
         isolate: terms.isolate,
         memory: terms.memory,
+        strategy: strategy_of(terms.group),
         ..Extra::of_actor(crate::base::Demand::NONE)
     }))
 }

@@ -136,10 +136,12 @@ impl Cluster {
 
     /// What others know by this key; an actor with a name is found though nobody was given a handle yet.
     fn exported<'a>(&self, books: &'a mut Books, key: ObjectKey) -> Option<&'a Export> {
-        let named = || self.engine()?.named_by_id(key.number);
-        if !books.exports.contains_key(&key.number)
-            && let Some(handle) = named()
-        {
+        if !books.exports.contains_key(&key.number) {
+            let id = books
+                .made
+                .get(&key.number)
+                .map_or(key.number, |actor| actor.id());
+            let handle = self.engine()?.named_by_id(id)?;
             books.exports.insert(key.number, Export::Actor(handle));
         }
         books.exports.get(&key.number)

@@ -14,8 +14,9 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::peers::Ears;
-use super::{Cluster, Face};
+use super::{Cluster, Face, Groups};
 use crate::base::{Capacity, Error, NodeId};
+use crate::core::members::{Members, Pace, Peer};
 use crate::exec::{Engine, Local, far};
 use crate::link::{Ca, Endpoint, Identity, JoinToken, Link, Registry, Settings, join};
 use crate::wire::Frame;
@@ -43,6 +44,31 @@ pub struct Joining {
     pub name: String,
     /// Looks for what comes instead of sleeping until it does.
     pub busy_poll: bool,
+    /// Where the records are; not said: in memory, or in the folder.
+    pub control: Option<String>,
+    /// How many times as long as usual everything about life and death takes; 0 is 1.
+    pub pace: u32,
+    /// How long it goes on when the head is gone.
+    pub head_patience: Duration,
+}
+
+impl Joining {
+    /// How fast deaths are found.
+    pub(super) fn pace(&self) -> Pace {
+        Pace::LAN.scaled(self.pace.max(1))
+    }
+
+    /// Where the records are, if this node is to reach them.
+    fn records(&self) -> Option<String> {
+        match (&self.control, &self.folder, &self.join) {
+            (Some(address), ..) => Some(address.clone()),
+            (None, Some(folder), None) => {
+                Some(format!("file:{}", folder.join("records").display()))
+            }
+            (None, None, None) => Some("memory:".to_owned()),
+            (None, _, Some(_)) => None,
+        }
+    }
 }
 
 /// A node of the cluster, as this one knows it.
@@ -99,6 +125,24 @@ pub fn authority(folder: &Path) -> Result<Ca, Error> {
     }
 }
 
+/// Where others reach what listens there: the address of the network on which the head is, or whatever is far away.
+fn reached_at(listens: SocketAddr, head: Option<SocketAddr>) -> SocketAddr {
+    if !listens.ip().is_unspecified() {
+        return listens;
+    }
+    // An address that is kept for documentation; nothing is sent.
+    let far = head.unwrap_or(SocketAddr::from(([192, 0, 2, 1], 9)));
+    let any = if far.is_ipv4() {
+        SocketAddr::from(([0, 0, 0, 0], 0))
+    } else {
+        SocketAddr::from(([0u16; 8], 0))
+    };
+    let ip = std::net::UdpSocket::bind(any)
+        .and_then(|socket| socket.connect(far).and_then(|()| socket.local_addr()));
+    let ip = ip.map_or([127, 0, 0, 1].into(), |addr| addr.ip());
+    SocketAddr::new(ip, listens.port())
+}
+
 /// Writes a file that nobody else may read, whole or not at all.
 fn write_secret(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     use std::io::Write;
@@ -146,7 +190,15 @@ impl Cluster {
                 (ca.identity(me).map_err(cluster_error)?, Some(ca))
             }
         };
-        let cluster = Cluster::new(me, me, engine, capacity, how.labels.clone());
+        let cluster = Cluster::new(me, engine, capacity, &how);
+        // Before anybody can ask.
+        cluster.start_errands().map_err(|e| Error::Os {
+            what: "starting a thread",
+            source: Arc::new(e),
+        })?;
+        if let Some(address) = how.records() {
+            cluster.open_records(&address)?;
+        }
         let registry = Registry::new(far::parcel::symbols());
         let loopback = how
             .join
@@ -159,18 +211,20 @@ impl Cluster {
         };
         let listen = how.listen.unwrap_or(SocketAddr::from((any, 0)));
         let mut settings = Settings::new(listen, identity, registry);
+        let heads = how.join.is_none();
         let name = if how.name.is_empty() {
             machine_name()
         } else {
-            how.name
+            how.name.clone()
         };
-        settings.hello.app = name.clone().into_bytes();
         if how.busy_poll {
             settings.spin = LINGER;
             engine.set_linger(LINGER);
         }
-        settings.idle = cluster.patience;
-        settings.keep_alive = cluster.patience / 4;
+        settings.hello.app = Cluster::write_app(heads, &name);
+        // Longer than a death takes to be found: a connection that breaks meanwhile would only be in the way.
+        settings.idle = cluster.patience * 3;
+        settings.keep_alive = cluster.patience / 2;
         let token = ca.as_ref().map(Ca::token);
         settings.ca = ca.map(Arc::new);
         let ears = Arc::new(Ears(Arc::downgrade(&cluster)));
@@ -179,20 +233,51 @@ impl Cluster {
         let _ = cluster.link.set(Arc::clone(&link));
         let _ = cluster.token.set(token);
         let _ = cluster.name.set(name);
+        let weak = Arc::downgrade(&cluster);
+        let groups = Groups::new(me, engine, cluster.capacity.clone(), Some(weak));
+        let _ = cluster.groups.set(Arc::clone(&groups));
+        engine.set_groups(groups);
+        cluster
+            .enter_records(heads)
+            .inspect_err(|_| link.stop(Duration::ZERO))?;
+        let addr = reached_at(link.local_addr(), how.join.as_ref().map(|(head, _)| *head));
+        let machine = Members::new(
+            Peer {
+                node: me,
+                addr,
+                head: heads,
+            },
+            how.pace(),
+            cluster.random(),
+        );
         engine.set_far(Arc::new(Face(Arc::clone(&cluster))));
         cluster.with_books_of_own();
-        cluster.start_threads().map_err(|e| Error::Os {
+        cluster.start_threads(machine).map_err(|e| Error::Os {
             what: "starting a thread",
             source: Arc::new(e),
         })?;
         if let Some((addr, _)) = how.join {
+            let _ = cluster.head_addr.set(addr);
             link.connect(addr, None);
             if let Err(e) = cluster.await_head(addr) {
                 cluster.stopping.store(true, Ordering::Release);
                 link.stop(Duration::ZERO);
+                cluster.end_threads();
                 return Err(e);
             }
         }
+        let there = cluster
+            .books
+            .lock()
+            .peers
+            .iter()
+            .map(|(n, p)| Peer {
+                node: *n,
+                addr: p.addr,
+                head: p.head,
+            })
+            .collect();
+        cluster.membership.start(there);
         Ok(cluster)
     }
 
@@ -311,25 +396,13 @@ impl Cluster {
         }
     }
 
-    /// Waits until the head is gone, for a node that serves nobody else.
-    pub fn serve(&self) {
-        let mut seen = self.change.0.lock();
-        loop {
-            {
-                let books = self.books.lock();
-                if books.head != self.me && !books.peers.contains_key(&books.head) {
-                    return;
-                }
-            }
-            self.change
-                .1
-                .wait_for(&mut seen, Duration::from_millis(500));
-        }
-    }
-
     /// Leaves: what waits for others fails, and the others are told.
     pub fn stop(self: &Arc<Cluster>, local: &Local) {
-        self.stopping.store(true, Ordering::Release);
+        if self.stopping.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        // Those who do not hear it at once hear it from others.
+        self.membership.leave();
         self.with(local, |books, _| {
             books.draining = true;
             let peers: Vec<NodeId> = books.peers.keys().copied().collect();
@@ -337,17 +410,28 @@ impl Cluster {
                 self.send_surely(books, to, &Frame::Leave);
             }
         });
-        self.abandon(local);
+        let why = || self.fenced_by().unwrap_or(Error::ShutDown);
+        self.abandon(local, &why);
+        if let Some(keeper) = self.keeper.get() {
+            keeper.end();
+        }
         if let Some(link) = self.link.get() {
             link.stop(GOODBYE);
         }
+        self.end_threads();
+        // Answers that came last, and what they brought.
+        self.abandon(local, &why);
+    }
+
+    fn end_threads(&self) {
+        self.ended.store(true, Ordering::Release);
         *self.errands.lock() = None;
+        *self.clerk.lock() = None;
+        self.membership.wake();
         let threads = std::mem::take(&mut *self.threads.lock());
         for thread in threads {
             thread.thread().unpark();
             let _ = thread.join();
         }
-        // Answers that came last, and what they brought.
-        self.abandon(local);
     }
 }

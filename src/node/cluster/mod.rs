@@ -1,8 +1,9 @@
 //! This node among others: calls, objects and actors that cross between them.
 //!
 //! Room map: [`books`] what is kept; [`effects`] what follows from a change of it; [`cross`] references on their way out and in;
-//! [`calls`], [`actors`], [`objects`], [`names`] what is carried; [`place`] which calls go elsewhere; [`peers`] the other nodes;
-//! [`join`] how a node becomes one of a cluster.
+//! [`calls`], [`actors`], [`objects`], [`names`] what is carried; [`records`] what is kept of names; [`place`] which calls go
+//! elsewhere; [`peers`] the other nodes, [`members`] which there are, [`head`] the first of them; [`join`] how a node becomes one
+//! of a cluster, [`drain`] how it leaves; [`groups`] placement groups.
 //!
 //! Decisions are `core`'s: who still needs an object, and where a call runs. This drives them with frames of the link.
 //!
@@ -13,15 +14,20 @@ mod actors;
 mod books;
 mod calls;
 mod cross;
+mod drain;
 mod effects;
+mod groups;
+mod head;
 mod join;
+mod members;
 mod names;
 mod objects;
 mod peers;
 mod place;
+mod records;
 mod serve;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -32,6 +38,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use crate::base::{Capacity, Demand, Error, NodeId};
+use crate::core::members::Members;
 use crate::exec::actor::HandleRef;
 use crate::exec::entry::ActorEntry;
 use crate::exec::far::{Elsewhere, Far, Proxies};
@@ -42,7 +49,8 @@ use crate::link::{JoinToken, Link, LinkError};
 use books::Books;
 use cross::lost;
 use effects::Todo;
-pub use join::{Joining, NodeInfo};
+pub use groups::{Groups, alone};
+pub use join::{Joining, NodeInfo, authority};
 
 /// Work that may block, done by a thread of its own.
 type Errand = Box<dyn FnOnce(&Local) + Send>;
@@ -57,6 +65,22 @@ pub struct Cluster {
     books: Mutex<Books>,
     proxies: Arc<Proxies>,
     errands: Mutex<Option<Sender<Errand>>>,
+    membership: members::Membership,
+    /// Members that may be dead.
+    suspected: Mutex<HashSet<NodeId>>,
+    /// Why this node is of the cluster no more.
+    fenced: OnceLock<Arc<str>>,
+    /// The records, if this node reaches them itself, and the thread that may wait for them.
+    keeper: OnceLock<records::Keeper>,
+    clerk: Mutex<Option<Sender<Errand>>>,
+    head_addr: OnceLock<SocketAddr>,
+    /// For how long this node goes on without a head, and since when it does.
+    head_patience: Duration,
+    headless: Mutex<Option<Duration>>,
+    /// The head that said goodbye.
+    head_left: Mutex<Option<NodeId>>,
+    /// The threads are to end.
+    ended: AtomicBool,
     started: Instant,
     /// How long a node may be without a connection before it is taken for dead.
     patience: Duration,
@@ -67,6 +91,7 @@ pub struct Cluster {
     deaths: Mutex<Vec<(NodeId, String)>>,
     change: (Mutex<u64>, Condvar),
     seed: Mutex<u64>,
+    groups: OnceLock<Arc<Groups>>,
     token: OnceLock<Option<JoinToken>>,
     name: OnceLock<String>,
 }
@@ -83,13 +108,7 @@ thread_local! {
 }
 
 impl Cluster {
-    fn new(
-        me: NodeId,
-        head: NodeId,
-        engine: &Arc<Engine>,
-        capacity: Capacity,
-        labels: BTreeMap<String, String>,
-    ) -> Arc<Cluster> {
+    fn new(me: NodeId, engine: &Arc<Engine>, capacity: Capacity, how: &Joining) -> Arc<Cluster> {
         Arc::new_cyclic(|weak: &Weak<Cluster>| {
             let gone = Weak::clone(weak);
             let proxies = Proxies::new(Box::new(move |key| {
@@ -110,19 +129,30 @@ impl Cluster {
                 me,
                 engine: Arc::downgrade(engine),
                 capacity,
-                labels,
+                labels: how.labels.clone(),
                 link: OnceLock::new(),
-                books: Mutex::new(Books::new(me, head)),
+                books: Mutex::new(Books::new(me, me)),
                 proxies,
                 errands: Mutex::new(None),
+                membership: members::Membership::default(),
+                suspected: Mutex::default(),
+                fenced: OnceLock::new(),
+                keeper: OnceLock::new(),
+                clerk: Mutex::new(None),
+                head_addr: OnceLock::new(),
+                head_patience: how.head_patience,
+                headless: Mutex::new(None),
+                head_left: Mutex::new(None),
+                ended: AtomicBool::new(false),
                 started: Instant::now(),
-                patience: Duration::from_secs(1),
+                patience: how.pace().worst() * 3,
                 stopping: AtomicBool::new(false),
                 threads: Mutex::default(),
                 refusals: Mutex::default(),
                 deaths: Mutex::default(),
                 change: (Mutex::new(0), Condvar::new()),
                 seed: Mutex::new(me.get()),
+                groups: OnceLock::new(),
                 token: OnceLock::new(),
                 name: OnceLock::new(),
             }
@@ -135,6 +165,11 @@ impl Cluster {
 
     fn now(&self) -> Duration {
         self.started.elapsed()
+    }
+
+    /// Whether the threads are to end.
+    fn stopped(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
     }
 
     fn stopping(&self) -> bool {
@@ -198,15 +233,62 @@ impl Cluster {
     }
 
     /// Starts the threads.
-    fn start_threads(self: &Arc<Cluster>) -> std::io::Result<()> {
-        let (send, errands) = channel::<Errand>();
-        *self.errands.lock() = Some(send);
+    fn start_threads(self: &Arc<Cluster>, machine: Members) -> std::io::Result<()> {
         let named = |name: &str| std::thread::Builder::new().name(name.to_owned());
-        let runner = named("mobula-errands").spawn(move || run_errands(&errands))?;
         let cluster = Arc::clone(self);
         let looker = named("mobula-cluster").spawn(move || cluster.relieve())?;
-        self.threads.lock().extend([runner, looker]);
+        let cluster = Arc::clone(self);
+        let driver = named("mobula-members").spawn(move || cluster.drive_members(machine))?;
+        let cluster = Arc::clone(self);
+        let follower = named("mobula-news").spawn(move || cluster.follow_members())?;
+        self.threads.lock().extend([looker, driver, follower]);
         Ok(())
+    }
+
+    /// Starts the thread that the link's may leave work to: before the link.
+    fn start_errands(&self) -> std::io::Result<()> {
+        let (send, errands) = channel::<Errand>();
+        *self.errands.lock() = Some(send);
+        let named = std::thread::Builder::new().name("mobula-errands".to_owned());
+        let runner = named.spawn(move || run_errands(&errands))?;
+        self.threads.lock().push(runner);
+        Ok(())
+    }
+}
+
+/// What the nodes say of themselves, for people.
+fn describe(known: &[NodeInfo], nodes: &mut Vec<crate::base::snapshot::Node>) {
+    use crate::base::snapshot::{Node, Resource};
+    for info in known {
+        let mut node = Node::default();
+        if let Some(own) = nodes.first_mut().filter(|_| info.this) {
+            node = std::mem::take(own);
+        }
+        node.name.clone_from(&info.name);
+        node.id = Some(info.id.to_string());
+        node.address = Some(info.address.to_string());
+        node.labels.clone_from(&info.labels);
+        node.draining = info.draining;
+        if info.this {
+            if let Some(own) = nodes.first_mut() {
+                *own = node;
+            }
+            continue;
+        }
+        node.away = true;
+        let amount = |name: &str, total: crate::base::Units| Resource {
+            name: name.to_owned(),
+            total: total.to_f64(),
+            free: 0.0,
+        };
+        node.resources.push(amount("cpu", info.capacity.cpu));
+        if info.capacity.gpus > 0 {
+            node.resources.push(amount("gpu", info.capacity.gpu()));
+        }
+        let custom = info.capacity.custom().iter();
+        node.resources
+            .extend(custom.map(|(name, total)| amount(name, *total)));
+        nodes.push(node);
     }
 }
 
@@ -262,5 +344,9 @@ impl Far for Face {
 
     fn ended(&self, actor: u64, cause: &str) {
         self.0.actor_ended(actor, cause);
+    }
+
+    fn describe(&self, nodes: &mut Vec<crate::base::snapshot::Node>) {
+        describe(&self.0.nodes(), nodes);
     }
 }

@@ -1,93 +1,142 @@
-//! Names of actors, kept by one node for all.
+//! Names of actors: whoever looks for one, takes one, or gives one back.
 //!
-//! Invariant: a name is one living actor's; who asks gets an answer, or an error when the keeper is gone or does not answer
-//! in time. Left out: names that outlive the keeper (`control`).
+//! Names are in the cluster's records. A node that reaches these itself asks itself; any other asks the keeper, which is the
+//! head. While the head is gone for a while, questions wait for it.
+//!
+//! Invariant: who asks gets an answer, or an error when the keeper is gone or does not answer in time. Left out: the records
+//! (`records`).
 
 use std::sync::Arc;
-use std::sync::mpsc::sync_channel;
-use std::time::Duration;
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::time::{Duration, Instant};
 
 use super::{Cluster, lost};
 use crate::base::{Error, NodeId, ObjectKey};
 use crate::core::owners::RefState;
 use crate::exec::Local;
 use crate::exec::actor::HandleRef;
+use crate::exec::entry::ActorEntry;
 use crate::exec::far::parcel;
-use crate::wire::{Frame, Named, Question};
+use crate::wire::{Found, Frame, Named, Question};
 
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Before a question is asked again that could not be answered yet.
+const AGAIN: Duration = Duration::from_millis(20);
+/// Names that wait to be given back; beyond, they stay taken until somebody wants them.
+const UNFREED: usize = 4096;
 
 impl Cluster {
-    /// Asks the keeper of names, which may be this node.
-    fn ask(self: &Arc<Cluster>, local: &Local, question: Question) -> Result<Option<Named>, Error> {
-        let head = {
-            let books = self.books.lock();
-            books.head
-        };
-        if head == self.me {
-            return Ok(self.keep_name(question));
+    /// Asks the keeper of names, which may be this node, until it knows.
+    fn ask(
+        self: &Arc<Cluster>,
+        local: &Local,
+        question: &Question,
+    ) -> Result<Option<Named>, Error> {
+        if !self.may_block() {
+            let why = "a name cannot be looked up on the thread that brings the answer";
+            return Err(Error::Cluster {
+                why: Arc::from(why),
+            });
         }
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(e) = self.fenced_by() {
+                return Err(e);
+            }
+            match self.ask_once(local, question, deadline)? {
+                Found::Nobody => return Ok(None),
+                Found::Is(named) => return Ok(Some(named)),
+                Found::Failed(why) => {
+                    return Err(Error::Cluster {
+                        why: Arc::from(why),
+                    });
+                }
+                Found::Later if Instant::now() >= deadline => {
+                    let why = format!(
+                        "for {PATIENCE:?} there was nobody who knows the names of actors; is the head back?"
+                    );
+                    return Err(Error::Cluster {
+                        why: Arc::from(why),
+                    });
+                }
+                Found::Later => std::thread::park_timeout(AGAIN),
+            }
+        }
+    }
+
+    fn ask_once(
+        self: &Arc<Cluster>,
+        local: &Local,
+        question: &Question,
+        deadline: Instant,
+    ) -> Result<Found, Error> {
+        if let Some(keeper) = self.keeper.get() {
+            return Ok(keeper.answer(self, question));
+        }
+        let head = self.books.lock().head;
+        let gone = || {
+            if self.awaits_head() {
+                return Ok(Found::Later);
+            }
+            Err(Error::NodeLost {
+                node: head,
+                what: Arc::from("it keeps the names of actors, and does not answer"),
+            })
+        };
         let (tell, answer) = sync_channel(1);
         let asked = self.with(local, |books, _| {
+            if !books.peers.contains_key(&head) {
+                return None;
+            }
             let ask = books.number();
             books.asks.insert(ask, (head, tell));
-            let sent = self.send_surely(books, head, &Frame::Ask { ask, question });
+            let sent = self.send_surely(
+                books,
+                head,
+                &Frame::Ask {
+                    ask,
+                    question: question.clone(),
+                },
+            );
             if !sent {
                 books.asks.remove(&ask);
             }
             sent.then_some(ask)
         });
-        let gone = || Error::NodeLost {
-            node: head,
-            what: Arc::from("it keeps the names of actors, and does not answer"),
-        };
-        let ask = asked.ok_or_else(gone)?;
-        let answered = answer.recv_timeout(PATIENCE);
+        let Some(ask) = asked else { return gone() };
+        let answered = answer.recv_timeout(deadline.saturating_duration_since(Instant::now()));
         self.books.lock().asks.remove(&ask);
-        answered.map_err(|_| gone())?
-    }
-
-    /// Answers a question about names: here, at the keeper.
-    fn keep_name(&self, question: Question) -> Option<Named> {
-        let mut books = self.books.lock();
-        match question {
-            Question::Find(name) => books.names.get(&name).cloned(),
-            Question::Claim(name, actor) => match books.names.get(&name) {
-                Some(other) if other.key != actor.key => Some(other.clone()),
-                _ => {
-                    books.names.insert(name, actor);
-                    None
-                }
-            },
-            Question::Free(name, key) => {
-                if books.names.get(&name).is_some_and(|n| n.key == key) {
-                    books.names.remove(&name);
-                }
-                None
-            }
+        match answered {
+            Ok(found) => Ok(found),
+            Err(RecvTimeoutError::Disconnected) => gone(),
+            Err(RecvTimeoutError::Timeout) => Err(Error::NodeLost {
+                node: head,
+                what: Arc::from("it keeps the names of actors, and did not answer in time"),
+            }),
         }
     }
 
-    pub(super) fn on_ask(
-        self: &Arc<Cluster>,
-        local: &Local,
-        from: NodeId,
-        ask: u64,
-        question: Question,
-    ) {
-        let found = self.keep_name(question);
-        self.with(local, |books, _| {
-            self.send_surely(books, from, &Frame::Answer { ask, found });
+    /// Another node asks: answered by the thread that may wait for the records.
+    pub(super) fn on_ask(self: &Arc<Cluster>, from: NodeId, ask: u64, question: Question) {
+        let cluster = Arc::clone(self);
+        self.clerk(move |local| {
+            let found = match cluster.keeper.get() {
+                Some(keeper) => keeper.answer(&cluster, &question),
+                None => Found::Failed(format!("node {} keeps no names", cluster.me)),
+            };
+            cluster.with(local, |books, _| {
+                cluster.send_surely(books, from, &Frame::Answer { ask, found });
+            });
         });
     }
 
-    pub(super) fn on_answer(&self, from: NodeId, ask: u64, found: Option<Named>) {
+    pub(super) fn on_answer(&self, from: NodeId, ask: u64, found: Found) {
         let mut books = self.books.lock();
         if books.asks.get(&ask).is_some_and(|(of, _)| *of == from)
             && let Some((_, tell)) = books.asks.remove(&ask)
         {
-            let _ = tell.send(Ok(found));
+            let _ = tell.send(found);
         }
     }
 
@@ -103,7 +152,7 @@ impl Cluster {
         local: &Local,
         name: &str,
     ) -> Result<Option<HandleRef>, Error> {
-        match self.ask(local, Question::Find(name.to_owned()))? {
+        match self.ask(local, &Question::Find(name.to_owned()))? {
             Some(named) => self.reach(local, name, &named),
             None => Ok(None),
         }
@@ -122,6 +171,7 @@ impl Cluster {
         }
         let entry = parcel::actor_type(named.kind)
             .ok_or_else(|| lost(key, key.owner, "its type is not known here"))?;
+        self.await_peer(key.owner);
         self.with(local, |books, todo| {
             if !books.peers.contains_key(&key.owner) {
                 return Ok(None);
@@ -141,43 +191,74 @@ impl Cluster {
         })
     }
 
-    /// Takes a name for an actor of this node; another node's living actor if it has it.
+    /// Waits until a member is connected that was heard of, if this thread may.
+    fn await_peer(&self, node: NodeId) {
+        let deadline = Instant::now() + PATIENCE;
+        let there = || self.books.lock().peers.contains_key(&node);
+        while self.may_block() && !there() && self.membership.has(node) && Instant::now() < deadline
+        {
+            std::thread::park_timeout(AGAIN);
+        }
+    }
+
+    /// Takes a name for an actor that is about to be made here; another living actor if that has it.
     pub(super) fn take_name(
         self: &Arc<Cluster>,
         local: &Local,
         name: &str,
         actor: u64,
-        entry: &'static crate::exec::entry::ActorEntry,
+        entry: &'static ActorEntry,
     ) -> Result<Option<HandleRef>, Error> {
-        let number = self
-            .books
-            .lock()
-            .aliases
-            .get(&actor)
-            .copied()
-            .unwrap_or(actor);
-        let key = ObjectKey {
-            owner: self.me,
-            number,
-        };
+        // Whoever has one made here for it has taken the name before it said so.
+        if !self.may_block() {
+            return Ok(None);
+        }
+        self.take_name_for(
+            local,
+            name,
+            ObjectKey {
+                owner: self.me,
+                number: actor,
+            },
+            entry,
+        )
+    }
+
+    /// The same, for an actor of this key.
+    pub(super) fn take_name_for(
+        self: &Arc<Cluster>,
+        local: &Local,
+        name: &str,
+        key: ObjectKey,
+        entry: &'static ActorEntry,
+    ) -> Result<Option<HandleRef>, Error> {
         let kind = parcel::actor_number(entry).unwrap_or(u32::MAX);
-        let mine = || Question::Claim(name.to_owned(), Named { key, kind });
+        let mine = Question::Claim(name.to_owned(), Named { key, kind });
         // Once more if whoever had it turns out to be gone.
         for _ in 0..2 {
-            let Some(named) = self.ask(local, mine())? else {
+            let Some(named) = self.ask(local, &mine)? else {
                 return Ok(None);
             };
-            if named.key.owner != self.me
-                && let Some(handle) = self.reach(local, name, &named)?
-            {
-                return Ok(Some(handle));
+            let here = || {
+                local
+                    .engine
+                    .named(name)
+                    .and_then(|actor| HandleRef::upgrade(&actor))
+            };
+            let living = if named.key.owner == self.me {
+                here()
+            } else {
+                self.reach(local, name, &named)?
+            };
+            if living.is_some() {
+                return Ok(living);
             }
-            self.ask(local, Question::Free(name.to_owned(), named.key))?;
+            self.ask(local, &Question::Free(name.to_owned(), named.key))?;
         }
         Ok(None)
     }
 
-    /// Gives a name back.
+    /// Gives the name of an actor of this node back.
     pub(super) fn give_name(self: &Arc<Cluster>, local: &Local, name: &str, actor: u64) {
         let number = self
             .books
@@ -186,19 +267,45 @@ impl Cluster {
             .get(&actor)
             .copied()
             .unwrap_or(actor);
-        let key = ObjectKey {
-            owner: self.me,
-            number,
-        };
+        self.free_name_of(
+            local,
+            name,
+            ObjectKey {
+                owner: self.me,
+                number,
+            },
+        );
+    }
+
+    /// The same, of an actor by its key.
+    pub(super) fn free_name_of(self: &Arc<Cluster>, local: &Local, name: &str, key: ObjectKey) {
         let question = Question::Free(name.to_owned(), key);
-        let head = self.books.lock().head;
-        if head == self.me {
-            self.keep_name(question);
-        } else {
-            self.with(local, |books, _| {
-                let ask = books.number();
-                self.send_surely(books, head, &Frame::Ask { ask, question });
+        if self.keeper.get().is_some() {
+            let cluster = Arc::clone(self);
+            self.clerk(move |_| {
+                if let Some(keeper) = cluster.keeper.get() {
+                    keeper.answer(&cluster, &question);
+                }
             });
+            return;
+        }
+        self.with(local, |books, _| {
+            if books.unfreed.len() < UNFREED {
+                books.unfreed.push(question);
+            }
+            self.free_names(books);
+        });
+    }
+
+    /// Sends what names were given back, if there is whom to tell.
+    pub(super) fn free_names(&self, books: &mut super::books::Books) {
+        let head = books.head;
+        if !books.peers.contains_key(&head) {
+            return;
+        }
+        for question in std::mem::take(&mut books.unfreed) {
+            let ask = books.number();
+            self.send_surely(books, head, &Frame::Ask { ask, question });
         }
     }
 }

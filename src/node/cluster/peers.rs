@@ -19,7 +19,9 @@ pub(super) struct Ears(pub std::sync::Weak<Cluster>);
 impl Ears {
     fn with(&self, f: impl FnOnce(&Arc<Cluster>, &Local)) {
         if let Some(cluster) = self.0.upgrade() {
-            super::LINKS.set(true);
+            if !super::LINKS.replace(true) {
+                crate::shm::come_first(false);
+            }
             let _ = crate::exec::local::with(|local| f(&cluster, local));
         }
     }
@@ -50,10 +52,16 @@ impl Handler for Ears {
 impl Cluster {
     fn on_connected(self: &Arc<Cluster>, local: &Local, peer: &link::Peer) {
         let addr = peer.hello.reach.unwrap_or(peer.addr);
-        let others = self.with(local, |books, _| {
-            let name = String::from_utf8_lossy(&peer.hello.app).into_owned();
-            let new = books.peers.insert(peer.node, Peer { addr, name }).is_none();
+        let (head, name) = Cluster::read_app(&peer.hello.app);
+        self.with(local, |books, _| {
+            if books.view.is_gone(peer.node) {
+                return; // it was declared dead while its connection was made: the link is about to hear of it
+            }
+            books.peers.insert(peer.node, Peer { addr, name, head });
             books.gone_since.remove(&peer.node);
+            if head && self.me != books.head && !books.peers.contains_key(&books.head) {
+                books.head = peer.node;
+            }
             let view = self.own_view(books.version(), books.draining);
             self.send_surely(
                 books,
@@ -62,32 +70,37 @@ impl Cluster {
                     view: self.spell(&view),
                 },
             );
-            let others: Vec<(NodeId, SocketAddr)> =
-                books.peers.iter().map(|(n, p)| (*n, p.addr)).collect();
-            if new && books.head == self.me {
-                let others = others
-                    .iter()
-                    .filter(|(n, _)| *n != peer.node)
-                    .copied()
-                    .collect();
-                self.send_surely(books, peer.node, &Frame::Peers { others });
-            }
-            others
+            self.free_names(books);
         });
-        drop(others);
+        self.changed();
+    }
+
+    fn note_refusal(&self, addr: SocketAddr, why: &LinkError) {
+        const KEPT: usize = 64;
+        let mut refusals = self.refusals.lock();
+        if refusals.len() == KEPT {
+            refusals.remove(0);
+        }
+        refusals.push((addr, why.clone()));
+        drop(refusals);
         self.changed();
     }
 
     fn on_refused(&self, addr: SocketAddr, why: &LinkError) {
-        self.refusals.lock().push((addr, why.clone()));
-        self.changed();
+        if let LinkError::Forgotten(node) = why {
+            self.on_forgotten(*node, Some(addr));
+        }
+        self.note_refusal(addr, why);
     }
 
     fn on_disconnected(self: &Arc<Cluster>, local: &Local, node: NodeId, why: &LinkError) {
         match why {
-            LinkError::Left(..) => self.died(local, node, "it left"),
+            LinkError::Left(..) => self.said_goodbye(local, node),
+            LinkError::Forgotten(of) if *of == self.me => self.on_forgotten(*of, None),
             _ => {
-                // The link tries to make another connection; if there is none in time, the node is taken for dead.
+                self.membership.lost(node);
+                // The link tries to make another connection. Whether it is dead is for the members to say; one that never
+                // became a member is taken for dead if there is no connection in time.
                 let now = self.now();
                 self.books.lock().gone_since.insert(node, now);
             }
@@ -95,14 +108,11 @@ impl Cluster {
     }
 
     fn on_datagram(&self, from: NodeId, bytes: &[u8]) {
-        if let Ok((node, told)) = view::decode(bytes, self.now())
-            && node == from
-        {
-            self.books.lock().view.merge(node, told);
-        }
+        // What is no packet of membership's is of a later version, or noise.
+        let _ = self.membership.packet(from, bytes);
     }
 
-    fn spell(&self, view: &view::NodeView) -> Vec<u8> {
+    pub(super) fn spell(&self, view: &view::NodeView) -> Vec<u8> {
         let mut bytes = Vec::new();
         // What this node has was checked to be short enough when it started.
         let _ = view::encode(self.me, view, &mut bytes);
@@ -119,26 +129,28 @@ impl Cluster {
                 .gone_since
                 .iter()
                 .filter(|(_, since)| now.saturating_sub(**since) > self.patience);
-            late.map(|(node, _)| *node).collect()
+            late.map(|(node, _)| *node)
+                .filter(|node| !self.membership.has(*node))
+                .collect()
         });
         for node in dead {
             self.died(local, node, "no connection could be made to it");
         }
+        if let Some(groups) = self.groups.get() {
+            groups.tick(local);
+        }
         self.tell_view(now);
     }
 
-    /// Tells the others what is free here, if that has changed, or nothing was told for a while.
+    /// Has the members told what is free here, if that has changed.
     fn tell_view(self: &Arc<Cluster>, now: std::time::Duration) {
-        let (view, to) = {
+        let view = {
             let mut books = self.books.lock();
-            if books.peers.is_empty() {
-                return;
-            }
             let view = self.own_view(0, books.draining);
             let changed = (&view.free, view.queued, view.draining)
                 != (&books.told.free, books.told.queued, books.told.draining);
             let since = now.saturating_sub(books.told.seen);
-            if since < TELL || (!changed && since < REPEAT) {
+            if since < TELL || !changed {
                 return;
             }
             let view = view::NodeView {
@@ -148,17 +160,9 @@ impl Cluster {
             books.told = view.clone();
             let me = self.me;
             books.view.merge(me, view.clone());
-            (
-                self.spell(&view),
-                books.peers.keys().copied().collect::<Vec<_>>(),
-            )
+            self.spell(&view)
         };
-        if let Some(link) = self.link.get() {
-            for node in to {
-                // Lost ones are told again.
-                let _ = link.datagram(node, &view);
-            }
-        }
+        self.membership.tell(view);
     }
 
     /// A node is dead, or as good as.
@@ -169,7 +173,6 @@ impl Cluster {
             books.peers.remove(&node)?;
             books.view.remove(node);
             books.backlog.remove(&node);
-            books.names.retain(|_, named| named.key.owner != node);
             books.owners.peer_died(now, node, &mut todo.effects);
             books.pulls.peer_died(node, &mut todo.pulls);
             let numbers: Vec<u64> = books
@@ -199,8 +202,12 @@ impl Cluster {
             link.forget(node);
         }
         self.asks_died(node);
+        self.names_died(node);
         self.values_died(local, node);
         self.actors_died(local, node);
+        if let Some(groups) = self.groups.get() {
+            groups.died(local, node);
+        }
         self.calls_died(local, node, sent);
         // Nobody waits for these any more.
         for record in running {
@@ -208,6 +215,15 @@ impl Cluster {
         }
         self.note_death(node, why);
         self.changed();
+    }
+
+    /// A node said that it leaves.
+    fn said_goodbye(self: &Arc<Cluster>, local: &Local, node: NodeId) {
+        if self.books.lock().head == node {
+            *self.head_left.lock() = Some(node);
+        }
+        self.membership.left(node);
+        self.died(local, node, "it left");
     }
 
     /// A node says what no node says: it is not of this program, or lies.
@@ -257,26 +273,23 @@ impl Cluster {
             }),
             Frame::Fetch { key, transfer } => self.on_fetch(local, from, key, transfer),
             Frame::Fetched { transfer, value } => self.on_fetched(local, from, transfer, value),
-            Frame::Ask { ask, question } => self.on_ask(local, from, ask, question),
+            Frame::Ask { ask, question } => self.on_ask(from, ask, question),
             Frame::Answer { ask, found } => self.on_answer(from, ask, found),
-            Frame::View { view } => self.on_datagram(from, &view),
-            Frame::Peers { others } => {
-                if let Some(link) = self.link.get() {
-                    for (node, addr) in others {
-                        if node != self.me && !link.is_connected(node) {
-                            link.connect(addr, Some(node));
-                        }
-                    }
+            Frame::View { view } => self.hear_view(from, false, &view),
+            Frame::Leave => self.said_goodbye(local, from),
+            Frame::Group { message } => {
+                if let Some(groups) = self.groups.get() {
+                    groups.heard(local, from, message);
                 }
             }
-            Frame::Leave => self.died(local, from, "it left"),
         }
     }
 
     /// Everything that this node waits for from others fails: it ends.
-    pub(super) fn abandon(self: &Arc<Cluster>, local: &Local) {
-        let (sent, keys) = self.with(local, |books, todo| {
+    pub(super) fn abandon(self: &Arc<Cluster>, local: &Local, why: &dyn Fn() -> Error) {
+        let (sent, parked, keys) = self.with(local, |books, todo| {
             let sent: Vec<_> = books.sent.drain().map(|(_, s)| s).collect();
+            let parked = std::mem::take(&mut books.parked);
             books.asks.clear();
             books.values.clear();
             // Who waits for bytes finds the other end gone.
@@ -285,18 +298,21 @@ impl Cluster {
                     .into_iter()
                     .for_each(|draft| todo.later.draft(draft));
             }
-            (sent, self.proxies.keys())
+            (sent, parked, self.proxies.keys())
         });
+        for record in parked {
+            if record.claim_waiting() {
+                local.engine.settle_error(local, &record, why());
+            }
+        }
         for s in sent {
-            local.engine.settle_error(local, &s.record, Error::ShutDown);
+            local.engine.settle_error(local, &s.record, why());
         }
         for key in keys {
-            self.fail_proxy(local, key, Error::ShutDown);
+            self.fail_proxy(local, key, why());
         }
     }
 }
 
 /// How often the others are told at most.
 const TELL: std::time::Duration = std::time::Duration::from_millis(10);
-/// How often they are told what they know already.
-const REPEAT: std::time::Duration = std::time::Duration::from_millis(200);

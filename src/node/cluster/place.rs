@@ -17,10 +17,11 @@ use crate::core::view::NodeView;
 use crate::exec::entry::ActorEntry;
 use crate::exec::far::{Elsewhere, take};
 use crate::exec::options::Options;
-use crate::exec::{Local, RawRef};
+use crate::exec::{Local, RawRef, cell};
 
-/// How often queues are looked at.
+/// How often queues are looked at while something waits in them, and while nothing does.
 const LOOK: Duration = Duration::from_millis(2);
+const GLANCE: Duration = Duration::from_millis(20);
 /// Calls that are sent to a node beyond those that run there, per CPU: one is ready when another ends.
 const AHEAD: u32 = 2;
 
@@ -52,7 +53,13 @@ impl Cluster {
             choose(&books.view, self.me, &request)
         };
         match choice {
-            Choice::Here | Choice::Wait => false,
+            Choice::Here => false,
+            // Its turn may as well come here.
+            Choice::Wait if *strategy == Strategy::Default && !local.engine.lacks(demand) => false,
+            Choice::Wait => {
+                self.books.lock().parked.push(record.clone());
+                true
+            }
             Choice::Nowhere(why) => {
                 if record.claim_waiting() {
                     let error = Error::NoNode {
@@ -67,14 +74,14 @@ impl Cluster {
     }
 
     /// Gives a call that waits to another node.
-    fn give(self: &Arc<Cluster>, local: &Local, record: &RawRef, node: NodeId) -> bool {
+    pub(super) fn give(self: &Arc<Cluster>, local: &Local, record: &RawRef, node: NodeId) -> bool {
         if !record.claim_waiting() {
             return true; // cancelled
         }
         let (cluster, record) = (Arc::clone(self), record.clone());
         let go = move |local: &Local| {
             if !cluster.send_call(local, &record, node) {
-                local.engine.give_back_waiting(local, record);
+                cluster.put_back(local, record);
             }
         };
         // What is to be joined first may have to be fetched, for which this thread may be needed.
@@ -86,9 +93,30 @@ impl Cluster {
         true
     }
 
+    /// Puts a claimed call back that was to run elsewhere: a common one into this node's queues, another where it is placed anew.
+    pub(super) fn put_back(&self, local: &Local, record: RawRef) {
+        let extra = record.extra();
+        if extra.is_none_or(|e| e.demand.is_none() && e.strategy == Strategy::Default) {
+            return local.engine.give_back(local, record);
+        }
+        record.wait_again();
+        self.books.lock().parked.push(record);
+    }
+
+    /// Places those calls anew for which no node had room.
+    fn place_parked(self: &Arc<Cluster>, local: &Local) {
+        let parked = std::mem::take(&mut self.books.lock().parked);
+        for record in parked {
+            // One that was cancelled meanwhile has ended.
+            let waits = cell::phase(record.state()) == cell::Phase::Waiting;
+            if waits && !self.place_call(local, &record) {
+                local.engine.run_here(local, record);
+            }
+        }
+    }
+
     /// Where the bytes of a call's arguments are, if they are not here.
     fn bytes(&self, record: &RawRef) -> Vec<(NodeId, u64)> {
-        // SAFETY-free: asked of the engine, which knows that the call waits and cannot move on meanwhile.
         let inputs = take::inputs_of_waiting(record);
         let mut bytes: Vec<(NodeId, u64)> = Vec::new();
         let mut here = 0;
@@ -128,6 +156,8 @@ impl Cluster {
             Some(Strategy::Node { node, soft: false }) if *node != self.me => Some(format!(
                 "it may only run on node {node}, which did not run it"
             )),
+            // Where its bundle is placed anew is not known yet.
+            Some(Strategy::Group { .. }) => return None,
             _ => None,
         };
         let demand = record.demand();
@@ -205,10 +235,11 @@ impl Cluster {
             Choice::At(node) => node,
         };
         let terms = actors::terms(entry, options, demand)?;
+        let adopt = options.get_or_create;
         let cluster = Arc::clone(self);
         Ok(Some(Box::new(move |local, init, name| {
             cluster.books.lock().view.sent(node, &terms.demand);
-            cluster.send_create(local, node, entry, (terms, name), init)
+            cluster.send_create(local, node, entry, (terms, name, adopt), init)
         })))
     }
 
@@ -252,15 +283,19 @@ impl Cluster {
 
     /// A life of looking at the queues.
     pub(super) fn relieve(self: &Arc<Cluster>) {
+        let mut look = GLANCE;
         while !self.stopping() {
-            std::thread::park_timeout(LOOK);
+            std::thread::park_timeout(look);
             if self.stopping() {
                 return;
             }
-            let _ = crate::exec::local::with(|local| {
+            let busy = crate::exec::local::with(|local| {
                 self.tick(local);
+                self.place_parked(local);
                 self.relieve_once(local);
+                local.engine.queued() > 0
             });
+            look = if busy.unwrap_or(false) { LOOK } else { GLANCE };
         }
     }
 
@@ -271,10 +306,14 @@ impl Cluster {
         if queued <= own {
             return;
         }
+        let suspected = self.suspected.lock().clone();
         let mut room: Vec<(NodeId, usize)> = {
             let books = self.books.lock();
             let nodes = books.view.iter().filter(|(node, known)| {
-                *node != self.me && !known.view.draining && books.peers.contains_key(node)
+                *node != self.me
+                    && !known.view.draining
+                    && books.peers.contains_key(node)
+                    && !suspected.contains(node)
             });
             nodes
                 .filter_map(|(node, known)| {

@@ -1,0 +1,91 @@
+//! The head: the node that others join at, and that keeps the cluster's records unless these are on etcd.
+//!
+//! A node of a job ends with the head, whose program the job is. One that is told to be patient goes on while the head is
+//! gone, calls its address, and is of the same cluster when the head is back: it has the same authority, another number, and knows
+//! nobody until it is told.
+//!
+//! Invariant: without patience nothing here calls anybody. Left out: the head's records (`records`).
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::Cluster;
+use crate::base::{Error, NodeId};
+
+impl Cluster {
+    /// Whether this node is the head.
+    pub(super) fn heads(&self) -> bool {
+        self.head_addr.get().is_none()
+    }
+
+    /// What a node says of itself when it shakes hands.
+    pub(super) fn write_app(head: bool, name: &str) -> Vec<u8> {
+        let mut app = vec![u8::from(head)];
+        app.extend_from_slice(name.as_bytes());
+        app
+    }
+
+    /// Whether the other is the head, and what it is called.
+    pub(super) fn read_app(app: &[u8]) -> (bool, String) {
+        let (head, name) = app
+            .split_first()
+            .map_or((false, app), |(head, name)| (*head == 1, name));
+        (head, String::from_utf8_lossy(name).into_owned())
+    }
+
+    /// Whether there is no head now.
+    fn is_headless(&self) -> bool {
+        let books = self.books.lock();
+        books.head != self.me && !books.peers.contains_key(&books.head)
+    }
+
+    /// Calls the head's address while it is gone.
+    pub(super) fn look_for_head(&self) {
+        let Some(addr) = self.head_addr.get() else {
+            return;
+        };
+        if !self.is_headless() {
+            *self.headless.lock() = None;
+            return;
+        }
+        let since = *self.headless.lock().get_or_insert(self.now());
+        if self.now().saturating_sub(since) < self.head_patience
+            && let Some(link) = self.link.get()
+        {
+            link.connect(*addr, None);
+        }
+    }
+
+    /// A node that was declared dead was reached, or this one was refused as such. The head's side is the one that goes on, so
+    /// any other node that the rest holds for dead, or that finds the head alive, is done with.
+    pub(super) fn on_forgotten(&self, node: NodeId, addr: Option<SocketAddr>) {
+        let head = addr.is_some() && self.head_addr.get().copied() == addr;
+        let head = head && *self.head_left.lock() != Some(node);
+        if !self.heads() && (node == self.me || head) {
+            self.membership.declared_dead();
+        }
+    }
+
+    /// Whether the head is gone and may come back.
+    pub(super) fn awaits_head(&self) -> bool {
+        let since = self.headless.lock().unwrap_or(self.now());
+        !self.heads() && self.is_headless() && self.now().saturating_sub(since) < self.head_patience
+    }
+
+    /// Waits until the head is gone for good, for a node that serves nobody else; or until `over` says so.
+    ///
+    /// # Errors
+    /// That the others hold this node for dead.
+    pub fn serve(&self, over: &dyn Fn() -> bool) -> Result<(), Error> {
+        let mut seen = self.change.0.lock();
+        loop {
+            if let Some(e) = self.fenced_by() {
+                return Err(e);
+            }
+            if over() || (self.is_headless() && !self.awaits_head()) {
+                return Ok(());
+            }
+            self.change.1.wait_for(&mut seen, Duration::from_millis(50));
+        }
+    }
+}

@@ -1,0 +1,358 @@
+//! The cluster's records, kept by this node, or reached by it: who has which name.
+//!
+//! | the records are | kept by | after the loss of it |
+//! |---|---|---|
+//! | `memory:` | the head | the cluster ends |
+//! | in a folder | the head, synced | it may start again there, and finds the names of actors whose nodes live |
+//! | on etcd | nobody here: each node asks etcd itself | any node may be lost |
+//!
+//! A name is tied to the node that its actor runs on. Who keeps the records alone removes it when that node is dead. On etcd
+//! each node has a record that lives with its lease; a name may be taken over once that is gone, so that two sides of
+//! a partition cannot both have it.
+//!
+//! Invariant: a name that was claimed is its actor's until the actor gives it back or its node is dead. All calls here may wait
+//! for the records, [`WITHIN`] at most, and are made by threads that may. Left out: who asks (`names`).
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use super::{Cluster, Errand};
+use crate::base::{ActorKey, Error, NodeId, ObjectKey};
+use crate::control::records::{self, Claim, NamedActor, Node};
+use crate::control::{self, Control, ControlError, Expect, Lease};
+use crate::exec::far::parcel;
+use crate::wire::{Found, Named, Question};
+
+/// How long the records may take for an answer.
+const WITHIN: Duration = Duration::from_secs(3);
+/// How long a node's record on etcd outlives the node.
+const TTL: Duration = Duration::from_secs(5);
+/// How long after this node's start those who have names may come back before they are taken for dead.
+const GRACE: Duration = Duration::from_secs(5);
+/// How often a claim is tried when others change the record all the time.
+const TRIES: u32 = 16;
+
+/// What this node needs to keep names.
+pub(super) struct Keeper {
+    control: Arc<dyn Control>,
+    /// Every node reaches the records itself.
+    shared: bool,
+    since: Duration,
+    /// Nodes that kept the records before.
+    before: Mutex<HashSet<NodeId>>,
+    lease: Mutex<Option<Lease>>,
+}
+
+/// What is known of a node that has a name.
+enum Stands {
+    Alive,
+    Dead,
+    Unknown,
+}
+
+impl Keeper {
+    /// Opens the records at an address.
+    pub fn open(address: &str, since: Duration) -> Result<Keeper, Error> {
+        let control = control::open(address).map_err(|e| Error::Cluster {
+            why: Arc::from(e.to_string()),
+        })?;
+        let shared = address.starts_with("etcd:");
+        Ok(Keeper {
+            control,
+            shared,
+            since,
+            before: Mutex::default(),
+            lease: Mutex::default(),
+        })
+    }
+
+    /// Enters this node, and reads what was there before.
+    pub fn begin(&self, cluster: &Cluster, head: bool) -> Result<(), ControlError> {
+        let control = &*self.control;
+        let (nodes, _) = records::list::<Node>(control, WITHIN)?;
+        let (names, _) = records::list::<NamedActor>(control, WITHIN)?;
+        if !self.shared {
+            // Whoever kept these records in a folder is gone: nobody else can have opened it.
+            let before: HashSet<NodeId> = nodes.iter().filter(|n| n.head).map(|n| n.node).collect();
+            for named in names.iter().filter(|n| before.contains(&n.actor.host)) {
+                self.remove(&named.name, named.actor)?;
+            }
+            for node in &before {
+                records::delete::<Node>(control, node, Expect::Any, WITHIN)?;
+            }
+            *self.before.lock() = before;
+        } else {
+            let living: HashSet<NodeId> = nodes.iter().map(|n| n.node).collect();
+            for named in names.iter().filter(|n| !living.contains(&n.actor.host)) {
+                self.remove(&named.name, named.actor)?;
+            }
+        }
+        self.enter(cluster, head)
+    }
+
+    /// Writes that this node is there.
+    fn enter(&self, cluster: &Cluster, head: bool) -> Result<(), ControlError> {
+        let Some(addr) = cluster.address() else {
+            return Ok(());
+        };
+        let lease = if self.shared {
+            Some(self.control.grant(TTL, WITHIN)?)
+        } else {
+            None
+        };
+        let node = Node {
+            node: cluster.me,
+            addr,
+            head,
+            labels: cluster.labels.clone(),
+        };
+        records::put(
+            &*self.control,
+            &node,
+            Expect::Any,
+            lease.map(|l| l.id),
+            WITHIN,
+        )?;
+        *self.lease.lock() = lease;
+        Ok(())
+    }
+
+    /// Says that this node is still there.
+    fn prolong(&self, cluster: &Cluster) {
+        let Some(lease) = *self.lease.lock() else {
+            return;
+        };
+        match self.control.keep_alive(lease.id, WITHIN) {
+            Err(ControlError::NoLease { .. }) => drop(self.enter(cluster, cluster.heads())),
+            // Tried again soon.
+            Ok(()) | Err(_) => {}
+        }
+    }
+
+    /// This node goes: its record need not wait for its lease.
+    pub fn end(&self) {
+        if let Some(lease) = self.lease.lock().take() {
+            let _ = self.control.revoke(lease.id, WITHIN);
+        }
+    }
+
+    /// Answers a question.
+    pub fn answer(&self, cluster: &Cluster, question: &Question) -> Found {
+        let answered = match question {
+            Question::Find(name) => self.find(cluster, name),
+            Question::Claim(name, actor) => self.claim(cluster, name, actor),
+            Question::Free(name, key) => self.remove(name, actor_key(*key)).map(|()| Found::Nobody),
+        };
+        answered.unwrap_or_else(|e| {
+            Found::Failed(format!("the records at {}: {e}", self.control.address()))
+        })
+    }
+
+    fn find(&self, cluster: &Cluster, name: &str) -> control::Result<Found> {
+        let Some((named, _)) =
+            records::get::<NamedActor>(&*self.control, &name.to_owned(), WITHIN)?
+        else {
+            return Ok(Found::Nobody);
+        };
+        match self.stands(cluster, named.actor.host)? {
+            Stands::Alive => Ok(told(&named)),
+            Stands::Unknown if self.shared && cluster.is_gone(named.actor.host) => {
+                Ok(Found::Nobody)
+            }
+            Stands::Unknown => Ok(Found::Later),
+            Stands::Dead => self.remove(name, named.actor).map(|()| Found::Nobody),
+        }
+    }
+
+    fn claim(&self, cluster: &Cluster, name: &str, actor: &Named) -> control::Result<Found> {
+        let entry = parcel::actor_type(actor.kind)
+            .map_or("", |entry| entry.name)
+            .to_owned();
+        let mine = NamedActor {
+            name: name.to_owned(),
+            actor: actor_key(actor.key),
+            entry,
+            incarnation: 0,
+        };
+        for _ in 0..TRIES {
+            let (held, revision) = match records::claim(&*self.control, &mine, WITHIN)? {
+                Claim::Taken(_) => return Ok(Found::Nobody),
+                Claim::Held(held, revision) => (held, revision),
+            };
+            match self.stands(cluster, held.actor.host)? {
+                Stands::Alive => return Ok(told(&held)),
+                Stands::Unknown => return Ok(Found::Later),
+                Stands::Dead => match records::reassign(&*self.control, &mine, revision, WITHIN) {
+                    Ok(_) => return Ok(Found::Nobody),
+                    Err(ControlError::Conflict { .. }) => {}
+                    Err(e) => return Err(e),
+                },
+            }
+        }
+        Ok(Found::Later)
+    }
+
+    /// Removes a name, if it is this actor's.
+    fn remove(&self, name: &str, actor: ActorKey) -> control::Result<()> {
+        let name = name.to_owned();
+        let held = records::get::<NamedActor>(&*self.control, &name, WITHIN)?;
+        let Some((_, revision)) = held.filter(|(held, _)| held.actor == actor) else {
+            return Ok(());
+        };
+        match records::delete::<NamedActor>(
+            &*self.control,
+            &name,
+            Expect::Revision(revision),
+            WITHIN,
+        ) {
+            Ok(_) | Err(ControlError::Conflict { .. }) => Ok(()),
+            Err(e) => Err(e),
+        }
+    }
+
+    fn stands(&self, cluster: &Cluster, host: NodeId) -> control::Result<Stands> {
+        if host == cluster.me || cluster.is_there(host) {
+            return Ok(Stands::Alive);
+        }
+        if self.shared {
+            // It may live and not be reached from here; its lease says.
+            let entered = records::get::<Node>(&*self.control, &host, WITHIN)?;
+            return Ok(if entered.is_some() {
+                Stands::Unknown
+            } else {
+                Stands::Dead
+            });
+        }
+        let late = cluster.now().saturating_sub(self.since) > GRACE;
+        let dead = late || cluster.is_gone(host) || self.before.lock().contains(&host);
+        Ok(if dead { Stands::Dead } else { Stands::Unknown })
+    }
+
+    /// A node is dead: what was named there is so no more.
+    fn bury(&self, node: NodeId) {
+        if self.shared {
+            return;
+        }
+        // What fails here is made up for when somebody asks for the name.
+        let Ok((names, _)) = records::list::<NamedActor>(&*self.control, WITHIN) else {
+            return;
+        };
+        for named in names.iter().filter(|n| n.actor.host == node) {
+            let _ = self.remove(&named.name, named.actor);
+        }
+    }
+}
+
+fn actor_key(key: ObjectKey) -> ActorKey {
+    ActorKey {
+        host: key.owner,
+        number: key.number,
+    }
+}
+
+fn told(named: &NamedActor) -> Found {
+    let kinds = (0..u32::MAX).map_while(parcel::actor_type);
+    let kind = kinds
+        .into_iter()
+        .position(|entry| entry.name == named.entry);
+    let key = ObjectKey {
+        owner: named.actor.host,
+        number: named.actor.number,
+    };
+    Found::Is(Named {
+        key,
+        kind: kind.map_or(u32::MAX, |kind| kind as u32),
+    })
+}
+
+impl Cluster {
+    /// Enters this node in the records, if it reaches them itself.
+    pub(super) fn enter_records(&self, head: bool) -> Result<(), Error> {
+        let Some(keeper) = self.keeper.get() else {
+            return Ok(());
+        };
+        keeper.begin(self, head).map_err(|e| Error::Cluster {
+            why: Arc::from(format!("the records at {}: {e}", keeper.control.address())),
+        })
+    }
+
+    /// Opens the records.
+    pub(super) fn open_records(self: &Arc<Cluster>, address: &str) -> Result<(), Error> {
+        let keeper = Keeper::open(address, self.now())?;
+        let _ = self.keeper.set(keeper);
+        let (send, work) = channel();
+        *self.clerk.lock() = Some(send);
+        let cluster = Arc::downgrade(self);
+        let thread = std::thread::Builder::new()
+            .name("mobula-records".to_owned())
+            .spawn(move || {
+                run_clerk(&work, || {
+                    if let Some(cluster) = cluster.upgrade()
+                        && let Some(keeper) = cluster.keeper.get()
+                    {
+                        keeper.prolong(&cluster);
+                    }
+                });
+            });
+        let thread = thread.map_err(|e| Error::Os {
+            what: "starting a thread",
+            source: Arc::new(e),
+        })?;
+        self.threads.lock().push(thread);
+        Ok(())
+    }
+
+    /// Has the thread do this that may wait for the records.
+    pub(super) fn clerk(&self, work: impl FnOnce(&crate::exec::Local) + Send + 'static) {
+        let clerk = self.clerk.lock();
+        match &*clerk {
+            Some(clerk) => drop(clerk.send(Box::new(work))),
+            None => {
+                drop(clerk);
+                self.errand(work);
+            }
+        }
+    }
+
+    /// A node is dead, for the records too.
+    pub(super) fn names_died(self: &Arc<Cluster>, node: NodeId) {
+        if self.keeper.get().is_none() {
+            return;
+        }
+        let cluster = Arc::clone(self);
+        self.clerk(move |_| {
+            if let Some(keeper) = cluster.keeper.get() {
+                keeper.bury(node);
+            }
+        });
+    }
+
+    /// Whether this node is of the cluster, as far as this one knows.
+    fn is_there(&self, node: NodeId) -> bool {
+        self.membership.has(node) || self.books.lock().peers.contains_key(&node)
+    }
+
+    /// Whether it was and is no more.
+    fn is_gone(&self, node: NodeId) -> bool {
+        self.books.lock().view.is_gone(node)
+    }
+}
+
+fn run_clerk(work: &Receiver<Errand>, prolong: impl Fn()) {
+    let mut due = Instant::now() + TTL / 4;
+    loop {
+        match work.recv_timeout(due.saturating_duration_since(Instant::now())) {
+            Ok(errand) => drop(crate::exec::local::with(|local| errand(local))),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+        if Instant::now() >= due {
+            prolong();
+            due = Instant::now() + TTL / 4;
+        }
+    }
+}

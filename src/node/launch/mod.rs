@@ -1,0 +1,220 @@
+//! Getting the program there: launchers on machines, and drivers that have nodes of their program started by them.
+//!
+//! Room map: [`launcher`] what runs on each machine; [`driver`] what a program does when `MOBULA_ADDRESS` is set, [`wanted`] what it
+//! wants, [`sites`] where its nodes run; [`guest`] their
+//! connection; [`message`] what they say; [`ears`] how it is heard; [`cache`] executables; [`platform`] whether one can
+//! run; [`child`] a node's process; [`state`] what is written down to be stopped; [`past`] what ran.
+//!
+//! Launchers form a cluster of their own: the head has the authority and the token, and it is these that let drivers in. A
+//! driver makes another cluster, of its own nodes, whose token goes to the launchers that start them.
+//!
+//! Invariant: nobody without the token has anything started. Left out: what nodes do then (`cluster`).
+
+mod cache;
+mod child;
+mod driver;
+mod ears;
+mod guest;
+mod launcher;
+mod message;
+mod past;
+mod platform;
+mod sites;
+mod state;
+mod wanted;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+pub use driver::{Job, Plan};
+pub use guest::{Guest, PORT, resolve, route_to};
+pub use message::{JobLine, Machine, Past};
+pub use state::{Process, Recorded};
+pub use wanted::amounts;
+
+use crate::base::{Capacity, NodeId};
+use crate::core::jobs::Jobs;
+use crate::link::{Ca, Identity, JoinToken, Link, LinkError, join};
+
+/// The folder of this user in which launchers write themselves down; made if there is none.
+#[cfg(feature = "attach")]
+pub fn place() -> Result<PathBuf, String> {
+    let mut why = None;
+    for place in super::attach::places() {
+        match super::attach::prepare(&place) {
+            Ok(()) => return Ok(place),
+            Err(e) => why = why.or(Some(e.to_string())),
+        }
+    }
+    Err(why.unwrap_or_else(|| "there is no folder for what runs".to_owned()))
+}
+
+/// The authority kept in a folder, made if there is none, and the token that goes with it.
+pub fn token(dir: &Path) -> Result<String, String> {
+    Ok(super::cluster::authority(dir)
+        .map_err(|e| e.to_string())?
+        .token()
+        .to_string())
+}
+
+/// How a launcher is to be.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The folder that it keeps things in.
+    pub dir: PathBuf,
+    /// Where it writes itself down.
+    pub place: PathBuf,
+    /// Where it listens.
+    pub listen: Option<SocketAddr>,
+    /// Whom it joins, with the token; nobody: it lets others in.
+    pub join: Option<(SocketAddr, String)>,
+    /// Where the head keeps records; not said: in its folder.
+    pub control: Option<String>,
+    /// What it is called.
+    pub name: String,
+    /// Labels of its nodes.
+    pub labels: Vec<(String, String)>,
+    /// What jobs may have.
+    pub capacity: Capacity,
+}
+
+/// A launcher in this process.
+pub struct Running {
+    /// As it is written down.
+    pub recorded: Recorded,
+    stop: Sender<ears::Event>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Running {
+    /// Ends it, with what it started.
+    pub fn stop(&mut self) {
+        let _ = self.stop.send(ears::Event::Stop);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+
+    /// Whether it has ended by itself.
+    pub fn has_ended(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// Starts a launcher in this process.
+pub fn start(settings: Settings) -> Result<Running, String> {
+    let Settings {
+        dir,
+        place,
+        listen,
+        join: whom,
+        control,
+        name,
+        labels,
+        capacity,
+    } = settings;
+    let folder = |e: std::io::Error| format!("the folder {}: {e}", dir.display());
+    std::fs::create_dir_all(&dir).map_err(folder)?;
+    let dir = dir.canonicalize().map_err(folder)?;
+    if let Some(before) = Recorded::read(&place, &dir) {
+        if before.launcher.runs() {
+            let pid = before.launcher.pid;
+            return Err(format!(
+                "a launcher of {} runs already, process {pid}: `mobula stop` ends it",
+                dir.display()
+            ));
+        }
+        // It was killed, and what it started may still run.
+        before.end(&place, Duration::ZERO);
+    }
+    let me = NodeId::new(ears::random()?).ok_or("no number")?;
+    let last = dir.join("address");
+    let (identity, ca, token): (Identity, Option<Arc<Ca>>, String) = match &whom {
+        Some((addr, token)) => {
+            let parsed: JoinToken = token.parse().map_err(|e: LinkError| e.to_string())?;
+            let joined = join(*addr, &parsed, me, Duration::from_secs(10))
+                .map_err(|why| guest::unreached(*addr, &why))?;
+            (joined, None, token.clone())
+        }
+        None => {
+            let ca = super::cluster::authority(&dir).map_err(|e| e.to_string())?;
+            let (identity, token) = (
+                ca.identity(me).map_err(|e| e.to_string())?,
+                ca.token().to_string(),
+            );
+            (identity, Some(Arc::new(ca)), token)
+        }
+    };
+    let listen = listen.unwrap_or_else(|| match &whom {
+        Some((head, _)) if head.ip().is_loopback() => ([127, 0, 0, 1], 0).into(),
+        Some(_) => ([0, 0, 0, 0], 0).into(),
+        // The same as before, so that others find it again.
+        None => std::fs::read_to_string(&last)
+            .ok()
+            .and_then(|text| text.trim().parse().ok())
+            .unwrap_or_else(|| ([0, 0, 0, 0], PORT).into()),
+    });
+    let records = match &whom {
+        Some(_) => None,
+        None => {
+            let address = control.unwrap_or_else(|| dir.join("control").display().to_string());
+            Some(past::Records::open(&address).map_err(|e| e.to_string())?)
+        }
+    };
+    let cache = cache::Cache::open(&dir.join("executables")).map_err(folder)?;
+    let (link, heard, events) =
+        ears::listen(identity, ca, listen, true).map_err(|e| e.to_string())?;
+    let address = link.local_addr();
+    if whom.is_none() {
+        std::fs::write(&last, format!("{address}\n")).map_err(folder)?;
+    }
+    let process =
+        Process::of(std::process::id()).ok_or("this process is not to be found in /proc")?;
+    let joined = whom.map(|(addr, _)| addr);
+    let head = joined.unwrap_or(address);
+    let recorded = Recorded {
+        launcher: process,
+        address,
+        dir,
+        head,
+        token,
+        nodes: Vec::new(),
+    };
+    recorded
+        .write(&place)
+        .map_err(|e| format!("{}: {e}", place.display()))?;
+    let launcher = launcher::Launcher {
+        me,
+        name,
+        labels,
+        link,
+        heard,
+        events: events.clone(),
+        jobs: Jobs::new(capacity),
+        cache,
+        place,
+        state: recorded.clone(),
+        joined,
+        records,
+        has: platform::Has::here(),
+        host: state::host(),
+    };
+    let thread = launcher
+        .serve()
+        .map_err(|e| format!("starting a thread: {e}"))?;
+    Ok(Running {
+        recorded,
+        stop: events,
+        thread: Some(thread),
+    })
+}

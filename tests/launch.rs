@@ -1,0 +1,342 @@
+//! Launchers and the programs that they bring to machines: real processes, on the loopback.
+//!
+//! The program that is brought is this very test binary: as an ordinary process it runs the test `app`, which does what the
+//! variable `LAUNCH_APP` says; as a node it never reaches its `main`.
+//!
+//! Invariant: all processes end with the test, failed ones too. Left out: machines that differ, of which the unit tests of
+//! `node::launch::platform` tell; deployment without launchers, see `tests/deploy.rs`.
+
+#![cfg(all(feature = "cli", feature = "cluster"))]
+
+#[path = "launch/bench.rs"]
+mod bench;
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use bench::{App, Bench, alive, until};
+use mobula::prelude::*;
+
+#[remote]
+fn pid_after(millis: u64) -> u32 {
+    std::thread::sleep(Duration::from_millis(millis));
+    std::process::id()
+}
+
+#[remote]
+fn says(what: String) -> u32 {
+    println!("{what}");
+    eprintln!("{what} to standard error");
+    std::process::id()
+}
+
+/// What the program does that the tests bring to machines.
+#[test]
+fn app() {
+    let Ok(what) = std::env::var("LAUNCH_APP") else {
+        return;
+    };
+    let mobula = match mobula::Config::new()
+        .object_store_memory(64 << 20)
+        .attach(false)
+        .init()
+    {
+        Ok(mobula) => mobula,
+        Err(e) => {
+            println!("init failed: {e}");
+            return;
+        }
+    };
+    let mut names: Vec<String> = mobula
+        .nodes()
+        .iter()
+        .map(|n| format!("{}:{}", n.name, n.capacity.cpu))
+        .collect();
+    names.sort();
+    println!("nodes {}", names.join(" "));
+    match what.as_str() {
+        "pids" => {
+            let pids: Vec<_> = mobula
+                .nodes()
+                .iter()
+                .map(|n| {
+                    says::options()
+                        .on_node(n.id)
+                        .remote(format!("hello {}", n.name))
+                })
+                .collect();
+            let pids: BTreeSet<u32> = mobula::get(&pids).unwrap().into_iter().collect();
+            println!("pids {}", pids.len());
+        }
+        "hold" => {
+            let others: Vec<_> = mobula
+                .nodes()
+                .iter()
+                .filter(|n| !n.this)
+                .map(|n| pid_after::options().on_node(n.id).remote(0))
+                .collect();
+            let others: Vec<String> = mobula::get(&others)
+                .unwrap()
+                .iter()
+                .map(u32::to_string)
+                .collect();
+            println!("holds {}", others.join(" "));
+            // Until whoever started it closes its input, or kills it.
+            let _ = std::io::stdin().read_line(&mut String::new());
+        }
+        _ => {}
+    }
+    drop(mobula);
+    println!("done");
+}
+
+#[test]
+fn a_program_runs_on_three_machines_and_its_output_comes_back() {
+    let bench = Bench::new("three");
+    let head = bench.head("one", &["--num-cpus", "1"]);
+    bench.join(&head, "two", &["--num-cpus", "2", "--label", "zone=b"]);
+    bench.join(&head, "three", &["--num-cpus", "1"]);
+    bench.machines(&head, 3);
+    let app = bench.run(&head, "pids", &[]).finished();
+    assert!(app.ok, "{app}");
+    assert!(app.out.contains("nodes one:1 three:1 two:2"), "{app}");
+    assert!(
+        app.out.contains("pids 3") && app.out.contains("done"),
+        "{app}"
+    );
+    assert!(app.err.contains("3 of 3 nodes are there"), "{app}");
+    for (name, stream) in [("two", &app.out), ("three", &app.out), ("two", &app.err)] {
+        let line = stream
+            .lines()
+            .find(|l| l.starts_with(&format!("(node {name} pid=")))
+            .unwrap_or_else(|| panic!("{app}"));
+        assert!(line.contains(&format!("hello {name}")), "{line}");
+    }
+    // The second time the executable is there, and what was held was given back.
+    let again = bench.run(&head, "pids", &["--num-nodes", "2"]).finished();
+    assert!(again.out.contains("nodes one:1 two:2"), "{again}");
+    for dir in ["two", "three"] {
+        let kept = std::fs::read_dir(bench.dir(dir).join("executables"))
+            .unwrap()
+            .count();
+        assert_eq!(kept, 1, "{dir} keeps one executable");
+    }
+    // What ran is on record.
+    let status = bench.status(&head);
+    assert_eq!(status["jobs"].as_array().unwrap().len(), 2, "{status}");
+    assert!(status["jobs"].to_string().contains("ended"), "{status}");
+}
+
+#[test]
+fn jobs_share_a_machine_and_who_finds_no_room_is_told_who_has_it() {
+    let bench = Bench::new("share");
+    let head = bench.head("one", &["--num-cpus", "2"]);
+    bench.join(&head, "two", &["--num-cpus", "3"]);
+    bench.machines(&head, 2);
+    let mut first = bench.run(&head, "hold", &["--num-cpus", "1"]);
+    first.line("holds ");
+    let mut second = bench.run(&head, "hold", &[]);
+    let nodes = second.line("nodes ");
+    assert_eq!(nodes, "nodes one:1 two:2");
+    second.line("holds ");
+    let third = bench.run(&head, "pids", &["--wait", "0.2"]).finished();
+    assert!(
+        third
+            .out
+            .contains("machine one: no room: the job asks for what is left"),
+        "{third}"
+    );
+    assert!(third.out.contains("holds 1 cpu"), "{third}");
+    let never = bench.run(&head, "pids", &["--num-cpus", "9"]).finished();
+    assert!(
+        never
+            .out
+            .contains("asks for 9 of `cpu`, of which the machine has 2 in all"),
+        "{never}"
+    );
+    // One that waits gets its share when the first ends.
+    let mut waits = bench.run(&head, "hold", &["--num-cpus", "1", "--wait", "60"]);
+    first.close();
+    assert_eq!(waits.line("nodes "), "nodes one:1 two:1");
+    waits.close();
+    second.close();
+}
+
+#[test]
+fn a_killed_program_takes_its_nodes_with_it_and_frees_the_machines() {
+    let bench = Bench::new("killed");
+    let head = bench.head("one", &["--num-cpus", "1"]);
+    bench.join(&head, "two", &["--num-cpus", "1"]);
+    bench.machines(&head, 2);
+    let mut app = bench.run(&head, "hold", &[]);
+    let holds = app.line("holds ");
+    let node: u32 = holds.trim_start_matches("holds ").parse().unwrap();
+    assert!(alive(node));
+    app.kill();
+    let killed = Instant::now();
+    until("its node ends", || !alive(node));
+    // A second is promised; the machine that tests run on may be busy.
+    assert!(
+        killed.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        killed.elapsed()
+    );
+    until("what it held is free", || {
+        let status = bench.status(&head);
+        status["machines"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|m| m["left"]["cpu"] == m["whole"]["cpu"])
+    });
+    let status = bench.status(&head);
+    assert!(
+        status["jobs"].to_string().contains("its driver was lost"),
+        "{status}"
+    );
+}
+
+#[test]
+fn a_head_that_is_started_again_is_the_same() {
+    let bench = Bench::new("again");
+    let head = bench.head("one", &["--num-cpus", "1"]);
+    bench.join(&head, "two", &["--num-cpus", "1"]);
+    bench.machines(&head, 2);
+    assert!(bench.run(&head, "pids", &[]).finished().ok);
+    // As in a crash: nothing is said, nothing is written down.
+    bench.kill(&head);
+    let again = bench.head("one", &["--num-cpus", "1"]);
+    assert_eq!((&again.address, &again.token), (&head.address, &head.token));
+    // The other comes back by itself, and what ran is still on record.
+    bench.machines(&again, 2);
+    let status = bench.status(&again);
+    assert_eq!(status["jobs"].as_array().unwrap().len(), 1, "{status}");
+    let app = bench.run(&head, "pids", &[]).finished();
+    assert!(app.out.contains("nodes one:1 two:1"), "{app}");
+}
+
+#[test]
+fn refusals_say_what_is_wrong() {
+    let bench = Bench::new("refused");
+    let head = bench.head("one", &["--num-cpus", "1"]);
+    let other = bench.other_token();
+    let said = bench.mobula(&[
+        "start",
+        "--join",
+        &head.address,
+        "--token",
+        &other,
+        "--dir",
+        &bench.path("two"),
+    ]);
+    assert!(!said.ok && said.err.contains("another cluster"), "{said}");
+    let said = bench.mobula(&[
+        "start",
+        "--join",
+        &head.address,
+        "--token",
+        "mobula1-abc",
+        "--dir",
+        &bench.path("two"),
+    ]);
+    assert!(!said.ok && said.err.contains("bad join token"), "{said}");
+    let wrong = bench::Head {
+        token: other,
+        ..head.clone()
+    };
+    let app = bench.run(&wrong, "pids", &[]).finished();
+    assert!(
+        app.out.contains("init failed") && app.out.contains("another cluster"),
+        "{app}"
+    );
+    let nobody = bench::Head {
+        address: bench.free_address(),
+        ..head.clone()
+    };
+    let app = bench.run(&nobody, "pids", &[]).finished();
+    assert!(
+        app.out.contains(&format!("at {}", nobody.address))
+            && app.out.contains("mobula start --head"),
+        "{app}"
+    );
+    let said = bench.mobula(&[
+        "run",
+        "--address",
+        &head.address,
+        "--token",
+        &head.token,
+        "--",
+        "/no/such/program",
+    ]);
+    assert!(
+        !said.ok && said.err.contains("/no/such/program cannot be run"),
+        "{said}"
+    );
+    let said = bench.mobula(&[
+        "start",
+        "--head",
+        "--listen",
+        "127.0.0.1:0",
+        "--dir",
+        &bench.path("one"),
+    ]);
+    assert!(!said.ok && said.err.contains("runs already"), "{said}");
+}
+
+#[test]
+fn stop_ends_the_launcher_and_the_nodes_that_it_started() {
+    let bench = Bench::new("stop");
+    let head = bench.head("one", &["--num-cpus", "1"]);
+    bench.join(&head, "two", &["--num-cpus", "1"]);
+    bench.machines(&head, 2);
+    let mut app = bench.run(&head, "hold", &[]);
+    let node: u32 = app
+        .line("holds ")
+        .trim_start_matches("holds ")
+        .parse()
+        .unwrap();
+    let said = bench.mobula(&["stop"]);
+    assert!(!said.ok && said.err.contains("2 launchers run"), "{said}");
+    let said = bench.mobula(&["stop", "--dir", &bench.path("two")]);
+    assert!(said.ok && said.out.contains("and 1 nodes"), "{said}");
+    assert!(!alive(node));
+    let said = bench.mobula(&["stop", "--all"]);
+    assert!(said.ok && said.out.contains("ended the launcher"), "{said}");
+    let said = bench.mobula(&["stop"]);
+    assert_eq!(said.code, Some(3), "{said}");
+    assert!(bench.launchers().iter().all(|pid| !alive(*pid)));
+    app.close();
+}
+
+#[test]
+fn nodes_of_a_program_are_listed_by_the_program_itself() {
+    let bench = Bench::new("variables");
+    let token = bench.mobula(&["token", "--dir", &bench.path("ca")]);
+    let again = bench.mobula(&["token", "--dir", &bench.path("ca")]);
+    assert!(
+        token.ok && token.out.starts_with("mobula1-") && token.out == again.out,
+        "{token}"
+    );
+    // A head without launchers and without a change of its code.
+    let address = bench.free_address();
+    let listens = [
+        ("MOBULA_LISTEN", address.as_str()),
+        ("MOBULA_CLUSTER_DIR", &bench.path("ca")),
+        ("MOBULA_NODE_NAME", "first"),
+    ];
+    let mut first = App::start("hold", &listens);
+    assert!(first.line("nodes ").starts_with("nodes first:"));
+    first.line("holds");
+    let node = [
+        ("MOBULA_JOIN", address.as_str()),
+        ("MOBULA_TOKEN", token.out.trim()),
+        ("MOBULA_NUM_CPUS", "1"),
+    ];
+    let mut joined = App::start("hold", &node);
+    assert!(
+        joined.stays(Duration::from_millis(1500)),
+        "a node stays as long as its head"
+    );
+    first.close();
+    assert!(joined.finished().ok, "and ends with it");
+}
