@@ -176,6 +176,22 @@ impl Engine {
                 self.post(local, &actor, record);
             }
         }
+        if !local.executor {
+            // This thread will not run it, as a submitter might.
+            self.crew.notify_injected();
+        }
+    }
+
+    /// Has one executor, and whoever waits for a call, look on for so long before it sleeps, which burns a CPU meanwhile and
+    /// saves the time that waking takes.
+    pub fn set_linger(&self, long: std::time::Duration) {
+        let micros = u32::try_from(long.as_micros()).unwrap_or(u32::MAX);
+        self.linger
+            .store(micros, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    pub(in crate::exec) fn linger(&self) -> u32 {
+        self.linger.load(std::sync::atomic::Ordering::Relaxed)
     }
 
     /// Calls `done` when the record has ended, at once if it has.

@@ -27,6 +27,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// How long what was said last has to get out.
 const GOODBYE: Duration = Duration::from_millis(500);
 
+/// How long a node that polls looks on after the last frame or call.
+const LINGER: Duration = Duration::from_millis(1);
+
 /// How this node comes to a cluster.
 #[derive(Clone, Debug, Default)]
 pub struct Joining {
@@ -40,6 +43,8 @@ pub struct Joining {
     pub labels: BTreeMap<String, String>,
     /// What it is called, for people.
     pub name: String,
+    /// Looks for what comes instead of sleeping until it does.
+    pub busy_poll: bool,
     /// Where the records are; not said: in memory, or in the folder.
     pub control: Option<String>,
     /// How many times as long as usual everything about life and death takes; 0 is 1.
@@ -223,6 +228,10 @@ impl Cluster {
             None
         };
         settings.hello.app = Cluster::write_app(heads, &name, place.as_ref());
+        if how.busy_poll {
+            settings.spin = LINGER;
+            engine.set_linger(LINGER);
+        }
         // Longer than a death takes to be found: a connection that breaks meanwhile would only be in the way.
         settings.idle = cluster.patience * 3;
         settings.keep_alive = cluster.patience / 2;
