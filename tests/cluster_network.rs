@@ -38,6 +38,7 @@ impl Scene {
             .attach(false)
             .node_name("head")
             .listen(format!("{}:7677", net::address(0)).parse().unwrap())
+            .share_memory(false)
             .init()
             .expect("the head starts");
         let mut scene = Scene {
@@ -61,6 +62,7 @@ impl Scene {
             .machines
             .on(machine, &me)
             .env("MOBULA_JOIN", self.head.address().unwrap().to_string())
+            .env("MOBULA_SHARE_MEMORY", "0")
             .env("MOBULA_TOKEN", self.head.join_token().unwrap())
             .env("MOBULA_LISTEN", format!("{}:0", net::address(machine)))
             .env("MOBULA_NODE_NAME", format!("machine{machine}"))

@@ -28,6 +28,8 @@ impl Cluster {
             .node_name("head")
             .busy_poll(busy_poll)
             .listen(([127, 0, 0, 1], 0).into())
+            // The network is what is measured.
+            .share_memory(false)
             .init()
             .expect("the head starts");
         Cluster {
@@ -52,6 +54,7 @@ impl Cluster {
             let token = self.head.join_token().expect("the head has a token");
             command
                 .env("MOBULA_JOIN", address.to_string())
+                .env("MOBULA_SHARE_MEMORY", "0")
                 .env("MOBULA_TOKEN", token)
                 .env("MOBULA_NODE_NAME", format!("node{}", self.others.len()))
                 .env("MOBULA_NUM_CPUS", "2")

@@ -336,11 +336,6 @@ impl Groups {
                 .spawn(run);
         });
     }
-
-    /// How many calls wait for their group, of how many that may.
-    pub fn waiting(&self) -> (usize, usize) {
-        (self.state.lock().waits, MAX_WAITING)
-    }
 }
 
 /// A node that is alone makes groups too.
