@@ -303,6 +303,7 @@ impl Cluster {
             return self.misbehaves(from, "it numbered an actor as another is numbered");
         }
         let parcel = self.with(local, |books, todo| {
+            books.took += 1;
             self.import_call(books, todo, local, from, entry.constructor(), call)
         });
         let name = terms.name.clone();

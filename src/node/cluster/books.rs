@@ -111,6 +111,9 @@ pub(super) struct Books {
     pub backlog: HashMap<NodeId, VecDeque<Vec<u8>>>,
     /// Nodes without a connection, and since when.
     pub gone_since: HashMap<NodeId, std::time::Duration>,
+    /// Calls and actors that came from others, and how many had when this node last told of itself.
+    pub took: u64,
+    pub told_took: u64,
     /// What was told of this node last.
     pub told: NodeView,
     version: u64,
@@ -190,6 +193,8 @@ impl Books {
             unfreed: Vec::new(),
             backlog: HashMap::new(),
             gone_since: HashMap::new(),
+            took: 0,
+            told_took: 0,
             told: NodeView::default(),
             version: 0,
             head,

@@ -110,6 +110,7 @@ impl Cluster {
             return self.misbehaves(from, "it called a function that there is not");
         };
         let accepted = self.with(local, |books, todo| {
+            books.took += 1;
             let draining = books.draining;
             let parcel = self.import_call(books, todo, local, from, function, call);
             if draining { Ok(None) } else { parcel.map(Some) }

@@ -152,9 +152,12 @@ impl Cluster {
             let changed = (&view.free, view.queued, view.draining)
                 != (&books.told.free, books.told.queued, books.told.draining);
             let since = now.saturating_sub(books.told.seen);
-            if since < TELL || !changed {
+            // Who sent something here has taken it off what it was told, and waits to be told anew.
+            let took = books.took != books.told_took;
+            if since < TELL || !(changed || took) {
                 return;
             }
+            books.told_took = books.took;
             let view = view::NodeView {
                 version: books.version(),
                 ..view
