@@ -18,11 +18,14 @@ fn config() -> Config {
         .attach(false)
 }
 
-fn with(others: usize, test: impl FnOnce(&Cluster)) {
+fn serial(test: impl FnOnce()) {
     static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
     let _alone = ALONE.lock().unwrap_or_else(|e| e.into_inner());
-    let cluster = patient_cluster(config(), others);
-    test(&cluster);
+    test();
+}
+
+fn with(others: usize, test: impl FnOnce(&Cluster)) {
+    serial(|| test(&patient_cluster(config(), others)));
 }
 
 fn other(cluster: &Cluster) -> NodeId {
@@ -302,5 +305,31 @@ fn what_this_node_cannot_run_waits_for_one_that_can() {
         there.kill();
         let e = mobula::get(labelled()).unwrap_err();
         assert!(e.to_string().contains("zone"), "{e}");
+    });
+}
+
+#[test]
+fn nodes_of_one_machine_read_each_others_memory() {
+    serial(|| {
+        let pace = [("MOBULA_CLUSTER_PACE", "5")];
+        let head = cluster_common::head(config().cluster_pace(5));
+        let _nodes: Vec<_> = (0..2)
+            .map(|i| cluster_common::Node::start(&head, &format!("near{i}"), &pace))
+            .collect();
+        head.wait_for_nodes(3, Duration::from_secs(30)).unwrap();
+        let there = head.nodes().into_iter().find(|n| !n.this).unwrap().id;
+        let n = 4 << 20;
+        let big = many::options().on_node(there).remote(n);
+        assert_eq!(mobula::view(&big).unwrap().len(), n);
+        let put = mobula::put(&(0..n as u64).collect::<Vec<_>>()).unwrap();
+        let sums: Vec<_> = head
+            .nodes()
+            .iter()
+            .map(|n| sum::options().on_node(n.id).remote(&put))
+            .collect();
+        let expected = (n as u64 - 1) * n as u64 / 2;
+        assert_eq!(mobula::get(&sums).unwrap(), [expected; 3]);
+        let network = head.network();
+        assert_eq!((network.bulk_in, network.bulk_out), (0, 0), "{network:?}");
     });
 }

@@ -106,6 +106,8 @@ fn a_killed_node_is_known_to_be_dead_within_half_a_second() {
     for round in 0..3 {
         with(2, |cluster| {
             let victim = called(&cluster.head, "node0");
+            // Doubts take longer for two seconds after somebody came.
+            std::thread::park_timeout(Duration::from_millis(2500));
             let actor = Counter::options().on_node(victim).remote(0);
             assert_eq!(mobula::get(actor.add(1)).unwrap(), 1);
             let awaited = actor.sleeps(60_000);

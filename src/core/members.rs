@@ -13,7 +13,8 @@
 //! after 100 ms of silence: a node that runs its driver for one moment in 340 ms lives. For that the driver's thread
 //! is to be one of its own that runs nothing else; its priority is to be raised where the system lets it (`SCHED_RR`
 //! at 1, else nice -10), which on a full CPU turns tens of milliseconds of waiting into none. Where it does not, and
-//! the CPU is overcommitted tenfold, scale [`Pace`].
+//! the CPU is overcommitted tenfold, scale [`Pace`]. Somebody who comes shakes hands with all, which keeps links busy for a
+//! while, above all in a program without optimization: for two seconds after, a doubt takes four times as long.
 //!
 //! **Partitions.** Each side finds the other dead, and both go on: whoever holds the control records decides what
 //! that means. One of each side's lost is knocked at every second, for ten minutes. Once a knock arrives, the sides
@@ -121,6 +122,8 @@ pub struct Members {
     /// Those that are watched, and when they were heard last.
     watched: BTreeMap<NodeId, Duration>,
     heard_any: Duration,
+    /// Until when doubts take longer: somebody came.
+    settling: Duration,
     doubts: BTreeMap<NodeId, doubt::Doubt>,
     doubt_serial: u64,
     /// How many stalls are held against oneself.
@@ -182,6 +185,7 @@ impl Members {
             incarnation: 0,
             watched: BTreeMap::new(),
             heard_any: Duration::ZERO,
+            settling: Duration::ZERO,
             doubts: BTreeMap::new(),
             doubt_serial: 0,
             unwell: 0,
@@ -476,6 +480,7 @@ impl Members {
         if self.living.insert(peer.node, peer).is_none() {
             self.list.push(peer.node);
         }
+        self.settling = self.clock.now() + self.pace.watch * doubt::SETTLING;
         self.resize();
         out.push(Effect::Up(peer));
     }

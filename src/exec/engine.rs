@@ -10,7 +10,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use crossbeam_deque::Injector;
 use parking_lot::{Mutex, RwLock};
@@ -57,6 +57,8 @@ pub struct Engine {
     pub(super) started: Injector<RawRef>,
     pub(super) crew: Crew,
     closing: AtomicBool,
+    /// For how many microseconds who has nothing to do looks on before it sleeps; see [`set_linger`](Engine::set_linger).
+    pub(super) linger: AtomicU32,
     /// The other nodes, if there are any.
     pub(super) far: std::sync::OnceLock<Arc<dyn super::far::Far>>,
     /// The placement groups.
@@ -108,6 +110,7 @@ impl Engine {
             started: Injector::new(),
             crew: Crew::new(cpus),
             closing: AtomicBool::new(false),
+            linger: AtomicU32::new(0),
             far: std::sync::OnceLock::new(),
             groups: std::sync::OnceLock::new(),
             workers: super::isolate::Workers::new(cpus),

@@ -224,12 +224,23 @@ impl Engine {
             return self.lie_down(spin, true);
         }
         // Search on for a moment.
-        let budget = spin.budget_micros();
+        let linger = self.linger();
+        // One that lingers is enough.
+        let lingers = linger > 0 && crew.idlers().searching == 0;
+        let budget = if lingers {
+            linger
+        } else {
+            spin.budget_micros()
+        };
         if budget > 0 {
             crew.idlers.fetch_add(SEARCHING, Ordering::SeqCst);
             let until = Instant::now() + Duration::from_micros(u64::from(budget));
             let mut found = false;
             while !found && Instant::now() < until {
+                if lingers {
+                    // Who brings the next call may need this CPU.
+                    std::thread::yield_now();
+                }
                 std::hint::spin_loop();
                 found = self.look().1 > 0;
             }

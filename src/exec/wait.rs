@@ -254,8 +254,13 @@ impl Engine {
         record: &RawRef,
         deadline: Option<Instant>,
     ) -> Result<bool, Error> {
-        let until = Instant::now() + SPIN;
+        let linger = Duration::from_micros(self.linger().into());
+        let until = Instant::now() + SPIN.max(linger);
         loop {
+            if !linger.is_zero() {
+                // Who brings the answer may need this CPU.
+                std::thread::yield_now();
+            }
             for _ in 0..16 {
                 if finished(record.state()) {
                     return Ok(true);

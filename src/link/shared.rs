@@ -125,6 +125,8 @@ impl Shared {
         loop {
             let busy = Duration::from_micros(self.busy_at.load(Relaxed));
             if self.started.elapsed().saturating_sub(busy) < self.spin {
+                // Others of this machine may need the CPU to make the next frame.
+                std::thread::yield_now();
                 let before = Instant::now();
                 tokio::task::yield_now().await;
                 if before.elapsed() < IDLE_TURN {

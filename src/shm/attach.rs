@@ -95,6 +95,20 @@ impl Attached {
         Some(unsafe { std::slice::from_raw_parts(self.base.as_ptr().add(begin), end - begin) })
     }
 
+    /// Copies what lies at `offset` to `to`, on several threads if it is much. False if it is not all inside. If somebody
+    /// still writes there, what is copied is any mixture.
+    pub fn copy_out(&self, offset: u64, to: &mut [u8]) -> bool {
+        let Some((begin, end)) = self.range(offset, to.len() as u64) else {
+            return false;
+        };
+        // SAFETY: inside the mapping (checked), always initialised, and `to` is nobody else's. That another process may write
+        // there is no race within this one; whoever copies checks what it got.
+        let from =
+            unsafe { std::slice::from_raw_parts(self.base.as_ptr().add(begin), end - begin) };
+        copy_into(to, from);
+        true
+    }
+
     /// Where bytes that [`bytes`](Self::bytes) gave begin.
     pub fn offset_of(&self, bytes: &[u8]) -> u64 {
         (bytes.as_ptr().addr() - self.base.as_ptr().addr()) as u64

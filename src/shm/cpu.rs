@@ -48,6 +48,29 @@ pub fn come_first(always: bool) {
     }
 }
 
+/// Lets a thread of this process go before all others, or no more; what it starts is as any other. Best effort.
+#[cfg(feature = "cluster")]
+pub fn hurry(thread: i32, hurry: bool) {
+    let (policy, priority) = if hurry {
+        (libc::SCHED_RR, 1)
+    } else {
+        (libc::SCHED_OTHER, 0)
+    };
+    // SAFETY: all of the structure's fields may be zero.
+    let mut how: libc::sched_param = unsafe { std::mem::zeroed() };
+    how.sched_priority = priority;
+    // SAFETY: the structure is only read, and outlives the call; a thread that is gone is an error, which is fine.
+    unsafe { libc::sched_setscheduler(thread, policy | libc::SCHED_RESET_ON_FORK, &how) };
+}
+
+/// The CPU time that a thread of this process has had, if that can be told.
+#[cfg(feature = "cluster")]
+pub fn cpu_time(thread: i32) -> Option<std::time::Duration> {
+    let text = std::fs::read_to_string(format!("/proc/self/task/{thread}/schedstat")).ok()?;
+    let nanos = text.split_ascii_whitespace().next()?.parse().ok()?;
+    Some(std::time::Duration::from_nanos(nanos))
+}
+
 /// Moves this thread to another CPU than `cpu`, if it may run on one; the scheduler is free to move it
 /// again afterwards. Three system calls.
 pub fn move_away_from(cpu: usize) {

@@ -31,7 +31,7 @@ pub use arena::{Arena, ArenaOptions, ArenaStats, Extent, Found};
 pub use attach::{Attached, Lease};
 pub use copy::{copy_into, copy_into_cold};
 #[cfg(feature = "cluster")]
-pub use cpu::come_first;
+pub use cpu::{come_first, cpu_time, hurry};
 pub use cpu::{current_cpu, move_away_from};
 pub use groups::{group_files, limit as group_limit, lowest_limit};
 pub use machine::{MemoryLeft, meminfo_field, memory_left};

@@ -84,6 +84,22 @@ pub enum Frame {
         key: ObjectKey,
         /// The receiver of the bytes' number for it.
         transfer: u64,
+        /// The sender has the receiver's arena mapped: where the bytes lie is enough.
+        near: bool,
+    },
+    /// The bytes of a transfer lie here in the sender's arena, and stay until they are read.
+    Lies {
+        /// The receiver's number for it.
+        transfer: u64,
+        /// Where.
+        offset: u64,
+        /// How many.
+        len: u64,
+    },
+    /// The bytes of a transfer were read from the receiver's arena, or will not be.
+    Read {
+        /// The sender's number for it.
+        transfer: u64,
     },
     /// The answer to a [`Frame::Fetch`] when the bytes do not come as a transfer of their own.
     Fetched {
@@ -233,9 +249,28 @@ impl Frame {
                 owning::message(w, message);
                 body::beside(w, beside);
             }
-            Frame::Fetch { key, transfer } => {
+            Frame::Fetch {
+                key,
+                transfer,
+                near,
+            } => {
                 w.u8(8);
                 w.key(*key);
+                w.u64(*transfer);
+                w.bool(*near);
+            }
+            Frame::Lies {
+                transfer,
+                offset,
+                len,
+            } => {
+                w.u8(15);
+                w.u64(*transfer);
+                w.u64(*offset);
+                w.u64(*len);
+            }
+            Frame::Read { transfer } => {
+                w.u8(16);
                 w.u64(*transfer);
             }
             Frame::Fetched { transfer, value } => {
@@ -341,7 +376,14 @@ impl Frame {
             8 => Frame::Fetch {
                 key: r.key()?,
                 transfer: r.u64()?,
+                near: r.bool()?,
             },
+            15 => Frame::Lies {
+                transfer: r.u64()?,
+                offset: r.u64()?,
+                len: r.u64()?,
+            },
+            16 => Frame::Read { transfer: r.u64()? },
             9 => Frame::Fetched {
                 transfer: r.u64()?,
                 value: r.option(body::read_value)?,

@@ -206,7 +206,14 @@ fn frames() -> Vec<Frame> {
         Frame::Fetch {
             key: key(1),
             transfer: 2,
+            near: true,
         },
+        Frame::Lies {
+            transfer: 2,
+            offset: 64,
+            len: 1 << 30,
+        },
+        Frame::Read { transfer: 2 },
         Frame::Fetched {
             transfer: 2,
             value: Some(value()),

@@ -72,11 +72,12 @@ pub fn head(config: Config) -> Mobula {
 pub fn patient_cluster(config: Config, others: usize) -> Cluster {
     const PACE: u32 = 5;
     let pace = PACE.to_string();
-    cluster_with(
-        config.cluster_pace(PACE),
-        others,
-        &[("MOBULA_CLUSTER_PACE", &pace)],
-    )
+    let settings = [
+        ("MOBULA_CLUSTER_PACE", pace.as_str()),
+        ("MOBULA_SHARE_MEMORY", "0"),
+    ];
+    let config = config.cluster_pace(PACE).share_memory(false);
+    cluster_with(config, others, &settings)
 }
 
 pub fn cluster(config: Config, others: usize) -> Cluster {

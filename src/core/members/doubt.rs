@@ -28,6 +28,9 @@ const WATCHED: usize = 2;
 const RELAYS: usize = 3;
 /// How often a doubt of one who hears nobody is prolonged.
 const PROLONGED: u8 = 3;
+/// For how many watches after somebody came a doubt takes longer, and how many times as long.
+pub const SETTLING: u32 = 40;
+const PATIENT: u32 = 4;
 /// The most stalls that are held against oneself.
 const UNWELL_MAX: u32 = 4;
 
@@ -107,7 +110,12 @@ impl Members {
         }
         self.doubt_serial += 1;
         let id = self.doubt_serial;
-        let length = self.pace.doubt * (2 + self.unwell) / 2 / haste;
+        let patience = if self.clock.now() < self.settling {
+            PATIENT
+        } else {
+            1
+        };
+        let length = self.pace.doubt * patience * (2 + self.unwell) / 2 / haste;
         let doubt = Doubt {
             id,
             began: self.clock.now(),

@@ -229,6 +229,7 @@ fn create_here(
         })),
         (None, true) => Some(Box::new(More {
             unborn: AtomicBool::new(true),
+            ledger_id: if held { id } else { 0 },
             ..More::new()
         })),
         (m, false) => m,

@@ -103,6 +103,12 @@ impl Engine {
         taken
     }
 
+    /// The file of the store's memory, its length, and the unit of its pages.
+    pub fn memory_file(&self) -> (std::os::fd::BorrowedFd<'_>, u64, u64) {
+        let store = self.store();
+        (store.file(), store.stats().capacity, store.grain())
+    }
+
     /// How many common calls wait in this node's queues.
     pub fn queued(&self) -> usize {
         self.look().1
@@ -170,6 +176,22 @@ impl Engine {
                 self.post(local, &actor, record);
             }
         }
+        if !local.executor {
+            // This thread will not run it, as a submitter might.
+            self.crew.notify_injected();
+        }
+    }
+
+    /// Has one executor, and whoever waits for a call, look on for so long before it sleeps, which burns a CPU meanwhile and
+    /// saves the time that waking takes.
+    pub fn set_linger(&self, long: std::time::Duration) {
+        let micros = u32::try_from(long.as_micros()).unwrap_or(u32::MAX);
+        self.linger
+            .store(micros, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    pub(in crate::exec) fn linger(&self) -> u32 {
+        self.linger.load(std::sync::atomic::Ordering::Relaxed)
     }
 
     /// Calls `done` when the record has ended, at once if it has.

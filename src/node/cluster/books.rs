@@ -7,14 +7,18 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 
+use super::objects::Lander;
 use crate::base::{NodeId, ObjectKey};
 use crate::core::owners::Owners;
 use crate::core::pulls::{Limits, Pulls};
 use crate::core::view::{NodeView, View};
 use crate::exec::RawRef;
 use crate::exec::actor::{ActorRef, HandleRef};
+use crate::exec::pin::PinnedRef;
+use crate::shm::Attached;
 use crate::store::Draft;
 use crate::wire::{Found, Question};
 
@@ -89,6 +93,12 @@ pub(super) struct Books {
     pub wants: HashMap<ObjectKey, Want>,
     /// Transfers under way: from whom, and of which object.
     pub transfers: HashMap<u64, (NodeId, ObjectKey)>,
+    /// Arenas of other nodes of this machine.
+    pub near: HashMap<NodeId, Arc<Attached>>,
+    /// Where bytes go that are read from those.
+    pub landers: HashMap<u64, Box<Lander>>,
+    /// Objects that such nodes read here, by their numbers for it.
+    pub shown: HashMap<(NodeId, u64), PinnedRef>,
     /// Values with references in them that were asked for.
     pub values: HashMap<u64, (NodeId, ObjectKey)>,
     pub last_number: u64,
@@ -119,6 +129,7 @@ enum Debris {
     Handle(HandleRef),
     Actor(ActorRef),
     Draft(Draft),
+    Pin(PinnedRef),
 }
 
 impl Later {
@@ -132,6 +143,10 @@ impl Later {
 
     pub fn actor(&mut self, actor: ActorRef) {
         self.0.push(Debris::Actor(actor));
+    }
+
+    pub fn pin(&mut self, pin: PinnedRef) {
+        self.0.push(Debris::Pin(pin));
     }
 
     pub fn draft(&mut self, draft: Draft) {
@@ -165,6 +180,9 @@ impl Books {
             pulls: Pulls::new(me, Limits::default()),
             wants: HashMap::new(),
             transfers: HashMap::new(),
+            near: HashMap::new(),
+            landers: HashMap::new(),
+            shown: HashMap::new(),
             values: HashMap::new(),
             last_number: 0,
             far_actors: HashMap::new(),

@@ -7,13 +7,14 @@ use std::sync::Arc;
 
 use super::books::{Books, Export, Later};
 use super::cross::describe;
+use super::objects::Lander;
 use super::{Cluster, lost};
 use crate::base::{Error, NodeId, ObjectKey};
 use crate::core::owners::{Effect, Message, RefState, Stand};
 use crate::core::pulls::Effect as Pulling;
 use crate::exec::cell::finished;
 use crate::exec::{Local, RawRef};
-use crate::link::{Landing, SendError};
+use crate::link::SendError;
 use crate::wire::{Beside, Frame};
 
 /// What is left to do.
@@ -32,7 +33,7 @@ pub(super) struct Todo {
     after: Vec<Effect>,
     fetches: Vec<Pulling>,
     /// Where bytes land that are about to be asked for: from whom, as which transfer, how many.
-    pub landings: Vec<(NodeId, u64, u64, Box<dyn Landing>)>,
+    pub landings: Vec<(NodeId, u64, Box<Lander>)>,
 }
 
 impl Cluster {
@@ -183,8 +184,8 @@ impl Cluster {
         for effect in fetches {
             self.pulling(local, effect);
         }
-        for (from, transfer, len, landing) in landings {
-            self.expect(local, from, transfer, len, landing);
+        for (from, transfer, lander) in landings {
+            self.expect(local, from, transfer, lander);
         }
         for record in watch {
             let cluster = Arc::downgrade(self);

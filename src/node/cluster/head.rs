@@ -10,7 +10,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::Cluster;
+use super::near::Place;
 use crate::base::{Error, NodeId};
+use crate::wire::{Reader, Writer};
 
 impl Cluster {
     /// Whether this node is the head.
@@ -19,18 +21,22 @@ impl Cluster {
     }
 
     /// What a node says of itself when it shakes hands.
-    pub(super) fn write_app(head: bool, name: &str) -> Vec<u8> {
-        let mut app = vec![u8::from(head)];
-        app.extend_from_slice(name.as_bytes());
-        app
+    pub(super) fn write_app(head: bool, name: &str, place: Option<&Place>) -> Vec<u8> {
+        let mut w = Writer::default();
+        w.bool(head);
+        w.text(name);
+        w.option(place, |w, place| place.write(w));
+        w.0
     }
 
-    /// Whether the other is the head, and what it is called.
-    pub(super) fn read_app(app: &[u8]) -> (bool, String) {
-        let (head, name) = app
-            .split_first()
-            .map_or((false, app), |(head, name)| (*head == 1, name));
-        (head, String::from_utf8_lossy(name).into_owned())
+    /// Whether the other is the head, what it is called, and where its arena is. What cannot be read was not said.
+    pub(super) fn read_app(app: &[u8]) -> (bool, String, Option<Place>) {
+        let mut r = Reader(app);
+        let head = r.bool().unwrap_or(false);
+        let name = r.text().unwrap_or("").to_owned();
+        let place = r.bool().unwrap_or(false);
+        let place = if place { Place::read(&mut r) } else { None };
+        (head, name, place)
     }
 
     /// Whether there is no head now.

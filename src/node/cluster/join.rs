@@ -13,9 +13,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use super::near::Place;
 use super::peers::Ears;
 use super::{Cluster, Face, Groups};
-use crate::base::{Capacity, Error, NodeId};
+use crate::base::{Capacity, Error, NodeId, Units};
 use crate::core::members::{Members, Pace, Peer};
 use crate::exec::{Engine, Local, far};
 use crate::link::{Ca, Endpoint, Identity, JoinToken, Link, Registry, Settings, join};
@@ -25,6 +26,9 @@ use crate::wire::Frame;
 const PATIENCE: Duration = Duration::from_secs(20);
 /// How long what was said last has to get out.
 const GOODBYE: Duration = Duration::from_millis(500);
+
+/// How long a node that polls looks on after the last frame or call.
+const LINGER: Duration = Duration::from_millis(1);
 
 /// How this node comes to a cluster.
 #[derive(Clone, Debug, Default)]
@@ -39,12 +43,16 @@ pub struct Joining {
     pub labels: BTreeMap<String, String>,
     /// What it is called, for people.
     pub name: String,
+    /// Looks for what comes instead of sleeping until it does.
+    pub busy_poll: bool,
     /// Where the records are; not said: in memory, or in the folder.
     pub control: Option<String>,
     /// How many times as long as usual everything about life and death takes; 0 is 1.
     pub pace: u32,
     /// How long it goes on when the head is gone.
     pub head_patience: Duration,
+    /// Objects go over the network even between nodes of one machine.
+    pub apart: bool,
 }
 
 impl Joining {
@@ -77,6 +85,8 @@ pub struct NodeInfo {
     pub address: SocketAddr,
     /// What it has.
     pub capacity: Capacity,
+    /// CPUs there that nobody holds, as it told last.
+    pub free_cpus: Units,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
     /// Common calls that wait there.
@@ -212,7 +222,16 @@ impl Cluster {
         } else {
             how.name.clone()
         };
-        settings.hello.app = Cluster::write_app(heads, &name);
+        let place = if cluster.shares {
+            Place::of(engine)
+        } else {
+            None
+        };
+        settings.hello.app = Cluster::write_app(heads, &name, place.as_ref());
+        if how.busy_poll {
+            settings.spin = LINGER;
+            engine.set_linger(LINGER);
+        }
         // Longer than a death takes to be found: a connection that breaks meanwhile would only be in the way.
         settings.idle = cluster.patience * 3;
         settings.keep_alive = cluster.patience / 2;
@@ -330,7 +349,8 @@ impl Cluster {
 
     /// The nodes of the cluster, this one first.
     pub fn nodes(&self) -> Vec<NodeInfo> {
-        let books = self.books.lock();
+        let mut books = self.books.lock();
+        let _ = crate::exec::local::with(|local| self.refresh(&mut books, local));
         let info = |id: NodeId, name: &str, address: SocketAddr| {
             let view = books
                 .view
@@ -342,6 +362,7 @@ impl Cluster {
                 name: name.to_owned(),
                 address,
                 capacity: view.capacity,
+                free_cpus: view.free.cpu,
                 labels: view.labels,
                 queued: view.queued,
                 this: id == self.me,

@@ -21,6 +21,7 @@ mod head;
 mod join;
 mod members;
 mod names;
+mod near;
 mod objects;
 mod peers;
 mod place;
@@ -76,6 +77,8 @@ pub struct Cluster {
     head_addr: OnceLock<SocketAddr>,
     /// For how long this node goes on without a head, and since when it does.
     head_patience: Duration,
+    /// Nodes of one machine read each other's objects in memory.
+    shares: bool,
     headless: Mutex<Option<Duration>>,
     /// The head that said goodbye.
     head_left: Mutex<Option<NodeId>>,
@@ -141,6 +144,7 @@ impl Cluster {
                 clerk: Mutex::new(None),
                 head_addr: OnceLock::new(),
                 head_patience: how.head_patience,
+                shares: !how.apart,
                 headless: Mutex::new(None),
                 head_left: Mutex::new(None),
                 ended: AtomicBool::new(false),

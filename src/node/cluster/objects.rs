@@ -53,11 +53,11 @@ impl Drop for There {
 }
 
 /// A draft that bytes land in.
-struct Lander {
+pub(super) struct Lander {
     cluster: Weak<Cluster>,
     key: ObjectKey,
     transfer: u64,
-    draft: Draft,
+    pub draft: Draft,
 }
 
 impl Landing for Lander {
@@ -141,8 +141,8 @@ impl Cluster {
             } => self.begin(local, key, from, transfer),
             Pulling::Abort { transfer } => {
                 let known = self.books.lock().transfers.remove(&transfer);
-                if let (Some((from, _)), Some(link)) = (known, self.link.get()) {
-                    link.cancel_bulk(from, transfer);
+                if let Some((from, _)) = known {
+                    self.give_up(from, transfer);
                 }
             }
             Pulling::Here(key) => {
@@ -179,7 +179,6 @@ impl Cluster {
             let Some(want) = books.wants.get_mut(&key) else {
                 return true;
             };
-            let len = want.len;
             let Some(draft) = want.draft.take() else {
                 return false;
             };
@@ -191,8 +190,7 @@ impl Cluster {
                 transfer,
                 draft,
             };
-            todo.landings
-                .push((from, transfer, len as u64, Box::new(lander)));
+            todo.landings.push((from, transfer, Box::new(lander)));
             true
         });
         if begun {
@@ -234,21 +232,46 @@ impl Cluster {
         local: &Local,
         from: NodeId,
         transfer: u64,
-        len: u64,
-        landing: Box<dyn Landing>,
+        lander: Box<Lander>,
     ) {
-        if let Some(link) = self.link.get() {
-            link.expect_bulk(from, transfer, len, landing);
+        let near = self.books.lock().near.contains_key(&from);
+        let mut far = None;
+        if near {
+            self.books.lock().landers.insert(transfer, lander);
+        } else if let Some(link) = self.link.get() {
+            let len = lander.draft.len() as u64;
+            link.expect_bulk(from, transfer, len, lander);
+        } else {
+            far = Some(lander);
         }
         let asked = self.with(local, |books, _| {
+            // Given up meanwhile.
             let Some((_, key)) = books.transfers.get(&transfer).copied() else {
-                return true;
+                return false;
             };
-            books.peers.contains_key(&from)
-                && self.send_surely(books, from, &Frame::Fetch { key, transfer })
+            let frame = Frame::Fetch {
+                key,
+                transfer,
+                near,
+            };
+            books.peers.contains_key(&from) && self.send_surely(books, from, &frame)
         });
-        if !asked && let Some(link) = self.link.get() {
-            link.cancel_bulk(from, transfer);
+        drop(far);
+        if !asked {
+            self.give_up(from, transfer);
+        }
+    }
+
+    /// Ends a transfer that is not wanted, or will not come.
+    fn give_up(&self, from: NodeId, transfer: u64) {
+        let lander = self.books.lock().landers.remove(&transfer);
+        match (lander, self.link.get()) {
+            (Some(lander), _) => lander.finish(Err(LinkError::Transfer {
+                transfer,
+                why: "it was given up".to_owned(),
+            })),
+            (None, Some(link)) => link.cancel_bulk(from, transfer),
+            (None, None) => {}
         }
     }
 
@@ -307,7 +330,15 @@ impl Cluster {
         let asked = self.with(local, |books, _| {
             let transfer = books.number() | VALUE;
             let asked = books.peers.contains_key(&from)
-                && self.send_surely(books, from, &Frame::Fetch { key, transfer });
+                && self.send_surely(
+                    books,
+                    from,
+                    &Frame::Fetch {
+                        key,
+                        transfer,
+                        near: false,
+                    },
+                );
             if asked {
                 books.values.insert(transfer, (from, key));
             }
@@ -325,7 +356,7 @@ impl Cluster {
         local: &Local,
         from: NodeId,
         key: ObjectKey,
-        transfer: u64,
+        (transfer, near): (u64, bool),
     ) {
         let record = self
             .find(key)
@@ -352,6 +383,9 @@ impl Cluster {
                     cluster.send_surely(books, from, &Frame::Fetched { transfer, value });
                 });
                 return;
+            }
+            if near {
+                return cluster.show(local, from, transfer, record);
             }
             match (PinnedRef::new(record), cluster.link.get()) {
                 (Ok(pinned), Some(link)) => {
@@ -397,7 +431,7 @@ impl Cluster {
         }
     }
 
-    fn tell_fetched(
+    pub(super) fn tell_fetched(
         self: &Arc<Cluster>,
         local: &Local,
         to: NodeId,
@@ -426,8 +460,8 @@ impl Cluster {
                     .get(&transfer)
                     .is_some_and(|(f, _)| *f == from)
             };
-            if known && let Some(link) = self.link.get() {
-                link.cancel_bulk(from, transfer);
+            if known {
+                self.give_up(from, transfer);
             }
             return;
         }

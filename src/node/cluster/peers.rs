@@ -21,6 +21,7 @@ impl Ears {
         if let Some(cluster) = self.0.upgrade() {
             if !super::LINKS.replace(true) {
                 crate::shm::come_first(false);
+                cluster.membership.link_is_here();
             }
             let _ = crate::exec::local::with(|local| f(&cluster, local));
         }
@@ -52,7 +53,8 @@ impl Handler for Ears {
 impl Cluster {
     fn on_connected(self: &Arc<Cluster>, local: &Local, peer: &link::Peer) {
         let addr = peer.hello.reach.unwrap_or(peer.addr);
-        let (head, name) = Cluster::read_app(&peer.hello.app);
+        let (head, name, place) = Cluster::read_app(&peer.hello.app);
+        self.come_near(peer.node, place.as_ref());
         self.with(local, |books, _| {
             if books.view.is_gone(peer.node) {
                 return; // it was declared dead while its connection was made: the link is about to hear of it
@@ -172,6 +174,20 @@ impl Cluster {
             books.gone_since.remove(&node);
             books.peers.remove(&node)?;
             books.view.remove(node);
+            books.near.remove(&node);
+            let shown: Vec<_> = books
+                .shown
+                .keys()
+                .filter(|(to, _)| *to == node)
+                .copied()
+                .collect();
+            for key in shown {
+                books
+                    .shown
+                    .remove(&key)
+                    .into_iter()
+                    .for_each(|p| todo.later.pin(p));
+            }
             books.backlog.remove(&node);
             books.owners.peer_died(now, node, &mut todo.effects);
             books.pulls.peer_died(node, &mut todo.pulls);
@@ -271,7 +287,17 @@ impl Cluster {
                     self.learn(books, todo, key, beside, 0);
                 }
             }),
-            Frame::Fetch { key, transfer } => self.on_fetch(local, from, key, transfer),
+            Frame::Fetch {
+                key,
+                transfer,
+                near,
+            } => self.on_fetch(local, from, key, (transfer, near)),
+            Frame::Lies {
+                transfer,
+                offset,
+                len,
+            } => self.on_lies(local, from, transfer, offset, len),
+            Frame::Read { transfer } => self.on_read(from, transfer),
             Frame::Fetched { transfer, value } => self.on_fetched(local, from, transfer, value),
             Frame::Ask { ask, question } => self.on_ask(from, ask, question),
             Frame::Answer { ask, found } => self.on_answer(from, ask, found),

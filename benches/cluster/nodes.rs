@@ -1,0 +1,91 @@
+//! A head in this process, and other nodes that are this executable again.
+//!
+//! Invariant: the other nodes end with the guard. Left out: nodes on other machines.
+
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use mobula::{Config, Mobula, NodeId};
+
+/// How long nodes may take to come.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// See the module.
+pub struct Cluster {
+    others: Vec<Child>,
+    head: Mobula,
+    store: u64,
+    busy_poll: bool,
+}
+
+impl Cluster {
+    /// A head with no other node, whose nodes' stores have so many bytes each, and which may poll instead of sleeping.
+    pub fn new(store: u64, busy_poll: bool) -> Cluster {
+        let head = Config::new()
+            .num_cpus(2)
+            .object_store_memory(store)
+            .attach(false)
+            .node_name("head")
+            .busy_poll(busy_poll)
+            .listen(([127, 0, 0, 1], 0).into())
+            // The network is what is measured.
+            .share_memory(false)
+            .init()
+            .expect("the head starts");
+        Cluster {
+            others: Vec::new(),
+            head,
+            store,
+            busy_poll,
+        }
+    }
+
+    /// Starts another node; it has joined when this returns.
+    pub fn add(&mut self) {
+        self.start(1);
+    }
+
+    /// Starts so many nodes at once; all have joined when this returns.
+    pub fn start(&mut self, count: usize) {
+        let me = std::env::current_exe().expect("the benchmark knows its own path");
+        for _ in 0..count {
+            let mut command = Command::new(&me);
+            let address = self.head.address().expect("the head listens");
+            let token = self.head.join_token().expect("the head has a token");
+            command
+                .env("MOBULA_JOIN", address.to_string())
+                .env("MOBULA_SHARE_MEMORY", "0")
+                .env("MOBULA_TOKEN", token)
+                .env("MOBULA_NODE_NAME", format!("node{}", self.others.len()))
+                .env("MOBULA_NUM_CPUS", "2")
+                .env("MOBULA_OBJECT_STORE_MEMORY", self.store.to_string())
+                .env("MOBULA_BUSY_POLL", u8::from(self.busy_poll).to_string())
+                .stdin(Stdio::null());
+            self.others.push(command.spawn().expect("a node starts"));
+        }
+        self.head
+            .wait_for_nodes(self.others.len() + 1, PATIENCE)
+            .expect("the nodes join");
+    }
+
+    /// The nodes other than the head.
+    pub fn others(&self) -> Vec<NodeId> {
+        let others = self.head.nodes().into_iter().filter(|n| !n.this);
+        others.map(|n| n.id).collect()
+    }
+
+    /// All processes.
+    pub fn pids(&self) -> Vec<u32> {
+        let others = self.others.iter().map(Child::id);
+        others.chain([std::process::id()]).collect()
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for other in &mut self.others {
+            let _ = other.kill();
+            let _ = other.wait();
+        }
+    }
+}
