@@ -428,8 +428,13 @@ fn the_examples_run_unchanged_on_three_machines() {
             println!("skipped: {name} is not built; `cargo test` without --test builds it");
             continue;
         }
-        let address = ["--address", &head.address, "--token", &head.token, "--"];
-        let said = bench.mobula(&[&["run"], &address[..], &[&path.display().to_string()]].concat());
+        let path = path.display().to_string();
+        let mut args = vec!["run", "--address", &head.address, "--token", &head.token];
+        args.extend(["--", &path]);
+        if name == "map_reduce" {
+            args.push(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md"));
+        }
+        let said = bench.mobula(&args);
         assert!(
             said.ok && said.err.contains("3 of 3 nodes are there"),
             "{name}: {said}"

@@ -17,6 +17,10 @@ pub mod gate;
 )]
 pub mod groups;
 #[cfg(feature = "cluster")]
+#[cfg_attr(
+    not(feature = "attach"),
+    allow(dead_code, reason = "launchers come with the command, which attaches")
+)]
 pub mod jobs;
 #[cfg(feature = "cluster")]
 #[allow(

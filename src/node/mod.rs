@@ -9,6 +9,10 @@ pub mod attach;
 pub mod cluster;
 mod config;
 #[cfg(feature = "cluster")]
+#[cfg_attr(
+    not(feature = "attach"),
+    allow(dead_code, unused_imports, reason = "launchers come with the command, which attaches")
+)]
 pub mod launch;
 #[cfg(feature = "otel")]
 mod otel;
