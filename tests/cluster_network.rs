@@ -20,6 +20,8 @@ use net::{Machines, Network, Weather};
 
 /// In the environment of a test that runs inside: the network's name.
 const INSIDE: &str = "MOBULA_TEST_NETWORK";
+/// Deaths are found within two seconds: a network that is slow, or away for less than that, kills nobody.
+const PACE: u32 = 4;
 /// What one test may take.
 const DEADLINE: Duration = Duration::from_secs(50);
 
@@ -37,6 +39,7 @@ impl Scene {
             .object_store_memory(256 << 20)
             .attach(false)
             .node_name("head")
+            .cluster_pace(PACE)
             .listen(format!("{}:7677", net::address(0)).parse().unwrap())
             .share_memory(false)
             .init()
@@ -66,6 +69,7 @@ impl Scene {
             .env("MOBULA_TOKEN", self.head.join_token().unwrap())
             .env("MOBULA_LISTEN", format!("{}:0", net::address(machine)))
             .env("MOBULA_NODE_NAME", format!("machine{machine}"))
+            .env("MOBULA_CLUSTER_PACE", PACE.to_string())
             .env("MOBULA_NUM_CPUS", "2")
             .env("MOBULA_OBJECT_STORE_MEMORY", "256M")
             .spawn()
