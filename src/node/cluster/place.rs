@@ -95,6 +95,10 @@ impl Cluster {
 
     /// Puts a claimed call back that was to run elsewhere: a common one into this node's queues, another where it is placed anew.
     pub(super) fn put_back(&self, local: &Local, record: RawRef) {
+        if record.group().is_some() {
+            // Whoever knows where its bundle is places it.
+            return local.engine.give_back(local, record);
+        }
         let extra = record.extra();
         if extra.is_none_or(|e| e.demand.is_none() && e.strategy == Strategy::Default) {
             return local.engine.give_back(local, record);

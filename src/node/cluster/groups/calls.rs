@@ -107,7 +107,10 @@ impl Groups {
             (place, waits)
         };
         match place {
-            Place::Here => false,
+            Place::Here => {
+                self.count_here(local, record);
+                false
+            }
             Place::At(node) => match self.cluster() {
                 Some(cluster) => cluster.give(local, record, node),
                 None => false,
@@ -123,6 +126,21 @@ impl Groups {
                 true
             }
         }
+    }
+
+    /// A call that runs here counts as one that was sent to this node, or every call of the group would run here.
+    fn count_here(&self, local: &Local, record: &RawRef) {
+        let Some(cluster) = self.cluster() else {
+            return;
+        };
+        let me = self.me;
+        cluster.books.lock().view.sent(me, &Demand::NONE);
+        let cluster = Arc::downgrade(&cluster);
+        local.engine.when_ended(record, move |_| {
+            if let Some(cluster) = cluster.upgrade() {
+                cluster.books.lock().view.ended(me);
+            }
+        });
     }
 
     /// Waits until it is known where an actor of the group is made; `None`: here. Must not be called under a lock.
