@@ -11,7 +11,11 @@ mod config;
 #[cfg(feature = "cluster")]
 #[cfg_attr(
     not(feature = "attach"),
-    allow(dead_code, unused_imports, reason = "launchers come with the command, which attaches")
+    allow(
+        dead_code,
+        unused_imports,
+        reason = "launchers come with the command, which attaches"
+    )
 )]
 pub mod launch;
 #[cfg(feature = "otel")]

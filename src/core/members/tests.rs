@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use proptest::prelude::*;
-
 use super::codec;
 use super::frame::{self, Frame};
 use super::net::Net;
 use super::*;
+use proptest::prelude::*;
 
 const fn ms(n: u64) -> Duration {
     Duration::from_millis(n)

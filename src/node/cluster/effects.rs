@@ -115,6 +115,8 @@ impl Cluster {
                         todo.later.record(record);
                     }
                 }
+                // Nothing makes it anew: whoever reads it is told.
+                Effect::Lost(key) => books.owners.settled(key, Stand::Failed, &mut todo.effects),
                 other => todo.after.push(other),
             }
         }
@@ -222,8 +224,6 @@ impl Cluster {
                         },
                     );
                 }
-                // The next read says so.
-                Effect::Lost(_) => {}
                 Effect::Misbehaves(node) => self.misbehaves(node, "it told what no node tells"),
                 _ => {}
             }

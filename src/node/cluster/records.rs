@@ -126,10 +126,9 @@ impl Keeper {
         let Some(lease) = *self.lease.lock() else {
             return;
         };
-        match self.control.keep_alive(lease.id, WITHIN) {
-            Err(ControlError::NoLease { .. }) => drop(self.enter(cluster, cluster.heads())),
-            // Tried again soon.
-            Ok(()) | Err(_) => {}
+        // Whatever else went wrong is tried again soon.
+        if let Err(ControlError::NoLease { .. }) = self.control.keep_alive(lease.id, WITHIN) {
+            drop(self.enter(cluster, cluster.heads()));
         }
     }
 
