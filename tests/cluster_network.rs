@@ -294,9 +294,7 @@ fn a_node_that_is_cut_off_with_the_only_copy_is_named() {
             println!("{what} after {took:?}");
             assert!(took < Duration::from_secs(10), "{what} after {took:?}");
         };
-        let e = mobula::view(&big)
-            .err()
-            .expect("its bytes are out of reach");
+        let e = mobula::view(&big).expect_err("its bytes are out of reach");
         bounded("the reader was told");
         assert!(e.to_string().contains(&there.to_string()), "{e}");
         let e = mobula::get(counter.add(1)).unwrap_err();

@@ -28,9 +28,11 @@ mod space;
 mod store_error;
 
 pub use self::bytes::{BadBytes, parse_bytes, show_bytes};
-#[cfg(feature = "cluster")]
-pub use cluster::{GroupId, GroupSpec, GroupStrategy};
-pub use cluster::{LabelMatch, Strategy};
+#[cfg_attr(
+    not(feature = "cluster"),
+    allow(unused_imports, reason = "one machine needs few of these")
+)]
+pub use cluster::{GroupId, GroupSpec, GroupStrategy, LabelMatch, Strategy};
 pub use death::{Exit, WorkerDeath};
 pub use defaults::Defaults;
 pub use error::{Error, Result};

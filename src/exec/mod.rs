@@ -14,6 +14,10 @@
 pub mod actor;
 mod admission;
 mod books;
+#[cfg_attr(
+    not(feature = "cluster"),
+    allow(dead_code, unused_imports, reason = "no other node is ever there")
+)]
 mod bundles;
 pub mod call;
 pub mod cell;
@@ -31,6 +35,10 @@ mod executor;
 pub mod far;
 #[cfg(feature = "async")]
 mod futures;
+#[cfg_attr(
+    not(feature = "cluster"),
+    allow(dead_code, unused_imports, reason = "no other node is ever there")
+)]
 pub mod groups;
 pub mod inspect;
 pub mod isolate;

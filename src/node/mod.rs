@@ -128,6 +128,7 @@ impl Node {
             ),
             _ => None,
         };
+        #[cfg(feature = "cluster")]
         if cluster.is_none() {
             cluster::alone(&engine, config.capacity()?);
         }

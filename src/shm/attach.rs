@@ -97,6 +97,7 @@ impl Attached {
 
     /// Copies what lies at `offset` to `to`, on several threads if it is much. False if it is not all inside. If somebody
     /// still writes there, what is copied is any mixture.
+    #[cfg(feature = "cluster")]
     pub fn copy_out(&self, offset: u64, to: &mut [u8]) -> bool {
         let Some((begin, end)) = self.range(offset, to.len() as u64) else {
             return false;

@@ -61,7 +61,7 @@ fn bodies_of_any_size_land() {
         .enumerate()
     {
         let body: Bytes = (0..len)
-            .map(|i| (i * 31 >> 3) as u8)
+            .map(|i| ((i * 31) >> 3) as u8)
             .collect::<Vec<u8>>()
             .into();
         let (landed, sent) = (Landed::of(len), Landed::default());
