@@ -26,7 +26,7 @@ pub mod jobs;
 #[allow(
     dead_code,
     unused_imports,
-    reason = "tests and the simulator use more of it"
+    reason = "only tests and the simulator drive it yet: see the known limits"
 )]
 pub mod leases;
 pub mod ledger;
