@@ -12,6 +12,7 @@ use crate::base::{Error, NodeId, Result};
 use crate::node::Config;
 use crate::node::cluster::Joining;
 pub use crate::node::cluster::NetworkStats;
+pub use crate::node::cluster::NodeDeath;
 pub use crate::node::cluster::NodeInfo;
 
 impl Config {
@@ -125,6 +126,29 @@ impl Mobula {
     /// Where this node listens for others.
     pub fn address(&self) -> Option<SocketAddr> {
         self.cluster().ok()?.address()
+    }
+
+    /// Calls this at every death of another node from now on, and when one leaves in order, until this node ends. By then the
+    /// node's calls run elsewhere or have failed, as have references to what only it had. Each listener has a thread of its own,
+    /// on which it may block; a panic in it ends that one call.
+    ///
+    /// ```no_run
+    /// let mobula = mobula::init()?;
+    /// mobula.on_node_death(|death| {
+    ///     if !death.left {
+    ///         eprintln!("{} ({}) is gone: {}", death.name, death.node, death.cause);
+    ///     }
+    /// })?;
+    /// # Ok::<(), mobula::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Config`] if there is no cluster, [`Error::Os`] if no thread could be started.
+    pub fn on_node_death(&self, hear: impl FnMut(NodeDeath) + Send + 'static) -> Result<()> {
+        self.cluster()?.on_death(hear).map_err(|e| Error::Os {
+            what: "starting the thread that is told of deaths of nodes",
+            source: std::sync::Arc::new(e),
+        })
     }
 
     /// Leaves the cluster in order, and ends: nothing new is taken, calls of other nodes that run here are finished, and results

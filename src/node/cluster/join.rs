@@ -14,6 +14,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::near::Place;
+use super::notices::NodeDeath;
 use super::peers::Ears;
 use super::{Cluster, Face, Groups};
 use crate::base::{Capacity, Error, NodeId, Units};
@@ -433,6 +434,12 @@ impl Cluster {
         self.end_threads();
         // Answers that came last, and what they brought.
         self.abandon(local, &why);
+        self.notices.close();
+    }
+
+    /// Calls this at every death of a node from now on, on a thread of its own.
+    pub fn on_death(&self, hear: impl FnMut(NodeDeath) + Send + 'static) -> std::io::Result<()> {
+        self.notices.listen(hear)
     }
 
     fn end_threads(&self) {

@@ -22,6 +22,7 @@ mod join;
 mod members;
 mod names;
 mod near;
+mod notices;
 mod objects;
 mod peers;
 mod place;
@@ -52,6 +53,7 @@ use cross::lost;
 use effects::Todo;
 pub use groups::{Groups, alone};
 pub use join::{Joining, NodeInfo, authority};
+pub use notices::NodeDeath;
 
 /// Work that may block, done by a thread of its own.
 type Errand = Box<dyn FnOnce(&Local) + Send>;
@@ -91,7 +93,7 @@ pub struct Cluster {
     threads: Mutex<Vec<JoinHandle<()>>>,
     /// Calls of ours that came to nothing, and a bell for whoever waits for nodes to come or go.
     refusals: Mutex<Vec<(SocketAddr, LinkError)>>,
-    deaths: Mutex<Vec<(NodeId, String)>>,
+    notices: notices::Notices,
     change: (Mutex<u64>, Condvar),
     seed: Mutex<u64>,
     groups: OnceLock<Arc<Groups>>,
@@ -153,7 +155,7 @@ impl Cluster {
                 stopping: AtomicBool::new(false),
                 threads: Mutex::default(),
                 refusals: Mutex::default(),
-                deaths: Mutex::default(),
+                notices: notices::Notices::default(),
                 change: (Mutex::new(0), Condvar::new()),
                 seed: Mutex::new(me.get()),
                 groups: OnceLock::new(),
@@ -227,13 +229,13 @@ impl Cluster {
         self.change.1.notify_all();
     }
 
-    fn note_death(&self, node: NodeId, why: &str) {
-        const KEPT: usize = 1024;
-        let mut deaths = self.deaths.lock();
-        if deaths.len() == KEPT {
-            deaths.remove(0);
-        }
-        deaths.push((node, why.to_owned()));
+    fn tell_death(&self, node: NodeId, name: String, why: &str) {
+        self.notices.tell(&NodeDeath {
+            node,
+            name,
+            cause: why.to_owned(),
+            left: why == notices::LEFT,
+        });
     }
 
     /// Starts the threads.

@@ -175,7 +175,7 @@ impl Cluster {
         let now = self.now();
         let sent = self.with(local, |books, todo| {
             books.gone_since.remove(&node);
-            books.peers.remove(&node)?;
+            let name = books.peers.remove(&node)?.name;
             books.view.remove(node);
             books.near.remove(&node);
             let shown: Vec<_> = books
@@ -214,9 +214,11 @@ impl Cluster {
                 .iter()
                 .filter_map(|key| books.running.remove(key))
                 .collect();
-            Some((sent, running))
+            Some((name, sent, running))
         });
-        let Some((sent, running)) = sent else { return };
+        let Some((name, sent, running)) = sent else {
+            return;
+        };
         if let Some(link) = self.link.get() {
             link.forget(node);
         }
@@ -232,7 +234,7 @@ impl Cluster {
         for record in running {
             local.engine.cancel(local, &record);
         }
-        self.note_death(node, why);
+        self.tell_death(node, name, why);
         self.changed();
     }
 
@@ -242,7 +244,7 @@ impl Cluster {
             *self.head_left.lock() = Some(node);
         }
         self.membership.left(node);
-        self.died(local, node, "it left");
+        self.died(local, node, super::notices::LEFT);
     }
 
     /// A node says what no node says: it is not of this program, or lies.
