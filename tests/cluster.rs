@@ -1,13 +1,14 @@
 //! Calls, objects and actors on several nodes.
 //!
-//! Invariant: nodes are processes with arenas of their own; what crosses goes over QUIC. Left out: faults, which have tests of
+//! Invariant: nodes are processes with arenas of their own; what crosses goes over QUIC, but where
+//! sockets are what is tested. Left out: faults, which have tests of
 //! their own.
 
 mod cluster_common;
 
 use std::time::Duration;
 
-use cluster_common::{Cluster, patient_cluster};
+use cluster_common::{Cluster, cluster_with, patient_cluster};
 use mobula::prelude::*;
 use mobula::{Config, NodeId, Strategy};
 
@@ -332,4 +333,94 @@ fn nodes_of_one_machine_read_each_others_memory() {
         let network = head.network();
         assert_eq!((network.bulk_in, network.bulk_out), (0, 0), "{network:?}");
     });
+}
+
+#[remote]
+struct Tally {
+    seen: Vec<u64>,
+}
+
+#[remote]
+impl Tally {
+    pub fn new() -> Self {
+        Tally { seen: Vec::new() }
+    }
+
+    pub fn note(&mut self, x: u64) -> u64 {
+        self.seen.push(x);
+        x
+    }
+
+    pub fn seen(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.seen)
+    }
+}
+
+/// Shuts down this process's sockets to that one, as a fault would; says how many there were.
+fn cut_sockets(to: u32, how: rustix::net::Shutdown) -> usize {
+    let mut cut = 0;
+    for entry in std::fs::read_dir("/proc/self/fd").unwrap().flatten() {
+        let path = std::fs::read_link(entry.path()).unwrap_or_default();
+        let number = entry.file_name().into_string().unwrap().parse().unwrap();
+        if !path.to_string_lossy().starts_with("socket:") {
+            continue;
+        }
+        // SAFETY: nothing but this test closes descriptors of sockets here, and it asks about them only.
+        let socket = unsafe { std::os::fd::BorrowedFd::borrow_raw(number) };
+        let whom = rustix::net::sockopt::socket_peercred(socket);
+        if whom.is_ok_and(|who| who.pid.as_raw_nonzero().get().cast_unsigned() == to) {
+            rustix::net::shutdown(socket, how).unwrap();
+            cut += 1;
+        }
+    }
+    cut
+}
+
+#[test]
+fn nodes_of_one_machine_speak_over_a_socket_and_survive_its_end() {
+    use rustix::net::Shutdown;
+    for how in [Shutdown::Read, Shutdown::Write] {
+        serial(|| {
+            let settings = [("MOBULA_CLUSTER_PACE", "5")];
+            let cluster = cluster_with(config().cluster_pace(5), 1, &settings);
+            let there = other(&cluster);
+            let near = || cluster.head.nodes()[1].near;
+            let until = std::time::Instant::now() + Duration::from_secs(20);
+            while !near() {
+                assert!(std::time::Instant::now() < until, "no socket in time");
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            let tally = Tally::options().on_node(there).remote();
+            let squares = |from: u64| {
+                let range = from..from + 1000;
+                let calls: Vec<_> = range
+                    .map(|i| (square::options().on_node(there).remote(i), tally.note(i)))
+                    .collect();
+                calls
+            };
+            let check = |from: u64, calls: Vec<(ObjectRef<u64>, ObjectRef<u64>)>| {
+                for (i, (square, noted)) in (from..).zip(calls) {
+                    assert_eq!(mobula::get(square).unwrap(), i * i);
+                    assert_eq!(mobula::get(noted).unwrap(), i);
+                }
+            };
+            check(0, squares(0));
+            let by_socket = cluster.head.network().frames_near;
+            assert!(by_socket >= 10, "{by_socket} frames");
+            // In mid-stream.
+            let calls = squares(1000);
+            assert_eq!(cut_sockets(cluster.nodes[0].process.id(), how), 1);
+            let more = squares(2000);
+            check(1000, calls);
+            check(2000, more);
+            assert!(!near());
+            let over = cluster.head.network();
+            assert_eq!((over.near, over.connections), (0, 1), "{over:?}");
+            // The network carries on, and nothing was lost or done twice.
+            check(3000, squares(3000));
+            assert_eq!(cluster.head.network().frames_near, over.frames_near);
+            let seen: Vec<u64> = mobula::get(tally.seen()).unwrap();
+            assert_eq!(seen, (0..4000).collect::<Vec<u64>>());
+        });
+    }
 }

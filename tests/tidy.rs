@@ -143,7 +143,7 @@ const THIRD_PARTY: &[ThirdParty] = &[
     },
     ThirdParty {
         name: "rustix",
-        rooms: &["shm", "store", "exec", "node", "trace", "bin"],
+        rooms: &["shm", "store", "link", "exec", "node", "trace", "bin"],
     },
     ThirdParty {
         name: "serde",

@@ -16,11 +16,22 @@ pub struct Cluster {
     head: Mobula,
     store: u64,
     busy_poll: bool,
+    shares: bool,
 }
 
 impl Cluster {
     /// A head with no other node, whose nodes' stores have so many bytes each, and which may poll instead of sleeping.
     pub fn new(store: u64, busy_poll: bool) -> Cluster {
+        // The network is what is measured.
+        Cluster::with(store, busy_poll, false)
+    }
+
+    /// As [`new`](Cluster::new), with nodes that share memory and speak over a socket.
+    pub fn near(store: u64) -> Cluster {
+        Cluster::with(store, false, true)
+    }
+
+    fn with(store: u64, busy_poll: bool, shares: bool) -> Cluster {
         let head = Config::new()
             .num_cpus(2)
             .object_store_memory(store)
@@ -28,8 +39,7 @@ impl Cluster {
             .node_name("head")
             .busy_poll(busy_poll)
             .listen(([127, 0, 0, 1], 0).into())
-            // The network is what is measured.
-            .share_memory(false)
+            .share_memory(shares)
             .init()
             .expect("the head starts");
         Cluster {
@@ -37,6 +47,7 @@ impl Cluster {
             head,
             store,
             busy_poll,
+            shares,
         }
     }
 
@@ -54,7 +65,7 @@ impl Cluster {
             let token = self.head.join_token().expect("the head has a token");
             command
                 .env("MOBULA_JOIN", address.to_string())
-                .env("MOBULA_SHARE_MEMORY", "0")
+                .env("MOBULA_SHARE_MEMORY", u8::from(self.shares).to_string())
                 .env("MOBULA_TOKEN", token)
                 .env("MOBULA_NODE_NAME", format!("node{}", self.others.len()))
                 .env("MOBULA_NUM_CPUS", "2")

@@ -54,7 +54,7 @@ impl Tails {
     }
 }
 
-const ROWS: [&str; 12] = [
+const ROWS: [&str; 16] = [
     "remote_task_p50",
     "remote_task_p99",
     "remote_actor_p50",
@@ -65,6 +65,10 @@ const ROWS: [&str; 12] = [
     "remote_task_polled_p50",
     "remote_task_polled_p99",
     "remote_actor_polled_p50",
+    "remote_task_unix_p50",
+    "remote_task_unix_p99",
+    "remote_actor_unix_p50",
+    "remote_actor_unix_p99",
     "remote_tasks_per_s",
     "remote_actor_calls_per_s",
 ];
@@ -156,6 +160,7 @@ pub fn rows(report: &mut Report) {
     drop(counter);
     drop(cluster);
     polled(report, trips);
+    near(report, trips);
 }
 
 /// The same with nodes that look for what comes instead of sleeping until it does.
@@ -163,26 +168,7 @@ fn polled(report: &mut Report, trips: usize) {
     if !report.wants("polled") && !report.wants("remote_task_p50") {
         return;
     }
-    let mut cluster = Cluster::new(256 << 20, true);
-    cluster.add();
-    let there = cluster.others()[0];
-    let counter = Counter::options().on_node(there).remote(0);
-    let (mut tasks, mut actors) = (Tails::default(), Tails::default());
-    for sample in 0..=report.samples(15) {
-        let mut first = (Tails::default(), Tails::default());
-        let (tasks, actors) = match sample {
-            0 => (&mut first.0, &mut first.1),
-            _ => (&mut tasks, &mut actors),
-        };
-        tasks.sample(trips, || {
-            let x = black_box(1);
-            let next = next::options().on_node(there).remote(x);
-            assert_eq!(mobula::get(next).unwrap(), 2);
-        });
-        actors.sample(trips, || {
-            black_box(mobula::get(counter.add(1)).unwrap());
-        });
-    }
+    let (tasks, actors) = both(report, trips, Cluster::new(256 << 20, true));
     let bound = Some(Bound::AtMost(30.0));
     row(
         report,
@@ -208,6 +194,56 @@ fn polled(report: &mut Report, trips: usize) {
         None,
         bound,
     );
+}
+
+/// The same over a socket of this machine.
+fn near(report: &mut Report, trips: usize) {
+    if !report.wants("unix") && !report.wants("remote_task_p50") {
+        return;
+    }
+    let (tasks, actors) = both(report, trips, Cluster::near(256 << 20));
+    row(report, "remote_task_unix_p50", "us", tasks.p50, None, None);
+    row(report, "remote_task_unix_p99", "us", tasks.p99, None, None);
+    row(
+        report,
+        "remote_actor_unix_p50",
+        "us",
+        actors.p50,
+        None,
+        None,
+    );
+    row(
+        report,
+        "remote_actor_unix_p99",
+        "us",
+        actors.p99,
+        None,
+        None,
+    );
+}
+
+/// Round trips of tasks and of an actor's calls, on another node of this cluster.
+fn both(report: &Report, trips: usize, mut cluster: Cluster) -> (Tails, Tails) {
+    cluster.add();
+    let there = cluster.others()[0];
+    let counter = Counter::options().on_node(there).remote(0);
+    let (mut tasks, mut actors) = (Tails::default(), Tails::default());
+    for sample in 0..=report.samples(15) {
+        let mut first = (Tails::default(), Tails::default());
+        let (tasks, actors) = match sample {
+            0 => (&mut first.0, &mut first.1),
+            _ => (&mut tasks, &mut actors),
+        };
+        tasks.sample(trips, || {
+            let x = black_box(1);
+            let next = next::options().on_node(there).remote(x);
+            assert_eq!(mobula::get(next).unwrap(), 2);
+        });
+        actors.sample(trips, || {
+            black_box(mobula::get(counter.add(1)).unwrap());
+        });
+    }
+    (tasks, actors)
 }
 
 fn tasks_at_once(there: NodeId) {

@@ -73,7 +73,9 @@ impl Config {
         self
     }
 
-    /// Whether nodes of one machine and user read each other's objects in memory instead of over the network. Default: they do.
+    /// Whether nodes of one machine and user read each other's objects in memory, and speak to each other over a Unix socket,
+    /// instead of over the network. They do if both want it; what is not theirs stays on the network: finding out who is
+    /// dead. [`NodeInfo::near`] says to whom a socket leads. Default: they do.
     pub fn share_memory(mut self, shares: bool) -> Config {
         self.joining().apart = !shares;
         self

@@ -192,6 +192,8 @@ pub struct Node {
     pub labels: std::collections::BTreeMap<String, String>,
     /// It is leaving.
     pub draining: bool,
+    /// What this program says to it goes over a socket of the machine that both are on, instead of over the network.
+    pub near: bool,
     /// Another process: what it has is known, and not what it does, so that executors, what is free and the store are 0 here.
     pub away: bool,
 }

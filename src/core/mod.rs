@@ -8,6 +8,8 @@
 #[cfg(feature = "cluster")]
 #[allow(dead_code, reason = "tests and the simulator use more of it")]
 mod amounts;
+#[cfg(feature = "cluster")]
+pub mod carrier;
 pub mod gate;
 #[cfg(feature = "cluster")]
 #[allow(

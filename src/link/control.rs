@@ -1,7 +1,7 @@
 //! Frames on the control stream.
 //!
 //! A record is a length, a number and a body. Number 0 is an acknowledgement, whose body is the number up to which every
-//! frame has come. What waits is written in one go, so that many small frames share a packet and one alone does not wait for
+//! frame has come; the highest number there is says something about the socket beside the connection (`ways`). What waits is written in one go, so that many small frames share a packet and one alone does not wait for
 //! company.
 //!
 //! Invariant: a record is never longer than its bound, and memory grows as bytes come, not as a length promises. Left out:
@@ -14,13 +14,18 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 use quinn::{ReadError, RecvStream, SendStream};
 
+use crate::core::carrier::{Turn, Way};
 use crate::core::session::Arrival;
 use crate::link::greet::{lost, write_failed};
+use crate::link::near::{self, Offer};
 use crate::link::peer::PeerLink;
 use crate::link::shared::Shared;
+use crate::link::ways::{MAX_WORD, Ways, Word};
 use crate::link::{LinkError, MAX_FRAME};
 
 const HEADER: usize = 12;
+/// The number of a record that is a word about the socket.
+const WORD: u64 = u64::MAX;
 /// What is gathered before it is written.
 const BATCH: usize = 256 << 10;
 /// Frames longer than this are not copied.
@@ -64,22 +69,61 @@ fn gather(peer: &PeerLink, with_ack: bool, copied: &mut BytesMut, out: &mut Vec<
     frames
 }
 
-/// Writes what there is to write, until the connection ends or is no longer the one in use.
+/// Writes what there is to write, until the connection ends or is no longer the one in use. What is to be said first is the
+/// offer of a socket.
 pub(crate) async fn write(
     shared: &Arc<Shared>,
     peer: &Arc<PeerLink>,
     serial: u64,
+    (ways, offer): (&Arc<Ways>, Option<&Offer>),
     send: &mut SendStream,
 ) -> LinkError {
     let mut copied = BytesMut::with_capacity(BATCH);
     let mut out = Vec::new();
     let mut with_ack = false;
+    if let Some(offer) = offer {
+        put_word(&mut copied, &Word::Offer(offer.clone()));
+    }
     while peer.uses(serial) {
-        let frames = gather(peer, with_ack, &mut copied, &mut out);
+        let (way, frames) = match ways.turn() {
+            Turn::Write(way) => (way, gather(peer, with_ack, &mut copied, &mut out)),
+            Turn::Move => {
+                put_word(&mut copied, &Word::Move);
+                (Way::Network, 0)
+            }
+            Turn::Back => {
+                let mut state = peer.state.lock();
+                // This says what an acknowledgement would.
+                let _ = state.session.take_ack();
+                put_word(&mut copied, &Word::Back(state.session.received()));
+                (Way::Network, 0)
+            }
+            Turn::Resume(has) => {
+                if let Err(lie) = peer.state.lock().session.attach(has) {
+                    return lied(has, lie.highest);
+                }
+                continue;
+            }
+            Turn::Wait => {
+                peer.wake.notified().await;
+                continue;
+            }
+        };
+        if !copied.is_empty() {
+            out.push(copied.split().freeze());
+        }
         if !out.is_empty() {
             shared.counts.frames_out.fetch_add(frames, Relaxed);
-            if let Err(error) = send.write_all_chunks(&mut out).await {
-                return write_failed(&error);
+            match way {
+                Way::Network => {
+                    if let Err(error) = send.write_all_chunks(&mut out).await {
+                        return write_failed(&error);
+                    }
+                }
+                Way::Socket => {
+                    shared.counts.frames_near.fetch_add(frames, Relaxed);
+                    ways.write(peer, &mut out).await;
+                }
             }
             out.clear();
             with_ack = false;
@@ -96,6 +140,18 @@ pub(crate) async fn write(
         }
     }
     LinkError::Broken("another connection is used".to_owned())
+}
+
+fn put_word(out: &mut BytesMut, word: &Word) {
+    let word = word.encode();
+    put_header(out, word.len(), WORD);
+    out.extend_from_slice(&word);
+}
+
+fn lied(said: u64, highest: u64) -> LinkError {
+    LinkError::Protocol(format!(
+        "it says it has frame {said}, of {highest} that were sent"
+    ))
 }
 
 /// Takes records out of what comes in pieces.
@@ -146,10 +202,10 @@ fn length(bytes: &[u8]) -> Result<Option<usize>, LinkError> {
         return Ok(None);
     };
     let len = u32::from_le_bytes(header[..4].try_into().expect("4 bytes")) as usize;
-    let ack = header[4..] == [0; 8];
-    if len > MAX_FRAME || (ack && len != 8) {
+    let number = u64::from_le_bytes(header[4..].try_into().expect("8 bytes"));
+    if len > MAX_FRAME || (number == 0 && len != 8) || (number == WORD && len > MAX_WORD) {
         return Err(LinkError::Protocol(format!(
-            "a record of {len} bytes, of at most {MAX_FRAME}, and 8 for an acknowledgement"
+            "a record of {len} bytes, of at most {MAX_FRAME}, {MAX_WORD} for a word, and 8 for an acknowledgement"
         )));
     }
     Ok(Some(len))
@@ -168,18 +224,33 @@ fn record(mut whole: Bytes) -> Record {
 pub(crate) async fn read(
     shared: &Arc<Shared>,
     peer: &Arc<PeerLink>,
+    ways: &Arc<Ways>,
     recv: &mut RecvStream,
 ) -> LinkError {
-    let mut records = Records::default();
+    let (mut network, mut socket) = (Records::default(), Records::default());
+    let mut buffer = BytesMut::new();
     loop {
-        let chunk = match recv.read_chunk(usize::MAX, true).await {
-            Ok(Some(chunk)) => chunk.bytes,
-            Ok(None) => return LinkError::Broken("it ended the control stream".to_owned()),
-            Err(ReadError::ConnectionLost(error)) => return lost(&error, peer.node, shared.node),
-            Err(error) => return LinkError::Broken(error.to_string()),
+        let taken = tokio::select! {
+            chunk = recv.read_chunk(usize::MAX, true) => {
+                let chunk = match chunk {
+                    Ok(Some(chunk)) => chunk.bytes,
+                    Ok(None) => return LinkError::Broken("it ended the control stream".to_owned()),
+                    Err(ReadError::ConnectionLost(error)) => return lost(&error, peer.node, shared.node),
+                    Err(error) => return LinkError::Broken(error.to_string()),
+                };
+                shared.spin_on();
+                network.take(chunk, |record| from_network(shared, peer, ways, record))
+            }
+            piece = ways.read(peer, &mut buffer) => {
+                let Some(piece) = piece else { continue };
+                shared.spin_on();
+                let taken = socket.take(piece, |record| from_socket(shared, peer, ways, record));
+                // A peer that never pauses does not keep the others waiting.
+                tokio::task::consume_budget().await;
+                taken
+            }
         };
-        shared.spin_on();
-        if let Err(why) = records.take(chunk, |record| arrived(shared, peer, record)) {
+        if let Err(why) = taken {
             return why;
         }
         // A frame handed over may have been answered already; that wakes the writer itself.
@@ -189,16 +260,50 @@ pub(crate) async fn read(
     }
 }
 
+fn from_network(
+    shared: &Arc<Shared>,
+    peer: &Arc<PeerLink>,
+    ways: &Arc<Ways>,
+    record: Record,
+) -> Result<(), LinkError> {
+    if record.number != WORD {
+        ways.check(Way::Network)?;
+        return arrived(shared, peer, record);
+    }
+    let word = Word::decode(&record.body)?;
+    ways.peer_said(peer, &word)?;
+    if let Word::Offer(offer) = word {
+        match &shared.door {
+            Some(_) => drop(tokio::spawn(near::visit(peer.clone(), ways.clone(), offer))),
+            None => ways.broke(peer),
+        }
+    }
+    Ok(())
+}
+
+fn from_socket(
+    shared: &Shared,
+    peer: &PeerLink,
+    ways: &Ways,
+    record: Record,
+) -> Result<(), LinkError> {
+    if record.number == WORD {
+        let what = "a word on the socket it is about".to_owned();
+        return Err(LinkError::Protocol(what));
+    }
+    match ways.check(Way::Socket) {
+        Ok(()) => arrived(shared, peer, record),
+        // It broke meanwhile, and this comes again.
+        Err(_) => Ok(()),
+    }
+}
+
 fn arrived(shared: &Shared, peer: &PeerLink, record: Record) -> Result<(), LinkError> {
     let mut state = peer.state.lock();
     if record.number == 0 {
         let upto = u64::from_le_bytes(record.body[..8].try_into().expect("8 bytes"));
-        return state.session.acknowledged(upto).map_err(|lie| {
-            LinkError::Protocol(format!(
-                "it says it has frame {upto}, of {} that were sent",
-                lie.highest
-            ))
-        });
+        let said = state.session.acknowledged(upto);
+        return said.map_err(|lie| lied(upto, lie.highest));
     }
     if state.gone {
         return Err(LinkError::Forgotten(peer.node));

@@ -24,6 +24,7 @@ use crate::link::bulk::{self, Report, Transfer};
 use crate::link::forgotten::Forgotten;
 use crate::link::greet::code;
 use crate::link::lag::Lag;
+use crate::link::near::{self, Door};
 use crate::link::shared::{Counts, Shared};
 use crate::link::tls::Answering;
 use crate::link::tune::{self, Times, Transports};
@@ -66,6 +67,9 @@ pub struct Settings {
     pub spin: Duration,
     /// After how long without traffic a sign of life is sent.
     pub keep_alive: Duration,
+    /// Whether frames go over a Unix socket to nodes of the same machine and user that want it, too. A node that cannot listen
+    /// on one goes without.
+    pub near: bool,
 }
 
 impl Settings {
@@ -84,6 +88,7 @@ impl Settings {
             idle: Duration::from_secs(5),
             keep_alive: Duration::from_secs(1),
             spin: Duration::ZERO,
+            near: false,
         }
     }
 }
@@ -146,6 +151,11 @@ impl Endpoint {
             identity: settings.identity,
             hello,
             registry: settings.registry,
+            door: settings
+                .near
+                .then(Door::open)
+                .and_then(Result::ok)
+                .map(Arc::new),
             handshake: settings.handshake,
             max_unacked: settings.max_unacked,
             max_peers: settings.max_peers,
@@ -184,6 +194,16 @@ impl Endpoint {
         })
     }
 
+    /// Breaks the socket to a node of this machine, as a fault would.
+    #[cfg(test)]
+    pub(crate) fn cut_near(&self, node: NodeId, how: rustix::net::Shutdown) {
+        if let Some(peer) = self.shared.peer(node)
+            && let Some(active) = &peer.state.lock().active
+        {
+            active.ways.cut(how);
+        }
+    }
+
     /// Lets others in from now on, with the cluster's authority; or no more.
     pub fn hold_ca(&self, ca: Option<Arc<Ca>>) {
         *self.shared.ca.lock() = ca;
@@ -196,6 +216,7 @@ fn serve(runtime: tokio::runtime::Runtime, shared: Arc<Shared>) {
             let shared = shared.clone();
             tokio::spawn(async move { shared.spin().await });
         }
+        tokio::spawn(near::listen(shared.clone()));
         tokio::select! {
             () = dial::answer_calls(&shared) => {}
             () = shared.stopped.notified() => {}
@@ -361,6 +382,11 @@ impl Link for Endpoint {
         self.shared
             .peer(node)
             .is_some_and(|peer| peer.state.lock().active.is_some())
+    }
+
+    fn is_near(&self, node: NodeId) -> bool {
+        let peer = self.shared.peer(node);
+        peer.is_some_and(|peer| peer.state.lock().is_near())
     }
 
     fn behind(&self) -> Duration {

@@ -9,6 +9,7 @@ use crate::link::bulk::Stripe;
 use crate::link::control::Records;
 use crate::link::greet::Greeting;
 use crate::link::join::Request;
+use crate::link::ways::Word;
 use crate::link::{Ca, JoinToken, Registry, verify};
 
 /// What a handshake carries.
@@ -17,6 +18,7 @@ pub fn handshake(bytes: &[u8]) {
     let _ = Registry::decode(bytes);
     let _ = Request::decode(bytes);
     let _ = Stripe::decode(bytes);
+    let _ = Word::decode(bytes);
     let cert = bytes.into();
     let _ = verify::accepted(&cert);
     let _ = verify::check_issued(&cert, &cert, NodeId::new(1).expect("not 0"));

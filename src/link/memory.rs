@@ -411,6 +411,10 @@ impl Link for MemoryLink {
         self.inner.peer(node).is_some()
     }
 
+    fn is_near(&self, _: NodeId) -> bool {
+        false
+    }
+
     fn behind(&self) -> Duration {
         Duration::ZERO
     }

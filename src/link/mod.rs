@@ -2,11 +2,11 @@
 //!
 //! A [`Link`] is what the driver holds: frames to a node arrive exactly once and in order until the node is forgotten,
 //! over however many connections that takes; bulk bodies go beside them, each whole or reported as failed; datagrams may be
-//! lost. [`Endpoint`] does it over QUIC, on one UDP port, between nodes that the cluster's [`Ca`] has certified;
-//! [`memory`] does it inside one process.
+//! lost. [`Endpoint`] does it over QUIC, on one UDP port, between nodes that the cluster's [`Ca`] has certified,
+//! and frames over a Unix socket where the two share a machine; [`memory`] does it inside one process.
 //!
 //! Invariant: nothing here blocks its caller for the network, and everything that waits has a bound in bytes, a deadline, or
-//! both. Left out: tasks, objects, membership; a Unix socket.
+//! both. Left out: tasks, objects, membership.
 
 mod bulk;
 mod ca;
@@ -24,6 +24,7 @@ mod join;
 mod lag;
 #[cfg(test)]
 pub mod memory;
+mod near;
 mod peer;
 mod serve;
 mod shared;
@@ -31,6 +32,7 @@ mod tls;
 mod token;
 mod tune;
 mod verify;
+mod ways;
 
 #[cfg(test)]
 mod tests;
@@ -117,6 +119,8 @@ pub trait Link: Send + Sync {
     fn forget(&self, node: NodeId);
     /// Whether a connection with this node is in use.
     fn is_connected(&self, node: NodeId) -> bool;
+    /// Whether frames to this node go over a socket of the machine that both are on.
+    fn is_near(&self, node: NodeId) -> bool;
     /// For how long the link has been too busy to read all that arrived: what others said in this time may be unread.
     fn behind(&self) -> Duration;
     /// Counts.
@@ -137,7 +141,9 @@ pub struct Stats {
     pub frames_out: u64,
     /// Frames handed to the handler.
     pub frames_in: u64,
-    /// Frames that were sent again after a connection broke.
+    /// Of those, frames that went over a socket to a node of the same machine.
+    pub frames_near: u64,
+    /// Frames that were sent again after a connection broke, or such a socket.
     pub frames_resent: u64,
     /// Packets that the network lost.
     pub packets_lost: u64,
@@ -147,6 +153,8 @@ pub struct Stats {
     pub bulk_in: u64,
     /// Peers with a connection in use.
     pub connected: usize,
+    /// Of those, peers whose frames go over a socket of this machine.
+    pub near: usize,
     /// Connections made, either way.
     pub connections: u64,
     /// Connections refused, either way.

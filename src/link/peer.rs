@@ -17,6 +17,7 @@ use crate::core::session::{Claim, Session};
 use crate::link::LinkError;
 use crate::link::bulk::Transfer;
 use crate::link::greet::{code, code_of};
+use crate::link::ways::Ways;
 
 /// One peer.
 pub(crate) struct PeerLink {
@@ -45,10 +46,18 @@ pub(crate) struct State {
     pub dialing: bool,
 }
 
+impl State {
+    /// Whether frames go over a socket of this machine.
+    pub fn is_near(&self) -> bool {
+        self.active.as_ref().is_some_and(|a| a.ways.uses_socket())
+    }
+}
+
 /// The connection in use.
 pub(crate) struct Active {
     pub connection: Connection,
     pub claim: Claim,
+    pub ways: Arc<Ways>,
     /// Tells it from others, for whoever ends it.
     pub serial: u64,
 }
@@ -109,6 +118,7 @@ impl PeerLink {
         let active = Active {
             connection: connection.clone(),
             claim,
+            ways: Arc::default(),
             serial,
         };
         let old = state.active.replace(active);
@@ -159,6 +169,13 @@ impl PeerLink {
             .active
             .as_ref()
             .is_some_and(|active| active.serial == serial)
+    }
+
+    /// The ways of this connection, if it is the one in use.
+    pub fn ways(&self, serial: u64) -> Option<Arc<Ways>> {
+        let state = self.state.lock();
+        let active = state.active.as_ref().filter(|a| a.serial == serial);
+        active.map(|active| active.ways.clone())
     }
 
     /// The connection in use.

@@ -10,6 +10,7 @@ use quinn::Connection;
 
 use crate::link::dial::{Met, Used, finish, in_time, meet, superseded, why_closed};
 use crate::link::greet::{code, code_of};
+use crate::link::near::Invited;
 use crate::link::peer::PeerLink;
 use crate::link::shared::Shared;
 use crate::link::{LinkError, Peer, bulk, control};
@@ -57,8 +58,9 @@ async fn carry(shared: Arc<Shared>, used: Box<Used>) -> (LinkError, bool) {
         mut send,
         mut recv,
         greeting,
-        ..
+        made_here,
     } = *used;
+    let ways = peer.ways(serial).unwrap_or_default();
     if first {
         let described = Peer {
             node: peer.node,
@@ -75,11 +77,16 @@ async fn carry(shared: Arc<Shared>, used: Box<Used>) -> (LinkError, bool) {
     ));
     tokio::spawn(datagrams(shared.clone(), peer.clone(), connection.clone()));
     let _ = send.set_priority(1);
+    // The side that was called offers a socket.
+    let door = shared.door.as_ref().filter(|_| !made_here);
+    let invited = door.and_then(|door| Invited::new(door, &peer, &ways));
+    let offer = invited.as_ref().map(|invited| &invited.offer);
     let why = tokio::select! {
         biased;
-        why = control::read(&shared, &peer, &mut recv) => why,
-        why = control::write(&shared, &peer, serial, &mut send) => why,
+        why = control::read(&shared, &peer, &ways, &mut recv) => why,
+        why = control::write(&shared, &peer, serial, (&ways, offer), &mut send) => why,
     };
+    drop(invited);
     let fault = peer.fault(&connection);
     let given_up = fault.is_some();
     let why = match fault {

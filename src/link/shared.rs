@@ -19,6 +19,7 @@ use crate::base::NodeId;
 use crate::core::session::Session;
 use crate::link::forgotten::Forgotten;
 use crate::link::lag::Lag;
+use crate::link::near::Door;
 use crate::link::peer::PeerLink;
 use crate::link::tls::Answering;
 use crate::link::tune::Transports;
@@ -29,6 +30,7 @@ use crate::link::{Ca, Handler, Hello, Identity, LinkError, Registry, Stats};
 pub(crate) struct Counts {
     pub frames_out: AtomicU64,
     pub frames_in: AtomicU64,
+    pub frames_near: AtomicU64,
     pub frames_resent: AtomicU64,
     pub bulk_out: AtomicU64,
     pub bulk_in: AtomicU64,
@@ -48,6 +50,8 @@ pub(crate) struct Shared {
     pub identity: Identity,
     pub hello: Hello,
     pub registry: Registry,
+    /// Where nodes of this machine may come to.
+    pub door: Option<Arc<Door>>,
     pub handshake: Duration,
     pub max_unacked: usize,
     pub max_peers: usize,
@@ -188,6 +192,7 @@ impl Shared {
             bytes_in: counts.bytes_in.load(Relaxed),
             frames_out: counts.frames_out.load(Relaxed),
             frames_in: counts.frames_in.load(Relaxed),
+            frames_near: counts.frames_near.load(Relaxed),
             frames_resent: counts.frames_resent.load(Relaxed),
             packets_lost: counts.lost.load(Relaxed),
             bulk_out: counts.bulk_out.load(Relaxed),
@@ -195,10 +200,12 @@ impl Shared {
             connections: counts.connections.load(Relaxed),
             refused: counts.refused.load(Relaxed),
             connected: 0,
+            near: 0,
         };
         for peer in self.peers.read().values() {
             let state = peer.state.lock();
             stats.frames_resent += state.session.resent();
+            stats.near += usize::from(state.is_near());
             if let Some(active) = &state.active {
                 let now = active.connection.stats();
                 stats.connected += 1;

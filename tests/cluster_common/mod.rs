@@ -84,7 +84,7 @@ pub fn cluster(config: Config, others: usize) -> Cluster {
     cluster_with(config, others, &[])
 }
 
-fn cluster_with(config: Config, others: usize, settings: &[(&str, &str)]) -> Cluster {
+pub fn cluster_with(config: Config, others: usize, settings: &[(&str, &str)]) -> Cluster {
     let head = head(config);
     let nodes: Vec<_> = (0..others)
         .map(|i| Node::start(&head, &format!("node{i}"), settings))

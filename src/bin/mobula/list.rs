@@ -274,7 +274,7 @@ fn nodes(s: &Snapshot) -> String {
     let cluster = s.nodes.items.iter().any(|n| n.id.is_some());
     let mut columns = vec!["node", "executors", "busy", "blocked", "free", "store"];
     if cluster {
-        columns.extend(["id", "address", "labels"]);
+        columns.extend(["id", "address", "by", "labels"]);
     }
     let mut t = table(&columns);
     for n in &s.nodes.items {
@@ -315,6 +315,12 @@ fn nodes(s: &Snapshot) -> String {
                 .collect();
             row.push(clean(n.id.as_deref().unwrap_or_default()));
             row.push(clean(n.address.as_deref().unwrap_or_default()));
+            let by = match (n.away, n.near) {
+                (false, _) => "",
+                (true, true) => "socket",
+                (true, false) => "network",
+            };
+            row.push(by.to_owned());
             row.push(clean(&labels.join(",")));
         }
         t.add_row(row);

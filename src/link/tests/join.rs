@@ -217,7 +217,10 @@ fn versions_and_machines_that_differ_are_named_on_both_sides() {
     one.connect(two.local_addr(), None);
     assert_eq!(
         heard_one.refused(),
-        LinkError::Version { ours: 1, theirs: 9 }
+        LinkError::Version {
+            ours: crate::link::hello::WIRE_VERSION,
+            theirs: 9
+        }
     );
     let mut other = settings(&ca, 3);
     other.hello.platform.arch = "vax".to_owned();

@@ -8,6 +8,7 @@ mod codecs;
 mod hostile;
 mod join;
 mod memory;
+mod near;
 mod raw;
 
 use std::net::{Ipv4Addr, SocketAddr};

@@ -52,7 +52,7 @@ pub struct Joining {
     pub pace: u32,
     /// How long it goes on when the head is gone.
     pub head_patience: Duration,
-    /// Objects go over the network even between nodes of one machine.
+    /// Calls and objects go over the network even between nodes of one machine.
     pub apart: bool,
 }
 
@@ -96,6 +96,8 @@ pub struct NodeInfo {
     pub this: bool,
     /// It is leaving.
     pub draining: bool,
+    /// What is said to it goes over a socket of the machine that it shares with this one, instead of over the network.
+    pub near: bool,
 }
 
 /// What the system calls this machine.
@@ -229,6 +231,7 @@ impl Cluster {
             None
         };
         settings.hello.app = Cluster::write_app(heads, &name, place.as_ref());
+        settings.near = cluster.shares;
         if how.busy_poll {
             settings.spin = LINGER;
             engine.set_linger(LINGER);
@@ -368,6 +371,7 @@ impl Cluster {
                 queued: view.queued,
                 this: id == self.me,
                 draining: view.draining,
+                near: self.link.get().is_some_and(|link| link.is_near(id)),
             }
         };
         let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));

@@ -275,6 +275,7 @@ fn describe(known: &[NodeInfo], nodes: &mut Vec<crate::base::snapshot::Node>) {
         node.address = Some(info.address.to_string());
         node.labels.clone_from(&info.labels);
         node.draining = info.draining;
+        node.near = info.near;
         if info.this {
             if let Some(own) = nodes.first_mut() {
                 *own = node;

@@ -1,4 +1,4 @@
-//! Nodes on one machine share memory for objects: who wants bytes reads them where the other has them.
+//! Nodes on one machine share memory for objects (and sockets for frames, which the link sees to): who wants bytes reads them where the other has them.
 //!
 //! Each tells in its greeting where its arena's file is: its process, the number of the file there, and the file's own numbers. A
 //! node of the same machine and user opens it through `/proc` and maps it for reading. Then a transfer is a question, an answer
