@@ -10,6 +10,9 @@
 
 #[path = "launch/bench.rs"]
 mod bench;
+#[cfg(feature = "etcd")]
+#[path = "launch/etcd.rs"]
+mod etcd;
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -30,13 +33,37 @@ fn says(what: String) -> u32 {
     std::process::id()
 }
 
+/// That of the node, which it had from whoever started it.
+#[remote]
+fn pace() -> String {
+    std::env::var("MOBULA_CLUSTER_PACE").unwrap_or_default()
+}
+
+#[remote]
+struct Counter {
+    count: u64,
+}
+
+#[remote]
+impl Counter {
+    pub fn new() -> Self {
+        Counter { count: 0 }
+    }
+
+    pub fn next(&mut self) -> u64 {
+        self.count += 1;
+        self.count
+    }
+}
+
 /// What the program does that the tests bring to machines.
 #[test]
 fn app() {
     let Ok(what) = std::env::var("LAUNCH_APP") else {
         return;
     };
-    let mobula = match mobula::Config::new().object_store_memory(64 << 20).init() {
+    let config = mobula::Config::new().object_store_memory(64 << 20);
+    let mobula = match config.cluster_pace(2).init() {
         Ok(mobula) => mobula,
         Err(e) => {
             println!("init failed: {e}");
@@ -63,6 +90,10 @@ fn app() {
                 .collect();
             let pids: BTreeSet<u32> = mobula::get(&pids).unwrap().into_iter().collect();
             println!("pids {}", pids.len());
+            for n in mobula.nodes().iter().filter(|n| !n.this) {
+                let pace = mobula::get(pace::options().on_node(n.id).remote()).unwrap();
+                println!("pace {pace}");
+            }
         }
         "hold" => {
             let others: Vec<_> = mobula
@@ -78,6 +109,17 @@ fn app() {
                 .collect();
             println!("holds {}", others.join(" "));
             // Until whoever started it closes its input, or kills it.
+            let _ = std::io::stdin().read_line(&mut String::new());
+        }
+        "goes on" => {
+            let other = mobula.nodes().into_iter().find(|n| !n.this).unwrap().id;
+            let counter = Counter::options().name("kept").on_node(other).remote();
+            assert_eq!(mobula::get(counter.next()).unwrap(), 1);
+            let pid = mobula::get(pid_after::options().on_node(other).remote(0));
+            println!("holds {}", pid.unwrap());
+            let _ = std::io::stdin().read_line(&mut String::new());
+            let found = Counter::named("kept").unwrap();
+            println!("counted {}", mobula::get(found.next()).unwrap());
             let _ = std::io::stdin().read_line(&mut String::new());
         }
         _ => {}
@@ -101,6 +143,7 @@ fn a_program_runs_on_three_machines_and_its_output_comes_back() {
         "{app}"
     );
     assert!(app.err.contains("3 of 3 nodes are there"), "{app}");
+    assert_eq!(app.out.matches("pace 2").count(), 2, "{app}");
     for (name, stream) in [("two", &app.out), ("three", &app.out), ("two", &app.err)] {
         let line = stream
             .lines()
@@ -230,6 +273,71 @@ fn a_head_that_is_started_again_is_the_same() {
     assert_eq!(status["jobs"].as_array().unwrap().len(), 1, "{status}");
     let app = bench.run(&head, "pids", &[]).finished();
     assert!(app.out.contains("nodes one:1 two:1"), "{app}");
+}
+
+#[test]
+fn a_job_outlives_its_head() {
+    let bench = Bench::new("outlives");
+    let head = bench.head("one", &["--num-cpus", "2"]);
+    bench.join(&head, "two", &["--num-cpus", "1"]);
+    bench.machines(&head, 2);
+    let mut app = bench.run(&head, "goes on", &[]);
+    let node: u32 = app
+        .line("holds ")
+        .trim_start_matches("holds ")
+        .parse()
+        .unwrap();
+    let left = |head: &bench::Head| {
+        let status = bench.status(head);
+        let machines = status["machines"].as_array().unwrap().clone();
+        machines
+            .iter()
+            .map(|m| m["left"]["cpu"].to_string())
+            .collect::<Vec<_>>()
+    };
+    let held = left(&head);
+    bench.kill(&head);
+    let again = bench.head("one", &["--num-cpus", "2"]);
+    // It calls the new head, says what it is, and has what it had.
+    until("the job is known again", || {
+        let status = bench.status(&again);
+        status["jobs"].to_string().contains("running") && left(&again) == held
+    });
+    assert_eq!(bench.status(&again)["jobs"].as_array().unwrap().len(), 1);
+    assert!(alive(node), "its node on another machine was not touched");
+    app.say("go on");
+    // The actor with a name is where it was, with what it had.
+    assert_eq!(app.line("counted "), "counted 2");
+    app.close();
+    until("it is recorded as ended", || {
+        bench.status(&again)["jobs"].to_string().contains("ended")
+    });
+}
+
+#[test]
+fn a_machine_that_is_started_again_joins_by_itself() {
+    let bench = Bench::new("rejoins");
+    let head = bench.head("one", &["--num-cpus", "1"]);
+    let two = bench.join(&head, "two", &["--num-cpus", "1"]);
+    bench.machines(&head, 2);
+    bench.kill(&two);
+    // Neither an address nor a token.
+    bench.again("two", &["--num-cpus", "1"]);
+    bench.machines(&head, 2);
+    let app = bench.run(&head, "pids", &[]).finished();
+    assert!(app.out.contains("nodes one:1 two:1"), "{app}");
+    // All of them at once, the first one last.
+    let said = bench.mobula(&["stop", "--all"]);
+    assert!(said.ok, "{said}");
+    std::thread::scope(|scope| {
+        scope.spawn(|| bench.again("two", &["--num-cpus", "1"]));
+        let log = bench.dir("two").join("launcher.log");
+        until("the other one tries", || log.exists());
+        bench.again("one", &["--num-cpus", "1"]);
+    });
+    bench.machines(&head, 2);
+    let said = bench.mobula(&["start", "--dir", &bench.path("three")]);
+    assert!(!said.ok && said.err.contains("--join"), "{said}");
 }
 
 #[test]

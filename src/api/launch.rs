@@ -4,6 +4,6 @@
 
 pub use crate::base::{Capacity, Demand, Units};
 pub use crate::node::launch::{
-    Guest, JobLine, Machine, PORT, Past, Process, Recorded, Running, Settings, amounts, place,
-    resolve, route_to, start, token,
+    Guest, JobLine, Machine, PORT, Past, Process, Recorded, Running, Settings, amounts, is_first,
+    kept, place, resolve, route_to, start, token,
 };

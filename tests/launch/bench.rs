@@ -3,7 +3,7 @@
 //! Invariant: whatever a test started is ended when its `Bench` goes, by process id. Left out: what is tested.
 
 use std::fmt;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Mutex, MutexGuard};
@@ -38,12 +38,23 @@ impl fmt::Display for Said {
     }
 }
 
-/// The first launcher.
+/// A launcher, mostly the first.
 #[derive(Clone)]
 pub struct Head {
     pub address: String,
     pub token: String,
     pub pid: u32,
+}
+
+impl Head {
+    fn of(started: &serde_json::Value) -> Head {
+        let text = |name: &str| started[name].as_str().unwrap().to_owned();
+        Head {
+            address: text("address"),
+            token: text("token"),
+            pid: started["pid"].as_u64().unwrap() as u32,
+        }
+    }
 }
 
 /// Whether a process runs; one that has ended and waits for its parent does not.
@@ -129,20 +140,22 @@ impl Bench {
             &["--listen", "127.0.0.1:0"]
         };
         let started = self.start(&[&["start", "--head"], listen].concat(), name, more);
-        let text = |name: &str| started[name].as_str().unwrap().to_owned();
-        Head {
-            address: text("address"),
-            token: text("token"),
-            pid: started["pid"].as_u64().unwrap() as u32,
-        }
+        Head::of(&started)
     }
 
-    pub fn join(&self, head: &Head, name: &str, more: &[&str]) {
-        self.start(
+    /// Starts another launcher.
+    pub fn join(&self, head: &Head, name: &str, more: &[&str]) -> Head {
+        let started = self.start(
             &["start", "--join", &head.address, "--token", &head.token],
             name,
             more,
         );
+        Head::of(&started)
+    }
+
+    /// Starts a launcher again, which its folder knows.
+    pub fn again(&self, name: &str, more: &[&str]) {
+        self.start(&["start"], name, more);
     }
 
     pub fn kill(&self, head: &Head) {
@@ -289,6 +302,12 @@ impl App {
 
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Hands it a line.
+    pub fn say(&mut self, line: &str) {
+        let input = self.child.stdin.as_mut().unwrap();
+        writeln!(input, "{line}").unwrap();
     }
 
     pub fn kill(&mut self) {

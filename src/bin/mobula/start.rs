@@ -20,19 +20,21 @@ use signal_hook::iterator::Signals;
 use crate::Failure;
 use crate::attached::print;
 
-/// Starts a launcher, which lets programs have nodes on this machine: the first with --head, others with --join.
+/// Starts a launcher, which lets programs have nodes on this machine: the first with --head, others with --join, and either
+/// again, as its folder remembers it, with neither.
 ///
 /// The launcher shares this machine's CPUs, GPUs and other resources between the programs that `mobula run` brings here, starts
 /// their nodes, and ends them with their program. It goes on in the background until `mobula stop`.
-#[derive(clap::Args)]
+#[derive(Clone, clap::Args)]
 #[command(after_help = "Examples:\n  \
     mobula start --head\n  \
     mobula start --head --listen 10.0.0.1:7677 --num-cpus 8 --label zone=a\n  \
     mobula start --join 10.0.0.1:7677 --token mobula1-...\n  \
+    mobula start    # again, after it was stopped or the machine was\n  \
     mobula start --join 10.0.0.1 --token \"$(cat token)\" --num-gpus 2 --resource disk=4")]
 pub struct Args {
     /// Be the first, which lets others in
-    #[arg(long, conflicts_with = "join", required_unless_present = "join")]
+    #[arg(long, conflicts_with = "join")]
     head: bool,
 
     /// Join the machines whose first launcher is at this address
@@ -110,10 +112,34 @@ fn pair(text: &str) -> Result<(String, String), Failure> {
     Ok((name.to_owned(), value.to_owned()))
 }
 
+/// For how long a launcher that is started again tries to reach the first one, which may be starting, too.
+const REMEMBERED: Duration = Duration::from_secs(60);
+
 impl Args {
+    /// The folder, and whom it remembers to have joined if that is what is wanted.
+    fn role(&self) -> Result<(PathBuf, Option<(SocketAddr, String)>), Failure> {
+        if self.head || self.join.is_some() {
+            return Ok((folder(self.dir.as_deref(), self.join.is_some())?, None));
+        }
+        let worker = folder(self.dir.as_deref(), true)?;
+        if let Some(kept) = launch::kept(&worker) {
+            return Ok((worker, Some(kept)));
+        }
+        let first = folder(self.dir.as_deref(), false)?;
+        if launch::is_first(&first) {
+            return Ok((first, None));
+        }
+        let why = format!(
+            "no launcher was started before with the folder {}: say --head, or --join ADDR --token TOKEN",
+            worker.display()
+        );
+        Err(Failure::Error(why))
+    }
+
     fn settings(&self) -> Result<Settings, Failure> {
-        let join = match &self.join {
-            Some(addr) => {
+        let (dir, kept) = self.role()?;
+        let join = match (&self.join, &kept) {
+            (Some(addr), _) => {
                 let token = self
                     .token
                     .clone()
@@ -121,7 +147,7 @@ impl Args {
                 let token = token.ok_or("a machine joins with the token that `mobula start --head` printed: say --token".to_owned())?;
                 Some((launch::resolve(addr)?, token))
             }
-            None => None,
+            (None, kept) => kept.clone(),
         };
         let units =
             |what: &str, amount: f64| Units::from_f64(amount).map_err(|e| format!("{what}: {e}"));
@@ -151,9 +177,14 @@ impl Args {
                 .into_owned()
         });
         Ok(Settings {
-            dir: folder(self.dir.as_deref(), self.join.is_some())?,
+            dir,
             place: launch::place()?,
             listen: self.listen,
+            patience: if kept.is_some() {
+                REMEMBERED
+            } else {
+                Duration::ZERO
+            },
             join,
             control: self.control.clone(),
             name,
@@ -169,6 +200,10 @@ impl Args {
 
 pub fn run(args: &Args) -> Result<(), Failure> {
     let settings = args.settings()?;
+    let args = &Args {
+        head: settings.join.is_none(),
+        ..args.clone()
+    };
     match (args.block, std::env::var_os("MOBULA_LAUNCHER_READY")) {
         (true, said) => serve(args, settings, said.is_some()),
         (false, _) => detach(args, &settings.dir),

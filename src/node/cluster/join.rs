@@ -152,7 +152,7 @@ fn reached_at(listens: SocketAddr, head: Option<SocketAddr>) -> SocketAddr {
 }
 
 /// Writes a file that nobody else may read, whole or not at all.
-fn write_secret(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+pub(in crate::node) fn write_secret(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     use std::io::Write;
     use std::os::unix::fs::OpenOptionsExt;
     let new = path.with_extension("new");
@@ -339,6 +339,11 @@ impl Cluster {
     /// Where this node is reached.
     pub fn address(&self) -> Option<SocketAddr> {
         self.link.get().map(|link| link.local_addr())
+    }
+
+    /// How many times as long as usual everything about life and death takes.
+    pub fn pace(&self) -> u32 {
+        self.pace
     }
 
     /// What went over the network so far.

@@ -52,6 +52,7 @@ use books::Books;
 use cross::lost;
 use effects::Todo;
 pub use groups::{Groups, alone};
+pub(super) use join::write_secret;
 pub use join::{Joining, NodeInfo, authority};
 pub use notices::NodeDeath;
 
@@ -79,6 +80,8 @@ pub struct Cluster {
     head_addr: OnceLock<SocketAddr>,
     /// For how long this node goes on without a head, and since when it does.
     head_patience: Duration,
+    /// See [`Joining::pace`].
+    pace: u32,
     /// Nodes of one machine read each other's objects in memory.
     shares: bool,
     headless: Mutex<Option<Duration>>,
@@ -146,6 +149,7 @@ impl Cluster {
                 clerk: Mutex::new(None),
                 head_addr: OnceLock::new(),
                 head_patience: how.head_patience,
+                pace: how.pace.max(1),
                 shares: !how.apart,
                 headless: Mutex::new(None),
                 head_left: Mutex::new(None),

@@ -7,7 +7,6 @@
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -18,7 +17,7 @@ use super::message::{Machine, Message, Program, Start, short};
 use super::sites::{Printer, Site, Stage, watched};
 use super::wanted::Wanted;
 use super::{platform, state};
-use crate::base::{Error, NodeId};
+use crate::base::{Demand, Error, NodeId};
 use crate::core::jobs::Ask;
 use crate::link::{Bytes, Link, sha256};
 use crate::node::Config;
@@ -50,15 +49,18 @@ fn own_name() -> String {
 
 /// Launchers that were reached, before the node of the program itself starts.
 pub struct Plan {
-    guest: Guest,
-    wanted: Wanted,
+    pub(super) guest: Guest,
+    pub(super) wanted: Wanted,
     /// The launcher of this machine, if there is one.
-    own: Option<Machine>,
+    pub(super) own: Option<Machine>,
     /// Where nodes are to be started.
     others: Vec<Machine>,
-    ask: Ask,
+    pub(super) ask: Ask,
+    /// What was granted to the program itself.
+    pub(super) holds: Option<Demand>,
+    args: Vec<String>,
     executable: Bytes,
-    program: Program,
+    pub(super) program: Program,
 }
 
 impl Plan {
@@ -104,18 +106,10 @@ impl Plan {
         };
         let guest = Guest::enter(addr, &token).map_err(failed)?;
         let (machines, _) = guest.list().map_err(failed)?;
-        let args = std::env::args_os()
+        let args: Vec<String> = std::env::args_os()
             .map(|a| short(&a.to_string_lossy()))
             .take(64)
             .collect();
-        ears::send(
-            &guest.link,
-            guest.head,
-            &Message::Job {
-                args,
-                hash: program.hash,
-            },
-        );
         let host = state::host();
         let own = machines.iter().find(|m| m.host == host).cloned();
         let mut others: Vec<Machine> = machines
@@ -133,12 +127,24 @@ impl Plan {
             own,
             others,
             ask,
+            holds: None,
+            args,
             executable: executable.into(),
             program,
         };
+        plan.tell_head();
         plan.take_own(config)?;
         plan.listen(config)?;
         Ok(Some(plan))
+    }
+
+    /// Says what this program is, for the records.
+    pub(super) fn tell_head(&self) {
+        let job = Message::Job {
+            args: self.args.clone(),
+            hash: self.program.hash,
+        };
+        ears::send(&self.guest.link, self.guest.head, &job);
     }
 
     /// Takes this program's own share of the machine that it is on.
@@ -165,6 +171,7 @@ impl Plan {
                     if from == launcher =>
                 {
                     config.give(&holds, gpus.len() as u32);
+                    self.holds = Some(holds);
                     let joining = config.cluster.get_or_insert_default();
                     if joining.name.is_empty() {
                         joining.name = name;
@@ -192,7 +199,7 @@ impl Plan {
         }
     }
 
-    fn send_ask(&self, to: NodeId, ask: Ask, program: Option<Program>) -> bool {
+    pub(super) fn send_ask(&self, to: NodeId, ask: Ask, program: Option<Program>) -> bool {
         let patience = self.wanted.patience.as_millis() as u64;
         ears::send(
             &self.guest.link,
@@ -231,6 +238,7 @@ impl Plan {
             join: cluster.address().ok_or_else(none)?,
             token,
             store,
+            pace: cluster.pace(),
         };
         let mut sites: Vec<Site> = self
             .others
@@ -298,23 +306,8 @@ impl Plan {
             }
         }
         self.report(&mut sites)?;
-        let Plan { guest, .. } = self;
-        let stop = guest.events.clone();
-        let watch = move || {
-            // Its nodes end with this program, and its link with the last of them.
-            while sites
-                .iter()
-                .any(|s| matches!(s.stage, Stage::Joined | Stage::Started(_)))
-            {
-                match guest.heard.next(Duration::from_secs(3600)) {
-                    Some(Event::Stop) => break,
-                    Some(event) => watched(&mut sites, event, &mut out),
-                    None => {}
-                }
-                out.dropped(guest.heard.dropped.swap(0, Ordering::Relaxed));
-            }
-            guest
-        };
+        let stop = self.guest.events.clone();
+        let watch = move || self.watch(sites, &start, out);
         let thread = std::thread::Builder::new()
             .name("mobula-launched".to_owned())
             .spawn(watch);
@@ -328,7 +321,7 @@ impl Plan {
         })
     }
 
-    fn on(&self, sites: &mut [Site], event: Event, start: &Start, out: &mut Printer) {
+    pub(super) fn on(&self, sites: &mut [Site], event: Event, start: &Start, out: &mut Printer) {
         let at = |sites: &[Site], node: NodeId| sites.iter().position(|s| s.machine.node == node);
         match event {
             Event::Here(node, ..) if at(sites, node).is_some() => {
@@ -445,7 +438,7 @@ fn local_token(addr: SocketAddr) -> Option<String> {
 /// The nodes that launchers run for this program.
 #[derive(Debug)]
 pub struct Job {
-    thread: Option<JoinHandle<Guest>>,
+    thread: Option<JoinHandle<Plan>>,
     stop: Sender<Event>,
 }
 
@@ -455,6 +448,7 @@ impl Job {
         let Some(thread) = self.thread.take() else {
             return;
         };
+        let _ = self.stop.send(Event::Last);
         let until = Instant::now() + ENDING;
         while !thread.is_finished() && Instant::now() < until {
             std::thread::sleep(Duration::from_millis(5));

@@ -151,7 +151,7 @@ impl Launcher {
             Event::Found(driver, path) => self.found(now, driver, path),
             Event::Kept(driver, outcome) => self.kept(now, driver, outcome),
             Event::Ended(driver, pid, how) => self.node_ended(now, driver, pid, &how),
-            Event::Stop => {}
+            Event::Stop | Event::Last => {}
         }
     }
 
@@ -182,6 +182,9 @@ impl Launcher {
             if !now.machines.contains_key(&node) {
                 self.link.forget(node);
             }
+        }
+        if let Some(records) = &mut self.records {
+            records.settle();
         }
         let Some(addr) = self.joined else { return };
         let connected = now.head.filter(|head| self.link.is_connected(*head));
@@ -432,6 +435,7 @@ impl Launcher {
                 ),
             ),
             ("MOBULA_NODE_NAME", self.name.clone()),
+            ("MOBULA_CLUSTER_PACE", start.pace.max(1).to_string()),
             ("MOBULA_LABELS", pairs(&mut self.labels.iter().cloned())),
         ];
         if self.jobs.capacity().gpus > 0 {

@@ -12,7 +12,7 @@ use crate::core::jobs::Ask;
 use crate::wire::{BadFrame, Read, Reader, Writer};
 
 /// Counted up with each change here.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 /// Names, paths, reasons: no text is longer.
 pub const MAX_TEXT: usize = 8 << 10;
 /// So many of anything in a list.
@@ -104,6 +104,8 @@ pub struct Start {
     pub token: String,
     /// Bytes of its object store, if the driver says so.
     pub store: Option<u64>,
+    /// How many times as long as usual everything about life and death takes.
+    pub pace: u32,
 }
 
 /// A message.
@@ -356,6 +358,7 @@ impl Message {
                 w.text(&start.join.to_string());
                 w.text(&start.token);
                 w.option(start.store, Writer::u64);
+                w.u32(start.pace);
             }
             Message::Started(pid) => {
                 w.u8(9);
@@ -413,6 +416,7 @@ impl Message {
                 join: addr(r)?,
                 token: text(r)?,
                 store: r.option(Reader::u64)?,
+                pace: r.u32()?,
             }),
             9 => Message::Started(r.u32()?),
             10 => Message::Lines {
@@ -511,6 +515,7 @@ mod tests {
                 join: ([127, 0, 0, 1], 1).into(),
                 token: "t".into(),
                 store: Some(1 << 20),
+                pace: 5,
             }),
             Message::Started(5),
             Message::Lines {

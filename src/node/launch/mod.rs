@@ -1,6 +1,6 @@
 //! Getting the program there: launchers on machines, and drivers that have nodes of their program started by them.
 //!
-//! Room map: [`launcher`] what runs on each machine; [`driver`] what a program does when `MOBULA_ADDRESS` is set, [`wanted`] what it
+//! Room map: [`launcher`] what runs on each machine; [`driver`] what a program does when `MOBULA_ADDRESS` is set, [`watch`] what it does from then on, [`wanted`] what it
 //! wants, [`sites`] where its nodes run; [`guest`] their
 //! connection; [`message`] what they say; [`ears`] how it is heard; [`cache`] executables; [`platform`] whether one can
 //! run; [`child`] a node's process; [`state`] what is written down to be stopped; [`past`] what ran.
@@ -22,13 +22,14 @@ mod platform;
 mod sites;
 mod state;
 mod wanted;
+mod watch;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub use driver::{Job, Plan};
 pub use guest::{Guest, PORT, resolve, route_to};
@@ -72,6 +73,8 @@ pub struct Settings {
     pub listen: Option<SocketAddr>,
     /// Whom it joins, with the token; nobody: it lets others in.
     pub join: Option<(SocketAddr, String)>,
+    /// For how long it tries to join, where nobody answers.
+    pub patience: Duration,
     /// Where the head keeps records; not said: in its folder.
     pub control: Option<String>,
     /// What it is called.
@@ -111,6 +114,46 @@ impl Drop for Running {
     }
 }
 
+/// The file in which a launcher's folder keeps whom it joined.
+const JOINED: &str = "joined";
+
+/// Keeps whom a launcher joined, so that it can be started again without being told.
+fn keep(dir: &Path, addr: SocketAddr, token: &str) -> std::io::Result<()> {
+    super::cluster::write_secret(&dir.join(JOINED), format!("{addr} {token}\n").as_bytes())
+}
+
+/// Whom the launcher of this folder joined last, with the token; `None` if it never did.
+pub fn kept(dir: &Path) -> Option<(SocketAddr, String)> {
+    let text = std::fs::read_to_string(dir.join(JOINED)).ok()?;
+    let (addr, token) = text.trim().split_once(' ')?;
+    Some((addr.parse().ok()?, token.to_owned()))
+}
+
+/// Whether this folder has the authority of a first launcher.
+pub fn is_first(dir: &Path) -> bool {
+    dir.join("ca.pem").exists()
+}
+
+fn join_patiently(
+    addr: SocketAddr,
+    token: &JoinToken,
+    me: NodeId,
+    patience: Duration,
+) -> Result<Identity, LinkError> {
+    let until = Instant::now() + patience;
+    loop {
+        match join(addr, token, me, Duration::from_secs(10)) {
+            Err(LinkError::Broken(_) | LinkError::Timeout { .. } | LinkError::Io { .. })
+                if Instant::now() < until =>
+            {
+                // One that refuses at once, as an address without a machine does.
+                std::thread::sleep(Duration::from_millis(500));
+            }
+            joined => return joined,
+        }
+    }
+}
+
 /// Starts a launcher in this process.
 pub fn start(settings: Settings) -> Result<Running, String> {
     let Settings {
@@ -118,6 +161,7 @@ pub fn start(settings: Settings) -> Result<Running, String> {
         place,
         listen,
         join: whom,
+        patience,
         control,
         name,
         labels,
@@ -142,8 +186,9 @@ pub fn start(settings: Settings) -> Result<Running, String> {
     let (identity, ca, token): (Identity, Option<Arc<Ca>>, String) = match &whom {
         Some((addr, token)) => {
             let parsed: JoinToken = token.parse().map_err(|e: LinkError| e.to_string())?;
-            let joined = join(*addr, &parsed, me, Duration::from_secs(10))
+            let joined = join_patiently(*addr, &parsed, me, patience)
                 .map_err(|why| guest::unreached(*addr, &why))?;
+            keep(&dir, *addr, token).map_err(folder)?;
             (joined, None, token.clone())
         }
         None => {

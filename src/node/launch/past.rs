@@ -1,11 +1,11 @@
 //! What ran, in the cluster's records.
 //!
-//! Invariant: a job is recorded as running only while its driver is connected; after a restart of the head, those that were
-//! running are recorded as lost with it. At most [`KEPT`] are kept. Left out: what records are (`control`).
+//! Invariant: a job is recorded as running only while its driver is connected. After a restart of the head those that were
+//! running have a while to call again, and are recorded as failed if they do not. At most [`KEPT`] are kept. Left out: what records are (`control`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::message::{Past, short};
 use crate::base::NodeId;
@@ -17,6 +17,8 @@ use crate::link::LinkError;
 const KEPT: usize = 256;
 /// So many are told.
 const TOLD: usize = 20;
+/// So long has a job to call a head that was started again.
+const CALLS: Duration = Duration::from_secs(15);
 /// A write takes no longer, or is given up and said.
 const WITHIN: Duration = Duration::from_secs(5);
 
@@ -24,6 +26,9 @@ const WITHIN: Duration = Duration::from_secs(5);
 pub struct Records {
     control: Arc<dyn Control>,
     jobs: BTreeMap<u64, Job>,
+    /// Jobs that ran when the records were opened, and have not been heard of yet; until when that is in order.
+    unheard: BTreeSet<u64>,
+    until: Instant,
 }
 
 impl Records {
@@ -31,23 +36,25 @@ impl Records {
     pub fn open(address: &str) -> Result<Records, ControlError> {
         let control = crate::control::open(address)?;
         let (jobs, _) = records::list::<Job>(&*control, WITHIN)?;
-        let mut all = Records {
+        let jobs: BTreeMap<u64, Job> = jobs.into_iter().map(|job| (job.id.0, job)).collect();
+        let running = jobs.values().filter(|j| j.state == JobState::Running);
+        Ok(Records {
+            unheard: running.map(|j| j.id.0).collect(),
+            until: Instant::now() + CALLS,
             control,
-            jobs: jobs.into_iter().map(|job| (job.id.0, job)).collect(),
-        };
-        let running: Vec<u64> = all
-            .jobs
-            .values()
-            .filter(|j| j.state == JobState::Running)
-            .map(|j| j.id.0)
-            .collect();
-        for job in running {
-            all.change(
-                job,
-                JobState::Failed("the head's launcher was started again".to_owned()),
-            );
+            jobs,
+        })
+    }
+
+    /// Records as failed what has not called in time.
+    pub fn settle(&mut self) {
+        if self.unheard.is_empty() || Instant::now() < self.until {
+            return;
         }
-        Ok(all)
+        for job in std::mem::take(&mut self.unheard) {
+            let why = "the head's launcher was started again, and it did not call since";
+            self.change(job, JobState::Failed(why.to_owned()));
+        }
     }
 
     fn write(&self, job: &Job) {
@@ -64,8 +71,15 @@ impl Records {
         }
     }
 
-    /// A job began.
+    /// A job began, or called again.
     pub fn begin(&mut self, driver: NodeId, mut args: Vec<String>, executable: [u8; 32]) {
+        self.unheard.remove(&driver.get());
+        if let Some(known) = self.jobs.get(&driver.get()) {
+            if known.state != JobState::Running {
+                self.change(driver.get(), JobState::Running);
+            }
+            return;
+        }
         let now = SystemTime::now()
             .duration_since(SystemTime::UNIX_EPOCH)
             .unwrap_or_default();

@@ -74,6 +74,12 @@ impl Printer {
         self.dropped += more;
     }
 
+    /// Says something of the program's own.
+    pub fn note(&mut self, what: &str) {
+        // A stream that is closed is nobody's fault here.
+        let _ = writeln!(std::io::stderr().lock(), "mobula: {what}");
+    }
+
     fn lines(&mut self, name: &str, pid: u32, stderr: bool, lines: &[String]) {
         let mut text = String::new();
         if std::mem::take(&mut self.dropped) > 0 {
