@@ -20,6 +20,7 @@ mod chance;
 #[path = "../../src/core/mod.rs"]
 mod core;
 mod faults;
+mod members;
 mod net;
 mod node;
 mod places;
@@ -33,6 +34,7 @@ use std::panic::catch_unwind;
 use std::process::ExitCode;
 
 use faults::Fault;
+use members::{Happened, Planted};
 use plan::Plan;
 use report::Report;
 use world::World;
@@ -55,6 +57,15 @@ const TESTS: &[(&str, fn())] = &[
         a_hundred_nodes_keep_them_too,
     ),
     ("every_planted_fault_is_found", every_planted_fault_is_found),
+    (
+        "every_seed_keeps_the_members_right",
+        every_seed_keeps_the_members_right,
+    ),
+    (
+        "faults_planted_among_members_are_found",
+        faults_planted_among_members_are_found,
+    ),
+    ("many_nodes_join", many_nodes_join),
 ];
 
 /// Takes what the harness of `cargo test` takes, as far as it makes sense: names, or parts of them.
@@ -155,5 +166,56 @@ fn every_planted_fault_is_found() {
         let found = (0..SEEDS).find_map(|seed| run(Plan::of(seed), fault, false).err());
         let found = found.unwrap_or_else(|| panic!("{fault:?} was not noticed in {SEEDS} seeds"));
         println!("{fault:?}: {}", found.chars().take(300).collect::<String>());
+    }
+}
+
+fn every_seed_keeps_the_members_right() {
+    let seeds = match number("MOBULA_SIM_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("MOBULA_SIM_SEEDS").unwrap_or(SEEDS / 2),
+    };
+    let alone = seeds.end - seeds.start == 1;
+    let mut all = Happened::default();
+    for seed in seeds {
+        match members::run(seed, Planted::Nothing) {
+            Ok(happened) => all.add(happened),
+            Err(wrong) => panic!(
+                "seed {seed}: {wrong}\nreplay it: MOBULA_SIM_SEED={seed} cargo test --test sim members_right"
+            ),
+        }
+    }
+    println!("{all:?}");
+    assert!(
+        alone || all.counts().iter().all(|count| *count > 0),
+        "no seed had one of {all:?}"
+    );
+    assert_eq!(
+        members::run(3, Planted::Nothing),
+        members::run(3, Planted::Nothing),
+        "a run depends on its seed alone"
+    );
+}
+
+fn faults_planted_among_members_are_found() {
+    for planted in [Planted::Deaf, Planted::LongStop] {
+        let found = (0..SEEDS).find_map(|seed| members::run(seed, planted).err());
+        let found = found.unwrap_or_else(|| panic!("{planted:?} was not noticed"));
+        println!("{planted:?}: {found}");
+    }
+}
+
+/// `MOBULA_SIM_NODES` says how many: 1,000 take minutes without optimization.
+fn many_nodes_join() {
+    let nodes = number("MOBULA_SIM_NODES").unwrap_or(200);
+    let began = std::time::Instant::now();
+    match members::joins(nodes as usize, 1) {
+        Ok(took) => {
+            println!(
+                "{nodes} nodes know each other {took:?} after the last came ({:?})",
+                began.elapsed()
+            );
+            assert!(took < std::time::Duration::from_secs(5), "{took:?}");
+        }
+        Err(wrong) => panic!("{wrong}"),
     }
 }
