@@ -8,7 +8,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use cluster_common::{Cluster, cluster};
 use mobula::prelude::*;
-use mobula::{Config, Error, GroupId, GroupStrategy, NodeId, PlacementGroup, Strategy};
+use mobula::{
+    Config, Error, GroupHandle, GroupId, GroupStrategy, NodeId, PlacementGroup, Strategy,
+};
 
 static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
 
@@ -371,6 +373,110 @@ fn other_nodes_run_calls_in_a_group_too() {
                 assert_eq!(mobula::get(&call).unwrap(), process(&all, at));
             }
         }
+    });
+}
+
+/// A value with a group in it.
+#[mobula::value]
+struct Work {
+    group: GroupHandle,
+    bundles: Vec<u32>,
+}
+
+#[remote]
+fn does(work: Work) -> (Vec<u32>, GroupHandle) {
+    let calls: Vec<_> = work
+        .bundles
+        .iter()
+        .map(|b| pid::options().group_bundle(&work.group, *b).remote())
+        .collect();
+    (mobula::get(&calls).unwrap(), work.group)
+}
+
+#[test]
+fn handles_of_groups_travel_inside_values() {
+    with(2, |cluster| {
+        let all = processes(cluster);
+        let group = ready(GroupStrategy::StrictSpread, 3, 1.0);
+        let expected: Vec<u32> = nodes(&group).iter().map(|at| process(&all, *at)).collect();
+        for (from, _) in &all {
+            let work = Work {
+                group: group.handle(),
+                bundles: vec![0, 1, 2],
+            };
+            let done = does::options().num_cpus(0).on_node(*from).remote(work);
+            let (pids, back) = mobula::get(&done).unwrap();
+            assert_eq!(pids, expected);
+            assert_eq!((back, back.bundles()), (group.handle(), 3));
+        }
+        // It does not keep the group.
+        let handle = group.handle();
+        group.remove();
+        for (from, _) in &all {
+            let work = Work {
+                group: handle,
+                bundles: vec![0],
+            };
+            let late = does::options().num_cpus(0).on_node(*from).remote(work);
+            let e = mobula::get(&late).unwrap_err().to_string();
+            assert!(e.contains(&handle.id().to_string()), "{e}");
+        }
+    });
+}
+
+/// The worker's process, and the node's.
+#[remote(isolate)]
+fn apart() -> (u32, u32) {
+    (std::process::id(), std::os::unix::process::parent_id())
+}
+
+#[remote(isolate)]
+fn naps_apart(ms: u64) -> (u64, u64) {
+    let now = || SystemTime::UNIX_EPOCH.elapsed().unwrap().as_micros() as u64;
+    let begun = now();
+    std::thread::sleep(Duration::from_millis(ms));
+    (begun, now())
+}
+
+#[test]
+fn isolated_calls_run_in_groups_too() {
+    with(1, |cluster| {
+        let all = processes(cluster);
+        let group = ready(GroupStrategy::StrictSpread, 2, 1.0);
+        for (bundle, at) in nodes(&group).into_iter().enumerate() {
+            let call = apart::options()
+                .group_bundle(&group, bundle as u32)
+                .remote();
+            let (worker, parent) = mobula::get(&call).unwrap();
+            assert!(all.iter().all(|(_, pid)| *pid != worker), "in a worker");
+            assert_eq!(parent, process(&all, at), "of the bundle's node");
+            // A bundle of one CPU runs one of them at a time.
+            let naps: Vec<_> = (0..3)
+                .map(|_| {
+                    naps_apart::options()
+                        .group_bundle(&group, bundle as u32)
+                        .remote(30)
+                })
+                .collect();
+            assert!(!overlap(mobula::get(&naps).unwrap()));
+        }
+        // One that runs when the group goes is ended or ends; its bundle's CPU is free afterwards.
+        let last = naps_apart::options().group_bundle(&group, 1).remote(60_000);
+        let on = nodes(&group)[1];
+        until("it is under way", || {
+            cluster
+                .head
+                .nodes()
+                .iter()
+                .any(|n| n.id == on && n.free_cpus < mobula::Units::whole(2))
+        });
+        group.remove();
+        assert!(mobula::get(&last).is_err());
+        let again = pid::options().num_cpus(2).on_node(on).remote();
+        assert_eq!(
+            mobula::get_timeout(&again, SOON).unwrap(),
+            process(&all, on)
+        );
     });
 }
 

@@ -1,9 +1,14 @@
 //! Placement groups: resources on one or several nodes that are reserved together, for calls and actors to run in.
 //!
-//! Invariant: what a group holds comes back when its handle goes. Left out: reserving (`core::groups`).
+//! Invariant: what a group holds comes back when its `PlacementGroup` goes, whoever has handles to it. Left out: reserving
+//! (`core::groups`).
 
+use std::num::NonZeroU64;
+use std::ops::Deref;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
+
+use rkyv::{Archive, Deserialize, Serialize};
 
 use crate::base::{Demand, Error, GroupId, GroupSpec, GroupStrategy, NodeId, Result, Units};
 use crate::exec::groups::{self, Groups};
@@ -42,15 +47,79 @@ use crate::exec::local;
 /// ```
 #[must_use = "a placement group is removed when this is dropped"]
 pub struct PlacementGroup {
-    id: GroupId,
-    bundles: usize,
+    handle: GroupHandle,
     // The runtime that has it, which may be over.
     groups: Weak<dyn Groups>,
 }
 
 impl std::fmt::Debug for PlacementGroup {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "PlacementGroup({}, {} bundles)", self.id, self.bundles)
+        write!(
+            f,
+            "PlacementGroup({}, {} bundles)",
+            self.id(),
+            self.bundles()
+        )
+    }
+}
+
+/// Names a placement group, wherever it is: calls and actors run in it with `options().group(&handle)`, on any node. A value, so
+/// it can be an argument, a result, or part of one. It does not keep the group: that is up to its [`PlacementGroup`], and
+/// calls for a group that is no more fail with [`Error::Group`].
+///
+/// ```
+/// use mobula::prelude::*;
+/// use mobula::{GroupHandle, PlacementGroup};
+///
+/// #[remote]
+/// fn square(x: u64) -> u64 { x * x }
+///
+/// /// Runs where it may, and has its parts run in the group.
+/// #[remote]
+/// fn sum_of_squares(group: GroupHandle) -> u64 {
+///     let parts: Vec<_> = (0..10).map(|x| square::options().group(&group).remote(x)).collect();
+///     mobula::get(&parts).unwrap().iter().sum()
+/// }
+///
+/// let _mobula = mobula::Config::new().num_cpus(2).init()?;
+/// let group = PlacementGroup::options().bundle(|b| b.num_cpus(1)).create()?;
+/// assert_eq!(mobula::get(sum_of_squares::remote(group.handle()))?, 285);
+/// # Ok::<(), mobula::Error>(())
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Archive, Serialize, Deserialize)]
+pub struct GroupHandle {
+    node: NonZeroU64,
+    number: u64,
+    bundles: u32,
+}
+
+impl GroupHandle {
+    /// The group's name, in messages and for [`Strategy::Group`](crate::Strategy::Group).
+    pub fn id(&self) -> GroupId {
+        GroupId {
+            node: NodeId::new(self.node.get()).expect("no node has the number 0"),
+            number: self.number,
+        }
+    }
+
+    /// How many bundles it has.
+    pub fn bundles(&self) -> usize {
+        self.bundles as usize
+    }
+}
+
+impl std::fmt::Debug for GroupHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "GroupHandle({}, {} bundles)", self.id(), self.bundles)
+    }
+}
+
+/// What takes a [`GroupHandle`] takes the group itself, too.
+impl Deref for PlacementGroup {
+    type Target = GroupHandle;
+
+    fn deref(&self) -> &GroupHandle {
+        &self.handle
     }
 }
 
@@ -140,9 +209,13 @@ impl GroupOptions {
         };
         local::with(|local| {
             let groups = local.engine.groups().ok_or_else(groups::none)?;
+            let id = groups.create(local, spec)?;
             Ok(PlacementGroup {
-                id: groups.create(local, spec)?,
-                bundles: self.bundles.len(),
+                handle: GroupHandle {
+                    node: NonZeroU64::new(id.node.get()).expect("no node has the number 0"),
+                    number: id.number,
+                    bundles: self.bundles.len() as u32,
+                },
                 groups: Arc::downgrade(groups),
             })
         })?
@@ -155,14 +228,9 @@ impl PlacementGroup {
         GroupOptions::default()
     }
 
-    /// Its name, in messages and for [`Strategy::Group`](crate::Strategy::Group).
-    pub fn id(&self) -> GroupId {
-        self.id
-    }
-
-    /// How many bundles it has.
-    pub fn bundles(&self) -> usize {
-        self.bundles
+    /// What names it elsewhere: in arguments, results and objects, on any node.
+    pub fn handle(&self) -> GroupHandle {
+        self.handle
     }
 
     /// Whether all of its bundles are reserved now.
@@ -177,7 +245,7 @@ impl PlacementGroup {
     pub fn wait_ready(&self, timeout: Duration) -> Result<()> {
         let groups = self.groups.upgrade().ok_or(Error::ShutDown)?;
         let deadline = Instant::now().checked_add(timeout);
-        let wait = || groups.wait_ready(self.id, deadline);
+        let wait = || groups.wait_ready(self.id(), deadline);
         let ready = local::with(|local| local.engine.wait_apart(local, "a placement group", wait))?;
         if ready? {
             return Ok(());
@@ -187,7 +255,8 @@ impl PlacementGroup {
             waited: timeout,
             awaited: format!(
                 "placement group {}, of whose {} bundles {placed} are reserved",
-                self.id, self.bundles
+                self.id(),
+                self.bundles()
             ),
         })
     }
@@ -195,8 +264,8 @@ impl PlacementGroup {
     /// The node of each bundle; `None` for one that is not reserved now.
     pub fn placed(&self) -> Vec<Option<NodeId>> {
         let groups = self.groups.upgrade();
-        let placed = groups.and_then(|g| g.placed(self.id));
-        placed.unwrap_or_else(|| vec![None; self.bundles])
+        let placed = groups.and_then(|g| g.placed(self.id()));
+        placed.unwrap_or_else(|| vec![None; self.bundles()])
     }
 
     /// Removes it, as dropping it does.
@@ -207,7 +276,7 @@ impl Drop for PlacementGroup {
     fn drop(&mut self) {
         if let Some(groups) = self.groups.upgrade() {
             // Without a runtime there is nothing left to remove.
-            let _ = local::with(|local| groups.remove(local, self.id));
+            let _ = local::with(|local| groups.remove(local, self.id()));
         }
     }
 }

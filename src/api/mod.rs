@@ -38,7 +38,7 @@ pub use args::Arg;
 pub use cluster::{NetworkStats, NodeDeath, NodeInfo};
 pub use context::{Cancel, cancel, check_cancelled, gpu_ids, is_cancelled};
 pub use get::{Get, get, get_timeout};
-pub use group::{Bundle, GroupOptions, PlacementGroup};
+pub use group::{Bundle, GroupHandle, GroupOptions, PlacementGroup};
 pub use handle::Handle;
 pub use object_ref::ObjectRef;
 pub use options::{ActorOptions, TaskOptions, WhenFull};

@@ -112,11 +112,11 @@ macro_rules! __mobula_task_options {
     }
     {
         /// In this placement group, in whichever bundle has room: it takes what it needs of that.
-        group(group: &$crate::PlacementGroup) |o: &mut Options, g: &$crate::PlacementGroup| o.strategy = $crate::Strategy::Group { group: g.id(), bundle: None }
+        group(group: &$crate::GroupHandle) |o: &mut Options, g: &$crate::GroupHandle| o.strategy = $crate::Strategy::Group { group: g.id(), bundle: None }
     }
     {
         /// In this bundle of this placement group; they are numbered from 0.
-        group_bundle(group: &$crate::PlacementGroup, bundle: u32) |o: &mut Options, g: &$crate::PlacementGroup, b| o.strategy = $crate::Strategy::Group { group: g.id(), bundle: Some(b) }
+        group_bundle(group: &$crate::GroupHandle, bundle: u32) |o: &mut Options, g: &$crate::GroupHandle, b| o.strategy = $crate::Strategy::Group { group: g.id(), bundle: Some(b) }
     }
     {
         /// In turn over all nodes.
@@ -203,11 +203,11 @@ macro_rules! __mobula_actor_options {
     }
     {
         /// In this placement group, in whichever bundle has room: it takes what it needs of that.
-        group(group: &$crate::PlacementGroup) |o: &mut Options, g: &$crate::PlacementGroup| o.strategy = $crate::Strategy::Group { group: g.id(), bundle: None }
+        group(group: &$crate::GroupHandle) |o: &mut Options, g: &$crate::GroupHandle| o.strategy = $crate::Strategy::Group { group: g.id(), bundle: None }
     }
     {
         /// In this bundle of this placement group; they are numbered from 0.
-        group_bundle(group: &$crate::PlacementGroup, bundle: u32) |o: &mut Options, g: &$crate::PlacementGroup, b| o.strategy = $crate::Strategy::Group { group: g.id(), bundle: Some(b) }
+        group_bundle(group: &$crate::GroupHandle, bundle: u32) |o: &mut Options, g: &$crate::GroupHandle, b| o.strategy = $crate::Strategy::Group { group: g.id(), bundle: Some(b) }
     }
     {
         /// In turn over all nodes.
