@@ -215,18 +215,44 @@ impl Run {
         let there: Vec<usize> = self.running().collect();
         let count = self.chance.between(1, there.len() as u64 - 1) as usize;
         // The head stays on side 0.
-        for &at in there.iter().rev().take(count) {
+        let apart: Vec<usize> = there.iter().rev().take(count).copied().collect();
+        for &at in &apart {
             self.net.hosts[at].side = 1;
         }
-        let span = self.chance.between(1_500, 5_000);
+        // Until both sides hold each other for dead: before, whoever one side holds for dead may hear so from a member that
+        // its own still trusts.
+        let apart_now = |net: &Net| {
+            let sides: BTreeMap<NodeId, u8> = (net.hosts.iter())
+                .map(|host| (host.peer.node, host.side))
+                .collect();
+            there.iter().all(|&at| {
+                let host = &net.hosts[at];
+                let mut known = host.machine.living();
+                known.all(|peer| sides[&peer.node] == host.side)
+            })
+        };
+        let end = self.net.now() + Duration::from_secs(60);
+        while !apart_now(&self.net) {
+            if self.net.now() >= end {
+                return Err("the sides do not find each other dead in a minute".to_owned());
+            }
+            self.net.run(ms(100));
+        }
+        let span = self.chance.between(0, 3_000);
         self.net.run(ms(span));
         self.net.hosts.iter_mut().for_each(|host| host.side = 0);
-        self.net.run(Duration::from_secs(25));
+        // The lost are knocked at one after the other, those who are dead among them.
+        let hears = |net: &Net, at: usize| {
+            let log = &net.hosts[at].log;
+            log.iter().any(|(_, e)| matches!(e, Effect::Dead(_)))
+        };
+        let end = self.net.now() + Duration::from_secs(120);
+        while self.net.now() < end && !apart.iter().all(|at| hears(&self.net, *at)) {
+            self.net.run(Duration::from_secs(1));
+        }
         // Whoever hears that it is dead ends, as its driver would end it.
         for &at in &there {
-            let host = &self.net.hosts[at];
-            let dead = host.log.iter().any(|(_, e)| matches!(e, Effect::Dead(_)));
-            let apart = there.iter().rev().take(count).any(|&other| other == at);
+            let (dead, apart) = (hears(&self.net, at), apart.contains(&at));
             if dead != apart {
                 return Err(format!(
                     "host {at}, apart: {apart}, heard that it is dead: {dead}"
