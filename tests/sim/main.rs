@@ -172,7 +172,7 @@ fn every_planted_fault_is_found() {
 fn every_seed_keeps_the_members_right() {
     let seeds = match number("MOBULA_SIM_SEED") {
         Some(seed) => seed..seed + 1,
-        None => 0..number("MOBULA_SIM_SEEDS").unwrap_or(SEEDS / 2),
+        None => 0..number("MOBULA_SIM_SEEDS").unwrap_or(SEEDS / 4),
     };
     let alone = seeds.end - seeds.start == 1;
     let mut all = Happened::default();
