@@ -121,9 +121,9 @@ fn an_actor_is_bounded_while_it_lives() {
         let dead = death(mobula::get(actor.take(40)));
         assert!(dead.out_of_memory.unwrap().contains("64.0 MiB"));
         assert_eq!(
-            mobula::get(actor.take(40)).unwrap(),
-            1,
-            "made anew, bounded anew"
+            mobula::get(actor.take(10)).unwrap(),
+            3,
+            "as before that call, bounded anew"
         );
         assert!(death(mobula::get(actor.take(40))).out_of_memory.is_some());
         let e = mobula::get(actor.take(1)).unwrap_err().to_string();

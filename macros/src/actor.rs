@@ -312,7 +312,7 @@ impl<'a> Actor<'a> {
             #check
 
             #[allow(unused_imports)]
-            use ::mobula::__private::DefaultsFallback as _;
+            use ::mobula::__private::{DefaultsFallback as _, NotSaved as _};
 
             static __MOBULA_ACTOR: ::mobula::__private::ActorEntry =
                 ::mobula::__private::ActorEntry::new::<#path>(
@@ -321,7 +321,8 @@ impl<'a> Actor<'a> {
                     #line,
                     <#path>::__MOBULA_DEFAULTS,
                     #defaults,
-                );
+                )
+                .keeping(<::mobula::__private::Saved<#path>>::KEEP);
 
             impl ::mobula::__private::Actor for #path {
                 type Methods = #methods_ty;

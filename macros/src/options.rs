@@ -98,6 +98,15 @@ const ACTOR: &[(&str, Kind)] = &[
     ("restart_on_panic", Kind::Flag),
     ("isolate", Kind::Flag),
     ("memory", Kind::Memory),
+    (
+        "checkpoint_every",
+        Kind::Count {
+            min: 1,
+            why: "leave it out to have checkpoints made when the log is long",
+        },
+    ),
+    ("checkpoint_interval", Kind::Amount),
+    ("log_bytes", Kind::Memory),
     ("name", Kind::Text),
 ];
 

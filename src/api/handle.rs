@@ -8,9 +8,11 @@ use std::ops::Deref;
 use rkyv::rancor::{self, Source, Strategy};
 use rkyv::{Archive, Deserialize, Place, Serialize};
 
+use super::ObjectRef;
 use super::object_ref::NoSuchReference;
 use crate::exec::RawHandle;
 use crate::exec::actor::{self, Life};
+use crate::exec::local;
 use crate::exec::tasks::{Actor, ActorMethods};
 use crate::value::{ArchivedCap, De, Ser};
 
@@ -68,6 +70,26 @@ impl<A: Actor> Handle<A> {
     /// goes on with the calls in its mailbox. Counts as one of its `max_restarts`; without one left it ends.
     pub fn restart(&self) {
         actor::restart(self.raw().actor());
+    }
+
+    /// Has the actor save its state, after the calls that this thread has sent it: the reference ends when that is done. From then
+    /// on a death costs no more than the calls after this one. Costs what archiving the state does; returns at once.
+    ///
+    /// Fails, at `get`, with [`Error::Encode`](crate::Error::Encode) for an actor that keeps no history, or whose state has no
+    /// archive.
+    ///
+    /// ```no_run
+    /// # use mobula::prelude::*;
+    /// # #[remote] struct Counter { total: u64 }
+    /// # #[remote] impl Counter { pub fn new() -> Self { Counter { total: 0 } } }
+    /// let counter = Counter::options().isolate(true).max_restarts(3).remote();
+    /// mobula::get(counter.checkpoint())?;
+    /// # Ok::<(), mobula::Error>(())
+    /// ```
+    pub fn checkpoint(&self) -> ObjectRef<()> {
+        let saving =
+            local::with(|local| actor::checkpoint(&local.engine, local, self.raw().actor()));
+        saving.map_or_else(super::no_runtime, ObjectRef::new)
     }
 
     /// The actor's number, unique in this process.

@@ -155,7 +155,8 @@ macro_rules! __mobula_actor_options {
         resource(name: &str, amount: impl Into<f64>) |o: &mut Options, n: &str, a| o.resources.push((n.to_owned(), Into::<f64>::into(a)))
     }
     {
-        /// How often the actor is made again by its constructor. Default: 0.
+        /// How often the actor is made again. An isolated one then has its state as it was, by its last checkpoint and the calls
+        /// since; any other is made by its constructor. Default: 0.
         max_restarts(n: u32) |o: &mut Options, n| o.max_restarts = Some(n)
     }
     {
@@ -184,6 +185,21 @@ macro_rules! __mobula_actor_options {
         /// store: bytes, or a text like `"2G"`. Beyond it the worker ends, and the actor restarts if it may. Needs
         /// `isolate`. Default: no bound.
         memory(most: impl Into<$crate::Memory>) |o: &mut Options, m| o.memory = Some(Into::<$crate::Memory>::into(m))
+    }
+    {
+        /// After how many calls that may change it the state is saved: a restart reads it and runs the calls since then again. A
+        /// checkpoint costs what archiving the state does. Default: when running the log again would take about as long as
+        /// reading the state: after 10,000 calls, or as many bytes of arguments as the state has, but at least 1 MiB.
+        checkpoint_every(calls: u32) |o: &mut Options, n| o.checkpoint_every = Some(n)
+    }
+    {
+        /// After how long the state is saved, if it was called since: looked at with each call. Default: however long.
+        checkpoint_interval(every: std::time::Duration) |o: &mut Options, d| o.checkpoint_interval = Some(d)
+    }
+    {
+        /// What the log of calls since the last checkpoint may take, objects among their arguments included: beyond it the state is
+        /// saved at once. Default: 64 MiB.
+        log_bytes(most: impl Into<$crate::Memory>) |o: &mut Options, m| o.log_bytes = Some(Into::<$crate::Memory>::into(m))
     }
     {
         /// The name under which `Actor::named` finds it. It must be free.

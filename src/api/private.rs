@@ -14,7 +14,8 @@ pub use crate::exec::failure;
 use crate::exec::options::{Options, task_extra};
 pub use crate::exec::params::{InPlace, Owned, Params, Slice, Text};
 pub use crate::exec::tasks::{
-    Actor, ActorMethods, ConsumingMethod, ExclusiveMethod, Method, SharedMethod, SyncTask, Task,
+    Actor, ActorMethods, ConsumingMethod, ExclusiveMethod, Method, NotSaved, Saved, SharedMethod,
+    SyncTask, Task,
 };
 #[cfg(feature = "async")]
 pub use crate::exec::tasks::{AsyncExclusiveMethod, AsyncSharedMethod, AsyncTask};

@@ -31,6 +31,12 @@ pub struct Defaults {
     pub isolate: Option<bool>,
     /// Bytes that its worker process may take.
     pub memory: Option<u64>,
+    /// After how many calls an actor's state is saved.
+    pub checkpoint_every: Option<u32>,
+    /// After how many seconds, if it was called.
+    pub checkpoint_interval: Option<f64>,
+    /// Bytes that the log of its calls may take.
+    pub log_bytes: Option<u64>,
     /// The name under which an actor registers.
     pub name: Option<&'static str>,
 }
@@ -50,6 +56,9 @@ impl Defaults {
         restart_on_panic: None,
         isolate: None,
         memory: None,
+        checkpoint_every: None,
+        checkpoint_interval: None,
+        log_bytes: None,
         name: None,
     };
 
@@ -67,7 +76,7 @@ impl Defaults {
             } };
         }
         pick!(num_cpus num_gpus max_retries retry_panics priority max_restarts max_concurrency
-              max_pending restart_on_panic isolate memory name)
+              max_pending restart_on_panic isolate memory checkpoint_every checkpoint_interval log_bytes name)
     }
 }
 

@@ -18,6 +18,7 @@ pub mod gate;
     reason = "tests and the simulator use more of it"
 )]
 pub mod groups;
+pub mod history;
 #[cfg(feature = "cluster")]
 #[cfg_attr(
     not(feature = "attach"),

@@ -38,6 +38,8 @@ pub enum Kind {
     Constructor,
     /// Ends an actor after the calls before it.
     Stop,
+    /// Saves an actor's state, after the calls before it.
+    Checkpoint,
 }
 
 /// How the runtime runs it.
@@ -158,6 +160,14 @@ pub struct ActorEntry {
     pub defaults: Defaults,
     pub(super) constructor: FnEntry,
     pub(super) drop_state: unsafe fn(*mut ()),
+    /// How its state is saved and restored; nothing if it has no archive.
+    pub(super) keep: Option<Keep>,
+}
+
+/// A call that gives an actor's state, and one that makes the actor from it.
+pub struct Keep {
+    pub(super) save: FnEntry,
+    pub(super) restore: FnEntry,
 }
 
 impl ActorEntry {
@@ -186,10 +196,11 @@ pub fn numbered() -> &'static [&'static FnEntry] {
     static ALL: OnceLock<Vec<&'static FnEntry>> = OnceLock::new();
     ALL.get_or_init(|| {
         let functions = inventory::iter::<Registration>.into_iter().map(|r| r.0);
-        let constructors = inventory::iter::<ActorRegistration>
-            .into_iter()
-            .map(|r| &r.0.constructor);
-        let all: Vec<_> = functions.chain(constructors).collect();
+        let actors = || inventory::iter::<ActorRegistration>.into_iter();
+        let constructors = actors().map(|r| &r.0.constructor);
+        let keeps = actors().filter_map(|r| r.0.keep.as_ref());
+        let keeps = keeps.flat_map(|k| [&k.save, &k.restore]);
+        let all: Vec<_> = functions.chain(constructors).chain(keeps).collect();
         for (entry, number) in all.iter().zip(1..) {
             entry.number.store(number, Ordering::Relaxed);
         }

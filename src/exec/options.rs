@@ -6,6 +6,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::base::{BadBytes, Defaults, Demand, Error, LabelMatch, Strategy, Units, parse_bytes};
+use crate::core::history::{BOUND, Terms};
 
 /// Options of one call or of one actor's creation, each overriding its attribute's.
 #[derive(Clone, Debug, Default)]
@@ -36,6 +37,12 @@ pub struct Options {
     pub isolate: Option<bool>,
     /// What its worker process may take.
     pub memory: Option<Memory>,
+    /// After how many calls its state is saved.
+    pub checkpoint_every: Option<u32>,
+    /// After how long, if it was called.
+    pub checkpoint_interval: Option<std::time::Duration>,
+    /// What the log of its calls may take.
+    pub log_bytes: Option<Memory>,
     /// The actor's name.
     pub name: Option<String>,
     /// Whether the actor outlives its handles.
@@ -219,6 +226,42 @@ pub fn isolation(options: &Options, defaults: &Defaults) -> Result<(bool, Option
         });
     }
     Ok((isolate, memory))
+}
+
+/// When an actor's checkpoints are due.
+pub fn checkpoints(options: &Options, defaults: &Defaults) -> Result<Terms, Error> {
+    let bad = |option, why| Err(Error::BadOption { option, why });
+    let every = options.checkpoint_every.or(defaults.checkpoint_every);
+    if every == Some(0) {
+        let why = "leave it out to have checkpoints made when the log is long";
+        return bad("checkpoint_every", why);
+    }
+    let interval = match (options.checkpoint_interval, defaults.checkpoint_interval) {
+        (Some(given), _) => Some(given),
+        (None, Some(secs)) => match std::time::Duration::try_from_secs_f64(secs) {
+            Ok(interval) => Some(interval),
+            Err(_) => return bad("checkpoint_interval", "it is more seconds than there are"),
+        },
+        (None, None) => None,
+    };
+    let bound = match &options.log_bytes {
+        Some(given) => given.bytes().map_err(|e| match e {
+            Error::BadBytes { text, why, .. } => {
+                let option = "log_bytes";
+                Error::BadBytes { option, text, why }
+            }
+            e => e,
+        })?,
+        None => defaults.log_bytes.unwrap_or(BOUND),
+    };
+    if bound == 0 {
+        return bad("log_bytes", "a log without room holds no call");
+    }
+    Ok(Terms {
+        every: every.map_or(0, u64::from),
+        interval,
+        bound,
+    })
 }
 
 /// What a task's record must carry; nothing for the common task.

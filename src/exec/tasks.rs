@@ -8,10 +8,10 @@
 
 use super::call::{CallError, Outcome, StateRef, set_value};
 use super::cell::RawRef;
-use super::entry::{ActorEntry, FnEntry, Kind, Run};
+use super::entry::{ActorEntry, FnEntry, Keep, Kind, Run};
 use super::events::mark;
 use super::local::Local;
-use super::params::Params;
+use super::params::{Owned, Params};
 use super::pin::Pins;
 use crate::base::Defaults;
 use crate::value::Value;
@@ -214,6 +214,27 @@ unsafe fn run_constructor<A: Actor>(local: &Local, record: &RawRef, out: StateRe
 }
 
 /// # Safety
+/// The state is a live `A`, which nobody changes meanwhile; the record is claimed.
+unsafe fn run_save<A: Actor + Value>(local: &Local, record: &RawRef, state: StateRef) -> Outcome {
+    // SAFETY: the caller's promise.
+    unsafe { keep(local, record, &*state.0.cast::<A>()) }
+}
+
+/// # Safety
+/// The record holds one argument, an archive of an `A`, which nobody else touches; `out` points to a place for a pointer.
+unsafe fn run_restore<A: Actor + Value>(local: &Local, record: &RawRef, out: StateRef) -> Outcome {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let pins = Pins::take(local, record)?;
+        let (state,) = <(Owned<A>,) as Params>::read(record, &pins)?;
+        out.0
+            .cast::<*mut ()>()
+            .write(Box::into_raw(Box::new(state)).cast());
+    }
+    Ok(())
+}
+
+/// # Safety
 /// `state` is a leaked box of an `A`, not used again.
 unsafe fn drop_state<A>(state: *mut ()) {
     // SAFETY: the caller's promise.
@@ -310,6 +331,50 @@ impl ActorEntry {
                 run,
             ),
             drop_state: drop_state::<A>,
+            keep: None,
         }
     }
+
+    /// The same, with how the state is saved and restored, if that can be.
+    pub const fn keeping(mut self, keep: Option<Keep>) -> ActorEntry {
+        self.keep = keep;
+        self
+    }
 }
+
+/// Tells whether an actor's state has an archive: [`Saved::KEEP`] is found where it has one, and otherwise that
+/// of [`NotSaved`].
+pub struct Saved<A>(std::marker::PhantomData<A>);
+
+impl<A: Actor + Value> Saved<A> {
+    /// How it is saved and restored.
+    #[allow(clippy::declare_interior_mutable_const, reason = "for one static each")]
+    pub const KEEP: Option<Keep> = Some(Keep {
+        save: FnEntry::make::<A, ()>(
+            "saving an actor's state",
+            file!(),
+            line!(),
+            Defaults::NONE,
+            Kind::Shared,
+            Run::Sync(run_save::<A>),
+        )
+        .of_actor::<A>(),
+        restore: FnEntry::make::<(), (Owned<A>,)>(
+            "restoring an actor's state",
+            file!(),
+            line!(),
+            Defaults::NONE,
+            Kind::Constructor,
+            Run::Sync(run_restore::<A>),
+        ),
+    });
+}
+
+/// What is found for a state without an archive.
+pub trait NotSaved {
+    /// Nothing.
+    #[allow(clippy::declare_interior_mutable_const, reason = "for one static each")]
+    const KEEP: Option<Keep> = None;
+}
+
+impl<A> NotSaved for Saved<A> {}

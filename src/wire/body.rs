@@ -3,9 +3,12 @@
 //! Invariant: lists and nesting are bounded by the frame that they are in; a value inside a reference has no references of its
 //! own. Left out: what they are in a process (`exec`).
 
+use std::time::Duration;
+
 use super::codec::{Read, Reader, Writer, bad};
 use super::grouping::{self, InGroup};
 use crate::base::{Demand, ObjectKey};
+use crate::core::history::Terms as History;
 use crate::core::owners::RefState;
 
 /// A value.
@@ -138,6 +141,8 @@ pub struct ActorTerms {
     pub isolate: bool,
     /// What that may take.
     pub memory: Option<u64>,
+    /// When its checkpoints are due.
+    pub checkpoints: History,
     /// In a placement group.
     pub group: Option<InGroup>,
 }
@@ -344,6 +349,10 @@ pub(super) fn actor_terms(w: &mut Writer, t: &ActorTerms) {
     w.bool(t.restart_on_panic);
     w.bool(t.isolate);
     w.option(t.memory, Writer::u64);
+    w.u64(t.checkpoints.every);
+    let nanos = |d: Duration| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX);
+    w.option(t.checkpoints.interval.map(nanos), Writer::u64);
+    w.u64(t.checkpoints.bound);
     w.option(t.group, grouping::in_group);
 }
 
@@ -358,6 +367,11 @@ pub(super) fn read_actor_terms(r: &mut Reader<'_>) -> Read<ActorTerms> {
         restart_on_panic: r.bool()?,
         isolate: r.bool()?,
         memory: r.option(Reader::u64)?,
+        checkpoints: History {
+            every: r.u64()?,
+            interval: r.option(Reader::u64)?.map(Duration::from_nanos),
+            bound: r.u64()?,
+        },
         group: r.option(grouping::read_in_group)?,
     })
 }

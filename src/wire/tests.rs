@@ -132,6 +132,11 @@ fn frames() -> Vec<Frame> {
         restart_on_panic: true,
         isolate: false,
         memory: None,
+        checkpoints: crate::core::history::Terms {
+            every: 6,
+            interval: Some(std::time::Duration::from_millis(7)),
+            bound: 8,
+        },
         group: Some((group(), None)),
     };
     let named = Named {

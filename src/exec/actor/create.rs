@@ -18,6 +18,7 @@ use super::super::mail::{Mail, RunLock};
 use super::super::options::{self, Extra, Options};
 use super::{ActorCell, ActorRef, HandleRef, Inner, Life, Line, More, wrong_type};
 use crate::base::{Defaults, Demand, Error, Strategy, Units};
+use crate::core::history::Terms;
 
 pub(super) fn new_cell(
     entry: &'static ActorEntry,
@@ -40,6 +41,7 @@ pub(super) fn new_cell(
         inner: UnsafeCell::new(Inner {
             backlog: std::ptr::null_mut(),
             init: None,
+            history: None,
         }),
         more: more.map_or_else(OnceLock::new, OnceLock::from),
         id,
@@ -64,6 +66,7 @@ fn more(
     d: &Defaults,
     demand: &Demand,
     (isolate, memory): (bool, Option<u64>),
+    checkpoints: Terms,
 ) -> Option<Box<More>> {
     let more = More {
         name: options.name.as_deref().or(d.name).map(Arc::from),
@@ -81,6 +84,7 @@ fn more(
         fail_when_full: options.fail_when_full,
         isolate,
         memory,
+        checkpoints,
         ..More::new()
     };
     let plain = more.name.is_none()
@@ -179,7 +183,7 @@ fn create_here(
             }
             let isolation = options::isolation(o, d)?;
             (
-                more(o, d, &demand, isolation),
+                more(o, d, &demand, isolation, options::checkpoints(o, d)?),
                 demand,
                 o.detached,
                 o.get_or_create,
@@ -264,7 +268,11 @@ fn create_here(
     drop(before);
     // SAFETY: nobody else has the actor yet but the table of names, through which only mail can be sent; being
     // busy, it makes nobody drain, so this thread is alone with `inner`.
-    unsafe { (*actor.inner.get()).init = Some(init.clone()) };
+    unsafe {
+        let inner = &mut *actor.inner.get();
+        inner.init = Some(init.clone());
+        inner.history = actor.more.get().and_then(|m| m.history());
+    }
     super::roll::enter(&actor);
     if waits {
         engine.await_inputs(local, &init);

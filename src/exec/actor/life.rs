@@ -1,7 +1,8 @@
 //! An actor's constructor, restarts and death.
 //!
 //! Invariant: after death every call, queued, held or yet to come, fails with the cause, and the state, the name and
-//! the resources are gone. All functions with `inner` run under the run lock. Left out: recovery; restart is by constructor.
+//! the resources are gone. All functions with `inner` run under the run lock. Left out: what
+//! is kept of its history (`history`).
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -68,17 +69,32 @@ pub(super) fn construct(
             return false;
         };
         let mut state: *mut () = std::ptr::null_mut();
+        let restoring = inner.history.as_ref();
+        let restoring = restoring.and_then(|h| h.restoring(local, actor));
+        let call = restoring.as_ref().unwrap_or(&init);
         let outcome = if actor.more.get().is_some_and(|m| m.isolate) {
             Ok(host::construct_there(
-                engine, local, actor, &init, &mut state,
+                engine, local, actor, call, &mut state,
             ))
         } else {
-            super::run::construct_here(local, &init, &mut state)
+            super::run::construct_here(local, call, &mut state)
+        };
+        drop(restoring);
+        let outcome = match outcome {
+            Ok(Ok(())) => {
+                actor.state.store(state, Ordering::Relaxed);
+                let replayed = inner.history.as_ref();
+                let replayed = replayed.map_or(Ok(()), |h| h.replay(engine, local, actor));
+                if replayed.is_err() {
+                    drop_state(actor);
+                }
+                Ok(replayed.map_err(CallError::Runtime))
+            }
+            outcome => outcome,
         };
         let why = match outcome {
             Ok(Ok(())) => {
                 events::born(local, actor, &init);
-                actor.state.store(state, Ordering::Relaxed);
                 if actor.more.get().is_none_or(|m| m.max_restarts == 0) {
                     inner.init = None;
                 }
@@ -86,6 +102,10 @@ pub(super) fn construct(
                 return true;
             }
             Ok(Err(CallError::Runtime(e @ Error::WorkerDied(_)))) => e.to_string(),
+            Ok(Err(CallError::Runtime(Error::ShutDown))) => {
+                close(engine, local, actor, inner);
+                return false;
+            }
             Ok(Err(CallError::Runtime(e))) => {
                 events::failed(local, &init, &e);
                 // An argument failed, or it was cancelled: another try would end the same way.
@@ -136,8 +156,21 @@ fn may_restart(actor: &ActorRef) -> bool {
     })
 }
 
-/// The actor falls: made again if it may be, else dead. False if dead.
+/// The actor falls: made anew by its constructor if it may be, else dead. False if dead.
 pub(super) fn fall(
+    engine: &Arc<Engine>,
+    local: &Local,
+    actor: &ActorRef,
+    inner: &mut Inner,
+    cause: &str,
+) -> bool {
+    let anew = |h: &mut Box<super::history::History>| h.begin_anew(&actor.more().shown);
+    inner.history.as_mut().into_iter().for_each(anew);
+    rise(engine, local, actor, inner, cause)
+}
+
+/// As [`fall`], but its state is as it was, if its history is kept.
+pub(super) fn rise(
     engine: &Arc<Engine>,
     local: &Local,
     actor: &ActorRef,
@@ -274,6 +307,7 @@ fn finish(
         drop_state(actor);
     }
     inner.init = None;
+    inner.history = None;
     if let Some(name) = &more.name {
         let mut names = engine.names.lock();
         if names.get(name).is_some_and(|a| a.same(actor)) {

@@ -95,6 +95,34 @@ fn blank(
 /// Entries of records that carry no call.
 static STOP: FnEntry = FnEntry::inert("stop", Kind::Stop);
 static POKE: FnEntry = FnEntry::inert("poke", Kind::Object);
+static CHECKPOINT: FnEntry = FnEntry::inert("checkpoint", Kind::Checkpoint);
+
+/// Has the actor save its state, after the calls that this caller has sent: a call that gives nothing.
+pub fn checkpoint(engine: &Arc<Engine>, local: &Local, actor: &ActorRef) -> RawRef {
+    let begun = local.lane.begin();
+    let why = if actor.born != local.generation() && actor.life() != super::Life::Dead {
+        Some(Error::ShutDown)
+    } else if actor.far().is_some() {
+        Some(Error::Encode {
+            value: "a checkpoint",
+            why: Arc::from("the actor is on another node, which makes its checkpoints itself"),
+        })
+    } else {
+        actor
+            .more
+            .get()
+            .filter(|m| m.max_pending > 0)
+            .and_then(|_| reserve(engine, local, actor).err())
+    };
+    if let Some(why) = why {
+        return refused(engine, local, actor, &CHECKPOINT, begun, why);
+    }
+    let blank = blank(local, begun, &CHECKPOINT, 1, Phase::Queued, actor);
+    // SAFETY: no slots.
+    let record = unsafe { cell::with_args(blank, 0, &[], cell::BODY, 0) };
+    engine.post(local, actor, record.clone());
+    record
+}
 
 /// A record that makes the drainer look at the actor's other state.
 pub(super) fn control(local: &Local, actor: &ActorRef, stop: bool) -> RawRef {
@@ -200,6 +228,14 @@ fn reserve(engine: &Arc<Engine>, local: &Local, actor: &ActorRef) -> Result<(), 
         }
         drop(guard);
         drop(block);
+    }
+}
+
+/// Takes the place in a bounded mailbox that a call has given back, which runs again.
+#[cold]
+pub(super) fn reserve_again(actor: &ActorCell) {
+    if let Some(more) = actor.more.get().filter(|m| m.max_pending > 0) {
+        more.pending.fetch_add(1, Ordering::AcqRel);
     }
 }
 

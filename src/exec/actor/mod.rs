@@ -12,6 +12,7 @@
 mod apart;
 mod away;
 mod create;
+mod history;
 mod host;
 mod life;
 mod mailbox;
@@ -32,6 +33,7 @@ use super::far::FarActor;
 use super::isolate::Process;
 use super::mail::{Mail, RunLock};
 use crate::base::snapshot::ActorState;
+use crate::core::history::Terms;
 use crate::core::{Gate, Order};
 use crate::value::{Cap, CapKind};
 
@@ -47,7 +49,7 @@ pub use create::{create, stillborn};
 pub(super) use host::host_died;
 pub(super) use life::condemn_of_group;
 pub use life::{kill, restart, stop};
-pub use mailbox::call;
+pub use mailbox::{call, checkpoint};
 pub(super) use run::drain_here;
 use show::{KILLED, STOPPED};
 pub(super) use show::{count, list};
@@ -118,6 +120,8 @@ struct Inner {
     backlog: *mut Record,
     /// The constructor's arguments; kept while a restart may need them.
     init: Option<RawRef>,
+    /// What brings its state back after a death; nothing if that is not kept.
+    history: Option<Box<history::History>>,
 }
 
 /// Verdict: none.
@@ -134,6 +138,10 @@ pub(super) struct More {
     pub(super) max_restarts: u32,
     pub(super) restarts: AtomicU32,
     pub(super) restart_on_panic: bool,
+    /// When its checkpoints are due.
+    pub(super) checkpoints: Terms,
+    /// What of its history is shown.
+    pub(super) shown: history::Shown,
     pub(super) max_pending: u32,
     pub(super) fail_when_full: bool,
     /// Whether its state is in a worker process of its own.
@@ -175,6 +183,8 @@ impl More {
             max_restarts: 0,
             restarts: AtomicU32::new(0),
             restart_on_panic: false,
+            checkpoints: Terms::default(),
+            shown: history::Shown::default(),
             max_pending: 0,
             fail_when_full: false,
             isolate: false,

@@ -7,6 +7,8 @@
 //! Invariant: after unlocking, the drainer looks at the mailbox once more, so that a push that found it running is
 //! never lost. Left out: birth and death (`life`).
 
+mod logged;
+
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
@@ -15,14 +17,14 @@ use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
 
-use super::super::call::{CallError, Outcome, StateRef};
+use super::super::call::{CallError, Outcome, StateRef, set_value};
 use super::super::cell::{self, Phase, RawRef, Record, finished};
 use super::super::engine::Engine;
 use super::super::entry::{Kind, Run};
 use super::super::local::Local;
 use super::super::mail;
-use super::{ActorCell, ActorRef, HOSTED, Inner, LIVE, Life, More, host, life};
-use crate::base::FailureKind;
+use super::{ActorCell, ActorRef, HOSTED, Inner, LIVE, Life, More, history, host, life};
+use crate::base::{Error, FailureKind};
 use crate::core::gate::{Admit, Gate, Kind as Access};
 
 /// In a record's count of missing arguments: it was held for them, and its turn has come.
@@ -222,7 +224,7 @@ impl Drain<'_> {
                     // The head of the backlog asks anew, or fails.
                     let _ = gate.lock().unpark();
                 }
-                if !life::fall(engine, local, actor, self.inner(), &host::host_death(&dead)) {
+                if !life::rise(engine, local, actor, self.inner(), &host::host_death(&dead)) {
                     return Stopped::Empty;
                 }
             }
@@ -248,6 +250,13 @@ impl Drain<'_> {
                     unsafe { mail::set_next(node, after) };
                     self.inner().backlog = node;
                     return Stopped::Parked;
+                }
+                Step::Again(record) => {
+                    let node = record.into_raw();
+                    // SAFETY: back to the head of the backlog, which is ours.
+                    unsafe { mail::set_next(node, after) };
+                    self.inner().backlog = node;
+                    continue;
                 }
                 Step::Dead => return Stopped::Empty,
             }
@@ -446,6 +455,13 @@ impl Drain<'_> {
         if record.entry.kind == Kind::Consuming {
             return self.consume(engine, &record, state);
         }
+        if self.inner().history.is_some() {
+            return self.run_logged(engine, &record, StateRef(state));
+        }
+        if record.entry.kind == Kind::Checkpoint {
+            engine.settle(self.local, &record, Ok(Err(history::none(self.actor))));
+            return Step::Done;
+        }
         let outcome = perform(self.local, &record, StateRef(state));
         let panicked = panicked(&outcome);
         engine.settle(self.local, &record, outcome);
@@ -501,7 +517,15 @@ impl Drain<'_> {
 enum Step {
     Done,
     Wait(RawRef),
+    /// The process that had the state is gone: this one comes next when there is another.
+    Again(RawRef),
     Dead,
+}
+
+/// Puts the value `()` into a claimed record of a call without arguments.
+fn give_unit(local: &Local, record: &RawRef) -> Result<(), Error> {
+    // SAFETY: claimed; there are no arguments that anybody could borrow.
+    unsafe { set_value(local, record, &()) }
 }
 
 pub(super) fn access(kind: Kind) -> Access {

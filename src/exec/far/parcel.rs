@@ -23,6 +23,7 @@ use crate::base::{Error, Origin};
 use crate::value::Cap;
 
 /// A reference inside a value.
+#[derive(Clone)]
 pub enum Carried {
     /// To an object of the type with this number.
     Object(RawRef, u64),
@@ -31,6 +32,7 @@ pub enum Carried {
 }
 
 /// An argument.
+#[derive(Clone)]
 pub enum Arg {
     /// Inline, ending there.
     Inline(u32),
@@ -39,6 +41,7 @@ pub enum Arg {
 }
 
 /// A call.
+#[derive(Clone)]
 pub struct Parcel {
     /// What is called.
     pub function: &'static FnEntry,

@@ -19,7 +19,7 @@ use super::super::options::Extra;
 use super::frame::{self, HEAD, MAX_ARGS, MAX_GPUS, Place, Reader, Writer};
 use super::hello::{self, Welcome};
 use super::orphan::{self, Node};
-use super::table::table;
+use super::table::{RESTORE, table};
 use crate::base::Error;
 use crate::core::Patience;
 use crate::shm::{
@@ -357,7 +357,9 @@ fn call(
     out: &mut Writer,
 ) -> Result<(), Lied> {
     let mut r = Reader(bytes);
-    let number = r.u32()? as usize;
+    let number = r.u32()?;
+    let restores = number & RESTORE != 0;
+    let number = (number & !RESTORE) as usize;
     let wanted = r.u32()? != 0;
     let name = r.u32()?;
     part(r.u32()?);
@@ -367,7 +369,14 @@ fn call(
     let extra = (!gpus.is_empty()).then(|| Box::new(Extra::there(gpus)));
     let actor = table().actors.get(number).copied();
     let entry = if what == frame::CONSTRUCT {
-        &actor.ok_or(Lied)?.constructor
+        let actor = actor.ok_or(Lied)?;
+        match &actor.keep {
+            Some(keep) if restores => &keep.restore,
+            None if restores => return Err(Lied),
+            _ => &actor.constructor,
+        }
+    } else if restores {
+        return Err(Lied);
     } else {
         *table().functions.get(number).ok_or(Lied)?
     };

@@ -8,6 +8,9 @@ use std::sync::OnceLock;
 
 use super::super::entry::{ActorEntry, ActorRegistration, FnEntry, Registration};
 
+/// Marks the number of an actor that is to be made from its saved state.
+pub const RESTORE: u32 = 1 << 31;
+
 /// Every remote function, method and actor, in one order.
 pub struct Table {
     pub functions: Vec<&'static FnEntry>,
@@ -27,6 +30,7 @@ impl Table {
             .into_iter()
             .map(|r| r.0)
             .collect();
+        let keeps = |a: &&'static ActorEntry| a.keep.as_ref().map(|k| (&k.save, &k.restore));
         functions.sort_by_key(|f| (f.name, f.file, f.line));
         actors.sort_by_key(|a| (a.name, a.file, a.line));
         let mut hash = DefaultHasher::new();
@@ -38,8 +42,12 @@ impl Table {
         }
         let address = |f: &&'static FnEntry| std::ptr::from_ref(*f).addr();
         let constructors = actors.iter().map(|a| address(&&a.constructor)).zip(0..);
+        // After all others, and by their actors: they have no names of their own.
+        functions.extend(actors.iter().filter_map(keeps).map(|(save, _)| save));
+        let restores = actors.iter().zip(0..);
+        let restores = restores.filter_map(|(a, n)| Some((address(&keeps(a)?.1), RESTORE | n)));
         let numbers = functions.iter().map(address).zip(0..);
-        let numbers = numbers.chain(constructors).collect();
+        let numbers = numbers.chain(constructors).chain(restores).collect();
         Table {
             functions,
             actors,

@@ -433,6 +433,7 @@ pub(super) fn terms(entry: &ActorEntry, o: &Options, demand: &Demand) -> Result<
         restart_on_panic: o.restart_on_panic.or(d.restart_on_panic).unwrap_or(false),
         isolate,
         memory,
+        checkpoints: crate::exec::options::checkpoints(o, d)?,
         group: group_of(&o.strategy),
     })
 }
@@ -456,6 +457,9 @@ fn options(t: ActorTerms) -> Options {
         restart_on_panic: Some(t.restart_on_panic),
         isolate: Some(t.isolate),
         memory: t.memory.map(Into::into),
+        checkpoint_every: u32::try_from(t.checkpoints.every).ok().filter(|n| *n > 0),
+        checkpoint_interval: t.checkpoints.interval,
+        log_bytes: Some(t.checkpoints.bound.max(1).into()),
         strategy: strategy_of(t.group),
         ..Options::default()
     }
