@@ -11,9 +11,9 @@ use super::Mobula;
 use crate::base::{Error, NodeId, Result};
 use crate::node::Config;
 use crate::node::cluster::Joining;
-pub use crate::node::cluster::NetworkStats;
 pub use crate::node::cluster::NodeDeath;
 pub use crate::node::cluster::NodeInfo;
+pub use crate::node::cluster::{Leases, NetworkStats};
 
 impl Config {
     fn joining(&mut self) -> &mut Joining {
@@ -167,6 +167,17 @@ impl Mobula {
     /// What went over the network so far; all zero if there is no cluster.
     pub fn network(&self) -> NetworkStats {
         self.cluster().map(|c| c.network()).unwrap_or_default()
+    }
+
+    /// The slots that nodes lend each other, and the calls that wait for some; all zero if there is no cluster.
+    ///
+    /// ```
+    /// let cluster = mobula::Config::new().num_cpus(1).init()?;
+    /// assert_eq!(cluster.leases().borrowed, 0);
+    /// # Ok::<(), mobula::Error>(())
+    /// ```
+    pub fn leases(&self) -> Leases {
+        self.cluster().map(|c| c.leases()).unwrap_or_default()
     }
 
     /// Waits until the cluster has so many nodes, this one included.

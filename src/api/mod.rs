@@ -35,7 +35,7 @@ mod wait;
 pub use actor_pool::ActorPool;
 pub use args::Arg;
 #[cfg(feature = "cluster")]
-pub use cluster::{NetworkStats, NodeDeath, NodeInfo};
+pub use cluster::{Leases, NetworkStats, NodeDeath, NodeInfo};
 pub use context::{Cancel, cancel, check_cancelled, gpu_ids, is_cancelled};
 pub use get::{Get, get, get_timeout};
 pub use group::{Bundle, GroupHandle, GroupOptions, PlacementGroup};

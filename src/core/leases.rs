@@ -62,6 +62,8 @@ pub enum LeaseMsg {
         lease: u32,
         /// How many.
         slots: u32,
+        /// Calls that are blocked there, beside those slots.
+        blocked: u32,
     },
     /// To the submitter: these calls did not run and will not; so many slots there are.
     Refused {

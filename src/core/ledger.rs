@@ -28,6 +28,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use super::amounts;
 use crate::base::{Capacity, Demand, Infeasible, Units};
 use free::{Free, Lack, Shape, steps};
 use queue::{Place, Queue};
@@ -290,6 +291,30 @@ impl Ledger {
             .iter()
             .map(|(task, held)| (*task, held.shape.demand.clone()))
             .collect()
+    }
+
+    /// Of all but the tasks numbered from `first` on: how many CPUs are leased and not lent, and what tasks hold, with what the
+    /// first of them in line asks for.
+    pub fn load_below(&self, first: u64) -> (u64, Demand) {
+        const LOOKS: usize = 16;
+        let mut load = Demand::NONE;
+        for held in self.held.range(..first).map(|(_, held)| held) {
+            let mut demand = held.shape.demand.clone();
+            if held.lent {
+                demand.cpu = Units::ZERO;
+            }
+            amounts::add(&mut load, &demand);
+        }
+        let line = self
+            .queue
+            .line(if self.queue.is_empty() { 0 } else { LOOKS });
+        let next = line
+            .iter()
+            .find(|(place, task, _)| *task < first && !place.is_background());
+        if let Some((_, _, shape)) = next {
+            amounts::add(&mut load, &shape.demand);
+        }
+        (self.leases - self.leases_lent, load)
     }
 
     /// Why a task waits; `None` if it does not. For messages: looks at every waiting task.

@@ -7,7 +7,7 @@
 
 #[cfg(feature = "cluster")]
 #[allow(dead_code, reason = "tests and the simulator use more of it")]
-mod amounts;
+pub mod amounts;
 #[cfg(feature = "cluster")]
 pub mod carrier;
 pub mod gate;
@@ -29,7 +29,7 @@ pub mod jobs;
 #[allow(
     dead_code,
     unused_imports,
-    reason = "only tests and the simulator drive it yet: see the known limits"
+    reason = "tests and the simulator use more of it"
 )]
 pub mod leases;
 pub mod ledger;

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::bundles::{Bundles, TICKETS};
+use super::bundles::{Bundles, LEASES, TICKETS};
 use super::cell::RawRef;
 use super::engine::Engine;
 use super::local::Local;
@@ -52,7 +52,7 @@ enum Decision {
     Refuse(RawRef, Error),
     /// Executors are told to look.
     Look,
-    /// What a bundle holds is there.
+    /// What a bundle or a lent slot holds is there.
     Ticket(u64),
 }
 
@@ -137,6 +137,11 @@ impl Engine {
         for decision in todo {
             match decision {
                 Decision::Look => self.crew.notify_injected(),
+                Decision::Ticket(ticket) if ticket >= LEASES => {
+                    if let Some(far) = self.far() {
+                        far.reserved(local, ticket);
+                    }
+                }
                 Decision::Ticket(ticket) => {
                     if let Some(groups) = self.groups() {
                         groups.reserved(local, ticket);

@@ -15,6 +15,8 @@ use crate::core::{Effect, Ledger};
 
 /// Tickets of bundles are numbered from here on: no call has so high a number.
 pub const TICKETS: u64 = 1 << 63;
+/// And from here on those of slots that are lent to other nodes.
+pub const LEASES: u64 = TICKETS | 1 << 62;
 /// What a part of one GPU is called in the ledger of a bundle that holds no more.
 const PART: &str = "gpu of the bundle";
 
@@ -96,6 +98,11 @@ impl Bundles {
     pub fn reserved(&mut self, ticket: u64, gpus: Vec<u32>) {
         self.tickets.insert(ticket, gpus);
         self.started.push(ticket);
+    }
+
+    /// The devices of a ticket, as the node numbers them.
+    pub fn devices_of(&self, ticket: u64) -> Vec<u32> {
+        self.tickets.get(&ticket).cloned().unwrap_or_default()
     }
 
     /// Calls may run in this bundle.

@@ -422,7 +422,7 @@ impl Record {
 
     /// Whether it runs as a future here: an `async fn` that no worker process runs.
     #[inline]
-    pub(super) fn is_future(&self) -> bool {
+    pub fn is_future(&self) -> bool {
         self.entry.is_async() && !self.extra().is_some_and(|e| e.isolate)
     }
 

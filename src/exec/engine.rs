@@ -57,6 +57,8 @@ pub struct Engine {
     pub(super) started: Injector<RawRef>,
     pub(super) crew: Crew,
     closing: AtomicBool,
+    /// Calls wait for other nodes: these are told when nothing is left to do here.
+    pub(super) tells_dry: AtomicBool,
     /// For how many microseconds who has nothing to do looks on before it sleeps; see [`set_linger`](Engine::set_linger).
     pub(super) linger: AtomicU32,
     /// The other nodes, if there are any.
@@ -110,6 +112,7 @@ impl Engine {
             started: Injector::new(),
             crew: Crew::new(cpus),
             closing: AtomicBool::new(false),
+            tells_dry: AtomicBool::new(false),
             linger: AtomicU32::new(0),
             far: std::sync::OnceLock::new(),
             groups: std::sync::OnceLock::new(),
@@ -374,6 +377,12 @@ impl Engine {
             }
             return;
         }
+        if super::far::leased::is_leased(&record)
+            && let Some(far) = self.far()
+            && !self.some_input_failed(&record)
+        {
+            return far.arrived(local, &record);
+        }
         if record.state() & cell::FOREIGN == 0 {
             let away = match self.far() {
                 _ if record.group().is_some() => self.place_in_group(local, &record),
@@ -389,7 +398,7 @@ impl Engine {
 
     /// As [`inputs_ready`](Self::inputs_ready), for a call that runs on this node.
     pub(super) fn inputs_ready_here(self: &Arc<Engine>, local: &Local, record: RawRef) {
-        let demands = record.demand().is_some();
+        let demands = record.demand().is_some() && !super::far::leased::is_leased(&record);
         // A call that can only fail needs no resources to do so.
         if demands && !self.some_input_failed(&record) {
             self.admit(local, record);

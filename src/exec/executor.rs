@@ -260,6 +260,7 @@ impl Engine {
                 return Idle::Search;
             }
         }
+        self.dry();
         self.lie_down(spin, false)
     }
 

@@ -120,7 +120,8 @@ impl Engine {
     }
 
     fn push_again(self: &Arc<Engine>, local: &Local, record: RawRef) {
-        if record.demand().is_some() && !record.is_future() {
+        let own = record.demand().is_some() || super::far::leased::is_leased(&record);
+        if own && !record.is_future() {
             self.push_started(local, record);
         } else {
             self.push_task(local, record);
@@ -129,7 +130,8 @@ impl Engine {
 
     /// Gives back what the ledger holds for a call.
     pub(super) fn release(self: &Arc<Engine>, local: &Local, record: &RawRef) {
-        if record.target().is_none() && record.demand().is_some() {
+        let own = record.target().is_none() && record.demand().is_some();
+        if own && !super::far::leased::is_leased(record) {
             let id = record.id;
             self.with_ledger(local, |a, out| a.finish(id, out));
         }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::cell::{self, Phase, RawRef, Record, finished};
 use super::engine::Engine;
+use super::far::leased::{has_cpu, is_leased};
 use super::local::Local;
 use super::waiter::{Latch, Waiter, WaiterKind};
 use crate::base::Error;
@@ -26,6 +27,7 @@ pub(super) struct Block<'a> {
     local: &'a Local,
     lent_lease: bool,
     lent_calls: Vec<u64>,
+    leased: Vec<u64>,
     covered: bool,
     begun: u64,
     /// The function awaited, its call, and how many there are.
@@ -47,6 +49,9 @@ impl Drop for Block<'_> {
                 self.lent_calls.iter().for_each(|call| a.reclaim(*call));
             });
         }
+        if !self.leased.is_empty() {
+            self.engine.block_leased(self.local, &self.leased, false);
+        }
     }
 }
 
@@ -60,9 +65,11 @@ impl Engine {
         let begun = super::events::blocks(local);
         let lent_lease = local.leased.get();
         // All calls on this stack stand still, not only the innermost.
-        let mut lent_calls = Vec::new();
+        let (mut lent_calls, mut leased) = (Vec::new(), Vec::new());
         local.each_current(|record| {
-            if record.target().is_none() && record.demand().is_some() {
+            if is_leased(record) {
+                leased.push(record.id);
+            } else if record.target().is_none() && record.demand().is_some() {
                 lent_calls.push(record.id);
             }
         });
@@ -73,6 +80,9 @@ impl Engine {
                 }
                 lent_calls.iter().for_each(|call| a.lend(*call, out));
             });
+        }
+        if !leased.is_empty() {
+            self.block_leased(local, &leased, true);
         }
         let covered = local.executor && !local.apart.get();
         if covered {
@@ -85,6 +95,7 @@ impl Engine {
             local,
             lent_lease,
             lent_calls,
+            leased,
             covered,
             begun,
             awaited,
@@ -148,9 +159,10 @@ impl Engine {
     fn inherits_cpu(&self, local: &Local) -> bool {
         let mut inherits = false;
         local.each_current(|record| {
-            inherits |= record
-                .demand()
-                .is_some_and(|d| d.cpu >= crate::base::Units::ONE);
+            inherits |= has_cpu(record)
+                || record
+                    .demand()
+                    .is_some_and(|d| d.cpu >= crate::base::Units::ONE);
         });
         inherits
     }

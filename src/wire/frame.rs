@@ -6,9 +6,11 @@
 use super::body::{self, ActorTerms, Beside, CallBody, Outcome, Terms, ValueBody};
 use super::codec::{Read, Reader, Writer, bad};
 use super::grouping;
+use super::leasing;
 use super::owning;
 use crate::base::ObjectKey;
 use crate::core::groups::GroupMsg;
+use crate::core::leases::LeaseMsg;
 use crate::core::owners::Message;
 
 /// One thing said.
@@ -18,6 +20,8 @@ pub enum Frame {
     Call {
         /// The number.
         number: u64,
+        /// The lease in whose slots it runs; a call of a placement group needs none.
+        lease: Option<u32>,
         /// How.
         terms: Terms,
         /// What.
@@ -27,6 +31,8 @@ pub enum Frame {
     Ended {
         /// The number.
         number: u64,
+        /// How long it ran there, in nanoseconds.
+        ran: u64,
         /// What.
         outcome: Outcome,
     },
@@ -132,6 +138,11 @@ pub enum Frame {
         /// What.
         message: GroupMsg,
     },
+    /// About leases.
+    Lease {
+        /// What.
+        message: LeaseMsg,
+    },
     /// The sender leaves, and has told all it had to tell.
     Leave,
 }
@@ -193,17 +204,24 @@ impl Frame {
         match self {
             Frame::Call {
                 number,
+                lease,
                 terms,
                 call,
             } => {
                 w.u8(0);
                 w.u64(*number);
+                w.option(*lease, Writer::u32);
                 body::terms(w, terms);
                 body::call(w, call);
             }
-            Frame::Ended { number, outcome } => {
+            Frame::Ended {
+                number,
+                ran,
+                outcome,
+            } => {
                 w.u8(1);
                 w.u64(*number);
+                w.u64(*ran);
                 body::outcome(w, outcome);
             }
             Frame::Cancel { number } => {
@@ -319,6 +337,10 @@ impl Frame {
                 w.u8(20);
                 grouping::message(w, message);
             }
+            Frame::Lease { message } => {
+                w.u8(21);
+                leasing::message(w, message);
+            }
             Frame::View { view } => {
                 w.u8(13);
                 w.bytes(view);
@@ -341,11 +363,13 @@ impl Frame {
         Ok(match r.u8()? {
             0 => Frame::Call {
                 number: r.u64()?,
+                lease: r.option(Reader::u32)?,
                 terms: body::read_terms(r)?,
                 call: body::read_call(r)?,
             },
             1 => Frame::Ended {
                 number: r.u64()?,
+                ran: r.u64()?,
                 outcome: body::read_outcome(r)?,
             },
             2 => Frame::Cancel { number: r.u64()? },
@@ -413,6 +437,9 @@ impl Frame {
             },
             20 => Frame::Group {
                 message: grouping::read_message(r)?,
+            },
+            21 => Frame::Lease {
+                message: leasing::read_message(r)?,
             },
             _ => return bad("frame"),
         })

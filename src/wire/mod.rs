@@ -1,7 +1,7 @@
 //! What nodes say to each other: frames, and the bytes they are.
 //!
 //! Room map: [`frame`] what is said; [`body`] calls, values and references in it; [`owning`] messages about references;
-//! [`grouping`] about placement groups;
+//! [`grouping`] about placement groups; [`leasing`] about leases;
 //! [`codec`] fields.
 //!
 //! Invariant: reading is total; a frame that was written is read as it was. Left out: carrying frames (`link`), and what
@@ -11,6 +11,7 @@ mod body;
 mod codec;
 mod frame;
 mod grouping;
+mod leasing;
 mod owning;
 #[cfg(test)]
 mod tests;

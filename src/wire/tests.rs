@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::base::{Demand, GroupId, Infeasible, NodeId, ObjectKey, Units};
 use crate::core::groups::{GroupMsg, Refusal};
+use crate::core::leases::{Ending, LeaseMsg};
 use crate::core::owners::{Message, RefState};
 
 fn node(n: u64) -> NodeId {
@@ -111,6 +112,42 @@ fn grouping() -> Vec<Frame> {
     all.map(|message| Frame::Group { message }).to_vec()
 }
 
+/// Every message about leases.
+fn leasing() -> Vec<Frame> {
+    let lease = 9;
+    let ended = |why| LeaseMsg::Ended { lease, why };
+    let refused = |calls| LeaseMsg::Refused {
+        lease,
+        slots: 3,
+        calls,
+    };
+    let why = Infeasible {
+        resource: "disk".to_owned(),
+        requested: Units::whole(4),
+        capacity: Units::ONE,
+    };
+    let all = [
+        LeaseMsg::Want {
+            lease,
+            demand: Demand::ONE_CPU.with_custom("disk", Units::whole(3)),
+            priority: -2,
+            slots: u32::MAX,
+        },
+        LeaseMsg::Slots {
+            lease,
+            slots: 5,
+            blocked: 2,
+        },
+        refused(vec![]),
+        refused(vec![1, u64::MAX]),
+        ended(Ending::Infeasible(why)),
+        ended(Ending::Full),
+        ended(Ending::Draining),
+        ended(Ending::Lapsed),
+    ];
+    all.map(|message| Frame::Lease { message }).to_vec()
+}
+
 fn frames() -> Vec<Frame> {
     let demand = Demand::cpu_only(Units::ONE).with_custom("disk", Units::whole(3));
     let terms = Terms {
@@ -144,7 +181,11 @@ fn frames() -> Vec<Frame> {
         kind: 1,
     };
     let number = 17;
-    let outcome = |outcome| Frame::Ended { number, outcome };
+    let outcome = |outcome| Frame::Ended {
+        number,
+        ran: u64::MAX,
+        outcome,
+    };
     let ask = |question| Frame::Ask { ask: 1, question };
     let about = |message| Frame::Owning {
         message,
@@ -153,6 +194,13 @@ fn frames() -> Vec<Frame> {
     vec![
         Frame::Call {
             number,
+            lease: Some(7),
+            terms: terms.clone(),
+            call: call(),
+        },
+        Frame::Call {
+            number,
+            lease: None,
             terms,
             call: call(),
         },
@@ -246,6 +294,7 @@ fn frames() -> Vec<Frame> {
     ]
     .into_iter()
     .chain(grouping())
+    .chain(leasing())
     .collect()
 }
 
@@ -276,6 +325,16 @@ fn a_part_of_a_frame_is_none() {
 
 #[test]
 fn a_list_is_not_longer_than_its_bytes() {
+    // Calls that come back: 2^32 - 1, and no number of one.
+    let message = LeaseMsg::Refused {
+        lease: 1,
+        slots: 1,
+        calls: vec![],
+    };
+    let mut bytes = Frame::Lease { message }.encode();
+    let at = bytes.len() - 4;
+    bytes[at..].fill(0xff);
+    assert!(Frame::decode(&bytes).is_err());
     // A call with no arguments and 2^32 - 1 references.
     let mut bytes = Frame::Cancel { number: 1 }.encode();
     bytes[0] = 0;
@@ -293,7 +352,7 @@ proptest! {
     }
 
     #[test]
-    fn a_spoiled_frame_is_read_or_refused(which in 0usize..23, at in any::<usize>(), bits in 1u8..) {
+    fn a_spoiled_frame_is_read_or_refused(which in 0usize..64, at in any::<usize>(), bits in 1u8..) {
         let frames = frames();
         let mut bytes = frames[which % frames.len()].encode();
         let at = at % bytes.len();

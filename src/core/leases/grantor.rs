@@ -84,11 +84,13 @@ struct Lease {
     priority: i32,
     want: u32,
     share: u32,
-    /// What the submitter was told.
-    told: u32,
+    /// What the submitter was told: slots, and blocked calls.
+    told: (u32, u32),
     idle: Vec<u64>,
     /// Tickets whose call runs and is not blocked.
     busy: u32,
+    /// Calls that are blocked.
+    blocked: u32,
     /// Asked of the ledger and not there yet.
     pending: BTreeSet<u64>,
     waiting: VecDeque<u64>,
@@ -102,8 +104,18 @@ impl Lease {
         self.idle.len() as u32 + self.busy
     }
 
+    /// What it could use: a blocked call needs none until it goes on.
+    fn useful(&self) -> u32 {
+        self.want.saturating_sub(self.blocked)
+    }
+
+    /// What it should have.
+    fn goal(&self) -> u32 {
+        self.share.min(self.useful())
+    }
+
     fn slots(&self) -> u32 {
-        self.working().min(self.share)
+        self.working().min(self.goal())
     }
 }
 
@@ -195,18 +207,21 @@ impl Grantor {
                 self.end(key, None, out);
             } else {
                 // Also an answer to a submitter that has doubts.
-                let slots = known.slots();
-                known.told = slots;
+                known.told = (known.slots(), known.blocked);
+                let (slots, blocked) = known.told;
                 out.push(send(
                     key,
                     LeaseMsg::Slots {
                         lease: *lease,
                         slots,
+                        blocked,
                     },
                 ));
             }
             if changed {
                 self.rebalance(false, out);
+                // What it could use has changed, even if its share has not.
+                self.settle(key, out);
             }
             return;
         }
@@ -222,9 +237,10 @@ impl Grantor {
             priority: *priority,
             want: slots,
             share: 0,
-            told: 0,
+            told: (0, 0),
             idle: Vec::new(),
             busy: 0,
+            blocked: 0,
             pending: BTreeSet::new(),
             waiting: VecDeque::new(),
             heard: now,
@@ -327,7 +343,8 @@ impl Grantor {
                 known.idle.push(ticket);
                 self.settle(key, out);
             }
-            (At::Blocked(ticket), Some(_)) => {
+            (At::Blocked(ticket), Some(known)) => {
+                known.blocked -= 1;
                 self.release(ticket, out);
                 self.settle(key, out);
             }
@@ -345,6 +362,7 @@ impl Grantor {
             let key = (from, known.lease);
             if let Some(lease) = self.leases.get_mut(&key) {
                 lease.busy -= 1;
+                lease.blocked += 1;
                 self.settle(key, out);
             }
         }
@@ -361,6 +379,7 @@ impl Grantor {
             let key = (from, known.lease);
             if let Some(lease) = self.leases.get_mut(&key) {
                 lease.busy += 1;
+                lease.blocked -= 1;
                 self.settle(key, out);
             }
         }
@@ -403,6 +422,23 @@ impl Grantor {
         all.map(|((node, _), lease)| (*node, &lease.demand, lease.working(), lease.waiting.len()))
     }
 
+    /// What the ledger holds for slots in which nothing runs: whoever asks may have a part of it.
+    pub fn idle(&self) -> Demand {
+        let mut all = Demand::NONE;
+        for lease in self.leases.values() {
+            lease
+                .idle
+                .iter()
+                .for_each(|_| amounts::add(&mut all, &lease.demand));
+        }
+        all
+    }
+
+    /// Whether anybody has a lease here.
+    pub fn lends(&self) -> bool {
+        !self.leases.is_empty()
+    }
+
     /// Tickets that the ledger holds for it or was asked for.
     pub fn tickets(&self) -> usize {
         self.tickets
@@ -418,7 +454,7 @@ impl Grantor {
         let Some(lease) = self.leases.get_mut(&key) else {
             return;
         };
-        let share = lease.share;
+        let share = lease.goal();
         let mut have = lease.working() + lease.pending.len() as u32;
         while have > share {
             let (dropped, asked) = match lease.pending.pop_last() {
@@ -463,13 +499,15 @@ impl Grantor {
         }
         let slots = lease.slots();
         let number = key.1;
-        if lease.told != slots {
-            lease.told = slots;
+        let blocked = lease.blocked;
+        if lease.told != (slots, blocked) {
+            lease.told = (slots, blocked);
             out.push(send(
                 key,
                 LeaseMsg::Slots {
                     lease: number,
                     slots,
+                    blocked,
                 },
             ));
         }

@@ -139,6 +139,8 @@ struct Known {
 struct Lease {
     number: u32,
     slots: u32,
+    /// Calls that are blocked there, which take none of them.
+    blocked: u32,
     /// What the grantor was told.
     want: u32,
     bound: BTreeMap<u64, u64>,
@@ -178,8 +180,13 @@ impl Lease {
         (again || less || (quiet && self.want > 0)).then_some(peak)
     }
 
+    /// Calls that are sent and not blocked.
+    fn ahead(&self) -> u32 {
+        self.sent.saturating_sub(self.blocked)
+    }
+
     fn has_room(&self) -> bool {
-        self.sent < self.slots * self.pace.depth()
+        self.ahead() < self.slots * self.pace.depth()
     }
 }
 
@@ -308,12 +315,17 @@ impl Submitter {
     pub fn handle(&mut self, now: Duration, from: NodeId, msg: &LeaseMsg, out: &mut Vec<Effect>) {
         match msg {
             LeaseMsg::Want { .. } => {}
-            LeaseMsg::Slots { lease, slots } => {
+            LeaseMsg::Slots {
+                lease,
+                slots,
+                blocked,
+            } => {
                 // One that was given up for a while is asked for again first.
                 if let Some((id, known)) = self.lease(from, *lease)
                     && now >= known.mute
                 {
                     known.slots = (*slots).min(MAX_SLOTS);
+                    known.blocked = *blocked;
                     self.pump(now, id, from, out);
                 }
             }
@@ -412,6 +424,32 @@ impl Submitter {
     pub fn load(&self) -> (usize, usize) {
         let sent = self.sent.values().map(BTreeSet::len).sum();
         (self.calls.len() - sent, sent)
+    }
+
+    /// Of the lease of a shape at a node: its slots, the calls sent per slot, and how many could use one.
+    pub fn lease_at(
+        &self,
+        demand: &Demand,
+        priority: i32,
+        node: NodeId,
+    ) -> Option<(u32, u32, u32)> {
+        let shape = self.shapes.get(&self.find(demand, priority)?)?;
+        let lease = shape.leases.get(&node)?;
+        Some((lease.slots, lease.pace.depth(), lease.need()))
+    }
+
+    /// Shapes with unbound calls in line, and how many.
+    pub fn lines(&self) -> impl Iterator<Item = (&Demand, i32, usize)> {
+        let waits = self.shapes.values().filter(|s| !s.free.is_empty());
+        waits.map(|s| (&s.demand, s.priority, s.free.len()))
+    }
+
+    /// Whether unbound calls of a shape are in line.
+    pub fn has_line(&self, demand: &Demand, priority: i32) -> bool {
+        let shape = self
+            .find(demand, priority)
+            .and_then(|id| self.shapes.get(&id));
+        shape.is_some_and(|s| !s.free.is_empty())
     }
 
     /// Slots held of each node, by shape.

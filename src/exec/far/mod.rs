@@ -3,13 +3,14 @@
 //! The engine knows no network. Whoever does implements [`Far`] and hands it in; the engine asks it about calls that this
 //! node cannot or should not run. Between them: [`parcel`] a call or a value taken out of its record and put into another
 //! node's; [`proxy`] records that stand for objects of other nodes; [`take`] calls that are taken from this node's queues, run
-//! for others, and settled when another node has run them; [`check`] bytes that another node wrote.
+//! for others, and settled when another node has run them; [`leased`] those that run in slots lent to others; [`check`] bytes that another node wrote.
 //!
 //! Invariant: a record that another node runs stays claimed here until its outcome is put into it, once. Bytes that another
 //! node wrote are checked before the first typed read. Left out: who sends what to whom (`node`).
 
 pub mod actor;
 pub mod check;
+pub mod leased;
 pub mod parcel;
 pub mod proxy;
 pub mod take;
@@ -39,6 +40,18 @@ pub trait Far: Send + Sync {
 
     /// A call that runs elsewhere was cancelled: its flag says so already.
     fn cancel(&self, local: &Local, record: &RawRef);
+
+    /// A call that came from elsewhere to run in a lease has its arguments: it is started through [`leased`] when it has a slot.
+    fn arrived(&self, local: &Local, record: &RawRef);
+
+    /// The ledger started a ticket numbered from [`leased::LEASES`] on.
+    fn reserved(&self, local: &Local, ticket: u64);
+
+    /// These leased calls, by the numbers of their records, block, or go on.
+    fn blocked(&self, local: &Local, calls: &[u64], blocked: bool);
+
+    /// An executor found nothing to do, while calls of this node wait for others.
+    fn dry(&self);
 
     /// How another node is to make an actor; `None` if it should be made here.
     ///

@@ -132,6 +132,17 @@ impl Parcel {
         }
     }
 
+    /// Whether [`pack`](Self::pack) may block for a call that the caller has claimed.
+    pub fn may_block(record: &RawRef) -> bool {
+        // SAFETY: claimed by the caller, who keeps the arguments while this runs; what a slot points to, it owns.
+        unsafe {
+            record.slots().iter().any(|slot| {
+                matches!(slot.tag, SlotTag::Many)
+                    && (*slot.ptr.cast::<Many>()).joined_ref().is_none()
+            })
+        }
+    }
+
     /// Whether there are references among its arguments.
     pub fn refers(&self) -> bool {
         self.args.iter().any(|a| matches!(a, Arg::Object(_)))

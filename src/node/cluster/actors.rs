@@ -128,6 +128,8 @@ impl Cluster {
                 record: record.clone(),
                 to,
                 counted: false,
+                leased: false,
+                went: true,
                 deaths: 0,
             };
             books.sent.insert(number, sent);

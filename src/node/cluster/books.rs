@@ -10,8 +10,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 
+use super::leasing::Leasing;
 use super::objects::Lander;
-use crate::base::{NodeId, ObjectKey};
+use crate::base::{Capacity, NodeId, ObjectKey};
 use crate::core::owners::Owners;
 use crate::core::pulls::{Limits, Pulls};
 use crate::core::view::{NodeView, View};
@@ -37,6 +38,10 @@ pub(super) struct Sent {
     pub to: NodeId,
     /// It stands in the view among what that node has to do.
     pub counted: bool,
+    /// It runs in a slot of a lease.
+    pub leased: bool,
+    /// The link took it: it may have run.
+    pub went: bool,
     /// Nodes that died while they ran it.
     pub deaths: u32,
 }
@@ -78,6 +83,7 @@ pub(super) struct Books {
     /// Results that ran here for others and stay here.
     pub held: HashMap<ObjectKey, RawRef>,
     pub sent: HashMap<u64, Sent>,
+    pub leasing: Leasing,
     /// Calls that no node has room for now, or that came back.
     pub parked: Vec<RawRef>,
     /// How often nodes died under a call of this node that was given back since.
@@ -165,7 +171,7 @@ impl Later {
 }
 
 impl Books {
-    pub fn new(me: NodeId, head: NodeId) -> Books {
+    pub fn new(me: NodeId, head: NodeId, capacity: Capacity) -> Books {
         Books {
             owners: Owners::new(me, GRACE),
             view: View::new(),
@@ -175,6 +181,7 @@ impl Books {
             aliases: HashMap::new(),
             held: HashMap::new(),
             sent: HashMap::new(),
+            leasing: Leasing::new(me, capacity),
             parked: Vec::new(),
             deaths: HashMap::new(),
             running: HashMap::new(),

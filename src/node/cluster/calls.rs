@@ -7,11 +7,12 @@
 //! out. Left out: which node (`place`).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::books::Sent;
 use super::groups::{group_of, strategy_of};
 use super::{Cluster, lost};
-use crate::base::{Error, NodeId, ObjectKey};
+use crate::base::{Demand, Error, NodeId, ObjectKey};
 use crate::core::owners::Stand;
 use crate::exec::far::take::{self, Told};
 use crate::exec::far::{Parcel, ValueParcel, parcel};
@@ -25,18 +26,41 @@ const SMALL: usize = 64 << 10;
 const LARGEST: usize = 8 << 20;
 
 impl Cluster {
-    /// Sends a claimed call to another node; false if it must run elsewhere, and then it is still claimed.
+    /// Sends a claimed call to a slot of another node; one that cannot be sent is placed anew, or ends.
+    pub(super) fn send_leased(
+        self: &Arc<Cluster>,
+        local: &Local,
+        record: &RawRef,
+        to: NodeId,
+        lease: u32,
+    ) {
+        if !self.send_call(local, record, to, Some(lease)) {
+            // It came back, or its node died, before it went.
+            self.with(local, |books, _| {
+                books.leasing.leaves(record.id);
+                books.view.ended(to);
+                let now = self.now();
+                books.leasing.ended(now, record.id, Duration::ZERO);
+            });
+            if !cell::finished(record.state()) {
+                self.put_back(local, record.clone());
+            }
+        }
+    }
+
+    /// Sends a claimed call to another node; false if it must run elsewhere, and then it is still claimed, or has failed.
     pub(super) fn send_call(
         self: &Arc<Cluster>,
         local: &Local,
         record: &RawRef,
         to: NodeId,
+        lease: Option<u32>,
     ) -> bool {
         let parcel = match Parcel::pack(local, record) {
             Ok(parcel) => parcel,
             Err(e) => {
                 local.engine.settle_error(local, record, e);
-                return true;
+                return lease.is_none();
             }
         };
         let Some(function) = parcel::number(record.entry) else {
@@ -46,34 +70,24 @@ impl Cluster {
         let terms = terms(record);
         let number = record.id;
         let sent = self.with(local, |books, todo| {
-            if !books.peers.contains_key(&to) || books.backlog.contains_key(&to) {
+            if !books.peers.contains_key(&to) {
                 return false;
             }
             let call = self.export_call(books, todo, to, call);
-            // What runs in a bundle takes nothing else of its node.
-            let demand = match terms.group {
-                Some(_) => Some(crate::base::Demand::NONE),
-                None => terms.demand.clone(),
+            let frame = Frame::Call {
+                number,
+                lease,
+                terms,
+                call,
             };
-            if self
-                .send(
-                    books,
-                    to,
-                    &Frame::Call {
-                        number,
-                        terms,
-                        call,
-                    },
-                )
-                .is_err()
-            {
-                // The references were counted: that node will be taken for one that has them until it dies. It has just
-                // stopped taking frames, so that is soon.
-                return false;
+            // If it is not taken, that node is gone, and its death is about to be told.
+            let went = self.send_surely(books, to, &frame);
+            if lease.is_some() {
+                books.leasing.sends(number);
+            } else {
+                // What runs in a bundle takes nothing else of its node.
+                books.view.sent(to, &Demand::NONE);
             }
-            books
-                .view
-                .sent(to, demand.as_ref().unwrap_or(&crate::base::Demand::ONE_CPU));
             let deaths = books.deaths.remove(&number).unwrap_or(0);
             books.sent.insert(
                 number,
@@ -81,6 +95,8 @@ impl Cluster {
                     record: record.clone(),
                     to,
                     counted: true,
+                    leased: lease.is_some(),
+                    went,
                     deaths,
                 },
             );
@@ -98,7 +114,7 @@ impl Cluster {
         self: &Arc<Cluster>,
         local: &Local,
         from: NodeId,
-        number: u64,
+        (number, lease): (u64, Option<u32>),
         terms: Terms,
         call: CallBody,
     ) {
@@ -109,6 +125,9 @@ impl Cluster {
         let Some(function) = parcel::function(call.function) else {
             return self.misbehaves(from, "it called a function that there is not");
         };
+        if lease.is_some() == terms.group.is_some() {
+            return self.misbehaves(from, "it sent a call for which it has no lease");
+        }
         let accepted = self.with(local, |books, todo| {
             books.took += 1;
             let draining = books.draining;
@@ -131,10 +150,13 @@ impl Cluster {
             return self.misbehaves(from, "it sent a call that is none");
         }
         let record = parcel.unpack(local, caller, None, extra);
-        self.books
-            .lock()
-            .running
-            .insert((from, number), record.clone());
+        {
+            let mut books = self.books.lock();
+            if let Some(lease) = lease {
+                books.leasing.comes(&record, from, number, lease);
+            }
+            books.running.insert((from, number), record.clone());
+        }
         let cluster = Arc::downgrade(self);
         local.engine.accept(local, record, move |record| {
             if let Some(cluster) = cluster.upgrade() {
@@ -151,66 +173,53 @@ impl Cluster {
         key: ObjectKey,
         record: &RawRef,
     ) {
-        let outcome = match take::told(record) {
-            Told::Value(len, false) if take::is_stored(record) && len > SMALL => {
-                self.with(local, |books, todo| {
-                    let number = key.number;
-                    let gone = books.running.remove(&(to, number));
-                    gone.into_iter().for_each(|r| todo.later.record(r));
-                    if !books.peers.contains_key(&to) {
-                        return;
-                    }
+        let outcome = outcome(record);
+        let number = key.number;
+        self.with(local, |books, todo| {
+            let ran = books.leasing.ran(self.now(), record);
+            // One that went back to its submitter, or whose submitter died, is nobody's.
+            let running = books.running.get(&(to, number));
+            let ours = running.is_some_and(|r| r.same(record));
+            if !ours || !books.peers.contains_key(&to) {
+                return;
+            }
+            let gone = books.running.remove(&(to, number));
+            gone.into_iter().for_each(|r| todo.later.record(r));
+            let stored = matches!(outcome, Ran::Stored(_));
+            let outcome = match outcome {
+                Ran::Stored(len) => {
                     books.held.insert(key, record.clone());
                     books.owners.hosts(key);
-                    let outcome = Outcome::Stored(len as u64);
-                    if !self.send_surely(books, to, &Frame::Ended { number, outcome })
-                        && let Some(held) = books.held.remove(&key)
-                    {
-                        todo.later.record(held);
-                    }
-                });
-                return;
-            }
-            Told::Value(len, true) if len > LARGEST => {
-                let why = format!(
-                    "a value of {len} bytes with references inside is more than the {LARGEST} bytes that travel: return the references apart from the data"
-                );
-                let error = Error::Encode {
-                    value: (record.entry.output)(),
-                    why: Arc::from(why),
-                };
-                return self.tell_error(local, to, key.number, error);
-            }
-            Told::Value(..) => match ValueParcel::of(record) {
-                Ok(value) => Ok(self.out_value(value)),
-                Err(e) => return self.tell_error(local, to, key.number, e),
-            },
-            Told::Failed(why) => Err(why),
-        };
-        self.with(local, |books, todo| {
-            let gone = books.running.remove(&(to, key.number));
-            gone.into_iter().for_each(|r| todo.later.record(r));
-            if !books.peers.contains_key(&to) {
-                return;
-            }
-            let outcome = match outcome {
-                Ok(value) => Outcome::Value(self.export_value(books, todo, to, value)),
-                Err(why) => Outcome::Failed(why),
+                    Outcome::Stored(len as u64)
+                }
+                Ran::Value(value) => {
+                    let value = self.out_value(value);
+                    Outcome::Value(self.export_value(books, todo, to, value))
+                }
+                Ran::Failed(why) => Outcome::Failed(why),
             };
-            self.send_surely(
-                books,
-                to,
-                &Frame::Ended {
-                    number: key.number,
-                    outcome,
-                },
-            );
+            let frame = Frame::Ended {
+                number,
+                ran: u64::try_from(ran.as_nanos()).unwrap_or(u64::MAX),
+                outcome,
+            };
+            if !self.send_surely(books, to, &frame)
+                && stored
+                && let Some(held) = books.held.remove(&key)
+            {
+                todo.later.record(held);
+            }
         });
     }
 
     fn tell_outcome(self: &Arc<Cluster>, local: &Local, to: NodeId, number: u64, outcome: Outcome) {
         self.with(local, |books, _| {
-            self.send_surely(books, to, &Frame::Ended { number, outcome });
+            let frame = Frame::Ended {
+                number,
+                ran: 0,
+                outcome,
+            };
+            self.send_surely(books, to, &frame);
         });
     }
 
@@ -234,11 +243,11 @@ impl Cluster {
         self: &Arc<Cluster>,
         local: &Local,
         from: NodeId,
-        number: u64,
+        (number, ran): (u64, u64),
         outcome: Outcome,
     ) {
-        let sent = {
-            let mut books = self.books.lock();
+        let (sent, dry) = self.with(local, |books, _| {
+            let mut dry = false;
             let ours = books.sent.get(&number).is_some_and(|s| s.to == from);
             let sent = if ours {
                 books.sent.remove(&number)
@@ -248,8 +257,13 @@ impl Cluster {
             if sent.as_ref().is_some_and(|s| s.counted) {
                 books.view.ended(from);
             }
-            sent
-        };
+            if sent.as_ref().is_some_and(|s| s.leased) {
+                let now = self.now();
+                books.leasing.ended(now, number, Duration::from_nanos(ran));
+                dry = !books.leasing.has_line(&Demand::ONE_CPU, 0);
+            }
+            (sent, dry)
+        });
         // Given up here meanwhile, or a lie: what it holds for us, or sent us, is not wanted.
         let Some(Sent { record, .. }) = sent else {
             return self.unwanted(local, from, number, outcome);
@@ -287,6 +301,10 @@ impl Cluster {
                 }
             }
             Outcome::Returned => self.again(local, record, from),
+        }
+        if dry {
+            // Slots may stand empty while calls wait in the queues.
+            self.relieve_once(local);
         }
     }
 
@@ -333,7 +351,13 @@ impl Cluster {
 
     /// A node died: its calls run again elsewhere, as often as they may.
     pub(super) fn calls_died(self: &Arc<Cluster>, local: &Local, node: NodeId, sent: Vec<Sent>) {
-        for Sent { record, deaths, .. } in sent {
+        for sent in sent {
+            let Sent {
+                record,
+                deaths,
+                went,
+                ..
+            } = sent;
             let actor = record.target().cloned();
             if let Some(actor) = actor {
                 let error = Error::ActorDied {
@@ -354,7 +378,7 @@ impl Cluster {
                         e.death_retries
                     }
                 });
-            if deaths >= retries {
+            if went && deaths >= retries {
                 let attempts = deaths + 1;
                 let what = format!(
                     "{} was run {attempts} times, and each time its node died",
@@ -374,7 +398,7 @@ impl Cluster {
                 local.engine.settle_error(local, &record, error);
                 continue;
             }
-            self.note_deaths(record.id, deaths + 1);
+            self.note_deaths(record.id, deaths + u32::from(went));
             self.again(local, record, node);
         }
     }
@@ -393,6 +417,9 @@ impl Cluster {
     /// Tells the node that runs a call of ours that it is not wanted any more.
     pub(super) fn cancel_sent(self: &Arc<Cluster>, local: &Local, record: &RawRef) {
         let number = record.id;
+        if self.cancel_lined(local, number) {
+            return;
+        }
         self.with(local, |books, _| {
             if let Some(to) = books.sent.get(&number).map(|s| s.to) {
                 self.send_surely(books, to, &Frame::Cancel { number });
@@ -406,6 +433,35 @@ impl Cluster {
         if let Some(record) = record {
             local.engine.cancel(local, &record);
         }
+    }
+}
+
+/// What came of a call that was run for another node.
+enum Ran {
+    /// A value of so many bytes, which stays here.
+    Stored(usize),
+    Value(ValueParcel),
+    Failed(Vec<u8>),
+}
+
+fn outcome(record: &RawRef) -> Ran {
+    let failed = |e: &Error| Ran::Failed(take::failure_bytes(e));
+    match take::told(record) {
+        Told::Value(len, false) if take::is_stored(record) && len > SMALL => Ran::Stored(len),
+        Told::Value(len, true) if len > LARGEST => {
+            let why = format!(
+                "a value of {len} bytes with references inside is more than the {LARGEST} bytes that travel: return the references apart from the data"
+            );
+            failed(&Error::Encode {
+                value: (record.entry.output)(),
+                why: Arc::from(why),
+            })
+        }
+        Told::Value(..) => match ValueParcel::of(record) {
+            Ok(value) => Ran::Value(value),
+            Err(e) => failed(&e),
+        },
+        Told::Failed(why) => Ran::Failed(why),
     }
 }
 
@@ -447,6 +503,6 @@ fn extra(terms: Terms) -> Option<Box<Extra>> {
         isolate: terms.isolate,
         memory: terms.memory,
         strategy: strategy_of(terms.group),
-        ..Extra::of_actor(crate::base::Demand::NONE)
+        ..Extra::of_actor(Demand::NONE)
     }))
 }

@@ -24,7 +24,9 @@ impl Cluster {
         self.membership.drain();
         self.with(local, |books, _| {
             books.draining = true;
-            let view = self.own_view(books.version(), true);
+            books.leasing.drain();
+            let version = books.version();
+            let view = self.own_view(books, version, true);
             books.view.merge(self.me, view.clone());
             let view = self.spell(&view);
             let peers: Vec<NodeId> = books.peers.keys().copied().collect();

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::books::{Books, Export, Later};
 use super::cross::describe;
+use super::leasing::Follow;
 use super::objects::Lander;
 use super::{Cluster, lost};
 use crate::base::{Error, NodeId, ObjectKey};
@@ -30,6 +31,8 @@ pub(super) struct Todo {
     pub watch: Vec<RawRef>,
     /// What is dropped.
     pub later: Later,
+    /// The leases'.
+    pub leases: Follow,
     after: Vec<Effect>,
     fetches: Vec<Pulling>,
     /// Where bytes land that are about to be asked for: from whom, as which transfer, how many.
@@ -47,6 +50,7 @@ impl Cluster {
         let result = {
             let mut books = self.books.lock();
             let result = change(&mut books, &mut todo);
+            self.tell_leases(&mut books, &mut todo);
             self.tell(&mut books, &mut todo);
             result
         };
@@ -180,9 +184,11 @@ impl Cluster {
             mut beside,
             watch,
             later,
+            leases,
             ..
         } = todo;
         drop(later);
+        self.follow_leases(local, leases);
         for effect in fetches {
             self.pulling(local, effect);
         }

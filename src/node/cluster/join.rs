@@ -298,7 +298,7 @@ impl Cluster {
     fn with_books_of_own(&self) {
         let mut books = self.books.lock();
         let version = books.version();
-        let view = self.own_view(version, false);
+        let view = self.own_view(&books, version, false);
         books.view.merge(self.me, view);
     }
 

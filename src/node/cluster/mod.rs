@@ -2,7 +2,7 @@
 //!
 //! Room map: [`books`] what is kept; [`effects`] what follows from a change of it; [`cross`] references on their way out and in;
 //! [`calls`], [`actors`], [`objects`], [`names`] what is carried; [`records`] what is kept of names; [`place`] which calls go
-//! elsewhere; [`peers`] the other nodes, [`members`] which there are, [`head`] the first of them; [`join`] how a node becomes one
+//! elsewhere, [`leasing`] into whose slots; [`peers`] the other nodes, [`members`] which there are, [`head`] the first of them; [`join`] how a node becomes one
 //! of a cluster, [`drain`] how it leaves; [`groups`] placement groups.
 //!
 //! Decisions are `core`'s: who still needs an object, and where a call runs. This drives them with frames of the link.
@@ -19,6 +19,7 @@ mod effects;
 mod groups;
 mod head;
 mod join;
+mod leasing;
 mod members;
 mod names;
 mod near;
@@ -54,6 +55,7 @@ use effects::Todo;
 pub use groups::{Groups, alone};
 pub(super) use join::write_secret;
 pub use join::{Joining, NodeInfo, authority};
+pub use leasing::Leases;
 pub use notices::NodeDeath;
 
 /// Work that may block, done by a thread of its own.
@@ -98,6 +100,8 @@ pub struct Cluster {
     refusals: Mutex<Vec<(SocketAddr, LinkError)>>,
     notices: notices::Notices,
     change: (Mutex<u64>, Condvar),
+    /// The thread that looks at the queues.
+    looker: OnceLock<std::thread::Thread>,
     seed: Mutex<u64>,
     groups: OnceLock<Arc<Groups>>,
     token: OnceLock<Option<JoinToken>>,
@@ -136,10 +140,10 @@ impl Cluster {
             Cluster {
                 me,
                 engine: Arc::downgrade(engine),
-                capacity,
+                capacity: capacity.clone(),
                 labels: how.labels.clone(),
                 link: OnceLock::new(),
-                books: Mutex::new(Books::new(me, me)),
+                books: Mutex::new(Books::new(me, me, capacity)),
                 proxies,
                 errands: Mutex::new(None),
                 membership: members::Membership::default(),
@@ -161,6 +165,7 @@ impl Cluster {
                 refusals: Mutex::default(),
                 notices: notices::Notices::default(),
                 change: (Mutex::new(0), Condvar::new()),
+                looker: OnceLock::new(),
                 seed: Mutex::new(me.get()),
                 groups: OnceLock::new(),
                 token: OnceLock::new(),
@@ -247,6 +252,7 @@ impl Cluster {
         let named = |name: &str| std::thread::Builder::new().name(name.to_owned());
         let cluster = Arc::clone(self);
         let looker = named("mobula-cluster").spawn(move || cluster.relieve())?;
+        let _ = self.looker.set(looker.thread().clone());
         let cluster = Arc::clone(self);
         let driver = named("mobula-members").spawn(move || cluster.drive_members(machine))?;
         let cluster = Arc::clone(self);
@@ -323,6 +329,24 @@ impl Far for Face {
 
     fn cancel(&self, local: &Local, record: &RawRef) {
         self.0.cancel_sent(local, record);
+    }
+
+    fn arrived(&self, local: &Local, record: &RawRef) {
+        self.0.leased_arrived(local, record);
+    }
+
+    fn reserved(&self, local: &Local, ticket: u64) {
+        self.0.ticket_reserved(local, ticket);
+    }
+
+    fn blocked(&self, local: &Local, calls: &[u64], blocked: bool) {
+        self.0.leased_blocked(local, calls, blocked);
+    }
+
+    fn dry(&self) {
+        if let Some(looker) = self.0.looker.get() {
+            looker.unpark();
+        }
     }
 
     fn create(

@@ -64,7 +64,8 @@ impl Cluster {
             if head && self.me != books.head && !books.peers.contains_key(&books.head) {
                 books.head = peer.node;
             }
-            let view = self.own_view(books.version(), books.draining);
+            let version = books.version();
+            let view = self.own_view(books, version, books.draining);
             self.send_surely(
                 books,
                 peer.node,
@@ -148,7 +149,7 @@ impl Cluster {
     fn tell_view(self: &Arc<Cluster>, now: std::time::Duration) {
         let view = {
             let mut books = self.books.lock();
-            let view = self.own_view(0, books.draining);
+            let view = self.own_view(&books, 0, books.draining);
             let changed = (&view.free, view.queued, view.draining)
                 != (&books.told.free, books.told.queued, books.told.draining);
             let since = now.saturating_sub(books.told.seen);
@@ -192,6 +193,7 @@ impl Cluster {
                     .for_each(|p| todo.later.pin(p));
             }
             books.backlog.remove(&node);
+            books.leasing.died(node);
             books.owners.peer_died(now, node, &mut todo.effects);
             books.pulls.peer_died(node, &mut todo.pulls);
             let numbers: Vec<u64> = books
@@ -262,10 +264,15 @@ impl Cluster {
         match frame {
             Frame::Call {
                 number,
+                lease,
                 terms,
                 call,
-            } => self.on_call(local, from, number, terms, call),
-            Frame::Ended { number, outcome } => self.on_ended(local, from, number, outcome),
+            } => self.on_call(local, from, (number, lease), terms, call),
+            Frame::Ended {
+                number,
+                ran,
+                outcome,
+            } => self.on_ended(local, from, (number, ran), outcome),
             Frame::Cancel { number } => self.on_cancel(local, from, number),
             Frame::Create {
                 number,
@@ -308,6 +315,7 @@ impl Cluster {
             Frame::Answer { ask, found } => self.on_answer(from, ask, found),
             Frame::View { view } => self.hear_view(from, false, &view),
             Frame::Leave => self.said_goodbye(local, from),
+            Frame::Lease { message } => self.on_lease(local, from, &message),
             Frame::Group { message } => {
                 if let Some(groups) = self.groups.get() {
                     groups.heard(local, from, message);
@@ -319,7 +327,8 @@ impl Cluster {
     /// Everything that this node waits for from others fails: it ends.
     pub(super) fn abandon(self: &Arc<Cluster>, local: &Local, why: &dyn Fn() -> Error) {
         let (sent, parked, keys) = self.with(local, |books, todo| {
-            let sent: Vec<_> = books.sent.drain().map(|(_, s)| s).collect();
+            let mut sent: Vec<_> = books.sent.drain().map(|(_, s)| s.record).collect();
+            sent.extend(books.leasing.abandon());
             let parked = std::mem::take(&mut books.parked);
             books.asks.clear();
             books.values.clear();
@@ -336,8 +345,8 @@ impl Cluster {
                 local.engine.settle_error(local, &record, why());
             }
         }
-        for s in sent {
-            local.engine.settle_error(local, &s.record, why());
+        for record in sent {
+            local.engine.settle_error(local, &record, why());
         }
         for key in keys {
             self.fail_proxy(local, key, why());

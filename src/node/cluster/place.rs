@@ -2,7 +2,7 @@
 //!
 //! A call whose arguments are settled is placed when it asks for more than the common call, says where it may run, or has
 //! arguments whose bytes are elsewhere. Common calls are not looked at one by one: a thread looks at the queues, and takes calls out
-//! of them while other nodes have nothing to do.
+//! of them that other nodes may have slots for. If this node has nothing to do before they have, it takes them back.
 //!
 //! Invariant: a call is given to another node only while it is claimed. Left out: the choice (`core::placement`).
 
@@ -11,7 +11,10 @@ use std::time::Duration;
 
 use super::Cluster;
 use super::actors;
+use super::books::Books;
+use super::leasing::shape;
 use crate::base::{Demand, Error, NodeId, Strategy};
+use crate::core::amounts;
 use crate::core::placement::{Choice, Request, choose};
 use crate::core::view::NodeView;
 use crate::exec::entry::ActorEntry;
@@ -22,7 +25,7 @@ use crate::exec::{Local, RawRef, cell};
 /// How often queues are looked at while something waits in them, and while nothing does.
 const LOOK: Duration = Duration::from_millis(2);
 const GLANCE: Duration = Duration::from_millis(20);
-/// Calls that are sent to a node beyond those that run there, per CPU: one is ready when another ends.
+/// Calls that wait here for a node beyond those that it can have, per CPU or slot.
 const AHEAD: u32 = 2;
 
 impl Cluster {
@@ -38,12 +41,23 @@ impl Cluster {
         if !special {
             return false;
         }
+        let bound = *strategy != Strategy::Default || !bytes.is_empty();
+        if let Strategy::Node { node, soft: false } = strategy
+            && self.has_lease(record, *node)
+        {
+            // Nothing is to be chosen, and whether it may run there is for that node to say.
+            return self.give(local, record, *node, true);
+        }
+        if !bound && !self.fits_here(demand) && self.reuse(local, record) {
+            return true;
+        }
         let choice = {
             let mut books = self.books.lock();
             if books.peers.is_empty() && *strategy == Strategy::Default {
                 return false;
             }
             self.refresh(&mut books, local);
+            books.leasing.choices += 1;
             let request = Request {
                 priority: extra.map_or(0, |e| e.priority),
                 bytes: &bytes,
@@ -69,18 +83,37 @@ impl Cluster {
                 }
                 true
             }
-            Choice::At(node) => self.give(local, record, node),
+            Choice::At(node) => self.give(local, record, node, bound),
         }
     }
 
-    /// Gives a call that waits to another node.
-    pub(super) fn give(self: &Arc<Cluster>, local: &Local, record: &RawRef, node: NodeId) -> bool {
+    fn has_lease(&self, record: &RawRef, node: NodeId) -> bool {
+        let (demand, priority) = shape(record);
+        let books = self.books.lock();
+        let lease = books.leasing.at(&demand, priority, node);
+        node != self.me && lease.is_some() && books.peers.contains_key(&node)
+    }
+
+    /// Gives a call that waits to another node; unless it is `bound` to that one, it may run where there is room first.
+    pub(super) fn give(
+        self: &Arc<Cluster>,
+        local: &Local,
+        record: &RawRef,
+        node: NodeId,
+        bound: bool,
+    ) -> bool {
         if !record.claim_waiting() {
             return true; // cancelled
         }
+        if record.group().is_none() {
+            for record in self.submit_calls(local, vec![(record.clone(), node)], bound) {
+                self.put_back(local, record);
+            }
+            return true;
+        }
         let (cluster, record) = (Arc::clone(self), record.clone());
         let go = move |local: &Local| {
-            if !cluster.send_call(local, &record, node) {
+            if !cluster.send_call(local, &record, node, None) {
                 cluster.put_back(local, record);
             }
         };
@@ -95,6 +128,12 @@ impl Cluster {
 
     /// Puts a claimed call back that was to run elsewhere: a common one into this node's queues, another where it is placed anew.
     pub(super) fn put_back(&self, local: &Local, record: RawRef) {
+        if record.state() & cell::CANCEL != 0 {
+            let error = Error::Cancelled {
+                function: record.name(),
+            };
+            return local.engine.settle_error(local, &record, error);
+        }
         if record.group().is_some() {
             // Whoever knows where its bundle is places it.
             return local.engine.give_back(local, record);
@@ -247,7 +286,11 @@ impl Cluster {
         })))
     }
 
-    fn fits_here(&self, demand: &Demand) -> bool {
+    pub(super) fn own_cpus(&self) -> usize {
+        self.capacity.cpu.to_f64().ceil() as usize
+    }
+
+    pub(super) fn fits_here(&self, demand: &Demand) -> bool {
         let free = self.engine().map(|e| e.free()).unwrap_or(Demand::NONE);
         let custom = |name: &String| {
             free.custom()
@@ -264,7 +307,7 @@ impl Cluster {
     }
 
     /// Says of this node what is so now.
-    pub(super) fn refresh(&self, books: &mut super::books::Books, local: &Local) {
+    pub(super) fn refresh(&self, books: &mut Books, local: &Local) {
         let engine = &local.engine;
         books
             .view
@@ -272,11 +315,14 @@ impl Cluster {
     }
 
     /// What this node tells of itself.
-    pub(super) fn own_view(&self, version: u64, draining: bool) -> NodeView {
+    pub(super) fn own_view(&self, books: &Books, version: u64, draining: bool) -> NodeView {
         let engine = self.engine();
+        let mut free = engine.as_ref().map_or(Demand::NONE, |e| e.free());
+        // Whoever asks for slots gets a part of those that others have and do not use.
+        amounts::add(&mut free, &books.leasing.idle());
         NodeView {
             capacity: self.capacity.clone(),
-            free: engine.as_ref().map_or(Demand::NONE, |e| e.free()),
+            free,
             labels: self.labels.clone(),
             queued: engine.map_or(0, |e| e.queued() as u32),
             version,
@@ -295,64 +341,77 @@ impl Cluster {
             }
             let busy = crate::exec::local::with(|local| {
                 self.tick(local);
+                self.tick_leases(local);
                 self.place_parked(local);
+                self.take_back(local);
                 self.relieve_once(local);
-                local.engine.queued() > 0
+                let books = self.books.lock();
+                local.engine.queued() > 0 || books.leasing.is_used() || !books.parked.is_empty()
             });
             look = if busy.unwrap_or(false) { LOOK } else { GLANCE };
         }
     }
 
-    /// Sends common calls that wait here to nodes that have CPUs to spare.
-    fn relieve_once(self: &Arc<Cluster>, local: &Local) {
+    /// Takes common calls that wait here out of the queues, for slots of nodes that have no line of their own.
+    pub(super) fn relieve_once(self: &Arc<Cluster>, local: &Local) {
+        let own = self.own_cpus();
         let queued = local.engine.queued();
-        let own = self.capacity.cpu.to_f64().ceil() as usize;
         if queued <= own {
             return;
         }
         let suspected = self.suspected.lock().clone();
-        let mut room: Vec<(NodeId, usize)> = {
+        let (mut room, cpus) = {
             let books = self.books.lock();
-            let nodes = books.view.iter().filter(|(node, known)| {
-                *node != self.me
-                    && !known.view.draining
-                    && books.peers.contains_key(node)
-                    && !suspected.contains(node)
-            });
-            nodes
-                .filter_map(|(node, known)| {
-                    let cpus = known.view.capacity.cpu.to_f64().floor() as u32;
-                    let busy = known.view.queued + known.outstanding;
-                    let most = (cpus * (1 + AHEAD)).saturating_sub(busy);
-                    (cpus > 0 && most > 0).then_some((node, most as usize))
-                })
-                .collect()
+            let mut room: Vec<(NodeId, usize)> = Vec::new();
+            let mut cpus = 0;
+            for (node, known) in books.view.iter() {
+                let has = known.view.capacity.cpu.to_f64().floor() as u32;
+                let out = node == self.me || known.view.draining || suspected.contains(&node);
+                if out || has == 0 || !books.peers.contains_key(&node) {
+                    continue;
+                }
+                let lease = books.leasing.at(&Demand::ONE_CPU, 0, node);
+                let (slots, depth, need) = lease.unwrap_or_default();
+                // With a line of its own it would only have others wait longer.
+                if slots == 0 && known.view.queued >= has {
+                    continue;
+                }
+                // Enough to last until the next look, if they take long; the end of one that does not is a look too.
+                let most = (has * (1 + AHEAD)).max(slots * (depth + AHEAD));
+                cpus += has as usize;
+                if most > need {
+                    room.push((node, (most - need) as usize));
+                }
+            }
+            (room, cpus)
         };
         let wanted: usize = room.iter().map(|(_, n)| n).sum();
         // As many stay as can be expected to run here meanwhile.
-        let most = wanted.min((queued - own) * room.len() / (room.len() + 1));
+        let most = wanted.min(((queued - own) * cpus).div_ceil(cpus + own));
         if most == 0 {
             return;
         }
-        let mut calls = local.engine.take_queued(most).into_iter();
-        while calls.len() > 0 {
-            let before = calls.len();
-            for (node, left) in &mut room {
-                if *left == 0 {
-                    continue;
-                }
-                let Some(record) = calls.next() else { return };
-                if self.send_call(local, &record, *node) {
-                    *left -= 1;
-                } else {
-                    *left = 0;
-                    local.engine.give_back(local, record);
-                }
-            }
-            if before == calls.len() {
-                break;
+        let taken = local.engine.take_queued(most);
+        if taken.is_empty() {
+            return;
+        }
+        // One for each in turn, so that a few calls do not all go to one node.
+        let mut calls = Vec::with_capacity(taken.len());
+        let mut at = 0;
+        for record in taken {
+            at %= room.len();
+            calls.push((record, room[at].0));
+            room[at].1 -= 1;
+            if room[at].1 == 0 && room.len() > 1 {
+                room.swap_remove(at);
+            } else {
+                at += 1;
             }
         }
-        calls.for_each(|record| local.engine.give_back(local, record));
+        self.books.lock().leasing.choices += 1;
+        for record in self.submit_calls(local, calls, false) {
+            local.engine.give_back(local, record);
+        }
+        local.engine.tell_when_dry(true);
     }
 }

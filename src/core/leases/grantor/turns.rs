@@ -30,7 +30,7 @@ impl Grantor {
             self.rebalance(turn, out);
         }
         // Those that found no ticket left.
-        let lacks = |lease: &Lease| lease.working() + (lease.pending.len() as u32) < lease.share;
+        let lacks = |lease: &Lease| lease.working() + (lease.pending.len() as u32) < lease.goal();
         let lacking: Vec<Key> = self
             .leases
             .iter()
@@ -46,7 +46,10 @@ impl Grantor {
     fn starves(&self) -> bool {
         let local = (0, self.local_share.0, self.local.0);
         let all = || {
-            let leases = self.leases.values().map(|l| (l.priority, l.share, l.want));
+            let leases = self
+                .leases
+                .values()
+                .map(|l| (l.priority, l.share, l.useful()));
             leases.chain([local])
         };
         let has: BTreeSet<i32> = all()
@@ -81,7 +84,7 @@ impl Grantor {
                 who: parts.len() - 1,
                 demand: &lease.demand,
                 priority: lease.priority,
-                want: lease.want,
+                want: lease.useful(),
                 has: if turn { 0 } else { lease.share },
                 rank: lease.round,
             });

@@ -133,7 +133,7 @@ impl Submitter {
         let (Some(lease), Some(known)) = (lease, self.calls.get_mut(&call)) else {
             return;
         };
-        let fresh = lease.sent < lease.slots;
+        let fresh = lease.ahead() < lease.slots;
         lease.sent += 1;
         lease.peak = lease.peak.max(lease.need());
         let number = lease.number;
@@ -162,7 +162,7 @@ impl Submitter {
         };
         let level = lease
             .has_room()
-            .then(|| lease.sent * 8 / lease.slots.max(1));
+            .then(|| lease.ahead() * 8 / lease.slots.max(1));
         if level != lease.level {
             if let Some(old) = lease.level {
                 shape.roomy.remove(&(old, node));

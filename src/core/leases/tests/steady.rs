@@ -3,6 +3,15 @@
 use super::*;
 use crate::core::leases::grantor::QUANTUM;
 
+fn slots(lease: u32, slots: u32) -> LeaseMsg {
+    let blocked = 0;
+    LeaseMsg::Slots {
+        lease,
+        slots,
+        blocked,
+    }
+}
+
 fn us(n: u64) -> Duration {
     Duration::from_micros(n)
 }
@@ -99,7 +108,7 @@ fn a_call_with_room_needs_no_choice_and_others_wait_for_whoever_is_first() {
         .unwrap();
     out.clear();
     let lease = 2;
-    own.handle(now, node(3), &LeaseMsg::Slots { lease, slots: 2 }, &mut out);
+    own.handle(now, node(3), &slots(lease, 2), &mut out);
     let runs = out
         .iter()
         .filter(|e| matches!(e, Submitted::Run { node: n, .. } if *n == node(3)));
@@ -200,6 +209,22 @@ fn a_call_that_waits_for_one_behind_it_does_not_wait_for_ever() {
             .collect::<Vec<_>>(),
         [true, false]
     );
+    world.run_dry();
+}
+
+#[test]
+fn any_number_of_calls_may_be_blocked_on_one_slot() {
+    let mut world = World::new(&[0, 1]);
+    for n in 0..40 {
+        world.queue(0, 0, 1);
+        world.settle();
+        let running = &world.nodes[&node(2)].running;
+        assert_eq!(running.len(), n + 1, "the call that the others wait for");
+        let last = running.values().position(|(_, blocked)| !blocked);
+        world.block(1, last.expect("it runs"), true);
+        world.settle();
+        assert_eq!(world.nodes[&node(2)].ledger.free_cpu_steps(), 10_000);
+    }
     world.run_dry();
 }
 
@@ -356,15 +381,7 @@ fn a_grantor_that_lies_is_left_alone_for_a_while() {
                     ..
                 } => {
                     asked += 1;
-                    own.handle(
-                        now,
-                        node(2),
-                        &LeaseMsg::Slots {
-                            lease,
-                            slots: u32::MAX,
-                        },
-                        &mut next,
-                    );
+                    own.handle(now, node(2), &slots(lease, u32::MAX), &mut next);
                 }
                 other => panic!("{other:?}"),
             }

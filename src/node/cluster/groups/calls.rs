@@ -112,7 +112,7 @@ impl Groups {
                 false
             }
             Place::At(node) => match self.cluster() {
-                Some(cluster) => cluster.give(local, record, node),
+                Some(cluster) => cluster.give(local, record, node, true),
                 None => false,
             },
             Place::Waits(ask) => {
