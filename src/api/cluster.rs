@@ -81,6 +81,14 @@ impl Config {
         self
     }
 
+    /// How many bytes this node may keep for making lost results again: the calls whose results other nodes have, and the
+    /// objects that they read, wherever those lie, each counted once. When it is too little the oldest calls are given up, and reading
+    /// a result that is lost then says so. 0: nothing is made again. Default: a quarter of the object store's memory.
+    pub fn lineage_bytes(mut self, bytes: u64) -> Config {
+        self.joining().lineage_bytes = Some(bytes);
+        self
+    }
+
     /// A label of this node, by which calls may choose where they run.
     pub fn label(mut self, name: impl Into<String>, value: impl Into<String>) -> Config {
         self.joining().labels.insert(name.into(), value.into());

@@ -34,6 +34,9 @@ pub mod jobs;
 pub mod leases;
 pub mod ledger;
 #[cfg(feature = "cluster")]
+#[allow(dead_code, reason = "tests use more of it")]
+pub mod lineage;
+#[cfg(feature = "cluster")]
 #[allow(
     dead_code,
     unused_imports,

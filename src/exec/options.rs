@@ -150,6 +150,21 @@ impl Extra {
         self.attempts.load(Ordering::Relaxed)
     }
 
+    /// What the same call carries when it is made once more.
+    pub fn again(&self) -> Extra {
+        Extra {
+            demand: self.demand.clone(),
+            priority: self.priority,
+            panic_retries: self.panic_retries,
+            crash_retries: self.crash_retries,
+            death_retries: self.death_retries,
+            isolate: self.isolate,
+            memory: self.memory,
+            strategy: self.strategy.clone(),
+            ..Extra::of_actor(Demand::NONE)
+        }
+    }
+
     /// What a call carries in a worker process: the GPUs that the node gave it.
     pub fn there(gpus: Vec<u32>) -> Extra {
         Extra {

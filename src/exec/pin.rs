@@ -238,6 +238,19 @@ impl<'a> Pins<'a> {
         engine.patiently(local, |patience| {
             // A single one is held by nobody else's wait.
             let several = slots.iter().filter_map(object).nth(1).is_some();
+            if several {
+                // Another node's bytes may have to be made anew, by calls that load theirs: they come here before the line begins.
+                for object in slots.iter().filter_map(object) {
+                    let object = dependency(object, self.record)?;
+                    if let Some(stored) = object.stored()
+                        && stored.is_distant()
+                    {
+                        let came = restore(local, object.id, stored, patience);
+                        came.map_err(|e| super::call::failed_input(e, self.record))?;
+                        stored.unpin();
+                    }
+                }
+            }
             let _one_at_a_time = several.then(|| engine.store().loading());
             for (i, slot) in slots.iter().enumerate() {
                 if let Some(object) = object(slot) {

@@ -156,6 +156,16 @@ impl Stored {
         self.word.look() != Seen::Here
     }
 
+    /// Whether another node has the bytes and this one has not, as far as can be told now.
+    pub(crate) fn is_distant(&self) -> bool {
+        if !self.is_away() {
+            return false;
+        }
+        let _books = self.store.spill.books();
+        // SAFETY: away, and the books are held.
+        self.word.look() == Seen::Away && matches!(unsafe { self.ticket() }, Ticket::Distant(_))
+    }
+
     /// Where it is instead of in memory.
     ///
     /// # Safety

@@ -121,6 +121,11 @@ impl Copies {
         self.at.is_empty() && self.active == 0
     }
 
+    /// Whether somebody pulls.
+    pub fn awaited(&self) -> bool {
+        !self.pulls.is_empty()
+    }
+
     /// A node asks for a source; what it asked before is void.
     pub fn ask(&mut self, node: NodeId, ask: u64, failed: Option<NodeId>, loads: &mut Loads) {
         let mut bad = match self.pulls.remove(&node) {

@@ -286,6 +286,12 @@ impl Owners {
         owned.map_or_else(Vec::new, |o| o.borrowers.keys().copied().collect())
     }
 
+    /// Whether somebody pulls this object of ours.
+    pub fn awaited(&self, key: ObjectKey) -> bool {
+        let owned = self.owned.get(&key.number);
+        owned.is_some_and(|o| o.copies.awaited())
+    }
+
     /// [`Effect::Find`] found nothing.
     pub fn gone(&mut self, key: ObjectKey, out: &mut Vec<Effect>) {
         if let Some(mut owned) = self.owned.remove(&key.number) {

@@ -1,7 +1,8 @@
 //! An object of this node that others know: who borrows it, how it stands, where it is; and what the owner does about
 //! each message on it.
 //!
-//! Invariant: it is kept while there is a borrower, a pull, or a copy on another node. Left out: its value.
+//! Invariant: it is kept while there is a borrower, a pull, or a copy on another node; and while it is lost, until the driver
+//! has decided. Left out: its value.
 
 use std::collections::BTreeMap;
 
@@ -91,6 +92,11 @@ impl Owned {
         self.phase == Phase::Pending
     }
 
+    /// Whether its copies are gone, and the driver decides what becomes of it.
+    pub fn lost(&self) -> bool {
+        matches!(self.phase, Phase::Lost(_))
+    }
+
     /// Whether it failed.
     pub fn failed(&self) -> bool {
         self.phase == Phase::Failed
@@ -116,7 +122,7 @@ impl Owners {
         answer(key, answers, out);
         if owned.loses() {
             out.push(Effect::Lost(key));
-        } else if owned.borrowers.is_empty() && owned.copies.only_at(self.me) {
+        } else if owned.borrowers.is_empty() && owned.copies.only_at(self.me) && !owned.lost() {
             self.owned.remove(&number);
         }
     }

@@ -188,6 +188,27 @@ impl Parcel {
 
     /// As [`unpack`](Self::unpack), with this to begin with.
     pub fn unpack_into(self, blank: Blank) -> RawRef {
+        let record = self.into_record(blank);
+        record.set_flag(FOREIGN);
+        record
+    }
+
+    /// A call of this node's own once more, whose result is the object `id`.
+    pub fn again(self, id: u64, caller: u64, extra: Option<Box<Extra>>) -> RawRef {
+        let entry = self.function;
+        self.into_record(Blank {
+            entry,
+            refs: 1,
+            phase: Phase::Waiting,
+            caller,
+            id,
+            target: None,
+            extra,
+            caps: None,
+        })
+    }
+
+    fn into_record(self, blank: Blank) -> RawRef {
         assert!(self.is_sound(), "a call that was not looked at");
         let count = self.args.len();
         let first = BODY + count * SLOT;
@@ -215,9 +236,7 @@ impl Parcel {
             ..blank
         };
         // SAFETY: `count` slots were written at the beginning, and what they own goes to the record.
-        let record = unsafe { cell::with_args(blank, count, &payload, end, size) };
-        record.set_flag(FOREIGN);
-        record
+        unsafe { cell::with_args(blank, count, &payload, end, size) }
     }
 }
 

@@ -130,7 +130,7 @@ impl Cluster {
                 counted: false,
                 leased: false,
                 went: true,
-                deaths: 0,
+                deaths: Vec::new(),
             };
             books.sent.insert(number, sent);
             let sent = self.send_surely(

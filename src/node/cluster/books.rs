@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 
 use super::leasing::Leasing;
+use super::lineage::Remakes;
 use super::objects::Lander;
 use crate::base::{Capacity, NodeId, ObjectKey};
 use crate::core::owners::Owners;
@@ -43,7 +44,7 @@ pub(super) struct Sent {
     /// The link took it: it may have run.
     pub went: bool,
     /// Nodes that died while they ran it.
-    pub deaths: u32,
+    pub deaths: Vec<NodeId>,
 }
 
 /// An object whose bytes somebody here waits for.
@@ -53,7 +54,15 @@ pub(super) struct Want {
     /// How many there are.
     pub len: usize,
     /// Who waits.
-    pub tell: SyncSender<Result<Draft, String>>,
+    pub tell: SyncSender<Result<Came, String>>,
+}
+
+/// How an object came that somebody waited for.
+pub(super) enum Came {
+    /// All its bytes are in the draft.
+    Bytes(Draft),
+    /// It was made anew on this very node, under another record.
+    Here,
 }
 
 /// A node that is connected, or was and is not known to be dead.
@@ -86,15 +95,19 @@ pub(super) struct Books {
     pub leasing: Leasing,
     /// Calls that no node has room for now, or that came back.
     pub parked: Vec<RawRef>,
-    /// How often nodes died under a call of this node that was given back since.
-    pub deaths: HashMap<u64, u32>,
+    /// Nodes that died under a call of this node that was given back since.
+    pub deaths: HashMap<u64, Vec<NodeId>>,
     /// Calls of others that run here.
     pub running: HashMap<(NodeId, u64), RawRef>,
     /// Objects of this node whose bytes another has.
     pub tickets: HashMap<u64, (NodeId, u64)>,
     /// Objects of others that have references inside.
     pub refers: HashSet<ObjectKey>,
+    /// How lost objects of this node are made again.
+    pub remakes: Remakes,
     pub pulls: Pulls,
+    /// Transfers that begin after a pause, since others of their objects failed: when, of what, from whom.
+    pub paused: Vec<(std::time::Duration, ObjectKey, NodeId, u64)>,
     /// Objects that are pulled.
     pub wants: HashMap<ObjectKey, Want>,
     /// Transfers under way: from whom, and of which object.
@@ -171,7 +184,8 @@ impl Later {
 }
 
 impl Books {
-    pub fn new(me: NodeId, head: NodeId, capacity: Capacity) -> Books {
+    /// With so much to lend, and so many bytes for lineages.
+    pub fn new(me: NodeId, head: NodeId, capacity: Capacity, lineage: u64) -> Books {
         Books {
             owners: Owners::new(me, GRACE),
             view: View::new(),
@@ -187,7 +201,9 @@ impl Books {
             running: HashMap::new(),
             tickets: HashMap::new(),
             refers: HashSet::new(),
+            remakes: Remakes::new(lineage),
             pulls: Pulls::new(me, Limits::default()),
+            paused: Vec::new(),
             wants: HashMap::new(),
             transfers: HashMap::new(),
             near: HashMap::new(),

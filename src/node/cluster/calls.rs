@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::books::Sent;
 use super::groups::{group_of, strategy_of};
-use super::{Cluster, lost};
+use super::{Cluster, lineage, lost};
 use crate::base::{Demand, Error, NodeId, ObjectKey};
 use crate::core::owners::Stand;
 use crate::exec::far::take::{self, Told};
@@ -88,7 +88,7 @@ impl Cluster {
                 // What runs in a bundle takes nothing else of its node.
                 books.view.sent(to, &Demand::NONE);
             }
-            let deaths = books.deaths.remove(&number).unwrap_or(0);
+            let deaths = books.deaths.remove(&number).unwrap_or_default();
             books.sent.insert(
                 number,
                 Sent {
@@ -278,15 +278,22 @@ impl Cluster {
                 Ok(value) => self.settle(local, record, value),
                 Err(e) => engine.settle_error(local, &record, e),
             },
+            Outcome::Stored(len) if self.books.lock().remakes.makes(number) => {
+                self.remade_there(local, &record, from, len);
+            }
             Outcome::Stored(len) => {
-                {
-                    let mut books = self.books.lock();
-                    books.tickets.insert(number, (from, len));
-                }
+                let recipe = self.recipe(local, &record);
                 self.with(local, |books, todo| {
+                    books.tickets.insert(number, (from, len));
+                    self.keep_lineage(books, todo, number, recipe);
                     books
                         .owners
                         .settled(key, Stand::Ready { len, at: from }, &mut todo.effects);
+                    if !books.peers.contains_key(&from) {
+                        // It died meanwhile, and nobody will say so again.
+                        let now = self.now();
+                        books.owners.peer_died(now, from, &mut todo.effects);
+                    }
                 });
                 let distant = self.distant(key, from);
                 engine.settle_distant(local, &record, len as usize, distant);
@@ -354,7 +361,7 @@ impl Cluster {
         for sent in sent {
             let Sent {
                 record,
-                deaths,
+                mut deaths,
                 went,
                 ..
             } = sent;
@@ -369,20 +376,17 @@ impl Cluster {
                 local.engine.settle_error(local, &record, error);
                 continue;
             }
-            let retries = record
-                .extra()
-                .map_or(crate::exec::options::DEFAULT_RETRIES, |e| {
-                    if e.isolate {
-                        e.crash_retries
-                    } else {
-                        e.death_retries
-                    }
-                });
-            if went && deaths >= retries {
-                let attempts = deaths + 1;
+            let retries = lineage::retries(&record);
+            if went {
+                deaths.push(node);
+            }
+            if deaths.len() > retries as usize {
+                let nodes: Vec<String> = deaths.iter().map(NodeId::to_string).collect();
                 let what = format!(
-                    "{} was run {attempts} times, and each time its node died",
-                    record.name()
+                    "`{}` was run {} times, and each time its node died (nodes {}): max_retries is {retries}",
+                    record.name(),
+                    deaths.len(),
+                    nodes.join(", ")
                 );
                 let error = Error::NodeLost {
                     node,
@@ -398,13 +402,13 @@ impl Cluster {
                 local.engine.settle_error(local, &record, error);
                 continue;
             }
-            self.note_deaths(record.id, deaths + u32::from(went));
+            self.note_deaths(record.id, deaths);
             self.again(local, record, node);
         }
     }
 
-    /// Remembers how often nodes died under a call, until it is sent again.
-    fn note_deaths(&self, number: u64, deaths: u32) {
+    /// Remembers which nodes died under a call, until it is sent again.
+    fn note_deaths(&self, number: u64, deaths: Vec<NodeId>) {
         /// Calls that ran here after all stay behind.
         const KEPT: usize = 1 << 16;
         let mut books = self.books.lock();

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::books::{Books, Export, Later};
 use super::cross::describe;
 use super::leasing::Follow;
+use super::lineage::Recipe;
 use super::objects::Lander;
 use super::{Cluster, lost};
 use crate::base::{Error, NodeId, ObjectKey};
@@ -29,6 +30,12 @@ pub(super) struct Todo {
     pub beside: HashMap<ObjectKey, Beside>,
     /// Objects of this node whose end others are to be told of.
     pub watch: Vec<RawRef>,
+    /// Objects that are made again.
+    pub remakes: Vec<u64>,
+    /// Calls that nobody needs any more.
+    pub unwanted: Vec<RawRef>,
+    /// What is left of lineages.
+    pub recipes: Vec<Recipe>,
     /// What is dropped.
     pub later: Later,
     /// The leases'.
@@ -119,8 +126,7 @@ impl Cluster {
                         todo.later.record(record);
                     }
                 }
-                // Nothing makes it anew: whoever reads it is told.
-                Effect::Lost(key) => books.owners.settled(key, Stand::Failed, &mut todo.effects),
+                Effect::Lost(key) => self.last_copy_lost(books, todo, key),
                 other => todo.after.push(other),
             }
         }
@@ -137,7 +143,16 @@ impl Cluster {
             } => {
                 books.pulls.on_at(from, key, ask, source, &mut todo.pulls);
             }
-            message => books.owners.handle(from, message, &mut todo.effects),
+            message => {
+                let asks = match message {
+                    Message::Where { key, .. } => Some(key),
+                    _ => None,
+                };
+                books.owners.handle(from, message, &mut todo.effects);
+                if let Some(key) = asks {
+                    self.asked_for(books, todo, key);
+                }
+            }
         }
     }
 
@@ -183,12 +198,22 @@ impl Cluster {
             landings,
             mut beside,
             watch,
+            remakes,
+            unwanted,
+            recipes,
             later,
             leases,
             ..
         } = todo;
         drop(later);
         self.follow_leases(local, leases);
+        self.drop_recipes(recipes);
+        for record in unwanted {
+            local.engine.cancel(local, &record);
+        }
+        for number in remakes {
+            self.remake(local, number);
+        }
         for effect in fetches {
             self.pulling(local, effect);
         }

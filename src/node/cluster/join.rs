@@ -54,6 +54,8 @@ pub struct Joining {
     pub head_patience: Duration,
     /// Calls and objects go over the network even between nodes of one machine.
     pub apart: bool,
+    /// Bytes that lineages may take.
+    pub lineage_bytes: Option<u64>,
 }
 
 impl Joining {

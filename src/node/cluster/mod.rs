@@ -3,7 +3,7 @@
 //! Room map: [`books`] what is kept; [`effects`] what follows from a change of it; [`cross`] references on their way out and in;
 //! [`calls`], [`actors`], [`objects`], [`names`] what is carried; [`records`] what is kept of names; [`place`] which calls go
 //! elsewhere, [`leasing`] into whose slots; [`peers`] the other nodes, [`members`] which there are, [`head`] the first of them; [`join`] how a node becomes one
-//! of a cluster, [`drain`] how it leaves; [`groups`] placement groups.
+//! of a cluster, [`drain`] how it leaves; [`groups`] placement groups; [`lineage`] lost results made again.
 //!
 //! Decisions are `core`'s: who still needs an object, and where a call runs. This drives them with frames of the link.
 //!
@@ -20,6 +20,7 @@ mod groups;
 mod head;
 mod join;
 mod leasing;
+mod lineage;
 mod members;
 mod names;
 mod near;
@@ -57,6 +58,9 @@ pub(super) use join::write_secret;
 pub use join::{Joining, NodeInfo, authority};
 pub use leasing::Leases;
 pub use notices::NodeDeath;
+
+/// The part of the store that lineages may take.
+const LINEAGE: u64 = 4;
 
 /// Work that may block, done by a thread of its own.
 type Errand = Box<dyn FnOnce(&Local) + Send>;
@@ -143,7 +147,14 @@ impl Cluster {
                 capacity: capacity.clone(),
                 labels: how.labels.clone(),
                 link: OnceLock::new(),
-                books: Mutex::new(Books::new(me, me, capacity)),
+                books: Mutex::new(Books::new(
+                    me,
+                    me,
+                    capacity,
+                    // Not said: a part of the store, since what is kept may lie there.
+                    how.lineage_bytes
+                        .unwrap_or_else(|| engine.memory_file().1 / LINEAGE),
+                )),
                 proxies,
                 errands: Mutex::new(None),
                 membership: members::Membership::default(),

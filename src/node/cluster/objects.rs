@@ -9,7 +9,7 @@
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Weak};
 
-use super::books::{Export, Want};
+use super::books::{Came, Export, Want};
 use super::{Cluster, lost};
 use crate::base::{Error, NodeId, ObjectKey, Origin};
 use crate::core::pulls::{Effect as Pulling, Why};
@@ -78,6 +78,10 @@ impl Landing for Lander {
     }
 }
 
+/// The first pause after a transfer that failed is this part of the time in which a death is surely found; each later one is
+/// twice as long.
+const PAUSES: u32 = 48;
+
 /// Marks the numbers of values that are asked for among those of transfers.
 const VALUE: u64 = 1 << 63;
 
@@ -102,17 +106,17 @@ impl Cluster {
             self.copy_own(key, &mut draft)?;
             return Ok(draft);
         }
-        let lost = |why: String| Error::NodeLost {
-            node: at,
-            what: Arc::from(format!("the bytes of object {key} were there: {why}")),
-        };
         let (tell, ended) = sync_channel(1);
+        let len = draft.len();
         local::with(|local| {
             self.with(local, |books, todo| {
                 if self.stopping() {
                     return;
                 }
-                let len = draft.len();
+                if books.held.contains_key(&key) {
+                    let _ = tell.send(Ok(Came::Bytes(draft)));
+                    return;
+                }
                 let want = Want {
                     draft: Some(draft),
                     len,
@@ -122,11 +126,20 @@ impl Cluster {
                 books.pulls.want(key, len as u64, &mut todo.pulls);
             });
         })?;
-        match ended.recv() {
-            Ok(Ok(draft)) => Ok(draft),
-            Ok(Err(why)) => Err(lost(why)),
-            Err(_) => Err(Error::ShutDown),
+        let mut draft = match ended.recv() {
+            Ok(Ok(Came::Bytes(draft))) => draft,
+            Ok(Ok(Came::Here)) => local::with(|local| local.engine.create(local, len, ORIGIN))??,
+            Ok(Err(why)) => {
+                let why = self.why_not_again(key).unwrap_or(why);
+                let what = Arc::from(format!("the bytes of object {key} were there: {why}"));
+                return Err(Error::NodeLost { node: at, what });
+            }
+            Err(_) => return Err(Error::ShutDown),
+        };
+        if self.books.lock().held.contains_key(&key) {
+            self.copy_own(key, &mut draft)?;
         }
+        Ok(draft)
     }
 
     /// What the pulls' machine wants done.
@@ -137,8 +150,18 @@ impl Cluster {
                 key,
                 from,
                 transfer,
-                ..
+                failures: 0,
             } => self.begin(local, key, from, transfer),
+            Pulling::Fetch {
+                key,
+                from,
+                transfer,
+                failures,
+            } => {
+                let pause = self.patience * (1 << (failures - 1).min(7)) / PAUSES;
+                let at = self.now() + pause;
+                self.books.lock().paused.push((at, key, from, transfer));
+            }
             Pulling::Abort { transfer } => {
                 let known = self.books.lock().transfers.remove(&transfer);
                 if let Some((from, _)) = known {
@@ -147,13 +170,8 @@ impl Cluster {
             }
             Pulling::Here(key) => {
                 let want = self.books.lock().wants.remove(&key);
-                if let Some(Want {
-                    draft: Some(draft),
-                    tell,
-                    ..
-                }) = want
-                {
-                    let _ = tell.send(Ok(draft));
+                if let Some(Want { draft, tell, .. }) = want {
+                    let _ = tell.send(Ok(draft.map_or(Came::Here, Came::Bytes)));
                 }
                 self.with(local, |books, todo| {
                     books.owners.copied(key, &mut todo.effects)
@@ -168,6 +186,21 @@ impl Cluster {
                         Why::Attempts(n) => format!("{n} transfers of it failed"),
                     }));
                 }
+            }
+        }
+    }
+
+    /// Begins the transfers whose pause is over.
+    pub(super) fn resume(self: &Arc<Cluster>, local: &Local) {
+        let now = self.now();
+        let due: Vec<_> = {
+            let mut books = self.books.lock();
+            let due = books.paused.extract_if(.., |(at, ..)| *at <= now);
+            due.collect()
+        };
+        for (_, key, from, transfer) in due {
+            if self.books.lock().pulls.fetches(key, transfer) {
+                self.begin(local, key, from, transfer);
             }
         }
     }
@@ -318,6 +351,7 @@ impl Cluster {
         let _ = local::with(|local| {
             self.with(local, |books, todo| {
                 books.tickets.remove(&key.number);
+                self.forget_lineage(books, todo, key.number);
                 if !books.exports.contains_key(&key.number) {
                     books.owners.forget(key, &mut todo.effects);
                 }
@@ -364,7 +398,13 @@ impl Cluster {
         let Some(record) = record else {
             return self.tell_fetched(local, from, transfer, None);
         };
-        if self.books.lock().tickets.contains_key(&record.id) && key.owner == self.me {
+        let elsewhere = {
+            let books = self.books.lock();
+            key.owner == self.me
+                && books.tickets.contains_key(&key.number)
+                && !books.held.contains_key(&key)
+        };
+        if elsewhere {
             // Another node has it. Who waits for it here, for another, could wait in a circle.
             return self.tell_fetched(local, from, transfer, None);
         }

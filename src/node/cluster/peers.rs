@@ -139,6 +139,7 @@ impl Cluster {
         for node in dead {
             self.died(local, node, "no connection could be made to it");
         }
+        self.resume(local);
         if let Some(groups) = self.groups.get() {
             groups.tick(local);
         }

@@ -70,7 +70,7 @@ where
 impl Config {
     /// The settings of a node that is to join, from `MOBULA_JOIN`, `MOBULA_TOKEN`, `MOBULA_LISTEN`, `MOBULA_NUM_CPUS`,
     /// `MOBULA_NUM_GPUS`, `MOBULA_RESOURCES`, `MOBULA_OBJECT_STORE_MEMORY`, `MOBULA_NODE_NAME`, `MOBULA_LABELS`, `MOBULA_CONTROL`,
-    /// `MOBULA_SHARE_MEMORY` (0: no), `MOBULA_BUSY_POLL`, `MOBULA_CLUSTER_PACE` and `MOBULA_HEAD_PATIENCE` (in seconds).
+    /// `MOBULA_SHARE_MEMORY` (0: no), `MOBULA_BUSY_POLL`, `MOBULA_CLUSTER_PACE`, `MOBULA_LINEAGE_BYTES` and `MOBULA_HEAD_PATIENCE` (in seconds).
     fn from_environment(head: &str) -> Result<Config> {
         let missing = |setting, why: &str| Error::Config {
             setting,
@@ -150,6 +150,7 @@ impl Config {
         joining.control = std::env::var("MOBULA_CONTROL").ok();
         joining.busy_poll = setting::<u8>("MOBULA_BUSY_POLL")?.is_some_and(|on| on != 0);
         joining.pace = setting("MOBULA_CLUSTER_PACE")?.unwrap_or(1);
+        joining.lineage_bytes = setting("MOBULA_LINEAGE_BYTES")?;
         let patience = setting::<f64>("MOBULA_HEAD_PATIENCE")?.unwrap_or(0.0);
         joining.head_patience = Duration::from_secs_f64(patience.clamp(0.0, 1e9));
         if let Ok(labels) = std::env::var("MOBULA_LABELS") {
