@@ -184,6 +184,9 @@ mod tests {
     }
 
     proptest! {
+        // Each is long; 32 unless `PROPTEST_CASES` says otherwise.
+        #![proptest_config(ProptestConfig::with_cases(ProptestConfig::default().cases / 8))]
+
         #[test]
         fn never_more_than_the_purse_and_the_rate(
             pauses in proptest::collection::vec(0u64..400, 1..40_000),
