@@ -186,9 +186,9 @@ mod tests {
         let failure = Failure {
             kind: FailureKind::Returned,
             function: "",
-            message: "ä".repeat(1 << 20),
+            message: "ä".repeat(1 << 16),
             type_name: "T",
-            sources: vec!["ö".repeat(1 << 20); 1000],
+            sources: vec!["ö".repeat(1 << 16); 1000],
             location: String::new(),
             attempts: 1,
             backtrace: None,

@@ -149,10 +149,12 @@ fn a_peer_that_stalls_is_noticed() {
 #[test]
 fn a_body_whose_sender_dies_fails() {
     let (one, _one, two, heard) = pair();
-    let landed = Landed::of(1 << 30);
-    two.expect_bulk(node(1), 1, 1 << 30, Box::new(landed.clone()));
+    // Long enough not to be through when the sender dies.
+    const LENGTH: usize = 1 << 28;
+    let landed = Landed::of(LENGTH);
+    two.expect_bulk(node(1), 1, LENGTH as u64, Box::new(landed.clone()));
     let sent = Landed::default();
-    one.send_bulk(node(2), 1, Bytes::from(vec![1; 1 << 30]), sent.done());
+    one.send_bulk(node(2), 1, Bytes::from(vec![1; LENGTH]), sent.done());
     let until = Instant::now() + PATIENCE;
     while two.stats().bytes_in < 1 << 20 {
         assert!(Instant::now() < until, "nothing came");
