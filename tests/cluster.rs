@@ -243,7 +243,7 @@ fn a_dead_nodes_calls_run_again_elsewhere() {
         let actor = Counter::options().on_node(there).remote(0);
         assert_eq!(mobula::get(actor.add(1)).unwrap(), 1);
         let calls: Vec<_> = (0..4)
-            .map(|_| naps::options().prefer_node(there).remote(1500))
+            .map(|_| naps::options().prefer_node(there).remote(600))
             .collect();
         rustix::process::kill_process(
             rustix::process::Pid::from_raw(victim.cast_signed()).unwrap(),

@@ -331,7 +331,7 @@ fn of_two_that_want_the_last_room_one_gets_all_of_it() {
                 grabs::options()
                     .num_cpus(0)
                     .on_node(*id)
-                    .remote(9_000, 11_000)
+                    .remote(3_000, 5_000)
             })
             .collect();
         let mut got = mobula::get(&racers).unwrap();

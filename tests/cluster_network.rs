@@ -218,7 +218,7 @@ fn a_slow_network_that_loses_packets_loses_nothing_else() {
     let test = "a_slow_network_that_loses_packets_loses_nothing_else";
     inside(test, 1, Some(weather), |scene| {
         tasks_and_actors(scene, 300);
-        large_objects(scene, MANY, MANY / 20);
+        large_objects(scene, MANY / 4, MANY / 20);
         let one = square::options().on_node(scene.node(1));
         let begin = Instant::now();
         assert_eq!(mobula::get(one.remote(3)).unwrap(), 9);
