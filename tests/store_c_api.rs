@@ -1,8 +1,9 @@
 //! The store from other languages: a C program, and Python through ctypes, over one served store.
 //!
-//! The library is built by cargo as the header says, once. Without a C compiler or Python the test of
-//! it says so and passes; `MOBULA_TEST_PYTHON` names another Python, such as one with numpy. Left out:
-//! what the library does (`store_exchange`).
+//! The library is built by cargo as the header says, once, but with the features of these tests, whose
+//! dependencies are built already. Without a C compiler or Python the test of it says so and passes;
+//! `MOBULA_TEST_PYTHON` names another Python, such as one with numpy. Left out: what the library does
+//! (`store_exchange`).
 
 #[path = "store_common/mod.rs"]
 mod common;
@@ -38,7 +39,7 @@ fn library() -> PathBuf {
             "--package",
             "mobula",
             "--features",
-            "c-api",
+            "full",
         ])
         .args([
             "--crate-type",
