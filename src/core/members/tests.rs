@@ -132,8 +132,7 @@ fn losing_a_tenth_of_everything_for_ten_minutes_kills_nobody() {
         net.run(ms(2000));
         let learnt = net.learnt(0);
         assert_eq!(learnt.len(), nodes - 1);
-        let worst = *learnt.iter().max().unwrap() - killed;
-        assert!(worst < ms(700), "{worst:?}");
+        assert!(learnt.iter().all(|at| *at - killed < ms(700)), "{learnt:?}");
     }
 }
 
@@ -507,8 +506,6 @@ fn the_dead_are_told_so_and_not_heard() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
-
     /// Whatever arrives, the machine stays bounded and neither stops nor panics.
     #[test]
     fn garbage_changes_nothing(
@@ -550,11 +547,9 @@ proptest! {
         prop_assert!(net.hosts[0].machine.living.len() <= 40);
     }
 }
-
+// Each is seconds of a cluster: 64 unless `PROPTEST_CASES` says otherwise. `tests/sim` runs many more.
 proptest! {
-    // Each is seconds of a cluster: 64 unless `PROPTEST_CASES` says otherwise. `tests/sim` runs many more.
     #![proptest_config(ProptestConfig::with_cases(ProptestConfig::default().cases / 4))]
-
     /// Any mix of stalls, losses and deaths: whoever lives is known to live, whoever died is known to be dead.
     #[test]
     fn a_cluster_comes_to_agree(seed in any::<u64>(), loss in 0u32..150, kill in 0usize..4) {
