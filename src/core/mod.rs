@@ -72,6 +72,13 @@ pub mod pulls;
 #[allow(
     dead_code,
     unused_imports,
+    reason = "only tests and the simulator drive it yet"
+)]
+pub mod recovery;
+#[cfg(feature = "cluster")]
+#[allow(
+    dead_code,
+    unused_imports,
     reason = "tests and the simulator use more of it"
 )]
 pub mod session;

@@ -1,6 +1,9 @@
 //! Thousands of lifetimes of a cluster, each from a seed: the machines of `core`, driven over a network, a clock and a
 //! plan of crashes that are all simulated.
 //!
+//! There are two families of worlds: objects, calls and groups on a cluster ([`world`]), and an actor that keeps its history
+//! over the deaths of its hosts ([`history`]).
+//!
 //! `cargo test --test sim` runs 200 seeds, `MOBULA_SIM_SEEDS=2000` as many as it says, `MOBULA_SIM_SEED=7` that one alone,
 //! with what happened printed. A failure prints the seed and the command that replays it.
 //!
@@ -34,6 +37,7 @@ use std::panic::catch_unwind;
 use std::process::ExitCode;
 
 use faults::Fault;
+use history::Bug;
 use members::{Happened, Planted};
 use plan::Plan;
 use report::Report;
@@ -57,6 +61,11 @@ const TESTS: &[(&str, fn())] = &[
         a_hundred_nodes_keep_them_too,
     ),
     ("every_planted_fault_is_found", every_planted_fault_is_found),
+    ("every_history_is_kept", every_history_is_kept),
+    (
+        "every_planted_bug_of_recovery_is_found",
+        every_planted_bug_of_recovery_is_found,
+    ),
     (
         "every_seed_keeps_the_members_right",
         every_seed_keeps_the_members_right,
@@ -217,5 +226,49 @@ fn many_nodes_join() {
             assert!(took < std::time::Duration::from_secs(5), "{took:?}");
         }
         Err(wrong) => panic!("{wrong}"),
+    }
+}
+
+/// Replays one lifetime of an actor.
+fn replay_history(seed: u64) -> String {
+    format!("MOBULA_SIM_SEED={seed} cargo test --test sim every_history")
+}
+
+fn every_history_is_kept() {
+    if let Some(seed) = number("MOBULA_SIM_SEED") {
+        match history::run(seed, Bug::None, true) {
+            Ok(counts) => println!("{counts:?}"),
+            Err(wrong) => panic!("seed {seed}: {wrong}"),
+        }
+        return;
+    }
+    let mut all = history::Counts::default();
+    for seed in 0..number("MOBULA_SIM_SEEDS").unwrap_or(SEEDS) {
+        match history::run(seed, Bug::None, false) {
+            Ok(counts) => all.add(&counts),
+            Err(wrong) => panic!("seed {seed}: {wrong}\nreplay it: {}", replay_history(seed)),
+        }
+    }
+    println!("{all:?}");
+    assert!(all.all(), "something did not happen in any seed: {all:?}");
+}
+
+/// With any of these planted, a history is found that cannot be.
+///
+/// | planted | found as |
+/// |---|---|
+/// | outcomes are told before their calls are written down | a told call that the state lacks, or a caller that is told less than another before |
+/// | the record is swapped whatever it is | calls that are lost although somebody had them, two hosts, told calls that the state lacks |
+/// | checkpoints without the outcomes that callers may ask for | a call that is in the state twice |
+fn every_planted_bug_of_recovery_is_found() {
+    for &bug in Bug::PLANTED {
+        let wrong = |seed| history::run(seed, bug, false).err().map(|e| (seed, e));
+        let found = (0..SEEDS).find_map(wrong);
+        let (seed, wrong) =
+            found.unwrap_or_else(|| panic!("{bug:?} was not noticed in {SEEDS} seeds"));
+        println!(
+            "{bug:?}, seed {seed}: {}",
+            wrong.chars().take(300).collect::<String>()
+        );
     }
 }
