@@ -124,6 +124,7 @@
 //! - `otel`: spans of calls for OpenTelemetry ([`Config::otel`]).
 //! - `cluster`: many machines as one.
 //! - `etcd`: the cluster's records on etcd, so that any machine may be lost. Needs `protoc` to build, so `full` leaves it out.
+//! - `rl`: reinforcement learning. Its tensors take minutes to build, so `full` leaves it out.
 //! - `full`: all that builds without a system library.
 
 extern crate self as mobula;
@@ -143,6 +144,8 @@ mod exec;
 #[allow(dead_code, reason = "tests use more of it")]
 mod link;
 mod node;
+#[cfg(feature = "rl")]
+pub mod rl;
 mod shm;
 pub mod store;
 mod trace;

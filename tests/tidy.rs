@@ -50,6 +50,10 @@ const THIRD_PARTY: &[ThirdParty] = &[
         rooms: &["dashboard"],
     },
     ThirdParty {
+        name: "candle_core",
+        rooms: &["rl"],
+    },
+    ThirdParty {
         name: "clap",
         rooms: &["bin"],
     },
@@ -107,7 +111,7 @@ const THIRD_PARTY: &[ThirdParty] = &[
     },
     ThirdParty {
         name: "mobula_macros",
-        rooms: &["api", ROOT],
+        rooms: &["api", "rl", ROOT],
     },
     ThirdParty {
         name: "object_store",
@@ -135,7 +139,7 @@ const THIRD_PARTY: &[ThirdParty] = &[
     },
     ThirdParty {
         name: "rkyv",
-        rooms: &["value", "store", "exec", "api", ROOT],
+        rooms: &["value", "store", "exec", "api", "rl", ROOT],
     },
     ThirdParty {
         name: "rustls",
@@ -147,11 +151,11 @@ const THIRD_PARTY: &[ThirdParty] = &[
     },
     ThirdParty {
         name: "serde",
-        rooms: &["base", "node", "dashboard", "bin"],
+        rooms: &["base", "node", "dashboard", "rl", "bin"],
     },
     ThirdParty {
         name: "serde_json",
-        rooms: &["trace", "node", "dashboard", "bin"],
+        rooms: &["trace", "node", "dashboard", "rl", "bin"],
     },
     ThirdParty {
         name: "signal_hook",
@@ -163,7 +167,7 @@ const THIRD_PARTY: &[ThirdParty] = &[
     },
     ThirdParty {
         name: "thiserror",
-        rooms: &["base", "value", "link", "control", "api"],
+        rooms: &["base", "value", "link", "control", "api", "rl"],
     },
     ThirdParty {
         name: "tracing_chrome",
@@ -332,6 +336,10 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
         "looks at the call that runs on this thread, which its frame keeps alive",
     ),
     ("exec/waiter.rs", "links of a record's list of waiters"),
+    (
+        "rl/simd.rs",
+        "runs loops that were compiled for instructions which it found the machine to have",
+    ),
     (
         "store/client/memory.rs",
         "reads what the server pinned, writes what it lent, and archives that were checked",

@@ -1,0 +1,219 @@
+//! Adam, over whole rows of weights in one loop (Kingma and Ba, 2014).
+//!
+//! Invariant: no temporary tensor; what it remembers can be saved and taken back. The gradient's norm over all rows is
+//! bounded first, as in the implementations people compare with. Left out: weight decay.
+
+use super::ops::{numbers, read};
+use super::simd::{self, Kernel};
+use candle_core::backprop::GradStore;
+use candle_core::{CpuStorage, InplaceOp2, Layout, Result, Var, bail};
+use std::sync::Mutex;
+
+/// What is remembered of one row of weights: means of its gradients and of their squares.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Moments {
+    /// Of the gradients.
+    pub first: Vec<f32>,
+    /// Of their squares.
+    pub second: Vec<f32>,
+}
+
+/// The optimiser of some rows of weights.
+#[derive(Debug)]
+pub struct Adam {
+    rows: Vec<Mutex<Moments>>,
+    steps: u64,
+    epsilon: f32,
+}
+
+const DECAY_FIRST: f32 = 0.9;
+const DECAY_SECOND: f32 = 0.999;
+
+impl Adam {
+    /// For rows of these lengths; `epsilon` is added to the root of the second moments.
+    pub fn new(lengths: &[usize], epsilon: f32) -> Adam {
+        let row = |n: &usize| {
+            Mutex::new(Moments {
+                first: vec![0.0; *n],
+                second: vec![0.0; *n],
+            })
+        };
+        Adam {
+            rows: lengths.iter().map(row).collect(),
+            steps: 0,
+            epsilon,
+        }
+    }
+
+    /// Changes the weights, against their gradients in `grads`. A norm of all gradients above `max_norm` is scaled down to it.
+    /// Gives the norm as it was; if it is no finite number, nothing is changed.
+    pub fn step(
+        &mut self,
+        vars: &[&Var],
+        grads: &GradStore,
+        rate: f32,
+        max_norm: f32,
+    ) -> Result<f32> {
+        let mut square = 0.0f64;
+        for var in vars {
+            if let Some(grad) = grads.get(var) {
+                square += read(grad, |g| {
+                    g.iter().map(|x| f64::from(*x) * f64::from(*x)).sum::<f64>()
+                })?;
+            }
+        }
+        let norm = square.sqrt() as f32;
+        if !norm.is_finite() {
+            return Ok(norm);
+        }
+        self.steps += 1;
+        let correct = |decay: f32| 1.0 - f64::from(decay).powf(self.steps as f64);
+        let scale = if norm > max_norm {
+            max_norm / (norm + 1e-6)
+        } else {
+            1.0
+        };
+        for (var, moments) in vars.iter().zip(&self.rows) {
+            if let Some(grad) = grads.get(var) {
+                let update = Update {
+                    moments,
+                    scale,
+                    rate: (f64::from(rate) / correct(DECAY_FIRST)) as f32,
+                    root: (1.0 / correct(DECAY_SECOND)).sqrt() as f32,
+                    epsilon: self.epsilon,
+                };
+                var.inplace_op2(&grad.contiguous()?, &update)?;
+            }
+        }
+        Ok(norm)
+    }
+
+    /// How many steps were taken, and what is remembered of each row.
+    pub fn state(&self) -> (u64, Vec<Moments>) {
+        let row = |row: &Mutex<Moments>| row.lock().expect("nobody panics with it").clone();
+        (self.steps, self.rows.iter().map(row).collect())
+    }
+
+    /// Goes on from what [`state`](Adam::state) gave.
+    pub fn set_state(&mut self, steps: u64, rows: Vec<Moments>) {
+        self.steps = steps;
+        self.rows = rows.into_iter().map(Mutex::new).collect();
+    }
+}
+
+struct Update<'a> {
+    moments: &'a Mutex<Moments>,
+    scale: f32,
+    rate: f32,
+    root: f32,
+    epsilon: f32,
+}
+
+impl InplaceOp2 for Update<'_> {
+    fn name(&self) -> &'static str {
+        "adam"
+    }
+
+    fn cpu_fwd(
+        &self,
+        weights: &mut CpuStorage,
+        weights_layout: &Layout,
+        grad: &CpuStorage,
+        grad_layout: &Layout,
+    ) -> Result<()> {
+        let (CpuStorage::F32(weights), Some((start, end))) =
+            (weights, weights_layout.contiguous_offsets())
+        else {
+            bail!("adam changes contiguous rows of f32");
+        };
+        let mut moments = self.moments.lock().expect("nobody panics with it");
+        let Moments { first, second } = &mut *moments;
+        simd::run(Row {
+            update: self,
+            weights: &mut weights[start..end],
+            grad: numbers(grad, grad_layout)?,
+            first,
+            second,
+        });
+        Ok(())
+    }
+}
+
+struct Row<'a> {
+    update: &'a Update<'a>,
+    weights: &'a mut [f32],
+    grad: &'a [f32],
+    first: &'a mut [f32],
+    second: &'a mut [f32],
+}
+
+impl Kernel for Row<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<const FMA: bool>(self) {
+        let u = self.update;
+        let (scale, rate, root, epsilon) = (u.scale, u.rate, u.root, u.epsilon);
+        let moments = self.first.iter_mut().zip(self.second);
+        for ((w, g), (m, v)) in self.weights.iter_mut().zip(self.grad).zip(moments) {
+            let g = g * scale;
+            let mean = DECAY_FIRST * *m + (1.0 - DECAY_FIRST) * g;
+            // Without a gradient it decays for ever; numbers too small for a processor's fast path are zeros here.
+            *m = if mean.abs() < 1e-30 { 0.0 } else { mean };
+            let square = DECAY_SECOND * *v + (1.0 - DECAY_SECOND) * g * g;
+            *v = if square < 1e-30 { 0.0 } else { square };
+            *w -= rate * *m / (v.sqrt() * root + epsilon);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::{Device, Tensor};
+
+    #[test]
+    fn steps_as_the_paper_says() -> Result<()> {
+        let var = Var::from_vec(vec![1.0f32, -2.0], 2, &Device::Cpu)?;
+        let mut adam = Adam::new(&[2], 1e-8);
+        let (mut w, mut m, mut v) = ([1.0f64, -2.0], [0.0f64; 2], [0.0f64; 2]);
+        for t in 1..=20 {
+            let loss = var.sqr()?.sum_all()?;
+            adam.step(&[&var], &loss.backward()?, 0.1, f32::INFINITY)?;
+            for i in 0..2 {
+                let g = 2.0 * w[i];
+                m[i] = 0.9 * m[i] + 0.1 * g;
+                v[i] = 0.999 * v[i] + 0.001 * g * g;
+                let (m, v) = (
+                    m[i] / (1.0 - 0.9f64.powi(t)),
+                    v[i] / (1.0 - 0.999f64.powi(t)),
+                );
+                w[i] -= 0.1 * m / (v.sqrt() + 1e-8);
+            }
+        }
+        let got = var.to_vec1::<f32>()?;
+        for (got, want) in got.iter().zip(w) {
+            assert!((f64::from(*got) - want).abs() < 1e-4, "{got} {want}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn long_gradients_are_cut_and_broken_ones_change_nothing() -> Result<()> {
+        let var = Var::from_vec(vec![3.0f32, 4.0], 2, &Device::Cpu)?;
+        let grads = var.sqr()?.sum_all()?.backward()?;
+        let mut adam = Adam::new(&[2], 1e-8);
+        assert_eq!(adam.step(&[&var], &grads, 0.0, 1.0)?, 10.0);
+        let (_, rows) = adam.state();
+        let norm = rows[0].first.iter().map(|x| x * x).sum::<f32>().sqrt();
+        assert!(
+            (norm - 0.1).abs() < 1e-5,
+            "a tenth of a gradient of length 1: {norm}"
+        );
+        let nan = Tensor::new(&[f32::NAN, 1.0], &Device::Cpu)?;
+        let grads = var.mul(&nan)?.sum_all()?.backward()?;
+        assert!(!adam.step(&[&var], &grads, 0.1, 1.0)?.is_finite());
+        assert_eq!(var.to_vec1::<f32>()?, [3.0, 4.0]);
+        Ok(())
+    }
+}

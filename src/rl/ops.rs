@@ -1,0 +1,251 @@
+//! The networks and distributions as operations of candle, each with its own backward pass.
+//!
+//! Invariant: a whole network is one operation on two tensors, its inputs and its row of weights, so candle's cost per
+//! operation is paid once; the gradients are those that candle finds for the same network in its own operations
+//! (tests below). Left out: devices other than the CPU.
+
+use super::distribution::{categorical, categorical_slope, gaussian, gaussian_slope};
+use super::mlp::{Mlp, Tape};
+use candle_core::{CpuStorage, CustomOp2, DType, Layout, Result, Shape, Storage, Tensor, bail};
+use std::sync::Mutex;
+
+/// The numbers of a contiguous tensor of `f32` on the CPU.
+pub(super) fn numbers<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
+    match (storage, layout.contiguous_offsets()) {
+        (CpuStorage::F32(numbers), Some((start, end))) => Ok(&numbers[start..end]),
+        (_, None) => bail!("the operation needs a contiguous tensor"),
+        (other, _) => bail!("the operation needs f32, not {:?}", other.dtype_of()),
+    }
+}
+
+/// The type of a storage's numbers.
+trait DTypeOf {
+    fn dtype_of(&self) -> DType;
+}
+
+impl DTypeOf for CpuStorage {
+    fn dtype_of(&self) -> DType {
+        use candle_core::backend::BackendStorage;
+        self.dtype()
+    }
+}
+
+/// Reads the numbers of a tensor where they lie.
+pub(super) fn read<R>(tensor: &Tensor, with: impl FnOnce(&[f32]) -> R) -> Result<R> {
+    let tensor = tensor.contiguous()?;
+    let (storage, layout) = tensor.storage_and_layout();
+    match &*storage {
+        Storage::Cpu(storage) => Ok(with(numbers(storage, layout)?)),
+        _ => bail!("the operation runs on the CPU alone"),
+    }
+}
+
+/// `mlp(inputs, weights)`, with gradients by both.
+pub(super) fn mlp(mlp: &Mlp, inputs: &Tensor, weights: &Tensor) -> Result<Tensor> {
+    inputs.apply_op2(
+        weights,
+        MlpOp {
+            mlp: mlp.clone(),
+            tape: Mutex::new(Tape::default()),
+            inputs: inputs.track_op(),
+        },
+    )
+}
+
+struct MlpOp {
+    mlp: Mlp,
+    /// What the forward pass computed.
+    tape: Mutex<Tape>,
+    /// Whether the gradient by the inputs is wanted.
+    inputs: bool,
+}
+
+impl CustomOp2 for MlpOp {
+    fn name(&self) -> &'static str {
+        "mlp"
+    }
+
+    fn cpu_fwd(
+        &self,
+        inputs: &CpuStorage,
+        inputs_layout: &Layout,
+        weights: &CpuStorage,
+        weights_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let inputs = numbers(inputs, inputs_layout)?;
+        let weights = numbers(weights, weights_layout)?;
+        if weights.len() != self.mlp.weights() || inputs.len() % self.mlp.inputs() != 0 {
+            bail!("the network does not fit its inputs or weights");
+        }
+        let mut tape = self.tape.lock().expect("nobody panics with it");
+        self.mlp.forward(weights, inputs, &mut tape);
+        let rows = inputs.len() / self.mlp.inputs();
+        Ok((
+            CpuStorage::F32(tape.output().to_vec()),
+            (rows, self.mlp.outputs()).into(),
+        ))
+    }
+
+    fn bwd(
+        &self,
+        inputs: &Tensor,
+        weights: &Tensor,
+        _result: &Tensor,
+        slope: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let tape = self.tape.lock().expect("nobody panics with it");
+        let mut by_weights = vec![0.0; self.mlp.weights()];
+        let mut by_inputs = self.inputs.then(|| vec![0.0; inputs.elem_count()]);
+        read(inputs, |inputs| {
+            read(weights, |weights| {
+                read(slope, |slope| {
+                    self.mlp.backward(
+                        weights,
+                        inputs,
+                        &tape,
+                        slope,
+                        &mut by_weights,
+                        by_inputs.as_deref_mut(),
+                    );
+                })
+            })
+        })???;
+        let by_inputs = by_inputs
+            .map(|numbers| Tensor::from_vec(numbers, inputs.shape(), inputs.device()))
+            .transpose()?;
+        let by_weights = Tensor::from_vec(by_weights, weights.shape(), weights.device())?;
+        Ok((by_inputs, Some(by_weights)))
+    }
+}
+
+/// For rows of logits and the choices made: rows of the choice's log-probability and the entropy.
+pub(super) fn categorical_terms(logits: &Tensor, choices: &Tensor) -> Result<Tensor> {
+    logits.apply_op2(choices, CategoricalOp)
+}
+
+struct CategoricalOp;
+
+impl CustomOp2 for CategoricalOp {
+    fn name(&self) -> &'static str {
+        "categorical"
+    }
+
+    fn cpu_fwd(
+        &self,
+        logits: &CpuStorage,
+        logits_layout: &Layout,
+        choices: &CpuStorage,
+        choices_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let width = logits_layout.dims()[1];
+        let rows = numbers(logits, logits_layout)?.chunks_exact(width);
+        let out = rows
+            .zip(numbers(choices, choices_layout)?)
+            .flat_map(|(row, choice)| categorical(row, *choice as usize))
+            .collect::<Vec<f32>>();
+        let shape = (out.len() / 2, 2).into();
+        Ok((CpuStorage::F32(out), shape))
+    }
+
+    fn bwd(
+        &self,
+        logits: &Tensor,
+        choices: &Tensor,
+        _result: &Tensor,
+        slope: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let width = logits.dims()[1];
+        let mut by_logits = vec![0.0; logits.elem_count()];
+        read(logits, |logits| {
+            read(choices, |choices| {
+                read(slope, |slope| {
+                    for (i, to) in by_logits.chunks_exact_mut(width).enumerate() {
+                        let row = &logits[i * width..(i + 1) * width];
+                        categorical_slope(
+                            row,
+                            choices[i] as usize,
+                            slope[2 * i],
+                            slope[2 * i + 1],
+                            to,
+                        );
+                    }
+                })
+            })
+        })???;
+        let by_logits = Tensor::from_vec(by_logits, logits.shape(), logits.device())?;
+        Ok((Some(by_logits), None))
+    }
+}
+
+/// For rows of means and actions, with one row of logarithms of standard deviations in front of the weights' end: rows
+/// of the action's log-density and the entropy.
+pub(super) fn gaussian_terms(means: &Tensor, log_std: &Tensor, actions: &Tensor) -> Result<Tensor> {
+    let (storage, layout) = actions.storage_and_layout();
+    let actions = match &*storage {
+        Storage::Cpu(storage) => numbers(storage, layout)?.to_vec(),
+        _ => bail!("the operation runs on the CPU alone"),
+    };
+    means.apply_op2(log_std, GaussianOp { actions })
+}
+
+struct GaussianOp {
+    actions: Vec<f32>,
+}
+
+impl CustomOp2 for GaussianOp {
+    fn name(&self) -> &'static str {
+        "gaussian"
+    }
+
+    fn cpu_fwd(
+        &self,
+        means: &CpuStorage,
+        means_layout: &Layout,
+        log_std: &CpuStorage,
+        log_std_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let log_std = numbers(log_std, log_std_layout)?;
+        let out = numbers(means, means_layout)?
+            .chunks_exact(log_std.len())
+            .zip(self.actions.chunks_exact(log_std.len()))
+            .flat_map(|(mean, action)| gaussian(mean, log_std, action))
+            .collect::<Vec<f32>>();
+        let shape = (out.len() / 2, 2).into();
+        Ok((CpuStorage::F32(out), shape))
+    }
+
+    fn bwd(
+        &self,
+        means: &Tensor,
+        log_std: &Tensor,
+        _result: &Tensor,
+        slope: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let width = log_std.elem_count();
+        let mut by_means = vec![0.0; means.elem_count()];
+        let mut by_log_std = vec![0.0; width];
+        read(means, |means| {
+            read(log_std, |log_std| {
+                read(slope, |slope| {
+                    for (i, to) in by_means.chunks_exact_mut(width).enumerate() {
+                        let part = i * width..(i + 1) * width;
+                        let (mean, action) = (&means[part.clone()], &self.actions[part]);
+                        let slope = [slope[2 * i], slope[2 * i + 1]];
+                        gaussian_slope(mean, log_std, action, slope, to, &mut by_log_std);
+                    }
+                })
+            })
+        })???;
+        Ok((
+            Some(Tensor::from_vec(by_means, means.shape(), means.device())?),
+            Some(Tensor::from_vec(
+                by_log_std,
+                log_std.shape(),
+                log_std.device(),
+            )?),
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,143 @@
+//! PPO's gradient against what the paper says of it, the same seed twice, restoring, lost collectors, what is refused.
+
+use super::*;
+use crate::api::{Mobula, init};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// A process has one node at a time: tests take turns.
+static TURN: Mutex<()> = Mutex::new(());
+
+fn node() -> Result<(Mobula, MutexGuard<'static, ()>)> {
+    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    Ok((init()?, turn))
+}
+
+/// A few steps in two environments.
+fn small() -> Config {
+    Config {
+        num_envs: 2,
+        num_steps: 8,
+        epochs: 2,
+        minibatch_size: 8,
+        hidden: vec![8],
+        ..Config::default()
+    }
+}
+
+fn numbers(rng: &mut Rng, n: usize) -> Vec<f32> {
+    (0..n).map(|_| rng.normal() as f32).collect()
+}
+
+/// Where old and new policy are one, the clipped loss has the gradient of plain policy gradient: the mean of advantage times
+/// the gradient of the log-probability.
+#[test]
+fn at_ratio_one_the_gradient_is_the_policy_gradient() -> Result<()> {
+    let (cpu, n) = (&Device::Cpu, 12);
+    let mut rng = Rng::new(3);
+    let seen = Space::symmetric(&[1.0, 1.0, 1.0]);
+    let policy = Policy::new(&seen, &Space::Discrete(4), &[5], Activation::Tanh);
+    let learned = Learned::new(&policy, &policy.init(&mut rng, 0.0))?;
+    let tensor = |row: Vec<f32>| Tensor::from_vec(row, n, cpu);
+    let observations = Tensor::from_vec(numbers(&mut rng, n * 3), (n, 3), cpu)?;
+    let actions = tensor((0..n).map(|i| (i % 4) as f32).collect())?;
+    let terms = || {
+        let logits = ops::mlp(&policy.actor, &observations, &learned.actor)?;
+        ops::categorical_terms(&logits, &actions)?.get_on_dim(1, 0)
+    };
+    let batch = Minibatch {
+        observations: observations.clone(),
+        actions: actions.clone(),
+        log_probs: terms()?.detach(),
+        values: tensor(numbers(&mut rng, n))?,
+        advantages: tensor(numbers(&mut rng, n))?,
+        returns: tensor(numbers(&mut rng, n))?,
+    };
+    let clipped = loss(&policy, &learned, &batch, &small(), 0.2, 0.0)?
+        .policy
+        .backward()?;
+    let plain = (terms()? * &batch.advantages)?
+        .mean_all()?
+        .neg()?
+        .backward()?;
+    let row = |grads: &candle_core::backprop::GradStore| {
+        grads
+            .get(&learned.actor)
+            .expect("it has one")
+            .to_vec1::<f32>()
+    };
+    for (a, b) in row(&clipped)?.iter().zip(row(&plain)?) {
+        assert!((a - b).abs() < 1e-6, "{a} {b}");
+    }
+    Ok(())
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run_and_restoring_goes_on_with_it() -> Result<()> {
+    let _node = node()?;
+    for env in ["CartPole-v1", "Pendulum-v1"] {
+        let mut one = Ppo::new(env, small(), 5)?;
+        let mut two = Ppo::new(env, small(), 5)?;
+        for _ in 0..3 {
+            assert_eq!(one.train()?, two.train()?);
+        }
+        let mut restored = Ppo::restore(&one.checkpoint()?)?;
+        for _ in 0..3 {
+            assert_eq!(one.train()?, restored.train()?);
+        }
+        assert_eq!(one.learned.row()?, restored.learned.row()?);
+        let mut other = Ppo::new(env, small(), 6)?;
+        other.train()?;
+        assert_ne!(one.learned.row()?, other.learned.row()?);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_collector_that_ended_is_replaced_and_training_goes_on() -> Result<()> {
+    let _node = node()?;
+    let config = Config {
+        num_workers: 2,
+        ..small()
+    };
+    let mut ppo = Ppo::new("CartPole-v1", config, 1)?;
+    ppo.train()?;
+    ppo.collectors.kill(1);
+    let progress = ppo.train()?;
+    assert_eq!((progress.steps, ppo.replaced()), (64, 1));
+    Ok(())
+}
+
+#[test]
+fn what_is_no_number_stops_training_and_what_cannot_work_is_refused() -> Result<()> {
+    let _node = node()?;
+    let mut ppo = Ppo::new("CartPole-v1", small(), 1)?;
+    let mut row = ppo.learned.row()?;
+    let last = row.len() - 1;
+    row[last] = f32::NAN;
+    ppo.learned = Learned::new(&ppo.policy, &row)?;
+    let error = ppo.train().expect_err("a value that is no number");
+    assert!(
+        matches!(error, Error::NotFinite { iteration: 1, .. }),
+        "{error}"
+    );
+
+    let refused = |config: Config| Ppo::new("CartPole-v1", config, 1).err();
+    let gamma = Config {
+        gamma: 1.5,
+        ..small()
+    };
+    assert!(matches!(refused(gamma), Some(Error::BadValue { key, .. }) if key == "gamma"));
+    let large = Config {
+        minibatch_size: 17,
+        ..small()
+    };
+    assert!(matches!(refused(large), Some(Error::BadValue { key, .. }) if key == "minibatch_size"));
+    let error = Ppo::new("Cartpole-v1", small(), 1)
+        .err()
+        .expect("no such environment");
+    assert!(
+        error.to_string().contains("did you mean \"CartPole-v1\"?"),
+        "{error}"
+    );
+    Ok(())
+}
