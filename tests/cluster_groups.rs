@@ -310,7 +310,13 @@ fn what_a_group_held_comes_back_when_it_goes() {
 /// Makes a group as large as the cluster, and holds it for a while if it is ready in time. What it lacks if it is not.
 #[remote]
 fn grabs(ready_within: u64, hold: u64) -> Option<usize> {
-    let group = group(GroupStrategy::StrictSpread, 3, 2.0).unwrap();
+    // This node may not have heard of all others yet.
+    let mut made = None;
+    until("it knows three nodes", || {
+        made = group(GroupStrategy::StrictSpread, 3, 2.0).ok();
+        made.is_some()
+    });
+    let group = made.unwrap();
     match group.wait_ready(Duration::from_millis(ready_within)) {
         Ok(()) => {
             std::thread::sleep(Duration::from_millis(hold));

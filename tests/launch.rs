@@ -452,7 +452,8 @@ fn nodes_of_a_program_are_listed_by_the_program_itself() {
         ("MOBULA_NODE_NAME", "first"),
     ];
     let mut first = App::start("hold", &listens);
-    assert!(first.line("nodes ").starts_with("nodes first:"));
+    let nodes = first.line("nodes ");
+    assert!(nodes.starts_with("nodes first:"), "{nodes}");
     first.line("holds");
     let node = [
         ("MOBULA_JOIN", address.as_str()),

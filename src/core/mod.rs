@@ -5,8 +5,7 @@
 //! only, so that a test or a seeded simulator can run thousands of lifetimes of it. Left out:
 //! carrying the decisions out, which the drivers in `exec` and `node` do.
 
-#[cfg(feature = "cluster")]
-#[allow(dead_code, reason = "tests and the simulator use more of it")]
+#[allow(dead_code, reason = "clusters, tests and the simulator use more of it")]
 pub mod amounts;
 #[cfg(feature = "cluster")]
 pub mod carrier;

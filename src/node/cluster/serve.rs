@@ -96,12 +96,15 @@ impl Config {
         let Some(listen) = setting::<SocketAddr>("MOBULA_LISTEN")? else {
             return Ok(());
         };
-        if self.cluster.is_some() {
+        let said = |c: &crate::node::cluster::Joining| c.listen.is_some() || c.join.is_some();
+        if self.cluster.as_ref().is_some_and(said) {
             return Ok(());
         }
         let joining = self.cluster.get_or_insert_default();
         joining.listen = Some(listen);
-        joining.folder = std::env::var_os("MOBULA_CLUSTER_DIR").map(Into::into);
+        if let Some(folder) = std::env::var_os("MOBULA_CLUSTER_DIR") {
+            joining.folder = Some(folder.into());
+        }
         self.amounts_by_environment()?;
         self.name_by_environment()
     }
@@ -146,13 +149,18 @@ impl Config {
         if let Ok(name) = std::env::var("MOBULA_NODE_NAME") {
             joining.name = name;
         }
-        joining.apart = setting::<u8>("MOBULA_SHARE_MEMORY")? == Some(0);
-        joining.control = std::env::var("MOBULA_CONTROL").ok();
-        joining.busy_poll = setting::<u8>("MOBULA_BUSY_POLL")?.is_some_and(|on| on != 0);
-        joining.pace = setting("MOBULA_CLUSTER_PACE")?.unwrap_or(1);
-        joining.lineage_bytes = setting("MOBULA_LINEAGE_BYTES")?;
-        let patience = setting::<f64>("MOBULA_HEAD_PATIENCE")?.unwrap_or(0.0);
-        joining.head_patience = Duration::from_secs_f64(patience.clamp(0.0, 1e9));
+        joining.apart |= setting::<u8>("MOBULA_SHARE_MEMORY")? == Some(0);
+        if let Ok(control) = std::env::var("MOBULA_CONTROL") {
+            joining.control = Some(control);
+        }
+        joining.busy_poll |= setting::<u8>("MOBULA_BUSY_POLL")?.is_some_and(|on| on != 0);
+        joining.pace = setting("MOBULA_CLUSTER_PACE")?.unwrap_or(joining.pace.max(1));
+        if let Some(bytes) = setting("MOBULA_LINEAGE_BYTES")? {
+            joining.lineage_bytes = Some(bytes);
+        }
+        if let Some(patience) = setting::<f64>("MOBULA_HEAD_PATIENCE")? {
+            joining.head_patience = Duration::from_secs_f64(patience.clamp(0.0, 1e9));
+        }
         if let Ok(labels) = std::env::var("MOBULA_LABELS") {
             for label in labels.split(',').filter(|l| !l.is_empty()) {
                 let (name, value) = label.split_once('=').ok_or_else(|| {
