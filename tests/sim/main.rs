@@ -23,6 +23,7 @@ mod chance;
 #[path = "../../src/core/mod.rs"]
 mod core;
 mod faults;
+mod history;
 mod members;
 mod net;
 mod node;

@@ -175,10 +175,6 @@ impl Member {
         self.running.is_some()
     }
 
-    pub fn called(&self) -> bool {
-        self.next > 1
-    }
-
     pub fn is_quiet(&self) -> bool {
         let rests = |r: &Running| r.line.is_empty() && r.runs.is_none() && r.replay.is_empty();
         let settled = self.caller.is_empty() && !self.caller.seeks();
