@@ -385,11 +385,7 @@ fn nodes_of_one_machine_speak_over_a_socket_and_survive_its_end() {
             let cluster = cluster_with(config().cluster_pace(5), 1, &settings);
             let there = other(&cluster);
             let near = || cluster.head.nodes()[1].near;
-            let until = std::time::Instant::now() + Duration::from_secs(20);
-            while !near() {
-                assert!(std::time::Instant::now() < until, "no socket in time");
-                std::thread::sleep(Duration::from_millis(1));
-            }
+            cluster_common::until("they speak over a socket", Duration::from_secs(20), near);
             let tally = Tally::options().on_node(there).remote();
             let squares = |from: u64| {
                 let range = from..from + 1000;

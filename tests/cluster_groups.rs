@@ -4,7 +4,7 @@
 
 mod cluster_common;
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use cluster_common::{Cluster, cluster};
 use mobula::prelude::*;
@@ -58,12 +58,8 @@ fn distinct<T: Ord>(mut all: Vec<T>) -> usize {
     all.len()
 }
 
-fn until(what: &str, mut so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + SOON;
-    while !so() {
-        assert!(Instant::now() < deadline, "{what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+fn until(what: &str, so: impl FnMut() -> bool) {
+    cluster_common::until(what, SOON, so);
 }
 
 #[remote]
@@ -307,9 +303,10 @@ fn what_a_group_held_comes_back_when_it_goes() {
     });
 }
 
-/// Makes a group as large as the cluster, and holds it for a while if it is ready in time. What it lacks if it is not.
+/// Makes a group as large as the cluster, and holds it, if it is ready in time, until somebody else's was not, which the file says.
+/// What it has if it is not ready.
 #[remote]
-fn grabs(ready_within: u64, hold: u64) -> Option<usize> {
+fn grabs(ready_within: u64, missed: String) -> Option<usize> {
     // This node may not have heard of all others yet.
     let mut made = None;
     until("it knows three nodes", || {
@@ -319,10 +316,16 @@ fn grabs(ready_within: u64, hold: u64) -> Option<usize> {
     let group = made.unwrap();
     match group.wait_ready(Duration::from_millis(ready_within)) {
         Ok(()) => {
-            std::thread::sleep(Duration::from_millis(hold));
+            until("the other has waited in vain", || {
+                std::path::Path::new(&missed).exists()
+            });
             None
         }
-        Err(_) => Some(group.placed().iter().flatten().count()),
+        Err(_) => {
+            let placed = group.placed().iter().flatten().count();
+            std::fs::write(missed, "").unwrap();
+            Some(placed)
+        }
     }
 }
 
@@ -330,6 +333,8 @@ fn grabs(ready_within: u64, hold: u64) -> Option<usize> {
 fn of_two_that_want_the_last_room_one_gets_all_of_it() {
     with(2, |cluster| {
         let ids: Vec<NodeId> = cluster.head.nodes().iter().map(|n| n.id).collect();
+        let missed = std::env::temp_dir().join(format!("mobula-missed-{}", std::process::id()));
+        let missed = missed.to_str().expect("text");
         // Both may get a part first and give it back; then one is sooner.
         let racers: Vec<_> = ids[..2]
             .iter()
@@ -337,10 +342,11 @@ fn of_two_that_want_the_last_room_one_gets_all_of_it() {
                 grabs::options()
                     .num_cpus(0)
                     .on_node(*id)
-                    .remote(3_000, 5_000)
+                    .remote(3_000, missed.to_owned())
             })
             .collect();
         let mut got = mobula::get(&racers).unwrap();
+        std::fs::remove_file(missed).unwrap();
         got.sort();
         assert_eq!(
             got,

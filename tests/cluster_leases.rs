@@ -34,12 +34,8 @@ fn others(head: &Mobula) -> Vec<NodeId> {
 }
 
 /// Polls until this is so.
-fn eventually(what: &str, mut is: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while !is() {
-        assert!(Instant::now() < deadline, "{what}: not within 20 s");
-        std::thread::sleep(Duration::from_millis(2));
-    }
+fn eventually(what: &str, is: impl FnMut() -> bool) {
+    cluster_common::until(what, Duration::from_secs(20), is);
 }
 
 fn now() -> u64 {

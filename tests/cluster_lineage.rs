@@ -124,9 +124,9 @@ fn last(of: &[u64]) -> u64 {
 /// Reads an object when the file is there.
 #[remote]
 fn reads_later(of: Vec<ObjectRef<Vec<u64>>>, file: String) -> Result<u64, String> {
-    while !Path::new(&file).exists() {
-        std::thread::sleep(Duration::from_millis(2));
-    }
+    cluster_common::until("it may read", Duration::from_secs(60), || {
+        Path::new(&file).exists()
+    });
     let all = mobula::get(&of[0]).map_err(|e| e.to_string())?;
     Ok(all[all.len() - 1])
 }

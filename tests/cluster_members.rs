@@ -8,7 +8,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use cluster_common::{Cluster, Node, cluster};
+use cluster_common::{Cluster, Node, cluster, until};
 use mobula::prelude::*;
 use mobula::{Config, Error, Mobula, NodeId};
 use rustix::process::{Pid, Signal, kill_process};
@@ -43,16 +43,6 @@ fn called(mobula: &Mobula, name: &str) -> NodeId {
 
 fn signal(process: &Child, signal: Signal) {
     kill_process(Pid::from_child(process), signal).expect("it runs");
-}
-
-/// Waits for what is to come, and says how long that took.
-fn until(what: &str, within: Duration, mut there: impl FnMut() -> bool) -> Duration {
-    let began = Instant::now();
-    while !there() {
-        assert!(began.elapsed() < within, "{what}: not within {within:?}");
-        std::thread::park_timeout(Duration::from_millis(1));
-    }
-    began.elapsed()
 }
 
 #[remote]

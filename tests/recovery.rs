@@ -3,20 +3,19 @@
 //! Invariant: every call that was answered is in the state once, in order. Left out: deaths of whole nodes.
 
 mod common;
+mod workers_common;
 
+use std::path::Path;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use common::{alone, until};
-use mobula::{Config, Error, ObjectRef, remote};
-use rustix::process::{Pid, Signal, kill_process};
-
-fn config() -> Config {
-    Config::new().num_cpus(2.0).object_store_memory(1 << 28)
-}
+use mobula::inspect::{History, Part, Query, snapshot};
+use mobula::{Error, ObjectRef, remote};
+use workers_common::{Folder, config, is_there, signal};
 
 fn kill(pid: u32) {
-    let pid = Pid::from_raw(pid.cast_signed()).expect("a process");
-    kill_process(pid, Signal::KILL).expect("it is there");
+    signal(pid, "KILL");
 }
 
 #[remote(isolate, max_restarts = 100)]
@@ -71,11 +70,48 @@ impl Counter {
         std::process::abort()
     }
 
-    pub fn naps(&mut self, ms: u64) -> u64 {
-        std::thread::sleep(Duration::from_millis(ms));
+    /// Says that it has begun, and ends when it may.
+    pub fn holds(&mut self, begun: String, go: String) -> u64 {
+        std::fs::write(begun, "").unwrap();
+        until(|| Path::new(&go).exists());
         self.total += 1;
         self.total
     }
+
+    /// Changes the state, and gives what no store has room for.
+    pub fn overflows(&mut self) -> Vec<u8> {
+        self.total += 5;
+        vec![0; 300 << 20]
+    }
+}
+
+/// A state without an archive.
+struct Bare {
+    total: u64,
+}
+
+#[remote(isolate, max_restarts = 10)]
+impl Bare {
+    pub fn new() -> Self {
+        Bare { total: 0 }
+    }
+
+    pub fn add(&mut self, n: u64) -> u64 {
+        self.total += n;
+        self.total
+    }
+
+    pub fn pid(&self) -> u32 {
+        std::process::id()
+    }
+}
+
+/// What is kept of an actor.
+fn history(counter: &mobula::Handle<Counter>) -> History {
+    let look = snapshot(&Query::of(&[Part::Actors])).unwrap();
+    let mut all = look.actors.items.into_iter();
+    let own = all.find(|a| a.id.0 == counter.id());
+    own.and_then(|a| a.history).expect("it keeps a history")
 }
 
 fn ten_and_one(counter: &mobula::Handle<Counter>) -> Duration {
@@ -114,6 +150,8 @@ fn checkpoints_cut_the_log_and_change_nothing_else() {
                 ten_and_one(&counter);
             }
             assert_eq!(mobula::get(counter.total()).unwrap(), 38);
+            let seen = history(&counter);
+            assert!(seen.saved > 0 && seen.logged < 33, "{seen:?}");
         }
         let counter = Counter::remote(1);
         mobula::get(counter.add(1)).unwrap();
@@ -156,16 +194,33 @@ fn calls_in_flight_at_a_kill_run_once_and_in_order() {
 
 #[test]
 fn a_call_that_is_killed_from_outside_runs_again_once() {
-    alone(config(), |_| {
+    alone(config(), |mobula| {
+        let folder = Folder::new();
+        let file = |name: &str| folder.file(name);
         let counter = Counter::remote(0);
         let pid = mobula::get(counter.pid()).unwrap();
-        let nap = counter.naps(300);
-        std::thread::sleep(Duration::from_millis(50));
+        let held = counter.holds(file("begun"), file("go"));
+        until(|| Path::new(&file("begun")).exists());
+        std::fs::remove_file(file("begun")).unwrap();
         kill(pid);
-        assert_eq!(mobula::get(nap).unwrap(), 1);
-        let nap = counter.naps(300);
-        let first = mobula::get(counter.total()); // behind the nap
-        assert_eq!((mobula::get(nap).unwrap(), first.unwrap()), (2, 2));
+        until(|| Path::new(&file("begun")).exists());
+        std::fs::write(file("go"), "").unwrap();
+        assert_eq!(mobula::get(held).unwrap(), 1);
+        // Killed twice under one call, it is the call's failure. The one before is not to run again, without its file.
+        mobula::get(counter.checkpoint()).unwrap();
+        std::fs::remove_file(file("go")).unwrap();
+        std::fs::remove_file(file("begun")).unwrap();
+        let held = counter.holds(file("begun"), file("go"));
+        for _ in 0..2 {
+            until(|| Path::new(&file("begun")).exists());
+            std::fs::remove_file(file("begun")).unwrap();
+            let own = mobula.workers().iter().find(|w| w.actor).unwrap().pid;
+            kill(own);
+            until(|| !is_there(own));
+        }
+        let e = mobula::get(held).unwrap_err();
+        assert!(matches!(e, Error::WorkerDied(_)), "{e}");
+        assert_eq!(mobula::get(counter.total()).unwrap(), 1);
     });
 }
 
@@ -182,6 +237,67 @@ fn a_call_that_ends_the_process_fails_and_leaves_nothing_behind() {
         assert_eq!(mobula::get(counter.total()).unwrap(), 1004);
         kill(mobula::get(counter.pid()).unwrap());
         assert_eq!(mobula::get(counter.total()).unwrap(), 1004);
+    });
+}
+
+#[test]
+fn a_call_whose_result_found_no_room_is_in_the_state_all_the_same() {
+    alone(config(), |_| {
+        let counter = Counter::remote(1);
+        let e = mobula::get(counter.overflows()).unwrap_err();
+        assert!(matches!(e, Error::StoreFull(_)), "{e}");
+        assert_eq!(mobula::get(counter.total()).unwrap(), 6);
+        kill(mobula::get(counter.pid()).unwrap());
+        assert_eq!(mobula::get(counter.total()).unwrap(), 6);
+    });
+}
+
+#[test]
+fn a_state_without_an_archive_is_kept_by_its_log_alone() {
+    alone(config(), |_| {
+        let bare = Bare::remote();
+        mobula::get(bare.add(3)).unwrap();
+        let e = mobula::get(bare.checkpoint()).unwrap_err();
+        assert!(e.to_string().contains("#[remote]"), "{e}");
+        kill(mobula::get(bare.pid()).unwrap());
+        assert_eq!(mobula::get(bare.add(1)).unwrap(), 4);
+    });
+}
+
+#[test]
+fn beyond_its_bound_a_log_is_given_up_and_that_is_said() {
+    let told = Arc::new(Mutex::new(String::new()));
+    let tell = Arc::clone(&told);
+    let config =
+        config().on_unobserved_failure(move |e| tell.lock().unwrap().push_str(&e.to_string()));
+    alone(config, |_| {
+        let bare = Bare::options().log_bytes(200).remote();
+        for n in 1..=10 {
+            assert_eq!(mobula::get(bare.add(1)).unwrap(), n);
+        }
+        assert!(told.lock().unwrap().contains("was given up"));
+        kill(mobula::get(bare.pid()).unwrap());
+        assert_eq!(mobula::get(bare.add(1)).unwrap(), 1);
+    });
+}
+
+#[test]
+fn what_is_kept_can_be_seen() {
+    alone(config(), |_| {
+        let counter = Counter::remote(0);
+        let look = || history(&counter);
+        for _ in 0..5 {
+            mobula::get(counter.add(1)).unwrap();
+        }
+        mobula::get(counter.total()).unwrap();
+        let seen = look();
+        assert_eq!((seen.order, seen.logged, seen.saved), (5, 5, 0));
+        assert!(seen.log_bytes > 0);
+        mobula::get(counter.checkpoint()).unwrap();
+        mobula::get(counter.add(1)).unwrap();
+        let seen = look();
+        assert_eq!((seen.order, seen.logged, seen.saved), (6, 1, 5));
+        assert!(seen.state_bytes > 0);
     });
 }
 

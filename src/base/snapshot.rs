@@ -437,6 +437,26 @@ pub struct Actor {
     pub cause: Option<String>,
     /// Handles to it.
     pub handles: u64,
+    /// What brings its state back if its process dies; `None` if that is not kept.
+    pub history: Option<History>,
+}
+
+/// What is kept of an actor so that it can be made again as it was.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "attach", derive(Serialize, Deserialize))]
+#[cfg_attr(feature = "attach", serde(default))]
+#[non_exhaustive]
+pub struct History {
+    /// Calls that may have changed its state, since it was made.
+    pub order: u64,
+    /// Those of them that would run again.
+    pub logged: u64,
+    /// Bytes of their arguments.
+    pub log_bytes: u64,
+    /// The call after which its state was saved last; 0 if it never was.
+    pub saved: u64,
+    /// Bytes of that.
+    pub state_bytes: u64,
 }
 
 /// Where an object's bytes are.

@@ -103,10 +103,10 @@ impl Log {
         long || old()
     }
 
-    /// A checkpoint of so many bytes was made: the log is empty.
+    /// A checkpoint of so many bytes was made: the log is empty, and there is one again if it was given up.
     pub fn saved(&mut self, bytes: u64, now: Duration) {
         (self.calls, self.bytes, self.hold) = (0, 0, 0);
-        (self.state, self.saved) = (bytes, now);
+        (self.state, self.saved, self.given_up) = (bytes, now, false);
     }
 
     /// The state could not be saved: true if the log is over its bound and therefore given up. Else it is tried again when the log
@@ -156,11 +156,6 @@ impl Log {
     /// Calls, and bytes, in the log.
     pub fn len(&self) -> (u64, u64) {
         (self.calls, self.bytes)
-    }
-
-    /// The log's bound in bytes.
-    pub fn bound(&self) -> u64 {
-        self.terms.bound
     }
 }
 
@@ -243,7 +238,10 @@ mod tests {
         assert!(log.is_given_up() && log.len() == (0, 0));
         log.noted(1);
         assert!(!log.due(Duration::MAX));
-        log.begin_anew(Duration::ZERO);
-        assert!(!log.is_given_up());
+        let mut anew = log.clone();
+        anew.begin_anew(Duration::ZERO);
+        assert!(!anew.is_given_up());
+        log.saved(1, Duration::ZERO);
+        assert!(!log.is_given_up(), "there is a state to begin from");
     }
 }

@@ -5,9 +5,20 @@
 #![allow(dead_code, reason = "not every test uses all of it")]
 
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mobula::{Config, Mobula};
+
+/// Waits until this is so; how long that took.
+#[allow(dead_code, reason = "not every test waits")]
+pub fn until(what: &str, within: Duration, mut so: impl FnMut() -> bool) -> Duration {
+    let began = Instant::now();
+    while !so() {
+        assert!(began.elapsed() < within, "{what}: not within {within:?}");
+        std::thread::park_timeout(Duration::from_millis(1));
+    }
+    began.elapsed()
+}
 
 /// A node in another process: this very test binary, which never reaches its `main`.
 pub struct Node {

@@ -4,7 +4,7 @@
 //! which `status` and `memory` have.
 
 use clap::{Subcommand, ValueEnum};
-use mobula::inspect::{ActorState, Id, Part, Place, Query, Snapshot, TaskState};
+use mobula::inspect::{ActorState, History, Id, Part, Place, Query, Snapshot, TaskState};
 
 use crate::Failure;
 use crate::attached::Attached;
@@ -217,7 +217,7 @@ fn tasks(s: &Snapshot) -> String {
 
 fn actors(s: &Snapshot) -> String {
     let mut t = table(&[
-        "id", "type", "name", "state", "calls", "restarts", "runs", "died of",
+        "id", "type", "name", "state", "calls", "restarts", "log", "runs", "died of",
     ]);
     for a in &s.actors.items {
         let calls = match (a.pending, a.max_pending) {
@@ -232,11 +232,21 @@ fn actors(s: &Snapshot) -> String {
             a.state.to_string(),
             calls,
             format!("{} of {}", a.restarts, a.max_restarts),
+            a.history.map_or_else(String::new, log),
             clean(&a.running.join(", ")),
             clean(a.cause.as_deref().unwrap_or_default()),
         ]);
     }
     rows(&t, "no actors") + &left_out(s.actors.left_out, s.actors.incomplete)
+}
+
+/// What would run again if the actor's process died.
+fn log(h: History) -> String {
+    let since = match h.saved {
+        0 => String::new(),
+        saved => format!(", saved after {} ({})", number(saved), bytes(h.state_bytes)),
+    };
+    format!("{} calls, {}{since}", number(h.logged), bytes(h.log_bytes))
 }
 
 fn objects(s: &Snapshot) -> String {

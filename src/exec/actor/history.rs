@@ -18,7 +18,7 @@ use super::super::entry::{FnEntry, Kind};
 use super::super::far::{Arg, Parcel};
 use super::super::local::Local;
 use super::{ActorRef, More, run};
-use crate::base::{Error, Exit};
+use crate::base::{Error, Exit, snapshot};
 use crate::core::history::{Log, Terms};
 use crate::trace::NOT_RECORDED;
 
@@ -49,6 +49,19 @@ pub(in super::super) struct Shown {
     /// The order number and the size of the last checkpoint.
     pub saved: AtomicU64,
     pub state: AtomicU64,
+}
+
+impl Shown {
+    /// What they say now, each on its own.
+    pub fn look(&self) -> snapshot::History {
+        snapshot::History {
+            order: self.order.load(Ordering::Relaxed),
+            logged: self.calls.load(Ordering::Relaxed),
+            log_bytes: self.bytes.load(Ordering::Relaxed),
+            saved: self.saved.load(Ordering::Relaxed),
+            state_bytes: self.state.load(Ordering::Relaxed),
+        }
+    }
 }
 
 /// What a logged call takes beside its arguments.
@@ -108,10 +121,11 @@ impl History {
     }
 
     /// Whether a call runs again that was under way when the process that has the state ended: once, and only if the end came from
-    /// outside, since a call that ends its process would do so again.
-    pub fn runs_again(&mut self, id: u64, error: &Error) -> bool {
+    /// outside, since a call that ends its process would do so again; `ours`: the
+    /// program had the actor killed.
+    pub fn runs_again(&mut self, id: u64, ours: bool, error: &Error) -> bool {
         let outside = matches!(error, Error::WorkerDied(d) if d.exit == Exit::Signal(libc::SIGKILL) && d.out_of_memory.is_none());
-        outside && std::mem::replace(&mut self.again, id) != id
+        outside && !ours && std::mem::replace(&mut self.again, id) != id
     }
 
     /// Whether a checkpoint is due.
@@ -139,23 +153,33 @@ impl History {
                 self.show(shown);
                 Ok(())
             }
+            // The log brings the state back, and is as long as it was.
+            Err(e @ (Error::WorkerDied(_) | Error::ActorDied { .. } | Error::ShutDown)) => Err(e),
             Err(e) => {
                 if self.log.failed() {
-                    self.checkpoint = None;
-                    self.entries = Vec::new();
-                    let why = format!(
-                        "the log of its calls was given up at {} bytes, since its state could not be saved ({e}): if it dies it begins anew",
-                        self.log.bound()
-                    );
-                    super::super::report::unobserved(&Error::Encode {
-                        value: actor.entry.name,
-                        why: Arc::from(why),
-                    });
+                    self.give_up(actor, &e);
                 }
                 self.show(shown);
                 Err(e)
             }
         }
+    }
+
+    /// Keeps nothing any more until a checkpoint is made, and says so: what is kept is not what the state is, or has no room.
+    pub fn give_up(&mut self, actor: &ActorRef, why: &Error) {
+        let calls = self.entries.len();
+        let bytes: u64 = self.entries.iter().map(|e| e.bytes).sum();
+        self.log.give_up();
+        self.checkpoint = None;
+        self.entries = Vec::new();
+        self.show(&actor.more().shown);
+        let why = format!(
+            "the log of {calls} calls, {bytes} bytes, was given up, since its state could not be saved ({why}): if it dies it begins anew"
+        );
+        super::super::report::unobserved(&Error::Encode {
+            value: actor.entry.name,
+            why: Arc::from(why),
+        });
     }
 
     /// The call that makes the state as it was at the last checkpoint; `None` if the constructor is to.
@@ -174,7 +198,7 @@ impl History {
     /// Runs the logged calls again, in their order. What they give is dropped: whoever waited has it.
     ///
     /// # Errors
-    /// That the process that has the state died.
+    /// That the process that has the state died, or a call that ran before cannot.
     pub fn replay(
         &self,
         engine: &Arc<Engine>,
@@ -190,15 +214,13 @@ impl History {
                     .unpack_into(claimed(local, function, Some(actor.clone())));
             let state = StateRef(actor.state.load(Ordering::Relaxed));
             let outcome = run::perform(local, &record, state);
-            let died = match &outcome {
-                Ok(Err(CallError::Runtime(e @ (Error::WorkerDied(_) | Error::ShutDown)))) => {
-                    Some(e.clone())
-                }
+            let failed = match &outcome {
+                Ok(Err(CallError::Runtime(e))) => Some(e.clone()),
                 _ => None,
             };
             record.set_flag(cell::OBSERVED);
             engine.settle(local, &record, outcome);
-            if let Some(e) = died {
+            if let Some(e) = failed {
                 return Err(e);
             }
         }
@@ -210,7 +232,19 @@ impl History {
         self.log.begin_anew(self.now());
         self.checkpoint = None;
         self.entries.clear();
+        shown.saved.store(0, Ordering::Relaxed);
+        shown.state.store(0, Ordering::Relaxed);
         self.show(shown);
+    }
+
+    /// Whether there is none any more.
+    pub fn is_given_up(&self) -> bool {
+        self.log.is_given_up()
+    }
+
+    /// Whether there is anything behind the actor but its constructor.
+    pub fn has_any(&self) -> bool {
+        self.checkpoint.is_some() || !self.entries.is_empty()
     }
 
     fn show(&self, shown: &Shown) {
@@ -224,7 +258,11 @@ impl History {
 impl More {
     /// A history, if the actor is to keep one: its state is in another process, and it may be made again.
     pub(super) fn history(&self) -> Option<Box<History>> {
-        (self.isolate && self.max_restarts > 0).then(|| History::new(self.checkpoints))
+        self.keeps_history().then(|| History::new(self.checkpoints))
+    }
+
+    pub(super) fn keeps_history(&self) -> bool {
+        self.isolate && self.max_restarts > 0
     }
 }
 

@@ -87,6 +87,9 @@ pub(super) fn construct(
                 let replayed = replayed.map_or(Ok(()), |h| h.replay(engine, local, actor));
                 if replayed.is_err() {
                     drop_state(actor);
+                    if actor.is_condemned() {
+                        return condemned(engine, local, actor, inner);
+                    }
                 }
                 Ok(replayed.map_err(CallError::Runtime))
             }
@@ -109,7 +112,12 @@ pub(super) fn construct(
             Ok(Err(CallError::Runtime(e))) => {
                 events::failed(local, &init, &e);
                 // An argument failed, or it was cancelled: another try would end the same way.
-                let cause = format!("its constructor failed: {e}");
+                let restores = inner.history.as_ref().is_some_and(|h| h.has_any());
+                let what = match restores {
+                    true => "its state could not be brought back",
+                    false => "its constructor failed",
+                };
+                let cause = format!("{what}: {e}");
                 end(engine, local, actor, inner, &cause);
                 return false;
             }
@@ -177,6 +185,9 @@ pub(super) fn rise(
     inner: &mut Inner,
     cause: &str,
 ) -> bool {
+    if let Some(history) = inner.history.as_mut().filter(|h| h.is_given_up()) {
+        history.begin_anew(&actor.more().shown);
+    }
     if inner.init.is_none() || !may_restart(actor) {
         end(engine, local, actor, inner, &no_restart_left(actor, cause));
         return false;
@@ -424,7 +435,7 @@ fn bury(actor: &ActorRef) {
     let (init, mut next) = unsafe {
         let inner = &mut *actor.inner.get();
         (
-            inner.init.take(),
+            (inner.init.take(), inner.history.take()),
             std::mem::replace(&mut inner.backlog, std::ptr::null_mut()),
         )
     };

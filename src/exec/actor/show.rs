@@ -94,6 +94,7 @@ fn show(actor: &ActorRef) -> Actor {
             .filter(|_| actor.life() == Life::Dead)
             .and_then(|m| m.cause.lock().as_deref().map(str::to_owned)),
         handles: u64::from(actor.handles.load(Ordering::Relaxed)),
+        history: more.filter(|m| m.keeps_history()).map(|m| m.shown.look()),
     }
 }
 

@@ -10,7 +10,10 @@ use super::super::super::call::{CallError, StateRef};
 use super::super::super::cell::{CANCEL, RawRef};
 use super::super::super::engine::Engine;
 use super::super::super::entry::Kind;
+use super::super::super::events;
 use super::super::{history, mailbox};
+use crate::base::Error;
+
 use super::{Drain, RELEASED, Step, give_unit, panicked, perform};
 
 impl Drain<'_> {
@@ -27,6 +30,11 @@ impl Drain<'_> {
         let history = || self.inner().history.as_deref_mut();
         if record.entry.kind == Kind::Checkpoint {
             let saved = history().map_or(Ok(()), |h| h.save(engine, local, actor, state));
+            if let Err(e) = &saved
+                && self.comes_again(record, e)
+            {
+                return Step::Again(record.clone());
+            }
             let given = saved.and_then(|()| give_unit(local, record));
             engine.settle(local, record, Ok(given.map_err(CallError::Runtime)));
             return Step::Done;
@@ -36,32 +44,49 @@ impl Drain<'_> {
             history.note(local, record, shown);
         }
         let outcome = perform(local, record, state);
-        if let Ok(Err(CallError::Runtime(e))) = &outcome
-            && let Some(history) = history()
-        {
-            // It has not run, or died with the process: what it changed is gone.
-            if logged {
+        // It may have stopped half-way, where it would not when it runs again; or have run, and its result found no room.
+        let mut unsure = record.state() & CANCEL != 0;
+        if let Ok(Err(CallError::Runtime(e))) = &outcome {
+            let died = matches!(
+                e,
+                Error::WorkerDied(_) | Error::ActorDied { .. } | Error::ShutDown
+            );
+            if died && let Some(history) = history() {
+                // What it changed died with the process.
                 history.forget(record.id, shown);
             }
-            if !actor.is_condemned() && history.runs_again(record.id, e) {
-                record.unclaim();
-                // It is not to be held behind later calls of its caller.
-                record.deps.store(RELEASED, Ordering::Relaxed);
-                mailbox::reserve_again(actor);
+            unsure = !died;
+            if self.comes_again(record, e) {
                 return Step::Again(record.clone());
             }
         }
-        // It may have stopped half-way, where it would not when it runs again.
-        let halved = record.state() & CANCEL != 0;
         let panicked = panicked(&outcome);
         engine.settle(local, record, outcome);
         if panicked && actor.more().restart_on_panic {
             return self.after_panic(engine, record);
         }
-        if logged && let Some(history) = history().filter(|h| halved || h.is_due()) {
-            // What went wrong has been said; the log goes on.
-            let _ = history.save(engine, local, actor, state);
+        if logged && let Some(history) = history().filter(|h| unsure || h.is_due()) {
+            let saved = history.save(engine, local, actor, state);
+            if unsure && let Err(e) = saved {
+                history.give_up(actor, &e);
+            }
         }
         Step::Done
+    }
+
+    /// Whether a call that its process died under comes once more; then its claim is given back.
+    fn comes_again(&self, record: &RawRef, error: &Error) -> bool {
+        let ours = self.actor.is_condemned();
+        let history = self.inner().history.as_deref_mut();
+        let again = history.is_some_and(|h| h.runs_again(record.id, ours, error));
+        if again {
+            self.local.books().retried();
+            events::again(self.local, record);
+            record.unclaim();
+            // It is not to be held behind later calls of its caller.
+            record.deps.store(RELEASED, Ordering::Relaxed);
+            mailbox::reserve_again(self.actor);
+        }
+        again
     }
 }
