@@ -196,6 +196,17 @@ impl Lineage {
         true
     }
 
+    /// A copy of an object turned up after all, of which the loss told nothing. One that is being made again goes on.
+    pub fn found(&mut self, number: u64) {
+        if let Some(line) = self
+            .lines
+            .get_mut(&number)
+            .filter(|l| l.phase == Phase::Lost)
+        {
+            line.phase = Phase::Safe;
+        }
+    }
+
     /// Whether an object is lost and nobody has asked for it.
     pub fn is_lost(&self, number: u64) -> bool {
         self.lines

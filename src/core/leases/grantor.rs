@@ -262,6 +262,11 @@ impl Grantor {
         full.then_some(Ending::Full)
     }
 
+    /// What each call of a lease holds, if there is one.
+    pub fn demand(&self, from: NodeId, lease: u32) -> Option<&Demand> {
+        self.leases.get(&(from, lease)).map(|known| &known.demand)
+    }
+
     /// A call came in.
     pub fn arrived(
         &mut self,

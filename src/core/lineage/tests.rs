@@ -57,6 +57,19 @@ fn what_is_lost_is_made_once_for_all_who_want_it() {
 }
 
 #[test]
+fn what_turns_up_after_all_is_not_made_again() {
+    let mut l = Lineage::new(1000);
+    keep(&mut l, 5, of(&[]));
+    assert!(l.lost(5, node(2)));
+    l.found(5);
+    assert_eq!(wanted(&mut l, 5), [], "some node has it");
+    assert!(l.lost(5, node(3)));
+    assert_eq!(wanted(&mut l, 5), [Effect::Run(5)]);
+    l.found(5);
+    assert_eq!(ended(&mut l, 5, true), [], "it was being made already");
+}
+
+#[test]
 fn a_chain_is_made_from_its_beginning() {
     let mut l = Lineage::new(10_000);
     for n in 1..=1000 {

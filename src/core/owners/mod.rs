@@ -292,6 +292,11 @@ impl Owners {
         owned.is_some_and(|o| o.copies.awaited())
     }
 
+    /// Whether the last copy of this object of ours is lost, and nothing has come of that yet.
+    pub fn is_lost(&self, key: ObjectKey) -> bool {
+        self.owned.get(&key.number).is_some_and(Owned::lost)
+    }
+
     /// [`Effect::Find`] found nothing.
     pub fn gone(&mut self, key: ObjectKey, out: &mut Vec<Effect>) {
         if let Some(mut owned) = self.owned.remove(&key.number) {

@@ -61,8 +61,8 @@ pub(super) struct Want {
 pub(super) enum Came {
     /// All its bytes are in the draft.
     Bytes(Draft),
-    /// It was made anew on this very node, under another record.
-    Here,
+    /// It was made anew on this very node, under another record; what was to take the bytes, if that is still there.
+    Here(Option<Draft>),
 }
 
 /// A node that is connected, or was and is not known to be dead.

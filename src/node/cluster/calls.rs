@@ -42,7 +42,10 @@ impl Cluster {
                 let now = self.now();
                 books.leasing.ended(now, record.id, Duration::ZERO);
             });
-            if !cell::finished(record.state()) {
+            if self.is_over() {
+                let why = self.fenced_by().unwrap_or(Error::ShutDown);
+                local.engine.settle_error(local, record, why);
+            } else if !cell::finished(record.state()) {
                 self.put_back(local, record.clone());
             }
         }
@@ -70,7 +73,8 @@ impl Cluster {
         let terms = terms(record);
         let number = record.id;
         let sent = self.with(local, |books, todo| {
-            if !books.peers.contains_key(&to) {
+            // Nobody takes out of the books any more what is put there now.
+            if self.is_over() || !books.peers.contains_key(&to) {
                 return false;
             }
             let call = self.export_call(books, todo, to, call);
@@ -150,12 +154,20 @@ impl Cluster {
             return self.misbehaves(from, "it sent a call that is none");
         }
         let record = parcel.unpack(local, caller, None, extra);
-        {
+        let sound = {
             let mut books = self.books.lock();
-            if let Some(lease) = lease {
-                books.leasing.comes(&record, from, number, lease);
+            let fits = lease.is_none_or(|lease| books.leasing.fits(&record, from, lease));
+            let sound = fits && !books.running.contains_key(&(from, number));
+            if sound {
+                if let Some(lease) = lease {
+                    books.leasing.comes(&record, from, number, lease);
+                }
+                books.running.insert((from, number), record.clone());
             }
-            books.running.insert((from, number), record.clone());
+            sound
+        };
+        if !sound {
+            return self.misbehaves(from, "it sent a call twice, or in a lease for less");
         }
         let cluster = Arc::downgrade(self);
         local.engine.accept(local, record, move |record| {
@@ -180,11 +192,14 @@ impl Cluster {
             // One that went back to its submitter, or whose submitter died, is nobody's.
             let running = books.running.get(&(to, number));
             let ours = running.is_some_and(|r| r.same(record));
-            if !ours || !books.peers.contains_key(&to) {
+            if !ours {
                 return;
             }
             let gone = books.running.remove(&(to, number));
             gone.into_iter().for_each(|r| todo.later.record(r));
+            if !books.peers.contains_key(&to) {
+                return;
+            }
             let stored = matches!(outcome, Ran::Stored(_));
             let outcome = match outcome {
                 Ran::Stored(len) => {
@@ -256,6 +271,11 @@ impl Cluster {
             };
             if sent.as_ref().is_some_and(|s| s.counted) {
                 books.view.ended(from);
+            }
+            if let Some(sent) = sent.as_ref().filter(|s| !s.deaths.is_empty())
+                && outcome == Outcome::Returned
+            {
+                books.deaths.insert(number, sent.deaths.clone());
             }
             if sent.as_ref().is_some_and(|s| s.leased) {
                 let now = self.now();

@@ -144,13 +144,17 @@ impl Cluster {
                 books.pulls.on_at(from, key, ask, source, &mut todo.pulls);
             }
             message => {
-                let asks = match message {
-                    Message::Where { key, .. } => Some(key),
-                    _ => None,
+                let (asks, has) = match message {
+                    Message::Where { key, .. } => (Some(key), None),
+                    Message::Copy { key } => (None, Some(key)),
+                    _ => (None, None),
                 };
                 books.owners.handle(from, message, &mut todo.effects);
                 if let Some(key) = asks {
                     self.asked_for(books, todo, key);
+                }
+                if let Some(key) = has {
+                    self.copy_turned_up(books, key);
                 }
             }
         }

@@ -60,6 +60,8 @@ pub(super) struct Follow {
     back: Vec<RawRef>,
     /// Calls of others that went back to them.
     dropped: Vec<RawRef>,
+    /// The ledger is to do something, and nobody is at that.
+    acts: bool,
 }
 
 /// What this node's leases come to.
@@ -169,6 +171,12 @@ impl Leasing {
         self.lined.remove(&call);
     }
 
+    /// Whether a call of another node asks for what its lease is for.
+    pub fn fits(&self, record: &RawRef, from: NodeId, lease: u32) -> bool {
+        let held = self.grantor.demand(from, lease);
+        held.is_none_or(|held| *held == shape(record).0)
+    }
+
     /// A call of another node is about to wait for its arguments here.
     pub fn comes(&mut self, record: &RawRef, from: NodeId, number: u64, lease: u32) {
         let came = Came {
@@ -189,13 +197,13 @@ impl Leasing {
         now.saturating_sub(came.started.unwrap_or(now))
     }
 
-    /// All calls that wait here, for nobody to send them any more.
+    /// All calls that wait here, for nobody to send them any more. Whoever is about to send one has its claim, and ends it.
     pub fn abandon(&mut self) -> Vec<RawRef> {
         let all: Vec<u64> = self.lined.keys().copied().collect();
-        for call in all {
-            self.submitter.cancel(call);
-        }
-        self.lined.drain().map(|(_, lined)| lined.record).collect()
+        let queued = all.into_iter();
+        let queued = queued.filter(|call| self.submitter.cancel(*call) == Cancelled::Queued);
+        let lined = queued.filter_map(|call| self.lined.remove(&call));
+        lined.map(|lined| lined.record).collect()
     }
 
     /// What nobody uses of what is lent.
@@ -346,13 +354,14 @@ impl Cluster {
             if !books.peers.contains_key(&from) {
                 return true;
             }
-            let sent = &mut books.sent;
+            let (sent, deaths) = (&mut books.sent, &mut books.deaths);
             let unsend = |call: u64| {
-                let theirs = sent.get(&call).is_some_and(|s| s.to == from && s.leased);
-                theirs
-                    .then(|| sent.remove(&call))
-                    .flatten()
-                    .map(|s| s.record)
+                sent.get(&call).filter(|s| s.to == from && s.leased)?;
+                let back = sent.remove(&call)?;
+                if !back.deaths.is_empty() {
+                    deaths.insert(call, back.deaths);
+                }
+                Some(back.record)
             };
             books.leasing.heard(self.now(), from, message, unsend)
         });
@@ -388,6 +397,11 @@ impl Cluster {
             for effect in std::mem::take(&mut books.leasing.held) {
                 self.tell_grantor(books, &mut todo.leases, effect);
             }
+        }
+        let leasing = &mut books.leasing;
+        if !leasing.acts.is_empty() && !leasing.acting {
+            leasing.acting = true;
+            todo.leases.acts = true;
         }
     }
 
@@ -432,7 +446,7 @@ impl Cluster {
         }
         for (record, node, lease) in follow.runs {
             // What is to be joined first may have to be fetched, for which this thread may be needed.
-            if self.may_block() || !Parcel::may_block(&record) {
+            if self.may_fetch() || !Parcel::may_block(&record) {
                 self.send_leased(local, &record, node, lease);
             } else {
                 let cluster = Arc::clone(self);
@@ -445,7 +459,9 @@ impl Cluster {
         for record in follow.dropped {
             local.engine.cancel(local, &record);
         }
-        self.act(&local.engine, local);
+        if follow.acts {
+            self.act(local);
+        }
     }
 
     /// Time passes. To be called every few milliseconds.

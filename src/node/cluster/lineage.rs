@@ -168,6 +168,13 @@ impl Cluster {
         }
     }
 
+    /// A node has a copy of an object of this node: it may have been taken for lost.
+    pub(super) fn copy_turned_up(&self, books: &mut Books, key: ObjectKey) {
+        if key.owner == self.me && !books.owners.is_lost(key) {
+            books.remakes.core.found(key.number);
+        }
+    }
+
     fn want_again(&self, books: &mut Books, todo: &mut Todo, number: u64) {
         let mut out = Vec::new();
         books.remakes.core.wanted(number, &mut out);
@@ -188,36 +195,51 @@ impl Cluster {
         }
     }
 
-    /// What is left of lineages is dropped one after the other: each may be the last that refers to the next.
+    /// What is left of lineages is dropped one after the other: each may be the last that refers to the next, and comes here again.
     pub(super) fn drop_recipes(&self, recipes: Vec<Recipe>) {
-        if !recipes.is_empty() {
-            self.errand(move |_| drop(recipes));
+        if recipes.is_empty() {
+            return;
+        }
+        let mut dropping = self.dropping.lock();
+        dropping.1.extend(recipes);
+        if std::mem::replace(&mut dropping.0, true) {
+            return; // whoever is at it sees to these, too
+        }
+        while let Some(recipe) = dropping.1.pop() {
+            drop(dropping);
+            drop(recipe);
+            dropping = self.dropping.lock();
+        }
+        dropping.0 = false;
+    }
+
+    /// Nothing is made again any more.
+    pub(super) fn abandon_lineages(books: &mut Books, todo: &mut Todo) {
+        let remakes = &mut books.remakes;
+        todo.recipes
+            .extend(remakes.recipes.drain().map(|(_, recipe)| recipe));
+        for (_, record) in remakes.running.drain() {
+            todo.unwanted.push(record);
         }
     }
 
     /// Calls the call of an object again.
     pub(super) fn remake(self: &Arc<Cluster>, local: &Local, number: u64) {
-        let call = {
-            let books = self.books.lock();
-            let recipe = books.remakes.recipes.get(&number);
-            recipe.map(|r| {
-                let extra = r.extra.as_ref().map(|e| Box::new(e.again()));
-                (r.parcel.clone(), r.caller, extra)
-            })
-        };
-        // Forgotten meanwhile.
-        let Some((parcel, caller, extra)) = call else {
-            return;
-        };
         if self.stopping() {
             return self.not_remade(local, number, Error::ShutDown.to_string());
         }
-        let record = parcel.again(number, caller, extra);
-        self.books
-            .lock()
-            .remakes
-            .running
-            .insert(number, record.clone());
+        let record = {
+            let mut books = self.books.lock();
+            let remakes = &mut books.remakes;
+            // Forgotten meanwhile.
+            let Some(recipe) = remakes.recipes.get(&number) else {
+                return;
+            };
+            let extra = recipe.extra.as_ref().map(|e| Box::new(e.again()));
+            let record = recipe.parcel.clone().again(number, recipe.caller, extra);
+            remakes.running.insert(number, record.clone());
+            record
+        };
         let cluster = Arc::downgrade(self);
         local.engine.accept(local, record, move |record| {
             if let Some(cluster) = cluster.upgrade() {
@@ -283,7 +305,12 @@ impl Cluster {
                     if !current.is_some_and(|r| r.same(record)) {
                         return None;
                     }
-                    let expected = books.tickets.get(&number).map(|(_, len)| *len)?;
+                    let Some((_, expected)) = books.tickets.get(&number).copied() else {
+                        // Nobody needs it any more.
+                        let ours = books.remakes.running.remove(&number);
+                        ours.into_iter().for_each(|r| todo.later.record(r));
+                        return None;
+                    };
                     if expected != len || refers || !take::is_stored(record) {
                         return Some(expected);
                     }

@@ -191,6 +191,7 @@ impl Membership {
 impl Cluster {
     /// A life of driving the machine.
     pub(super) fn drive_members(self: &Arc<Cluster>, mut machine: Members) {
+        super::SERVES.set(true);
         shm::come_first(true);
         let (inbox, bell) = &self.membership.inbox;
         let (mut inputs, mut out) = (VecDeque::new(), Vec::new());
@@ -280,6 +281,7 @@ impl Cluster {
 
     /// A life of doing what follows.
     pub(super) fn follow_members(self: &Arc<Cluster>) {
+        super::SERVES.set(true);
         shm::come_first(false);
         let (news, bell) = &self.membership.news;
         let mut looked = self.now();

@@ -103,6 +103,8 @@ pub struct Cluster {
     /// Calls of ours that came to nothing, and a bell for whoever waits for nodes to come or go.
     refusals: Mutex<Vec<(SocketAddr, LinkError)>>,
     notices: notices::Notices,
+    /// Lineages that are to be dropped, and whether a thread is at that.
+    dropping: Mutex<(bool, Vec<lineage::Recipe>)>,
     change: (Mutex<u64>, Condvar),
     /// The thread that looks at the queues.
     looker: OnceLock<std::thread::Thread>,
@@ -121,6 +123,8 @@ impl std::fmt::Debug for Cluster {
 thread_local! {
     /// This thread carries the link: it may not wait for it.
     static LINKS: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+    /// Fetching of objects goes on by what this thread does now and then: it may not wait for that.
+    static SERVES: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
 }
 
 impl Cluster {
@@ -175,6 +179,7 @@ impl Cluster {
                 threads: Mutex::default(),
                 refusals: Mutex::default(),
                 notices: notices::Notices::default(),
+                dropping: Mutex::default(),
                 change: (Mutex::new(0), Condvar::new()),
                 looker: OnceLock::new(),
                 seed: Mutex::new(me.get()),
@@ -198,6 +203,11 @@ impl Cluster {
         self.ended.load(Ordering::Acquire)
     }
 
+    /// Whether this node's part in the cluster is over.
+    fn is_over(&self) -> bool {
+        self.stopping() || self.fenced.get().is_some()
+    }
+
     fn stopping(&self) -> bool {
         self.stopping.load(Ordering::Acquire)
     }
@@ -218,6 +228,11 @@ impl Cluster {
     /// Whether this thread may wait for what the link brings.
     fn may_block(&self) -> bool {
         !LINKS.get()
+    }
+
+    /// Whether this thread may wait for objects of other nodes.
+    fn may_fetch(&self) -> bool {
+        self.may_block() && !SERVES.get()
     }
 
     /// Has a thread of its own do what may wait for other nodes. If there is none to be had, this thread does it.
@@ -321,6 +336,7 @@ fn describe(known: &[NodeInfo], nodes: &mut Vec<crate::base::snapshot::Node>) {
 }
 
 fn run_errands(errands: &Receiver<Errand>) {
+    SERVES.set(true);
     for errand in errands {
         let _ = crate::exec::local::with(|local| errand(local));
     }

@@ -114,7 +114,7 @@ impl Cluster {
                     return;
                 }
                 if books.held.contains_key(&key) {
-                    let _ = tell.send(Ok(Came::Bytes(draft)));
+                    let _ = tell.send(Ok(Came::Here(Some(draft))));
                     return;
                 }
                 let want = Want {
@@ -126,9 +126,9 @@ impl Cluster {
                 books.pulls.want(key, len as u64, &mut todo.pulls);
             });
         })?;
-        let mut draft = match ended.recv() {
-            Ok(Ok(Came::Bytes(draft))) => draft,
-            Ok(Ok(Came::Here)) => local::with(|local| local.engine.create(local, len, ORIGIN))??,
+        let own = match ended.recv() {
+            Ok(Ok(Came::Bytes(draft))) => return Ok(draft),
+            Ok(Ok(Came::Here(draft))) => draft,
             Ok(Err(why)) => {
                 let why = self.why_not_again(key).unwrap_or(why);
                 let what = Arc::from(format!("the bytes of object {key} were there: {why}"));
@@ -136,9 +136,11 @@ impl Cluster {
             }
             Err(_) => return Err(Error::ShutDown),
         };
-        if self.books.lock().held.contains_key(&key) {
-            self.copy_own(key, &mut draft)?;
-        }
+        let mut draft = match own {
+            Some(draft) => draft,
+            None => local::with(|local| local.engine.create(local, len, ORIGIN))??,
+        };
+        self.copy_own(key, &mut draft)?;
         Ok(draft)
     }
 
@@ -169,9 +171,15 @@ impl Cluster {
                 }
             }
             Pulling::Here(key) => {
-                let want = self.books.lock().wants.remove(&key);
+                let (want, own) = {
+                    let mut books = self.books.lock();
+                    (books.wants.remove(&key), books.held.contains_key(&key))
+                };
                 if let Some(Want { draft, tell, .. }) = want {
-                    let _ = tell.send(Ok(draft.map_or(Came::Here, Came::Bytes)));
+                    let _ = tell.send(Ok(match draft {
+                        Some(draft) if !own => Came::Bytes(draft),
+                        draft => Came::Here(draft),
+                    }));
                 }
                 self.with(local, |books, todo| {
                     books.owners.copied(key, &mut todo.effects)

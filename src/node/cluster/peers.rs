@@ -330,6 +330,7 @@ impl Cluster {
         let (sent, parked, keys) = self.with(local, |books, todo| {
             let mut sent: Vec<_> = books.sent.drain().map(|(_, s)| s.record).collect();
             sent.extend(books.leasing.abandon());
+            Cluster::abandon_lineages(books, todo);
             let parked = std::mem::take(&mut books.parked);
             books.asks.clear();
             books.values.clear();

@@ -18,7 +18,7 @@ use crate::core::amounts;
 use crate::core::placement::{Choice, Request, choose};
 use crate::core::view::NodeView;
 use crate::exec::entry::ActorEntry;
-use crate::exec::far::{Elsewhere, take};
+use crate::exec::far::{Elsewhere, Parcel, take};
 use crate::exec::options::Options;
 use crate::exec::{Local, RawRef, cell};
 
@@ -111,17 +111,18 @@ impl Cluster {
             }
             return true;
         }
+        // What is to be joined first may have to be fetched, for which this thread may be needed.
+        let waits = !self.may_fetch() && Parcel::may_block(record);
         let (cluster, record) = (Arc::clone(self), record.clone());
         let go = move |local: &Local| {
             if !cluster.send_call(local, &record, node, None) {
                 cluster.put_back(local, record);
             }
         };
-        // What is to be joined first may have to be fetched, for which this thread may be needed.
-        if self.may_block() {
-            go(local)
-        } else {
+        if waits {
             self.wait_apart(go)
+        } else {
+            go(local)
         }
         true
     }
@@ -333,6 +334,7 @@ impl Cluster {
 
     /// A life of looking at the queues.
     pub(super) fn relieve(self: &Arc<Cluster>) {
+        super::SERVES.set(true);
         let mut look = GLANCE;
         while !self.stopping() {
             std::thread::park_timeout(look);

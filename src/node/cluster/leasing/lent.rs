@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::{Act, Cluster, Follow};
 use crate::core::leases::{LeaseMsg, grantor};
-use crate::exec::{Engine, Local, RawRef};
+use crate::exec::{Local, RawRef};
 use crate::node::cluster::books::Books;
 
 impl Cluster {
@@ -60,15 +60,9 @@ impl Cluster {
         }
     }
 
-    /// Has the ledger do what it is to do, unless another thread is at that.
-    pub(super) fn act(self: &Arc<Cluster>, engine: &Arc<Engine>, local: &Local) {
-        {
-            let mut books = self.books.lock();
-            if books.leasing.acts.is_empty() || books.leasing.acting {
-                return;
-            }
-            books.leasing.acting = true;
-        }
+    /// Has the ledger do what it is to do. One thread is at that, which said so when it was decided.
+    pub(super) fn act(self: &Arc<Cluster>, local: &Local) {
+        let engine = &local.engine;
         loop {
             let acts = {
                 let mut books = self.books.lock();
