@@ -148,7 +148,7 @@ fn put_word(out: &mut BytesMut, word: &Word) {
     out.extend_from_slice(&word);
 }
 
-fn lied(said: u64, highest: u64) -> LinkError {
+pub(super) fn lied(said: u64, highest: u64) -> LinkError {
     LinkError::Protocol(format!(
         "it says it has frame {said}, of {highest} that were sent"
     ))
@@ -246,7 +246,7 @@ pub(crate) async fn read(
                 shared.spin_on();
                 let taken = socket.take(piece, |record| from_socket(shared, peer, ways, record));
                 // A peer that never pauses does not keep the others waiting.
-                tokio::task::consume_budget().await;
+                tokio::task::yield_now().await;
                 taken
             }
         };

@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use quinn::{Connection, VarInt};
 use tokio::sync::Notify;
 
+use super::control::lied;
 use crate::base::NodeId;
 use crate::core::session::{Claim, Session};
 use crate::link::LinkError;
@@ -107,12 +108,8 @@ impl PeerLink {
         {
             return Ok(Attached::Superseded);
         }
-        state.session.attach(their_received).map_err(|lie| {
-            LinkError::Protocol(format!(
-                "it says it has frame {}, of {} that were sent",
-                lie.said, lie.highest
-            ))
-        })?;
+        let attached = state.session.attach(their_received);
+        attached.map_err(|lie| lied(lie.said, lie.highest))?;
         state.epoch = state.epoch.max(claim.epoch);
         state.addr = Some(connection.remote_address());
         let active = Active {

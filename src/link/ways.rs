@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use tokio::net::UnixStream;
 use tokio::sync::Notify;
 
+use super::control::lied;
 use crate::core::carrier::{Carrier, Misplaced, Turn, Way};
 use crate::link::LinkError;
 use crate::link::codec::{Reader, Writer};
@@ -119,6 +120,9 @@ impl Ways {
         match word {
             Word::Move => self.change(peer, Carrier::peer_moved).map_err(misplaced),
             Word::Back(has) => {
+                // Whether this side has moved or not, it says what an acknowledgement would.
+                let said = peer.state.lock().session.acknowledged(*has);
+                said.map_err(|lie| lied(lie.said, lie.highest))?;
                 self.change(peer, |books| books.peer_back(*has))
                     .map_err(misplaced)?;
                 self.broke(peer);

@@ -21,7 +21,8 @@ use crate::Failure;
 use crate::attached::print;
 
 /// Starts a launcher, which lets programs have nodes on this machine: the first with --head, others with --join, and either
-/// again, as its folder remembers it, with neither.
+/// again with neither: its folder remembers whom it joined, or that it was the first, and at which address. What else was said then
+/// (resources, labels, --control) is to be said again.
 ///
 /// The launcher shares this machine's CPUs, GPUs and other resources between the programs that `mobula run` brings here, starts
 /// their nodes, and ends them with their program. It goes on in the background until `mobula stop`.

@@ -44,7 +44,10 @@ impl Side {
         match said {
             Said::Offer => self.carrier.offered().unwrap(),
             Said::Move => self.carrier.peer_moved().unwrap(),
-            Said::Back(has) => self.carrier.peer_back(has).unwrap(),
+            Said::Back(has) => {
+                self.session.acknowledged(has).unwrap();
+                self.carrier.peer_back(has).unwrap();
+            }
             Said::Ack(upto) => {
                 self.carrier.check(way).unwrap();
                 self.session.acknowledged(upto).unwrap();
@@ -76,13 +79,16 @@ fn write(sides: &mut [Side; 2], at: usize) {
             None
         }
         Turn::Wait => None,
-        Turn::Write(way) => match side.session.take_ack() {
-            Some(upto) if upto % 3 == 0 => Some((way, Said::Ack(upto))),
-            _ => side
-                .session
-                .next()
-                .map(|(number, frame)| (way, Said::Frame(number, *frame))),
-        },
+        Turn::Write(way) => {
+            let session = &mut side.session;
+            // Now and then before the frames, and else when there are none.
+            let early = session.received().is_multiple_of(3);
+            let ack = if early { session.take_ack() } else { None };
+            let said = ack.map(Said::Ack);
+            let said = said.or_else(|| session.next().map(|(n, frame)| Said::Frame(n, *frame)));
+            let said = said.or_else(|| session.take_ack().map(Said::Ack));
+            said.map(|said| (way, said))
+        }
     };
     match said {
         Some((Way::Network, said)) => sides[1 - at].network.push_back(said),
@@ -152,6 +158,7 @@ proptest! {
         for (heard, handed) in [(&one.heard, two.handed), (&two.heard, one.handed)] {
             prop_assert_eq!(heard, &(0..handed).collect::<Vec<u32>>());
         }
+        prop_assert!(one.session.is_clear() && two.session.is_clear(), "everything is acknowledged");
     }
 }
 

@@ -144,56 +144,8 @@ fn a_handshake_that_is_replayed_leads_nowhere() {
     unharmed(&ca, &one, &heard);
 }
 
-/// Hears nothing until it is let.
-struct Slow(Mutex<()>, Arc<Heard>);
-
-impl Handler for Slow {
-    fn connected(&self, peer: &Peer) {
-        Handler::connected(&*self.1, peer);
-    }
-
-    fn frame(&self, from: NodeId, frame: &[u8]) {
-        drop(self.0.lock());
-        Handler::frame(&*self.1, from, frame);
-    }
-
-    fn datagram(&self, _: NodeId, _: &[u8]) {}
-
-    fn disconnected(&self, _: NodeId, _: &LinkError) {}
-
-    fn refused(&self, _: SocketAddr, _: &LinkError) {}
-}
-
 #[test]
 fn a_flood_is_held_back() {
     let ca = Ca::new().unwrap();
-    let mut eager = settings(&ca, 1);
-    eager.max_unacked = 1 << 20;
-    let (one, heard_one) = start(eager);
-    let slow = Arc::new(Slow(Mutex::new(()), Arc::default()));
-    let two = Endpoint::start(settings(&ca, 2), slow.clone()).unwrap();
-    one.connect(two.local_addr(), Some(node(2)));
-    heard_one.connected(node(2));
-    let held = slow.0.lock();
-    let frame = Bytes::from(vec![7; 10_000]);
-    let mut sent = 0;
-    let full = loop {
-        match one.send(node(2), frame.clone()) {
-            Ok(()) => sent += 1,
-            Err(full) => break full,
-        }
-    };
-    assert!(
-        matches!(full, SendError::Full { held, .. } if held <= 1 << 20),
-        "{full}"
-    );
-    assert!(sent < 200, "{sent} were taken");
-    drop(held);
-    assert_eq!(slow.1.frames(sent).len(), sent);
-    // It has caught up, or will.
-    let until = Instant::now() + PATIENCE;
-    while one.send(node(2), frame.clone()).is_err() {
-        assert!(Instant::now() < until, "it never caught up");
-        std::thread::yield_now();
-    }
+    flood_is_held_back(settings(&ca, 1), settings(&ca, 2), |_, _| true);
 }

@@ -207,3 +207,65 @@ impl Landing for Landed {
         self.0.1.notify_all();
     }
 }
+
+fn until(what: &str, look: impl Fn() -> bool) {
+    let until = Instant::now() + PATIENCE;
+    while !look() {
+        assert!(Instant::now() < until, "no {what} in time");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Hears nothing until it is let.
+struct Slow(Mutex<()>, Arc<Heard>);
+
+impl Handler for Slow {
+    fn connected(&self, peer: &Peer) {
+        Handler::connected(&*self.1, peer);
+    }
+
+    fn frame(&self, from: NodeId, frame: &[u8]) {
+        drop(self.0.lock());
+        Handler::frame(&*self.1, from, frame);
+    }
+
+    fn datagram(&self, _: NodeId, _: &[u8]) {}
+
+    fn disconnected(&self, _: NodeId, _: &LinkError) {}
+
+    fn refused(&self, _: SocketAddr, _: &LinkError) {}
+}
+
+/// A peer that does not take what is sent to it: sending is refused at the bound, and goes on when it does.
+fn flood_is_held_back(
+    mut eager: Settings,
+    two: Settings,
+    ready: impl Fn(&Endpoint, &Endpoint) -> bool,
+) {
+    eager.max_unacked = 1 << 20;
+    let (one, heard_one) = start(eager);
+    let slow = Arc::new(Slow(Mutex::new(()), Arc::default()));
+    let two = Endpoint::start(two, slow.clone()).unwrap();
+    one.connect(two.local_addr(), Some(node(2)));
+    heard_one.connected(node(2));
+    until("carrier", || ready(&one, &two));
+    let held = slow.0.lock();
+    let frame = Bytes::from(vec![7; 10_000]);
+    let mut sent = 0;
+    let full = loop {
+        match one.send(node(2), frame.clone()) {
+            Ok(()) => sent += 1,
+            Err(full) => break full,
+        }
+    };
+    assert!(
+        matches!(full, SendError::Full { held, .. } if held <= 1 << 20),
+        "{full}"
+    );
+    assert!(sent < 200, "{sent} were taken");
+    drop(held);
+    assert_eq!(slow.1.frames(sent).len(), sent);
+    until("end of the flood", || {
+        one.send(node(2), frame.clone()).is_ok()
+    });
+}

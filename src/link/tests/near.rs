@@ -21,14 +21,6 @@ fn near(ca: &Ca, number: u64) -> Settings {
     settings
 }
 
-fn until(what: &str, look: impl Fn() -> bool) {
-    let until = Instant::now() + PATIENCE;
-    while !look() {
-        assert!(Instant::now() < until, "no {what} in time");
-        std::thread::sleep(Duration::from_millis(1));
-    }
-}
-
 /// Two endpoints whose frames go over a socket.
 fn near_pair(one: Settings, two: Settings) -> (Endpoint, Arc<Heard>, Endpoint, Arc<Heard>) {
     let (one, heard_one) = start(one);
@@ -163,52 +155,11 @@ fn a_new_connection_gets_a_new_socket() {
     until("socket", || one.is_near(node(2)) && two.is_near(node(1)));
 }
 
-/// Hears nothing until it is let.
-struct Slow(Mutex<()>, Arc<Heard>);
-
-impl Handler for Slow {
-    fn connected(&self, peer: &Peer) {
-        Handler::connected(&*self.1, peer);
-    }
-
-    fn frame(&self, from: NodeId, frame: &[u8]) {
-        drop(self.0.lock());
-        Handler::frame(&*self.1, from, frame);
-    }
-
-    fn datagram(&self, _: NodeId, _: &[u8]) {}
-
-    fn disconnected(&self, _: NodeId, _: &LinkError) {}
-
-    fn refused(&self, _: SocketAddr, _: &LinkError) {}
-}
-
 #[test]
 fn a_flood_is_held_back_on_a_socket_too() {
     let ca = Ca::new().unwrap();
-    let mut eager = near(&ca, 1);
-    eager.max_unacked = 1 << 20;
-    let (one, heard_one) = start(eager);
-    let slow = Arc::new(Slow(Mutex::new(()), Arc::default()));
-    let two = Endpoint::start(near(&ca, 2), slow.clone()).unwrap();
-    one.connect(two.local_addr(), Some(node(2)));
-    heard_one.connected(node(2));
-    until("socket", || one.is_near(node(2)) && two.is_near(node(1)));
-    let held = slow.0.lock();
-    let frame = Bytes::from(vec![7; 10_000]);
-    let mut sent = 0;
-    let full = loop {
-        match one.send(node(2), frame.clone()) {
-            Ok(()) => sent += 1,
-            Err(full) => break full,
-        }
-    };
-    assert!(matches!(full, SendError::Full { .. }), "{full}");
-    assert!(sent < 200, "{sent} were taken");
-    drop(held);
-    assert_eq!(slow.1.frames(sent).len(), sent);
-    until("end of the flood", || {
-        one.send(node(2), frame.clone()).is_ok()
+    flood_is_held_back(near(&ca, 1), near(&ca, 2), |one, two| {
+        one.is_near(node(2)) && two.is_near(node(1))
     });
 }
 

@@ -91,6 +91,8 @@ pub struct Running {
     pub recorded: Recorded,
     stop: Sender<ears::Event>,
     thread: Option<JoinHandle<()>>,
+    /// The folder is this one's while it runs.
+    _lock: std::fs::File,
 }
 
 impl Running {
@@ -170,6 +172,13 @@ pub fn start(settings: Settings) -> Result<Running, String> {
     let folder = |e: std::io::Error| format!("the folder {}: {e}", dir.display());
     std::fs::create_dir_all(&dir).map_err(folder)?;
     let dir = dir.canonicalize().map_err(folder)?;
+    let lock = std::fs::File::create(dir.join("lock")).map_err(folder)?;
+    if lock.try_lock().is_err() {
+        return Err(format!(
+            "a launcher of {} runs already, or is about to: `mobula stop` ends one that runs",
+            dir.display()
+        ));
+    }
     if let Some(before) = Recorded::read(&place, &dir) {
         if before.launcher.runs() {
             let pid = before.launcher.pid;
@@ -192,6 +201,8 @@ pub fn start(settings: Settings) -> Result<Running, String> {
             (joined, None, token.clone())
         }
         None => {
+            // Whoever starts it again without saying as what means this.
+            let _ = std::fs::remove_file(dir.join(JOINED));
             let ca = super::cluster::authority(&dir).map_err(|e| e.to_string())?;
             let (identity, token) = (
                 ca.identity(me).map_err(|e| e.to_string())?,
@@ -261,5 +272,6 @@ pub fn start(settings: Settings) -> Result<Running, String> {
         recorded,
         stop: events,
         thread: Some(thread),
+        _lock: lock,
     })
 }

@@ -23,7 +23,10 @@ const AGAIN: Duration = Duration::from_secs(1);
 impl Plan {
     /// Until the program ends, and its nodes.
     pub(super) fn watch(mut self, mut sites: Vec<Site>, start: &Start, mut out: Printer) -> Plan {
-        let (mut last, mut gone) = (false, None);
+        let mut last = false;
+        // It may have been lost before anybody watched.
+        let lost = !self.guest.link.is_connected(self.guest.head);
+        let mut gone = lost.then(Instant::now);
         let runs = |s: &Site| matches!(s.stage, Stage::Joined | Stage::Started(_));
         while !last || sites.iter().any(runs) {
             let within = if gone.is_some() {
@@ -34,11 +37,16 @@ impl Plan {
             match self.guest.heard.next(within) {
                 Some(Event::Stop) => break,
                 Some(Event::Last) => last = true,
-                Some(Event::Here(node, _, true)) if gone.is_some() && node != self.guest.head => {
+                Some(Event::Here(node, _, true))
+                    if gone.is_some() && !last && self.may_lead(node, &sites) =>
+                {
                     gone = None;
                     self.found_again(node, &mut sites);
                 }
                 Some(event) => {
+                    if matches!(&event, Event::Here(node, ..) if *node == self.guest.head) {
+                        gone = None;
+                    }
                     if matches!(&event, Event::Gone(node, _) if *node == self.guest.head) {
                         gone = Some(Instant::now());
                     }
@@ -56,6 +64,13 @@ impl Plan {
             out.dropped(self.guest.heard.dropped.swap(0, Ordering::Relaxed));
         }
         self
+    }
+
+    /// Whether this may be the head, started again: it is nobody that is known as somebody else.
+    fn may_lead(&self, node: NodeId, sites: &[Site]) -> bool {
+        let head = self.guest.head;
+        let own = self.own.as_ref().map(|own| own.node);
+        node != head && own != Some(node) && sites.iter().all(|s| s.machine.node != node)
     }
 
     /// The head was started again, as this node.
@@ -95,6 +110,13 @@ impl Plan {
                     .any(|s| s.machine.node == from && matches!(s.stage, Stage::Called)) =>
             {
                 self.on(sites, Event::Said(from, message), start, out);
+                let site = sites.iter().find(|s| s.machine.node == from);
+                if let Some((site, Stage::Failed(why))) = site.map(|s| (s, &s.stage)) {
+                    let name = &site.machine.name;
+                    out.note(&format!(
+                        "machine {name} has no node of this program any more: {why}"
+                    ));
+                }
             }
             event => watched(sites, event, out),
         }
