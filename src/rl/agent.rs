@@ -26,7 +26,7 @@ pub trait Agent {
     /// One iteration. Blocks until it is over.
     ///
     /// # Errors
-    /// [`Error::NotFinite`] when learning went astray: the weights are those before. [`Error::Node`] when the node beneath failed.
+    /// [`Error::NotFinite`] when learning went astray: the step that failed changed nothing; restore a checkpoint to go on. [`Error::Node`] when the node beneath failed.
     fn train(&mut self) -> Result<Progress>;
 
     /// The best actions for rows of observations, as learned so far.

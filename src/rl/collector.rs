@@ -349,3 +349,6 @@ impl Collectors {
         self.handles[i].kill();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,7 @@
 //! Products of small matrices: the whole cost of a small network.
 //!
-//! Invariant: matrices are dense and row by row; each product is a sum in one order whatever the machine, so the same
-//! numbers give the same result. Tiles of 4 x 16 results stay in registers while their sums run. Left out:
+//! Invariant: matrices are dense and row by row; each product is a sum in one order, so the same numbers give
+//! the same result on machines of one kind; those with fused multiplication round less. Tiles of 4 x 16 results stay in registers while their sums run. Left out:
 //! blocking for the caches of large matrices, and threads.
 
 use super::simd::{self, Kernel, multiply_add};

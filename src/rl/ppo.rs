@@ -126,6 +126,18 @@ impl Config {
                 format!("is {value}; it lies between 0 and 1")
             })?;
         }
+        config::require(NAME, "max_grad_norm", self.max_grad_norm > 0.0, || {
+            format!("is {}; it is above 0", self.max_grad_norm)
+        })?;
+        let adapts = self
+            .kl_target
+            .is_none_or(|target| target > 0.0 && self.kl_coefficient > 0.0);
+        config::require(NAME, "kl_target", adapts, || {
+            format!(
+                "needs a target above 0 and a kl_coefficient above 0 to adapt, and has {:?} and {}",
+                self.kl_target, self.kl_coefficient
+            )
+        })?;
         config::require(NAME, "learning_rate", self.learning_rate > 0.0, || {
             format!("is {}; it is above 0", self.learning_rate)
         })?;
@@ -136,6 +148,19 @@ impl Config {
 }
 
 const NAME: &str = "PPO";
+
+/// The weight of the divergence for the next iteration: doubled or halved where it came out far from the target, within bounds
+/// from which it finds back.
+fn adapted(coefficient: f64, kl: f64, target: f64) -> f64 {
+    let next = if kl > 1.5 * target {
+        coefficient * 2.0
+    } else if kl < target / 1.5 {
+        coefficient / 2.0
+    } else {
+        coefficient
+    };
+    next.clamp(1e-6, 1e6)
+}
 
 /// Some steps as tensors.
 pub(super) struct Minibatch {
@@ -509,11 +534,7 @@ impl Agent for Ppo {
         self.steps += batches.steps as u64;
         self.iteration += 1;
         if let Some(target) = self.config.kl_target {
-            if f64::from(kl) > 1.5 * target {
-                self.kl_coefficient *= 2.0;
-            } else if f64::from(kl) < target / 1.5 {
-                self.kl_coefficient /= 2.0;
-            }
+            self.kl_coefficient = adapted(self.kl_coefficient, f64::from(kl), target);
         }
         Ok(self.recent.progress(
             self.iteration,

@@ -28,6 +28,40 @@ fn numbers(rng: &mut Rng, n: usize) -> Vec<f32> {
     (0..n).map(|_| rng.normal() as f32).collect()
 }
 
+#[test]
+fn the_weight_of_the_divergence_follows_its_target() {
+    assert_eq!(adapted(0.2, 0.02, 0.01), 0.4);
+    assert_eq!(adapted(0.2, 0.005, 0.01), 0.1);
+    assert_eq!(adapted(0.2, 0.012, 0.01), 0.2);
+    assert_eq!(adapted(1e-6, 0.0, 0.01), 1e-6);
+}
+
+#[test]
+fn a_penalty_keeps_the_policy_near_and_one_that_cannot_adapt_is_refused() -> Result<()> {
+    let (_node, _turn) = node()?;
+    let divergence = |kl_coefficient| -> Result<f32> {
+        let config = Config {
+            clip: None,
+            kl_coefficient,
+            kl_target: Some(1e-9),
+            epochs: 20,
+            learning_rate: 0.01,
+            ..small()
+        };
+        let mut ppo = Ppo::new("CartPole-v1", config, 1)?;
+        let told = ppo.train()?.metrics;
+        let kl = told.iter().find(|(name, _)| *name == "kl");
+        Ok(kl.expect("it is told").1)
+    };
+    let (free, held) = (divergence(1e-6)?, divergence(100.0)?);
+    assert!(held < free / 2.0, "{held} with the penalty, {free} without");
+    let mut config = small();
+    config.kl_target = Some(0.01);
+    let e = Ppo::new("CartPole-v1", config, 1).map(drop).unwrap_err();
+    assert!(e.to_string().contains("kl_target"), "{e}");
+    Ok(())
+}
+
 /// Where old and new policy are one, the clipped loss has the gradient of plain policy gradient: the mean of advantage times
 /// the gradient of the log-probability.
 #[test]
