@@ -30,7 +30,7 @@ pub use submitter::Submitter;
 /// Slots of one lease.
 pub const MAX_SLOTS: u32 = 1_024;
 /// Calls sent per slot, the running one included.
-pub const MAX_DEPTH: u32 = 64;
+pub const MAX_DEPTH: u32 = 512;
 /// Leases of one submitter at one grantor.
 pub const MAX_LEASES: usize = 64;
 /// Slots of a grantor, over all leases.

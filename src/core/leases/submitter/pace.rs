@@ -63,7 +63,8 @@ mod tests {
             }
             pace.depth()
         };
-        assert_eq!(depth(1, 100), MAX_DEPTH);
+        assert_eq!(depth(1, 100), 101);
+        assert_eq!(depth(1, 10_000), MAX_DEPTH);
         assert_eq!(depth(20, 100), 6);
         assert_eq!(depth(100, 100), 2);
         assert_eq!(depth(1_000, 100), 2);
