@@ -151,6 +151,11 @@ impl Keeps {
     }
 }
 
+/// The value, which comes within half a minute or is a failure.
+fn within<G: mobula::Get>(objects: G) -> mobula::Result<G::Output> {
+    mobula::get_timeout(objects, Duration::from_secs(30))
+}
+
 /// Waits until they have ended, without reading them.
 fn done<T: mobula::Value>(objects: &[ObjectRef<T>]) {
     let all = mobula::wait(objects).num_returns(objects.len());
@@ -171,11 +176,11 @@ fn a_lost_result_is_made_again_and_soon() {
             done(std::slice::from_ref(&object));
             let killed = Instant::now();
             cluster.nodes[i].kill();
-            assert_eq!(mobula::get(&object).unwrap()[MANY - 1], 4 + MANY as u64);
+            assert_eq!(within(&object).unwrap()[MANY - 1], 4 + MANY as u64);
             took.push(killed.elapsed());
             assert_eq!(notes.runs(), 2 * (i + 1));
             // It is here now.
-            assert_eq!(mobula::get(&object).unwrap()[0], 5);
+            assert_eq!(within(&object).unwrap()[0], 5);
             assert_eq!(notes.runs(), 2 * (i + 1));
         }
         println!("from the kill to the value: {took:?}");
@@ -214,15 +219,37 @@ fn a_chain_is_made_again_for_a_reader_here_and_one_elsewhere() {
         cluster.nodes[0].kill();
         note(&go.path());
         let last = MANY as u64 + 1;
-        assert_eq!(mobula::get(&end).unwrap()[MANY - 1], last);
-        assert_eq!(mobula::get(&reads).unwrap(), last + 10);
-        assert_eq!(mobula::get(last_of(&both)).unwrap(), last + 10);
+        assert_eq!(within(&end).unwrap()[MANY - 1], last);
+        assert_eq!(within(&reads).unwrap(), last + 10);
+        assert_eq!(within(last_of(&both)).unwrap(), last + 10);
         assert_eq!(notes.runs(), 8, "four calls, each twice");
     });
 }
 
 fn last_of(of: &ObjectRef<Vec<u64>>) -> ObjectRef<u64> {
     last::remote(of)
+}
+
+#[test]
+fn the_node_that_waits_for_it_can_make_it_again() {
+    let notes = Notes::new("waits");
+    let go = Notes::new("waits-go");
+    with(config(), &[("MOBULA_RESOURCES", "maker=1")], |cluster| {
+        let there = called(&cluster.head, "node0");
+        let third = called(&cluster.head, "node1");
+        let made = makes::options()
+            .strategy(at(there))
+            .resource("maker", 1.0)
+            .remote(notes.path(), 0);
+        done(std::slice::from_ref(&made));
+        let reads = reads_later::options()
+            .on_node(third)
+            .remote(vec![made.clone()], go.path());
+        cluster.nodes[0].kill();
+        note(&go.path());
+        assert_eq!(within(&reads).unwrap(), MANY as u64 - 1);
+        assert_eq!(notes.runs(), 2);
+    });
 }
 
 #[test]
@@ -233,9 +260,9 @@ fn a_surviving_copy_is_preferred() {
         let third = called(&cluster.head, "node1");
         let object = makes::options().strategy(at(there)).remote(notes.path(), 0);
         let keeps = Keeps::options().on_node(third).remote(vec![object.clone()]);
-        assert_eq!(mobula::get(keeps.last()).unwrap(), MANY as u64 - 1);
+        assert_eq!(within(keeps.last()).unwrap(), MANY as u64 - 1);
         cluster.nodes[0].kill();
-        assert_eq!(mobula::get(&object).unwrap().len(), MANY);
+        assert_eq!(within(&object).unwrap().len(), MANY);
         assert_eq!(notes.runs(), 1, "node1 had a copy");
     });
 }
@@ -260,7 +287,7 @@ fn what_is_not_made_again_says_why() {
         let of_actor = actor.makes(1);
         done(&[&never, &grows, &fails, &bound, &of_actor].map(Clone::clone));
         cluster.nodes[0].kill();
-        let why = |object: &ObjectRef<Vec<u64>>| match mobula::get(object) {
+        let why = |object: &ObjectRef<Vec<u64>>| match within(object) {
             Err(Error::NodeLost { node, what }) => {
                 assert_eq!(node, there);
                 what.to_string()
@@ -298,10 +325,10 @@ fn lineages_are_bounded_and_who_was_given_up_is_told() {
             done(&objects);
         }
         cluster.nodes[0].kill();
-        let e = mobula::get(&objects[0]).unwrap_err().to_string();
+        let e = within(&objects[0]).unwrap_err().to_string();
         assert!(e.contains("given up at 1000 bytes"), "{e}");
         assert!(e.contains("lineage_bytes"), "{e}");
-        assert_eq!(mobula::get(&objects[5]).unwrap()[0], 5);
+        assert_eq!(within(&objects[5]).unwrap()[0], 5);
         assert_eq!(notes.runs(), 7);
     });
 }
@@ -316,7 +343,7 @@ fn a_call_that_kills_every_node_ends_with_its_attempts() {
             .resource("victim", 1.0)
             .max_retries(1)
             .remote(notes.path());
-        let e = mobula::get(&call).unwrap_err().to_string();
+        let e = within(&call).unwrap_err().to_string();
         assert!(e.contains("2 times"), "{e}");
         for id in ids {
             assert!(e.contains(&id.to_string()), "{id}: {e}");

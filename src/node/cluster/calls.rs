@@ -205,6 +205,8 @@ impl Cluster {
                 Ran::Stored(len) => {
                     books.held.insert(key, record.clone());
                     books.owners.hosts(key);
+                    // Made again, for somebody here too: its owner never says to a node that the copy is its own.
+                    books.pulls.found(key, &mut todo.pulls);
                     Outcome::Stored(len as u64)
                 }
                 Ran::Value(value) => {
