@@ -306,6 +306,10 @@ fn what_this_node_cannot_run_waits_for_one_that_can() {
         there.kill();
         let e = mobula::get(labelled()).unwrap_err();
         assert!(e.to_string().contains("zone"), "{e}");
+        // A node that nobody knows could still come, but not for ever.
+        let nobody = mobula::NodeId::new(7).unwrap();
+        let e = mobula::get(pid::options().on_node(nobody).remote()).unwrap_err();
+        assert!(e.to_string().contains("not in this cluster"), "{e}");
     });
 }
 

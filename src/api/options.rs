@@ -123,7 +123,7 @@ macro_rules! __mobula_task_options {
         spread() |o: &mut Options| o.strategy = $crate::Strategy::Spread
     }
     {
-        /// On this node; if it is gone or can never run it, the call fails.
+        /// On this node; if it is gone, can never run it, or stays unknown here for longer than a death takes to be noticed, the call fails.
         on_node(node: $crate::NodeId) |o: &mut Options, n| o.strategy = $crate::Strategy::Node { node: n, soft: false }
     }
     {
@@ -230,7 +230,7 @@ macro_rules! __mobula_actor_options {
         spread() |o: &mut Options| o.strategy = $crate::Strategy::Spread
     }
     {
-        /// On this node; if it is gone or can never run it, the call fails.
+        /// On this node; if it is gone, can never run it, or stays unknown here for longer than a death takes to be noticed, the call fails.
         on_node(node: $crate::NodeId) |o: &mut Options, n| o.strategy = $crate::Strategy::Node { node: n, soft: false }
     }
     {

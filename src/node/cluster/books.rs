@@ -9,6 +9,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
+use std::time::Duration;
 
 use super::leasing::Leasing;
 use super::lineage::Remakes;
@@ -95,6 +96,8 @@ pub(super) struct Books {
     pub leasing: Leasing,
     /// Calls that no node has room for now, or that came back.
     pub parked: Vec<RawRef>,
+    /// Nodes that calls were first to run on then, and that nobody has told of.
+    pub strangers: HashMap<NodeId, Duration>,
     /// Nodes that died under a call of this node that was given back since.
     pub deaths: HashMap<u64, Vec<NodeId>>,
     /// Calls of others that run here.
@@ -197,6 +200,7 @@ impl Books {
             sent: HashMap::new(),
             leasing: Leasing::new(me, capacity),
             parked: Vec::new(),
+            strangers: HashMap::new(),
             deaths: HashMap::new(),
             running: HashMap::new(),
             tickets: HashMap::new(),
@@ -239,4 +243,4 @@ impl Books {
 }
 
 /// For how long what a dead node handed on may still register.
-const GRACE: std::time::Duration = std::time::Duration::from_secs(5);
+const GRACE: Duration = Duration::from_secs(5);

@@ -15,7 +15,7 @@ use super::books::Books;
 use super::leasing::shape;
 use crate::base::{Demand, Error, NodeId, Strategy};
 use crate::core::amounts;
-use crate::core::placement::{Choice, Request, choose};
+use crate::core::placement::{Choice, Nowhere, Request, choose};
 use crate::core::view::NodeView;
 use crate::exec::entry::ActorEntry;
 use crate::exec::far::{Elsewhere, Parcel, take};
@@ -27,6 +27,8 @@ const LOOK: Duration = Duration::from_millis(2);
 const GLANCE: Duration = Duration::from_millis(20);
 /// Calls that wait here for a node beyond those that it can have, per CPU or slot.
 const AHEAD: u32 = 2;
+/// Nodes that calls wait for before anything is known of them.
+const MAX_STRANGERS: usize = 1024;
 
 impl Cluster {
     /// Whether another node is to run the call; then it has it.
@@ -74,6 +76,10 @@ impl Cluster {
                 self.books.lock().parked.push(record.clone());
                 true
             }
+            Choice::Nowhere(why) if self.may_come(&why) => {
+                self.books.lock().parked.push(record.clone());
+                true
+            }
             Choice::Nowhere(why) => {
                 if record.claim_waiting() {
                     let error = Error::NoNode {
@@ -85,6 +91,23 @@ impl Cluster {
             }
             Choice::At(node) => self.give(local, record, node, bound),
         }
+    }
+
+    /// Whether what is asked for may be a node that others know already: it joined, and its name came faster than the news of it.
+    fn may_come(&self, why: &Nowhere) -> bool {
+        let Nowhere::Unknown { node } = *why else {
+            return false;
+        };
+        let now = self.now();
+        let mut books = self.books.lock();
+        let strangers = &mut books.strangers;
+        if strangers.len() >= MAX_STRANGERS && !strangers.contains_key(&node) {
+            strangers.retain(|_, since| now - *since < self.patience);
+        }
+        if strangers.len() >= MAX_STRANGERS {
+            return false;
+        }
+        now - *strangers.entry(node).or_insert(now) < self.patience
     }
 
     fn has_lease(&self, record: &RawRef, node: NodeId) -> bool {
@@ -256,27 +279,30 @@ impl Cluster {
         if *strategy == Strategy::Default && !local.engine.lacks(demand) && self.fits_here(demand) {
             return Ok(None);
         }
-        let choice = {
-            let mut books = self.books.lock();
-            self.refresh(&mut books, local);
-            let seed = self.random();
-            choose(
-                &books.view,
-                self.me,
-                &Request {
-                    seed,
-                    ..Request::new(demand, strategy)
-                },
-            )
-        };
-        let node = match choice {
-            Choice::Here | Choice::Wait => return Ok(None),
-            Choice::Nowhere(why) => {
-                return Err(Error::NoNode {
-                    why: Arc::from(why.to_string()),
-                });
+        let node = loop {
+            let choice = {
+                let mut books = self.books.lock();
+                self.refresh(&mut books, local);
+                let seed = self.random();
+                choose(
+                    &books.view,
+                    self.me,
+                    &Request {
+                        seed,
+                        ..Request::new(demand, strategy)
+                    },
+                )
+            };
+            match choice {
+                Choice::Here | Choice::Wait => return Ok(None),
+                Choice::Nowhere(why) if self.may_come(&why) => std::thread::sleep(LOOK),
+                Choice::Nowhere(why) => {
+                    return Err(Error::NoNode {
+                        why: Arc::from(why.to_string()),
+                    });
+                }
+                Choice::At(node) => break node,
             }
-            Choice::At(node) => node,
         };
         let terms = actors::terms(entry, options, demand)?;
         let adopt = options.get_or_create;
