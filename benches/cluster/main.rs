@@ -12,6 +12,7 @@
 mod big;
 mod cpu;
 mod many;
+#[allow(dead_code, reason = "each benchmark uses its part")]
 mod nodes;
 mod peers;
 mod trips;

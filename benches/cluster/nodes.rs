@@ -85,6 +85,20 @@ impl Cluster {
         others.map(|n| n.id).collect()
     }
 
+    /// The node that was started last.
+    pub fn last(&self) -> NodeId {
+        let name = format!("node{}", self.others.len() - 1);
+        let mut nodes = self.head.nodes().into_iter();
+        nodes.find(|n| n.name == name).expect("it joined").id
+    }
+
+    /// Kills it.
+    pub fn kill_last(&mut self) {
+        let mut child = self.others.pop().expect("there is one");
+        child.kill().expect("a child can be killed");
+        child.wait().expect("a child can be waited for");
+    }
+
     /// All processes.
     pub fn pids(&self) -> Vec<u32> {
         let others = self.others.iter().map(Child::id);

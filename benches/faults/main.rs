@@ -1,0 +1,65 @@
+//! From a fault to the answer that should have come without it, and what being ready for faults costs.
+//!
+//! `cargo bench --bench faults [-- --json] [--quick] [--only a,b]`. Processes are killed with SIGKILL; the time runs from the
+//! moment before. Every row checks the answer: a counter that was told to add one ten times says eleven next, however its
+//! process died. `logged_..` is an isolated actor that keeps its history beside `unlogged_..`, one that does not, in turn;
+//! `replay_..` is the death after 10,000 calls, with and without checkpoints. Nodes are processes of this machine over QUIC, so that
+//! no answer waits for a network; what a death costs there is its detection.
+//!
+//! Left out: machines, whose loss looks the same from outside; partitions (tests have them).
+
+mod logs;
+mod lost;
+mod workers;
+
+#[allow(dead_code, reason = "each benchmark uses its part")]
+#[path = "../cluster/nodes.rs"]
+mod nodes;
+#[allow(dead_code, reason = "each benchmark uses its part")]
+#[path = "../shared/report.rs"]
+mod report;
+
+use report::{Beside, Bound, Report, Row};
+
+fn main() {
+    let mut report = Report::from_args();
+    workers::rows(&mut report);
+    logs::rows(&mut report);
+    lost::rows(&mut report);
+    report.end();
+}
+
+/// Reports a row if it is wanted.
+fn row(
+    report: &mut Report,
+    bench: &'static str,
+    unit: &'static str,
+    values: Vec<f64>,
+    limit: Option<f64>,
+    bound: Option<Bound>,
+) {
+    if !report.wants(bench) || values.is_empty() {
+        return;
+    }
+    let row = Row {
+        bench,
+        unit,
+        values,
+        limit,
+        every: false,
+    };
+    let beside = Beside {
+        bound,
+        ..Beside::default()
+    };
+    report.row_beside(row, beside);
+}
+
+/// Kills a process that is not this one's to wait for.
+fn kill(pid: u32) {
+    let done = std::process::Command::new("kill")
+        .args(["-KILL", &pid.to_string()])
+        .status()
+        .expect("kill can be run");
+    assert!(done.success(), "process {pid} can be killed");
+}
