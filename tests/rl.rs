@@ -3,6 +3,9 @@
 //! Invariant: tests/rl/record.py made the recordings; nothing here knows what they say. Left out: units, which are
 //! beside their code.
 
+#[path = "rl/wrappers.rs"]
+mod wrappers;
+
 use mobula::rl::command::{Arguments, run};
 use mobula::rl::{Action, Actions, Error, Space, Steps, Words, env_names, make, make_vec, restore};
 use serde_json::Value;

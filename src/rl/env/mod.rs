@@ -7,15 +7,21 @@
 mod batch;
 mod catch;
 mod classic;
+mod identity;
+mod normalize;
 mod physics;
 mod registry;
 mod trig;
 mod vector;
+mod wrap;
 
 pub use catch::Catch;
 pub use classic::Classic;
-pub use registry::{env_names, make, make_vec};
+pub use identity::Identity;
+pub use normalize::{NormalizeObservation, NormalizeReward, RunningMean};
+pub use registry::{add_env, env_names, make, make_vec};
 pub use vector::{Each, Steps, VecEnv};
+pub use wrap::{ClipReward, FrameStack, TimeLimit};
 
 pub use physics::{Acrobot, CartPole, Dynamics, MountainCar, MountainCarContinuous, Pendulum};
 

@@ -1,13 +1,15 @@
-//! Environments by name.
+//! Environments by name: those that come with the crate, those that a program adds, and both in wrappers.
 //!
-//! Invariant: one table has every name; a name that is not in it is refused with the nearest one. Left out: settings
-//! of environments.
+//! Invariant: a name that is not known is refused with the nearest one. `NAME+wrapper=value` is NAME within a wrapper; several
+//! stand in the order in which they are put around it. Left out: other settings of environments.
 
 use super::{
-    Acrobot, Batch, CartPole, Catch, Classic, Each, Env, MountainCar, MountainCarContinuous,
-    Pendulum, VecEnv,
+    Acrobot, Batch, CartPole, Catch, Classic, ClipReward, Each, Env, FrameStack, Identity,
+    MountainCar, MountainCarContinuous, Pendulum, TimeLimit, VecEnv,
 };
 use crate::rl::error::{Error, Result, nearest};
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 
 /// One environment, and many of it.
 type Makers = (fn() -> Box<dyn Env>, fn(usize) -> Box<dyn VecEnv>);
@@ -22,7 +24,17 @@ macro_rules! classic {
     };
 }
 
-/// Every environment.
+/// The makers of a game.
+macro_rules! game {
+    ($game:ident) => {
+        (
+            || Box::new($game::new()),
+            |n| Box::new(Each::new((0..n).map(|_| $game::new()).collect())),
+        )
+    };
+}
+
+/// Every environment of the crate.
 const TABLE: &[(&str, Makers)] = &[
     ("CartPole-v0", classic!(CartPole, 4, 4, 200)),
     ("CartPole-v1", classic!(CartPole, 4, 4, 500)),
@@ -33,38 +45,114 @@ const TABLE: &[(&str, Makers)] = &[
     ),
     ("Acrobot-v1", classic!(Acrobot, 4, 6, 500)),
     ("Pendulum-v1", classic!(Pendulum, 2, 3, 200)),
-    (
-        "Catch-v0",
-        (
-            || Box::new(Catch::new()),
-            |n| Box::new(Each::new((0..n).map(|_| Catch::new()).collect())),
-        ),
-    ),
+    ("Catch-v0", game!(Catch)),
+    ("Identity-v0", game!(Identity)),
 ];
 
-fn find(name: &str) -> Result<&'static Makers> {
-    TABLE
-        .iter()
-        .find(|(known, _)| *known == name)
-        .map(|(_, makers)| makers)
-        .ok_or_else(|| Error::UnknownEnv {
-            name: name.to_owned(),
-            nearest: nearest(name, env_names()),
-            known: env_names().map(str::to_owned).collect(),
-        })
+/// Environments of the program's own.
+static ADDED: Mutex<BTreeMap<String, fn() -> Box<dyn Env>>> = Mutex::new(BTreeMap::new());
+
+/// Every wrapper that can stand in a name.
+const WRAPPERS: &[&str] = &["time_limit", "frame_stack", "clip_reward"];
+
+/// Makes an environment of the program's own known by a name; one that has the name already is replaced. Every node that plays
+/// needs it: call this in `main`, before `init`.
+///
+/// ```
+/// use mobula::rl::{NormalizeObservation, add_env, make};
+/// add_env("Level-v0", || {
+///     Box::new(NormalizeObservation::new(make("CartPole-v1").expect("it is there")))
+/// });
+/// assert_eq!(make("Level-v0")?.observation_space().len(), 4);
+/// # Ok::<(), mobula::rl::Error>(())
+/// ```
+pub fn add_env(name: &str, make: fn() -> Box<dyn Env>) {
+    let mut added = ADDED.lock().unwrap_or_else(PoisonError::into_inner);
+    added.insert(name.to_owned(), make);
 }
 
-/// The names of all environments.
+fn unknown(name: &str) -> Error {
+    let mut known: Vec<String> = env_names().map(str::to_owned).collect();
+    known.extend(
+        ADDED
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .keys()
+            .cloned(),
+    );
+    Error::UnknownEnv {
+        name: name.to_owned(),
+        nearest: nearest(name, known.iter().map(String::as_str)),
+        known,
+    }
+}
+
+fn added(name: &str) -> Option<fn() -> Box<dyn Env>> {
+    let added = ADDED.lock().unwrap_or_else(PoisonError::into_inner);
+    added.get(name).copied()
+}
+
+fn find(name: &str) -> Option<&'static Makers> {
+    let mut table = TABLE.iter();
+    table.find(|(known, _)| *known == name).map(|(_, m)| m)
+}
+
+/// Puts a wrapper, as it stands in a name, around an environment.
+fn wrap(env: Box<dyn Env>, wrapper: &str) -> Result<Box<dyn Env>> {
+    let (kind, value) = wrapper.split_once('=').unwrap_or((wrapper, ""));
+    let whole = || match value.parse::<u64>() {
+        Ok(n) if n > 0 => Ok(n),
+        _ => Err(Error::Usage(format!(
+            "the wrapper {kind} needs a whole number above 0, as in {kind}=4, and has {value:?}"
+        ))),
+    };
+    Ok(match kind {
+        "time_limit" => Box::new(TimeLimit::new(env, whole()?)),
+        "frame_stack" => Box::new(FrameStack::new(env, whole()? as usize)),
+        "clip_reward" => {
+            let bound = value.parse().ok().filter(|x: &f32| *x > 0.0);
+            let bound = bound.ok_or_else(|| {
+                Error::Usage(format!(
+                    "the wrapper clip_reward needs a number above 0, as in clip_reward=1, and has {value:?}"
+                ))
+            })?;
+            Box::new(ClipReward::new(env, -bound, bound))
+        }
+        other => {
+            let near = nearest(other, WRAPPERS.iter().copied());
+            let near = near.map_or_else(String::new, |w| format!(" (did you mean {w:?}?)"));
+            return Err(Error::Usage(format!(
+                "there is no wrapper {other:?}{near}; there are {}",
+                WRAPPERS.join(", ")
+            )));
+        }
+    })
+}
+
+/// The names of all environments that come with the crate.
 pub fn env_names() -> impl Iterator<Item = &'static str> {
     TABLE.iter().map(|(name, _)| *name)
 }
 
-/// The environment of this name.
+/// The environment of this name, within the wrappers behind it.
 ///
 /// # Errors
-/// [`Error::UnknownEnv`], with the nearest name that there is.
+/// [`Error::UnknownEnv`], with the nearest name that there is; [`Error::Usage`] for a wrapper that there is not.
+///
+/// ```
+/// let env = mobula::rl::make("Catch-v0+frame_stack=2")?;
+/// assert_eq!(env.observation_space().len(), 2 * 64);
+/// # Ok::<(), mobula::rl::Error>(())
+/// ```
 pub fn make(name: &str) -> Result<Box<dyn Env>> {
-    Ok(find(name)?.0())
+    let mut parts = name.split('+');
+    let bare = parts.next().unwrap_or_default();
+    let env = match (find(bare), added(bare)) {
+        (_, Some(make)) => make(),
+        (Some(makers), None) => makers.0(),
+        (None, None) => return Err(unknown(bare)),
+    };
+    parts.try_fold(env, wrap)
 }
 
 /// `n` environments of this name, at least one, that step together.
@@ -72,5 +160,12 @@ pub fn make(name: &str) -> Result<Box<dyn Env>> {
 /// # Errors
 /// As [`make`].
 pub fn make_vec(name: &str, n: usize) -> Result<Box<dyn VecEnv>> {
-    Ok(find(name)?.1(n.max(1)))
+    let n = n.max(1);
+    match (find(name), added(name)) {
+        (Some(makers), None) => Ok(makers.1(n)),
+        _ => {
+            let envs = (0..n).map(|_| make(name)).collect::<Result<Vec<_>>>()?;
+            Ok(Box::new(Each::new(envs)))
+        }
+    }
 }
