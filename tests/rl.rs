@@ -3,6 +3,8 @@
 //! Invariant: tests/rl/record.py made the recordings; nothing here knows what they say. Left out: units, which are
 //! beside their code.
 
+#[path = "rl/learning.rs"]
+mod learning;
 #[path = "rl/wrappers.rs"]
 mod wrappers;
 

@@ -63,29 +63,47 @@ impl Adam {
             }
         }
         let norm = square.sqrt() as f32;
-        if !norm.is_finite() {
+        let Some(pace) = self.pace(norm, rate, max_norm) else {
             return Ok(norm);
-        }
-        self.steps += 1;
-        let correct = |decay: f32| 1.0 - f64::from(decay).powf(self.steps as f64);
-        let scale = if norm > max_norm {
-            max_norm / (norm + 1e-6)
-        } else {
-            1.0
         };
         for (var, moments) in vars.iter().zip(&self.rows) {
             if let Some(grad) = grads.get(var) {
-                let update = Update {
-                    moments,
-                    scale,
-                    rate: (f64::from(rate) / correct(DECAY_FIRST)) as f32,
-                    root: (1.0 / correct(DECAY_SECOND)).sqrt() as f32,
-                    epsilon: self.epsilon,
-                };
+                let update = Update { moments, pace };
                 var.inplace_op2(&grad.contiguous()?, &update)?;
             }
         }
         Ok(norm)
+    }
+
+    /// As [`step`](Adam::step), for one row that is no tensor.
+    pub fn step_row(&mut self, weights: &mut [f32], grad: &[f32], rate: f32, max_norm: f32) -> f32 {
+        let square: f64 = grad.iter().map(|x| f64::from(*x) * f64::from(*x)).sum();
+        let norm = square.sqrt() as f32;
+        if let Some(pace) = self.pace(norm, rate, max_norm)
+            && let Some(moments) = self.rows.first()
+        {
+            Update { moments, pace }.apply(weights, grad);
+        }
+        norm
+    }
+
+    /// Counts a step, and says how long it is; none if the norm is no number.
+    fn pace(&mut self, norm: f32, rate: f32, max_norm: f32) -> Option<Pace> {
+        if !norm.is_finite() {
+            return None;
+        }
+        self.steps += 1;
+        let correct = |decay: f32| 1.0 - f64::from(decay).powf(self.steps as f64);
+        Some(Pace {
+            scale: if norm > max_norm {
+                max_norm / (norm + 1e-6)
+            } else {
+                1.0
+            },
+            rate: (f64::from(rate) / correct(DECAY_FIRST)) as f32,
+            root: (1.0 / correct(DECAY_SECOND)).sqrt() as f32,
+            epsilon: self.epsilon,
+        })
     }
 
     /// How many steps were taken, and what is remembered of each row.
@@ -101,12 +119,32 @@ impl Adam {
     }
 }
 
-struct Update<'a> {
-    moments: &'a Mutex<Moments>,
+/// How long a step is.
+#[derive(Clone, Copy)]
+struct Pace {
     scale: f32,
     rate: f32,
     root: f32,
     epsilon: f32,
+}
+
+struct Update<'a> {
+    moments: &'a Mutex<Moments>,
+    pace: Pace,
+}
+
+impl Update<'_> {
+    fn apply(&self, weights: &mut [f32], grad: &[f32]) {
+        let mut moments = self.moments.lock().expect("nobody panics with it");
+        let Moments { first, second } = &mut *moments;
+        simd::run(Row {
+            pace: self.pace,
+            weights,
+            grad,
+            first,
+            second,
+        });
+    }
 }
 
 impl InplaceOp2 for Update<'_> {
@@ -126,21 +164,13 @@ impl InplaceOp2 for Update<'_> {
         else {
             bail!("adam changes contiguous rows of f32");
         };
-        let mut moments = self.moments.lock().expect("nobody panics with it");
-        let Moments { first, second } = &mut *moments;
-        simd::run(Row {
-            update: self,
-            weights: &mut weights[start..end],
-            grad: numbers(grad, grad_layout)?,
-            first,
-            second,
-        });
+        self.apply(&mut weights[start..end], numbers(grad, grad_layout)?);
         Ok(())
     }
 }
 
 struct Row<'a> {
-    update: &'a Update<'a>,
+    pace: Pace,
     weights: &'a mut [f32],
     grad: &'a [f32],
     first: &'a mut [f32],
@@ -152,8 +182,12 @@ impl Kernel for Row<'_> {
 
     #[inline(always)]
     fn run<const FMA: bool>(self) {
-        let u = self.update;
-        let (scale, rate, root, epsilon) = (u.scale, u.rate, u.root, u.epsilon);
+        let Pace {
+            scale,
+            rate,
+            root,
+            epsilon,
+        } = self.pace;
         let moments = self.first.iter_mut().zip(self.second);
         for ((w, g), (m, v)) in self.weights.iter_mut().zip(self.grad).zip(moments) {
             let g = g * scale;

@@ -7,8 +7,8 @@ use super::checkpoint::Checkpoint;
 use super::config;
 use super::error::{Error, Result, nearest};
 use super::evaluate::{Evaluation, mean};
-use super::ppo;
 use super::space::Actions;
+use super::{dqn, es, ppo};
 use serde::Serialize;
 use std::path::Path;
 
@@ -26,7 +26,7 @@ pub trait Agent {
     /// One iteration. Blocks until it is over.
     ///
     /// # Errors
-    /// [`Error::NotFinite`] when learning went astray: the step that failed changed nothing; restore a checkpoint to go on. [`Error::Node`] when the node beneath failed.
+    /// [`Error::NotFinite`] when learning went astray: the weights are as they were before the iteration. [`Error::Node`] when the node beneath failed.
     fn train(&mut self) -> Result<Progress>;
 
     /// The best actions for rows of observations, as learned so far.
@@ -131,7 +131,7 @@ impl Recent {
 }
 
 /// The names of all algorithms.
-pub const ALGORITHMS: &[&str] = &["PPO"];
+pub const ALGORITHMS: &[&str] = &["PPO", "DQN", "ES"];
 
 fn unknown(name: &str) -> Error {
     Error::UnknownAlgorithm {
@@ -152,6 +152,14 @@ pub fn agent(algorithm: &str, env: &str, settings: &str, seed: u64) -> Result<Bo
             let config = config::parse("PPO", ppo::Config::default(), settings)?;
             Ok(Box::new(ppo::Ppo::new(env, config, seed)?))
         }
+        "DQN" => {
+            let config = config::parse("DQN", dqn::Config::default(), settings)?;
+            Ok(Box::new(dqn::Dqn::new(env, config, seed)?))
+        }
+        "ES" => {
+            let config = config::parse("ES", es::Config::default(), settings)?;
+            Ok(Box::new(es::Es::new(env, config, seed)?))
+        }
         _ => Err(unknown(algorithm)),
     }
 }
@@ -164,6 +172,8 @@ pub fn restore(path: &Path) -> Result<Box<dyn Agent>> {
     let checkpoint = Checkpoint::read(path)?;
     match checkpoint.algorithm.as_str() {
         "PPO" => Ok(Box::new(ppo::Ppo::restore(&checkpoint)?)),
+        "DQN" => Ok(Box::new(dqn::Dqn::restore(&checkpoint)?)),
+        "ES" => Ok(Box::new(es::Es::restore(&checkpoint)?)),
         other => Err(unknown(other)),
     }
 }

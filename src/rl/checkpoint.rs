@@ -65,7 +65,7 @@ impl Checkpoint {
         }
     }
 
-    fn missing(&self, name: &str) -> Error {
+    pub(super) fn missing(&self, name: &str) -> Error {
         Error::Usage(format!(
             "the checkpoint of {} has no usable row {name:?}: it is damaged, or of another version",
             self.algorithm
@@ -76,6 +76,15 @@ impl Checkpoint {
     pub fn numbers(&self, name: &str) -> Result<&[f32]> {
         let row = self.numbers.get(name).map(Vec::as_slice);
         row.ok_or_else(|| self.missing(name))
+    }
+
+    /// A row of `n` numbers.
+    pub(super) fn numbers_of(&self, name: &str, n: usize) -> Result<&[f32]> {
+        let row = self.numbers(name)?;
+        match row.len() == n {
+            true => Ok(row),
+            false => Err(self.missing(name)),
+        }
     }
 
     /// A row of words.
@@ -121,6 +130,12 @@ impl Checkpoint {
         }
         adam.set_state(steps, rows);
         Ok(())
+    }
+
+    pub(super) fn put_collectors(&mut self, states: Vec<Vec<u64>>) {
+        for (i, words) in states.into_iter().enumerate() {
+            self.put_words(&format!("collector.{i}"), words);
+        }
     }
 
     /// The state of every collector.

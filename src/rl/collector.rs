@@ -4,14 +4,15 @@
 //! Invariant: a collector's steps follow from its seed, its number and the weights it was given. Its whole state can be
 //! taken as words, and given back. One that ended is made anew, with environments that begin afresh. Left out: learning.
 
-use super::env::{Steps, VecEnv, Words, make_vec};
+use super::crew::Crew;
+use super::env::{VecEnv, Words};
 use super::error::{Error, Result};
 use super::gae::gae;
 use super::mlp::Activation;
+use super::player::{Episode, Player};
 use super::policy::{Policy, Scratch};
-use super::rng::Rng;
 use super::space::Actions;
-use crate::api::{Handle, ObjectRef, View, get, put_slice, view};
+use crate::api::{ObjectRef, View, put_slice};
 use mobula_macros::{remote, value};
 
 /// What a collector is made of.
@@ -34,16 +35,6 @@ pub struct Setup {
     pub lambda: f32,
     /// The run's seed, and which collector this is.
     pub seed: (u64, u64),
-}
-
-/// One episode that ended.
-#[value]
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Episode {
-    /// The sum of its rewards.
-    pub reward: f32,
-    /// Its number of steps.
-    pub length: u32,
 }
 
 /// Steps to learn from, step by step: row `t` has the steps `t` of all environments.
@@ -81,90 +72,60 @@ impl Setup {
 }
 
 /// What plays.
-struct Player {
-    envs: Box<dyn VecEnv>,
+struct Actor {
+    player: Player,
     policy: Policy,
-    steps: Steps,
-    actions: Actions,
     scratch: Scratch,
-    rng: Rng,
-    /// Of the episodes under way.
-    under_way: Vec<Episode>,
 }
 
-impl Player {
-    fn new(setup: &Setup) -> Result<Player> {
-        let mut envs = make_vec(&setup.env, setup.envs as usize)?;
-        let n = envs.count();
-        let policy = setup.policy(&*envs);
-        let mut rng = Rng::stream(setup.seed.0, setup.seed.1);
-        let mut steps = Steps::new(n, envs.observation_space().len());
-        envs.reset(rng.bits(), &mut steps.observations);
-        Ok(Player {
-            actions: Actions::zeros(&envs.action_space(), n),
-            envs,
-            policy,
-            steps,
+impl Actor {
+    fn new(setup: &Setup) -> Result<Actor> {
+        let player = Player::new(&setup.env, setup.envs, setup.seed)?;
+        Ok(Actor {
+            policy: setup.policy(&*player.envs),
+            player,
             scratch: Scratch::default(),
-            rng,
-            under_way: vec![
-                Episode {
-                    reward: 0.0,
-                    length: 0
-                };
-                n
-            ],
         })
     }
 
     fn collect(&mut self, setup: &Setup, weights: &[f32]) -> Result<Rollout> {
-        let (n, length) = (self.envs.count(), setup.steps as usize);
+        let (n, length) = (self.player.count(), setup.steps as usize);
         let width = self.policy.actor.inputs();
         let weights = self.policy.split(weights)?;
         let mut out = Rollout::default();
         let mut rewards = Vec::with_capacity(n * length);
         let mut next_values = vec![0.0; n * length];
         let mut over = Vec::with_capacity(n * length);
+        let player = &mut self.player;
         for t in 0..length {
-            out.observations.extend_from_slice(&self.steps.observations);
+            let seen = &player.steps.observations;
+            out.observations.extend_from_slice(seen);
             self.policy.draw(
                 weights,
-                &self.steps.observations,
-                &mut self.rng,
+                seen,
+                &mut player.rng,
                 &mut self.scratch,
-                &mut self.actions,
+                &mut player.actions,
                 &mut out.log_probs,
                 &mut out.values,
             );
-            match &self.actions {
+            match &player.actions {
                 Actions::Discrete(choices) => out.actions.extend(choices.iter().map(|c| *c as f32)),
                 Actions::Continuous { numbers, .. } => out.actions.extend_from_slice(numbers),
             }
-            self.envs.step(&self.actions, &mut self.steps);
-            rewards.extend_from_slice(&self.steps.rewards);
+            player.step(&mut out.episodes);
+            rewards.extend_from_slice(&player.steps.rewards);
             for i in 0..n {
-                let episode = &mut self.under_way[i];
-                episode.reward += self.steps.rewards[i];
-                episode.length += 1;
-                let ended = self.steps.over(i);
-                over.push(ended);
-                if ended {
-                    out.episodes.push(*episode);
-                    *episode = Episode {
-                        reward: 0.0,
-                        length: 0,
-                    };
-                    if !self.steps.terminated[i] {
-                        let last = &self.steps.last[i * width..(i + 1) * width];
-                        let value = self.policy.values(weights[2], last, &mut self.scratch);
-                        next_values[t * n + i] = value[0];
-                    }
+                over.push(player.steps.over(i));
+                if player.steps.truncated[i] && !player.steps.terminated[i] {
+                    let last = &player.steps.last[i * width..(i + 1) * width];
+                    let value = self.policy.values(weights[2], last, &mut self.scratch);
+                    next_values[t * n + i] = value[0];
                 }
             }
         }
-        let after = self
-            .policy
-            .values(weights[2], &self.steps.observations, &mut self.scratch);
+        let seen = &self.player.steps.observations;
+        let after = self.policy.values(weights[2], seen, &mut self.scratch);
         for i in (0..n * length).filter(|i| !over[*i]) {
             next_values[i] = *out.values.get(i + n).unwrap_or(&after[i % n]);
         }
@@ -179,38 +140,6 @@ impl Player {
         );
         Ok(out)
     }
-
-    fn save(&self) -> Vec<u64> {
-        let mut words = self.rng.words().to_vec();
-        self.envs.save(&mut words);
-        for episode in &self.under_way {
-            words.extend([
-                u64::from(episode.reward.to_bits()),
-                u64::from(episode.length),
-            ]);
-        }
-        words.extend(
-            self.steps
-                .observations
-                .iter()
-                .map(|x| u64::from(x.to_bits())),
-        );
-        words
-    }
-
-    fn load(&mut self, words: &[u64]) -> bool {
-        let mut words = Words::new(words);
-        self.rng = words.rng();
-        self.envs.load(&mut words);
-        for episode in &mut self.under_way {
-            episode.reward = f32::from_bits(words.word() as u32);
-            episode.length = words.word() as u32;
-        }
-        for x in &mut self.steps.observations {
-            *x = f32::from_bits(words.word() as u32);
-        }
-        words.complete()
-    }
 }
 
 /// An actor that plays. What it plays with is made at its first call and is not part of its archive.
@@ -218,14 +147,14 @@ impl Player {
 pub(super) struct Collector {
     setup: Setup,
     #[rkyv(with = rkyv::with::Skip)]
-    player: Option<Box<Player>>,
+    actor: Option<Box<Actor>>,
 }
 
 impl Collector {
-    fn player(&mut self) -> Result<&mut Player> {
-        match &mut self.player {
-            Some(player) => Ok(player),
-            none => Ok(none.insert(Box::new(Player::new(&self.setup)?))),
+    fn actor(&mut self) -> Result<&mut Actor> {
+        match &mut self.actor {
+            Some(actor) => Ok(actor),
+            none => Ok(none.insert(Box::new(Actor::new(&self.setup)?))),
         }
     }
 }
@@ -233,120 +162,84 @@ impl Collector {
 #[remote]
 impl Collector {
     pub fn new(setup: Setup) -> Self {
-        Collector {
-            setup,
-            player: None,
-        }
+        Collector { setup, actor: None }
     }
 
     /// Plays one batch with these weights, read where they lie.
     pub fn collect(&mut self, weights: &[f32]) -> Result<Rollout> {
         let setup = self.setup.clone();
-        self.player()?.collect(&setup, weights)
+        self.actor()?.collect(&setup, weights)
     }
 
     /// All that it knows.
     pub fn save(&mut self) -> Result<Vec<u64>> {
-        Ok(self.player()?.save())
+        let mut words = Vec::new();
+        self.actor()?.player.save(&mut words);
+        Ok(words)
     }
 
     /// Goes on from what `save` gave.
     pub fn load(&mut self, words: Vec<u64>) -> Result<()> {
-        let env = self.setup.env.clone();
-        match self.player()?.load(&words) {
-            true => Ok(()),
-            false => Err(Error::Usage(format!(
-                "the checkpoint's state is not one of these environments ({env})"
-            ))),
-        }
+        let mut words = Words::new(&words);
+        self.actor()?.player.load(&mut words);
+        foreign(&self.setup.env, words.complete())
+    }
+}
+
+/// Refuses a state that did not fit.
+pub(super) fn foreign(env: &str, fits: bool) -> Result<()> {
+    match fits {
+        true => Ok(()),
+        false => Err(Error::Usage(format!(
+            "the checkpoint's state is not one of these environments ({env})"
+        ))),
     }
 }
 
 /// All collectors of a run.
 pub(super) struct Collectors {
-    setups: Vec<Setup>,
-    handles: Vec<Handle<Collector>>,
-    replaced: u64,
+    crew: Crew<Setup, Collector>,
 }
-
-/// How often in one iteration collectors may be replaced before it is an error.
-const REPLACEMENTS: usize = 8;
 
 impl Collectors {
     /// `workers` collectors of this setup, each with its own random numbers.
     pub fn new(setup: &Setup, workers: usize) -> Collectors {
-        let setups: Vec<Setup> = (0..workers.max(1) as u64)
-            .map(|i| Setup {
-                seed: (setup.seed.0, i),
-                ..setup.clone()
-            })
-            .collect();
+        let setups = (0..workers.max(1) as u64).map(|i| Setup {
+            seed: (setup.seed.0, i),
+            ..setup.clone()
+        });
+        let renew = |setup: &mut Setup| setup.seed.1 += 1 << 32;
         Collectors {
-            handles: setups.iter().map(Collector::remote).collect(),
-            setups,
-            replaced: 0,
+            crew: Crew::new(setups.collect(), |setup| Collector::remote(setup), renew),
         }
     }
 
     /// One batch of each: the weights go out as one object, the batches are read where they lie.
     pub fn collect(&mut self, weights: &[f32]) -> Result<Vec<View<Rollout>>> {
         let weights: ObjectRef<Vec<f32>> = put_slice(weights)?;
-        let mut calls: Vec<_> = self.handles.iter().map(|c| c.collect(&weights)).collect();
-        let mut batches = Vec::with_capacity(calls.len());
-        let mut tries = 0;
-        for (i, call) in calls.iter_mut().enumerate() {
-            loop {
-                match view(call) {
-                    Ok(batch) => break batches.push(batch),
-                    Err(crate::base::Error::ActorDied { .. }) if tries < REPLACEMENTS => {
-                        tries += 1;
-                        self.replaced += 1;
-                        // Other random numbers, lest what killed it comes again.
-                        self.setups[i].seed.1 += 1 << 32;
-                        self.handles[i] = Collector::remote(&self.setups[i]);
-                        *call = self.handles[i].collect(&weights);
-                    }
-                    Err(error) => return Err(error.into()),
-                }
-            }
-        }
-        Ok(batches)
+        let calls = self.crew.call(|c| c.collect(&weights));
+        self.crew.answers(calls, |c| c.collect(&weights))
     }
 
     /// How many collectors were replaced so far.
     pub fn replaced(&self) -> u64 {
-        self.replaced
+        self.crew.replaced()
     }
 
     /// The state of each.
     pub fn save(&self) -> Result<Vec<Vec<u64>>> {
-        let calls: Vec<_> = self.handles.iter().map(|c| c.save()).collect();
-        Ok(get(&calls)?)
+        self.crew.save(|c| c.save())
     }
 
     /// Gives each its state back.
     pub fn load(&mut self, states: Vec<Vec<u64>>) -> Result<()> {
-        if states.len() != self.handles.len() {
-            return Err(Error::Usage(format!(
-                "the checkpoint is of {} collectors, not of {}",
-                states.len(),
-                self.handles.len()
-            )));
-        }
-        let calls: Vec<_> = self
-            .handles
-            .iter()
-            .zip(states)
-            .map(|(c, words)| c.load(words))
-            .collect();
-        get(&calls)?;
-        Ok(())
+        self.crew.load(states, |c, words| c.load(words))
     }
 
     /// Ends collector `i`, as a lost machine would.
     #[cfg(test)]
     pub fn kill(&self, i: usize) {
-        self.handles[i].kill();
+        self.crew.kill(i);
     }
 }
 

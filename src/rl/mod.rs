@@ -9,31 +9,48 @@ mod checkpoint;
 mod collector;
 pub mod command;
 mod config;
+mod crew;
 mod distribution;
+pub mod dqn;
 mod env;
 mod error;
+pub mod es;
 mod evaluate;
 mod gae;
 mod matrix;
 mod mlp;
 mod ops;
+mod player;
 mod policy;
 pub mod ppo;
+mod q_network;
+mod replay;
 mod rng;
+mod run;
 mod simd;
 mod space;
 mod tuned;
 
 pub use agent::{ALGORITHMS, Agent, Progress, agent, restore};
 pub use checkpoint::Checkpoint;
-pub use collector::Episode;
 pub use distribution::{categorical, draw_categorical, draw_gaussian, gaussian};
 pub use env::*;
 pub use error::{Error, Result};
 pub use evaluate::{Evaluation, evaluate};
 pub use gae::gae;
 pub use mlp::{Activation, Mlp, Tape};
+pub use player::Episode;
 pub use policy::{Policy, Scratch};
+pub use q_network::QNetwork;
+pub use replay::{Memory, SumTree, Transitions};
 pub use rng::Rng;
 pub use space::{Action, Actions, Space};
 pub use tuned::{TUNED, Tuned, tuned};
+
+/// A process has one node at a time: tests take turns.
+#[cfg(test)]
+fn turn() -> std::sync::MutexGuard<'static, ()> {
+    static TURN: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    TURN.lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+}

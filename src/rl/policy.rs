@@ -127,15 +127,7 @@ impl Policy {
         actions: &mut Actions,
     ) {
         self.actor.forward(actor, observations, &mut scratch.actor);
-        let out = scratch.actor.output();
-        match actions {
-            Actions::Discrete(choices) => {
-                for (row, to) in out.chunks_exact(self.actor.outputs()).zip(choices) {
-                    *to = best(row) as u32;
-                }
-            }
-            Actions::Continuous { numbers, .. } => numbers.copy_from_slice(out),
-        }
+        likeliest(scratch.actor.output(), self.actor.outputs(), actions);
     }
 
     /// The values of rows of observations.
@@ -143,5 +135,17 @@ impl Policy {
         self.critic
             .forward(critic, observations, &mut scratch.critic);
         scratch.critic.output().to_vec()
+    }
+}
+
+/// The likeliest action for each row of `width` logits or means.
+pub(super) fn likeliest(out: &[f32], width: usize, actions: &mut Actions) {
+    match actions {
+        Actions::Discrete(choices) => {
+            for (row, to) in out.chunks_exact(width).zip(choices) {
+                *to = best(row) as u32;
+            }
+        }
+        Actions::Continuous { numbers, .. } => numbers.copy_from_slice(out),
     }
 }

@@ -5,17 +5,18 @@
 //! minibatches; the curve follows from the seed. Left out: recurrent networks.
 
 use super::adam::Adam;
-use super::agent::{Agent, Progress, Recent};
+use super::agent::{Agent, Progress};
 use super::checkpoint::Checkpoint;
 use super::collector::{Collectors, Rollout, Setup};
 use super::config;
 use super::env::make_vec;
-use super::error::{Error, Result};
+use super::error::Result;
 use super::evaluate::{Evaluation, evaluate};
 use super::mlp::Activation;
 use super::ops;
 use super::policy::{Policy, Scratch};
 use super::rng::Rng;
+use super::run::Run;
 use super::space::{Actions, Space};
 use crate::api::View;
 use crate::value::Native;
@@ -272,18 +273,14 @@ fn loss(
 
 /// The learner and its collectors.
 pub struct Ppo {
-    env: String,
+    run: Run,
     config: Config,
-    seed: u64,
     policy: Policy,
     collectors: Collectors,
     learned: Learned,
     adam: Adam,
     rng: Rng,
-    iteration: u64,
-    steps: u64,
     kl_coefficient: f64,
-    recent: Recent,
     scratch: Scratch,
 }
 
@@ -291,7 +288,7 @@ impl Ppo {
     /// A learner that knows nothing yet, and its collectors.
     ///
     /// # Errors
-    /// [`Error::UnknownEnv`]; [`Error::BadValue`] for settings that cannot work.
+    /// [`UnknownEnv`](super::Error::UnknownEnv); [`BadValue`](super::Error::BadValue) for settings that cannot work.
     ///
     /// ```
     /// use mobula::rl::{Agent, ppo};
@@ -318,18 +315,14 @@ impl Ppo {
         let learned = Learned::new(&policy, &policy.init(&mut rng, config.log_std))?;
         let lengths: Vec<usize> = learned.vars().iter().map(|var| var.elem_count()).collect();
         Ok(Ppo {
-            env: env.to_owned(),
+            run: Run::new(env, seed),
             collectors: Collectors::new(&setup, config.num_workers),
             kl_coefficient: config.kl_coefficient,
             config,
-            seed,
             policy,
             learned,
             adam: Adam::new(&lengths, 1e-5),
             rng,
-            iteration: 0,
-            steps: 0,
-            recent: Recent::default(),
             scratch: Scratch::default(),
         })
     }
@@ -337,24 +330,17 @@ impl Ppo {
     /// Goes on from a checkpoint.
     ///
     /// # Errors
-    /// Those of [`new`](Ppo::new); [`Error::File`] for a checkpoint that is not whole.
+    /// Those of [`new`](Ppo::new); for a checkpoint that is not whole, which row of it is missing.
     pub fn restore(checkpoint: &Checkpoint) -> Result<Ppo> {
         let config = config::parse(NAME, Config::default(), &checkpoint.config)?;
         let mut ppo = Ppo::new(&checkpoint.env, config, checkpoint.seed)?;
         ppo.learned = Learned::new(&ppo.policy, checkpoint.numbers("weights")?)?;
         checkpoint.load_adam(&mut ppo.adam)?;
-        let counters = checkpoint.counters("counters", 3)?;
-        (ppo.iteration, ppo.steps) = (counters[0], counters[1]);
-        ppo.kl_coefficient = f64::from_bits(counters[2]);
+        ppo.run.restore(checkpoint)?;
+        ppo.kl_coefficient = f64::from_bits(checkpoint.counters("kl", 1)?[0]);
         ppo.rng = checkpoint.rng("rng")?;
-        ppo.recent = Recent::from_numbers(checkpoint.numbers("recent")?);
         ppo.collectors.load(checkpoint.collectors()?)?;
         Ok(ppo)
-    }
-
-    /// Which part of the schedules is over.
-    fn schedule(&self) -> f64 {
-        (self.steps as f64 / self.config.schedule_steps.max(1) as f64).min(1.0)
     }
 
     /// How often collectors were replaced because they had ended.
@@ -394,22 +380,9 @@ impl Ppo {
         })
     }
 
-    /// A number of the loss, if it is one.
-    fn finite(&self, what: &'static str, value: f32) -> Result<f32> {
-        if value.is_finite() {
-            return Ok(value);
-        }
-        Err(Error::NotFinite {
-            what,
-            value,
-            iteration: self.iteration + 1,
-            steps: self.steps,
-        })
-    }
-
     /// All passes over one iteration's steps. Gives the means of what the loss is made of.
     fn learn(&mut self, batches: &Batches<'_>) -> Result<[f32; 5]> {
-        let done = self.schedule();
+        let done = self.run.part(self.config.schedule_steps);
         let between = |from: f64, to: f64| from + (to - from) * done;
         let rate = between(self.config.learning_rate, self.config.final_learning_rate);
         let clip = self
@@ -431,7 +404,7 @@ impl Ppo {
                     clip,
                     self.kl_coefficient,
                 )?;
-                self.finite("the loss", loss.total.to_scalar()?)?;
+                self.run.finite("the loss", loss.total.to_scalar()?)?;
                 let grads = loss.total.backward()?;
                 let norm = self.adam.step(
                     &self.learned.vars(),
@@ -439,7 +412,7 @@ impl Ppo {
                     rate as f32,
                     self.config.max_grad_norm,
                 )?;
-                self.finite("the gradient's norm", norm)?;
+                self.run.finite("the gradient's norm", norm)?;
                 let parts = [&loss.policy, &loss.value, &loss.entropy, &loss.kl];
                 for (sum, part) in sums.iter_mut().zip(parts) {
                     *sum += part.to_scalar::<f32>()?;
@@ -511,7 +484,7 @@ impl Agent for Ppo {
     }
 
     fn env(&self) -> &str {
-        &self.env
+        &self.run.env
     }
 
     fn config(&self) -> String {
@@ -521,33 +494,31 @@ impl Agent for Ppo {
     fn train(&mut self) -> Result<Progress> {
         // Gather: every collector plays with the same weights.
         let views = self.collectors.collect(&self.learned.row()?)?;
-        for view in &views {
-            self.recent.extend(
-                view.episodes
-                    .iter()
-                    .map(|e| (e.reward.to_native(), e.length.to_native())),
-            );
-        }
         // Learn from all of it, then forget it.
         let batches = Batches::new(&views);
-        let [policy, value, entropy, kl, norm] = self.learn(&batches)?;
-        self.steps += batches.steps as u64;
-        self.iteration += 1;
+        let before = (self.learned.row()?, self.adam.state());
+        let learned = self.learn(&batches);
+        if learned.is_err() {
+            self.learned = Learned::new(&self.policy, &before.0)?;
+            self.adam.set_state(before.1.0, before.1.1);
+        }
+        let [policy, value, entropy, kl, norm] = learned?;
+        for view in &views {
+            self.run.ended(&view.episodes);
+        }
+        self.run.steps += batches.steps as u64;
+        self.run.iteration += 1;
         if let Some(target) = self.config.kl_target {
             self.kl_coefficient = adapted(self.kl_coefficient, f64::from(kl), target);
         }
-        Ok(self.recent.progress(
-            self.iteration,
-            self.steps,
-            vec![
-                ("policy_loss", policy),
-                ("value_loss", value),
-                ("entropy", entropy),
-                ("kl", kl),
-                ("grad_norm", norm),
-                ("kl_coefficient", self.kl_coefficient as f32),
-            ],
-        ))
+        Ok(self.run.progress(vec![
+            ("policy_loss", policy),
+            ("value_loss", value),
+            ("entropy", entropy),
+            ("kl", kl),
+            ("grad_norm", norm),
+            ("kl_coefficient", self.kl_coefficient as f32),
+        ]))
     }
 
     fn act(&mut self, observations: &[f32]) -> Result<Actions> {
@@ -563,25 +534,19 @@ impl Agent for Ppo {
     fn evaluate(&self, episodes: usize, seed: u64) -> Result<Evaluation> {
         let weights = ops::read(&self.learned.actor, <[f32]>::to_vec)?;
         let mut scratch = Scratch::default();
-        evaluate(&self.env, episodes, seed, |observations, actions| {
+        evaluate(&self.run.env, episodes, seed, |observations, actions| {
             self.policy
                 .best(&weights, observations, &mut scratch, actions);
         })
     }
 
     fn checkpoint(&self) -> Result<Checkpoint> {
-        let mut checkpoint = Checkpoint::new(NAME, &self.env, self.config(), self.seed);
+        let mut checkpoint = self.run.checkpoint(NAME, self.config());
         checkpoint.put_numbers("weights", self.learned.row()?);
         checkpoint.put_adam(&self.adam);
-        checkpoint.put_words(
-            "counters",
-            vec![self.iteration, self.steps, self.kl_coefficient.to_bits()],
-        );
+        checkpoint.put_words("kl", vec![self.kl_coefficient.to_bits()]);
         checkpoint.put_words("rng", self.rng.words().to_vec());
-        checkpoint.put_numbers("recent", self.recent.numbers());
-        for (i, words) in self.collectors.save()?.into_iter().enumerate() {
-            checkpoint.put_words(&format!("collector.{i}"), words);
-        }
+        checkpoint.put_collectors(self.collectors.save()?);
         Ok(checkpoint)
     }
 }

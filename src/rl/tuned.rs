@@ -19,12 +19,26 @@ pub struct Tuned {
 }
 
 /// All there are.
-pub const TUNED: &[Tuned] = &[Tuned {
-    name: "cartpole-ppo",
-    algorithm: "PPO",
-    env: "CartPole-v1",
-    config: "{}",
-}];
+pub const TUNED: &[Tuned] = &[
+    Tuned {
+        name: "cartpole-ppo",
+        algorithm: "PPO",
+        env: "CartPole-v1",
+        config: "{}",
+    },
+    Tuned {
+        name: "cartpole-dqn",
+        algorithm: "DQN",
+        env: "CartPole-v1",
+        config: "{}",
+    },
+    Tuned {
+        name: "cartpole-es",
+        algorithm: "ES",
+        env: "CartPole-v1",
+        config: "{}",
+    },
+];
 
 /// The settings of this name.
 ///

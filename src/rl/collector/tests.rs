@@ -1,6 +1,7 @@
 //! What a step is worth at the end of an episode, and at the end of its time.
 
 use super::*;
+use crate::rl::rng::Rng;
 
 fn setup(env: &str) -> Setup {
     Setup {
@@ -20,22 +21,22 @@ fn setup(env: &str) -> Setup {
 /// behind the last step is what `end` makes of that step's observation, and as the episode says.
 fn sums(env: &str, end: impl Fn(f32) -> f32) -> Result<(f32, f32, bool)> {
     let setup = setup(env);
-    let mut player = Player::new(&setup)?;
-    let weights = player.policy.init(&mut Rng::new(1), 0.0);
+    let mut actor = Actor::new(&setup)?;
+    let weights = actor.policy.init(&mut Rng::new(1), 0.0);
     let mut sum = 0.0;
     loop {
-        let batch = player.collect(&setup, &weights)?;
+        let batch = actor.collect(&setup, &weights)?;
         let ended = batch.episodes.first().copied();
         let next = match ended {
-            Some(_) => player.steps.last.clone(),
-            None => player.steps.observations.clone(),
+            Some(_) => actor.player.steps.last.clone(),
+            None => actor.player.steps.observations.clone(),
         };
-        let parts = player.policy.split(&weights)?;
-        let value = player.policy.values(parts[2], &next, &mut player.scratch)[0];
+        let parts = actor.policy.split(&weights)?;
+        let value = actor.policy.values(parts[2], &next, &mut actor.scratch)[0];
         let value = if ended.is_some() { end(value) } else { value };
         sum += batch.advantages[0] + batch.values[0] - setup.gamma * value;
         if let Some(episode) = ended {
-            return Ok((sum, episode.reward, player.steps.terminated[0]));
+            return Ok((sum, episode.reward, actor.player.steps.terminated[0]));
         }
     }
 }

@@ -15,11 +15,11 @@ Trains an agent, or evaluates one.
   train --restore runs/one/checkpoint-000010 --stop-steps 50000
   train --evaluate runs/one/checkpoint-000010 --episodes 100
 
-  --alg NAME              the algorithm
-  --env NAME              the environment
+  --alg NAME              the algorithm: PPO, DQN, ES
+  --env NAME              the environment; wrappers follow behind a +: Catch-v0+frame_stack=2+time_limit=50
   --tuned NAME            an algorithm, an environment and settings that were found to be good together
   --config JSON           settings that differ from the defaults: '{\"gamma\": 0.99}'
-  --num-workers N         collectors, as the setting num_workers
+  --num-workers N         actors that play, or tasks of ES, as the setting num_workers
   --seed N                everything random follows from it (default 0)
   --stop-reward R         end when 100 greedy episodes have this mean return
   --stop-steps N          end after so many environment steps

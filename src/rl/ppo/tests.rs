@@ -2,13 +2,11 @@
 
 use super::*;
 use crate::api::{Mobula, init};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
-/// A process has one node at a time: tests take turns.
-static TURN: Mutex<()> = Mutex::new(());
+use crate::rl::error::Error;
+use std::sync::MutexGuard;
 
 fn node() -> Result<(Mobula, MutexGuard<'static, ()>)> {
-    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let turn = crate::rl::turn();
     Ok((init()?, turn))
 }
 
@@ -38,7 +36,7 @@ fn the_weight_of_the_divergence_follows_its_target() {
 
 #[test]
 fn a_penalty_keeps_the_policy_near_and_one_that_cannot_adapt_is_refused() -> Result<()> {
-    let (_node, _turn) = node()?;
+    let _node = node()?;
     let divergence = |kl_coefficient| -> Result<f32> {
         let config = Config {
             clip: None,
@@ -154,6 +152,7 @@ fn what_is_no_number_stops_training_and_what_cannot_work_is_refused() -> Result<
         matches!(error, Error::NotFinite { iteration: 1, .. }),
         "{error}"
     );
+    assert_eq!(ppo.learned.row()?[..last], row[..last]);
 
     let refused = |config: Config| Ppo::new("CartPole-v1", config, 1).err();
     let gamma = Config {
