@@ -32,6 +32,14 @@ pub enum Error {
         /// All that there are.
         known: Vec<String>,
     },
+    /// An environment cannot be made, or plays no more.
+    #[error("environment {env}: {why}")]
+    Environment {
+        /// The environment.
+        env: String,
+        /// Why, and what would help.
+        why: String,
+    },
     /// A configuration has a key that the algorithm does not know.
     #[error("{algorithm} has no setting {key:?}{}; it has {}", did_you_mean(.nearest), .known.join(", "))]
     UnknownKey {

@@ -175,6 +175,9 @@ pub(super) fn try_changes(
                     playing[i] = !steps.over(i);
                 }
             }
+            if let Some(failure) = envs.failure() {
+                return Err(failure);
+            }
         }
     }
     Ok(episodes)

@@ -65,6 +65,9 @@ pub fn evaluate(
             result.lengths[i] += 1;
             *playing = !steps.over(i);
         }
+        if let Some(failure) = envs.failure() {
+            return Err(failure);
+        }
     }
     Ok(result)
 }

@@ -67,6 +67,11 @@ impl Player {
         }
     }
 
+    /// Fails if an environment plays no more.
+    pub fn check(&self) -> Result<()> {
+        self.envs.failure().map_or(Ok(()), Err)
+    }
+
     /// Appends all that it knows.
     pub fn save(&self, words: &mut Vec<u64>) {
         words.extend(self.rng.words());

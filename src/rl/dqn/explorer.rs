@@ -168,6 +168,7 @@ impl Explorers {
             }
             out.steps += self.windows.len() as u64;
         }
+        self.player.check()?;
         Ok(out)
     }
 

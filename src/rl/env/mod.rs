@@ -7,6 +7,7 @@
 mod batch;
 mod catch;
 mod classic;
+mod gym;
 mod identity;
 mod normalize;
 mod physics;
@@ -27,6 +28,7 @@ pub use physics::{Acrobot, CartPole, Dynamics, MountainCar, MountainCarContinuou
 
 pub(crate) use batch::Batch;
 
+use super::error::Error;
 use super::space::{Action, Space};
 
 /// What one step gave, beside the observation.
@@ -78,6 +80,11 @@ pub trait Env: Send {
 
     /// Takes back what `save` wrote.
     fn load(&mut self, words: &mut Words<'_>);
+
+    /// Why it plays no more, if it does not: its steps since mean nothing. Our own always play.
+    fn failure(&self) -> Option<Error> {
+        None
+    }
 }
 
 impl Env for Box<dyn Env> {
@@ -103,6 +110,10 @@ impl Env for Box<dyn Env> {
 
     fn load(&mut self, words: &mut Words<'_>) {
         (**self).load(words);
+    }
+
+    fn failure(&self) -> Option<Error> {
+        (**self).failure()
     }
 }
 
@@ -133,6 +144,16 @@ impl<'a> Words<'a> {
                 0
             }
         }
+    }
+
+    /// The next `n` words.
+    pub(super) fn take(&mut self, n: u64) -> &'a [u64] {
+        let most = self.rest.len();
+        let n = usize::try_from(n).unwrap_or(most + 1);
+        self.missing |= n > most;
+        let (taken, rest) = self.rest.split_at(n.min(most));
+        self.rest = rest;
+        taken
     }
 
     /// The next word, as the number it was saved as.

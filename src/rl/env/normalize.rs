@@ -6,6 +6,7 @@
 //! environments.
 
 use super::{Env, Step, Words};
+use crate::rl::error::Error;
 use crate::rl::space::{Action, Space};
 
 /// Mean and variance of numbers that come one by one (Chan, Golub and LeVeque, 1979).
@@ -123,6 +124,10 @@ impl<E: Env> Env for NormalizeObservation<E> {
         self.env.action_space()
     }
 
+    fn failure(&self) -> Option<Error> {
+        self.env.failure()
+    }
+
     fn reset(&mut self, seed: Option<u64>, observation: &mut [f32]) {
         self.env.reset(seed, observation);
         self.normalize(observation);
@@ -183,6 +188,10 @@ impl<E: Env> Env for NormalizeReward<E> {
 
     fn action_space(&self) -> Space {
         self.env.action_space()
+    }
+
+    fn failure(&self) -> Option<Error> {
+        self.env.failure()
     }
 
     fn reset(&mut self, seed: Option<u64>, observation: &mut [f32]) {

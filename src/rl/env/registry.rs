@@ -3,6 +3,7 @@
 //! Invariant: a name that is not known is refused with the nearest one. `NAME+wrapper=value` is NAME within a wrapper; several
 //! stand in the order in which they are put around it. Left out: other settings of environments.
 
+use super::gym::Gym;
 use super::{
     Acrobot, Batch, CartPole, Catch, Classic, ClipReward, Each, Env, FrameStack, Identity,
     MountainCar, MountainCarContinuous, Pendulum, TimeLimit, VecEnv,
@@ -51,6 +52,9 @@ const TABLE: &[(&str, Makers)] = &[
 
 /// Environments of the program's own.
 static ADDED: Mutex<BTreeMap<String, fn() -> Box<dyn Env>>> = Mutex::new(BTreeMap::new());
+
+/// What stands before the name of an environment of Gymnasium's.
+const GYM: &str = "gym:";
 
 /// Every wrapper that can stand in a name.
 const WRAPPERS: &[&str] = &["time_limit", "frame_stack", "clip_reward"];
@@ -134,10 +138,12 @@ pub fn env_names() -> impl Iterator<Item = &'static str> {
     TABLE.iter().map(|(name, _)| *name)
 }
 
-/// The environment of this name, within the wrappers behind it.
+/// The environment of this name, within the wrappers behind it. `gym:NAME` is Gymnasium's NAME, in a Python process of its own:
+/// `python3`, or what `MOBULA_PYTHON` names, which needs the package gymnasium. It takes about a second to start.
 ///
 /// # Errors
-/// [`Error::UnknownEnv`], with the nearest name that there is; [`Error::Usage`] for a wrapper that there is not.
+/// [`Error::UnknownEnv`], with the nearest name that there is; [`Error::Usage`] for a wrapper that there is not;
+/// [`Error::Environment`] where Python or a package is missing.
 ///
 /// ```
 /// let env = mobula::rl::make("Catch-v0+frame_stack=2")?;
@@ -147,6 +153,9 @@ pub fn env_names() -> impl Iterator<Item = &'static str> {
 pub fn make(name: &str) -> Result<Box<dyn Env>> {
     let mut parts = name.split('+');
     let bare = parts.next().unwrap_or_default();
+    if let Some(gym) = bare.strip_prefix(GYM) {
+        return parts.try_fold(Box::new(Gym::new(gym, 1)?) as Box<dyn Env>, wrap);
+    }
     let env = match (find(bare), added(bare)) {
         (_, Some(make)) => make(),
         (Some(makers), None) => makers.0(),
@@ -161,6 +170,9 @@ pub fn make(name: &str) -> Result<Box<dyn Env>> {
 /// As [`make`].
 pub fn make_vec(name: &str, n: usize) -> Result<Box<dyn VecEnv>> {
     let n = n.max(1);
+    if let Some(gym) = name.strip_prefix(GYM).filter(|name| !name.contains('+')) {
+        return Ok(Box::new(Gym::new(gym, n)?));
+    }
     match (find(name), added(name)) {
         (Some(makers), None) => Ok(makers.1(n)),
         _ => {

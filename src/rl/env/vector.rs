@@ -4,6 +4,7 @@
 //! one came to: a truncated episode's value is taken from there. Left out: statistics of episodes.
 
 use super::{Env, Words};
+use crate::rl::error::Error;
 use crate::rl::rng::Rng;
 use crate::rl::space::{Actions, Space};
 
@@ -62,6 +63,11 @@ pub trait VecEnv: Send {
 
     /// Takes back what `save` wrote.
     fn load(&mut self, words: &mut Words<'_>);
+
+    /// Why they play no more, if they do not: see [`Env::failure`].
+    fn failure(&self) -> Option<Error> {
+        None
+    }
 }
 
 /// Environments that are stepped one after the other.
@@ -135,5 +141,9 @@ impl<E: Env> VecEnv for Each<E> {
         for env in &mut self.envs {
             env.load(words);
         }
+    }
+
+    fn failure(&self) -> Option<Error> {
+        self.envs.iter().find_map(Env::failure)
     }
 }

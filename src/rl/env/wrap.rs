@@ -5,6 +5,7 @@
 //! out: wrappers that learn, which are `normalize.rs`.
 
 use super::{Env, Step, Words};
+use crate::rl::error::Error;
 use crate::rl::space::{Action, Space};
 
 /// Cuts episodes off after some steps.
@@ -32,6 +33,10 @@ impl<E: Env> Env for TimeLimit<E> {
 
     fn action_space(&self) -> Space {
         self.env.action_space()
+    }
+
+    fn failure(&self) -> Option<Error> {
+        self.env.failure()
     }
 
     fn reset(&mut self, seed: Option<u64>, observation: &mut [f32]) {
@@ -78,6 +83,10 @@ impl<E: Env> Env for ClipReward<E> {
 
     fn action_space(&self) -> Space {
         self.env.action_space()
+    }
+
+    fn failure(&self) -> Option<Error> {
+        self.env.failure()
     }
 
     fn reset(&mut self, seed: Option<u64>, observation: &mut [f32]) {
@@ -136,6 +145,10 @@ impl<E: Env> Env for FrameStack<E> {
 
     fn action_space(&self) -> Space {
         self.env.action_space()
+    }
+
+    fn failure(&self) -> Option<Error> {
+        self.env.failure()
     }
 
     fn reset(&mut self, seed: Option<u64>, observation: &mut [f32]) {
