@@ -8,7 +8,7 @@ use super::config;
 use super::error::{Error, Result, nearest};
 use super::evaluate::{Evaluation, mean};
 use super::space::Actions;
-use super::{dqn, es, ppo};
+use super::{a3c, dqn, es, ppo};
 use serde::Serialize;
 use std::path::Path;
 
@@ -131,7 +131,7 @@ impl Recent {
 }
 
 /// The names of all algorithms.
-pub const ALGORITHMS: &[&str] = &["PPO", "DQN", "ES"];
+pub const ALGORITHMS: &[&str] = &["PPO", "DQN", "A3C", "ES"];
 
 fn unknown(name: &str) -> Error {
     Error::UnknownAlgorithm {
@@ -156,6 +156,10 @@ pub fn agent(algorithm: &str, env: &str, settings: &str, seed: u64) -> Result<Bo
             let config = config::parse("DQN", dqn::Config::default(), settings)?;
             Ok(Box::new(dqn::Dqn::new(env, config, seed)?))
         }
+        "A3C" => {
+            let config = config::parse("A3C", a3c::Config::default(), settings)?;
+            Ok(Box::new(a3c::A3c::new(env, config, seed)?))
+        }
         "ES" => {
             let config = config::parse("ES", es::Config::default(), settings)?;
             Ok(Box::new(es::Es::new(env, config, seed)?))
@@ -173,6 +177,7 @@ pub fn restore(path: &Path) -> Result<Box<dyn Agent>> {
     match checkpoint.algorithm.as_str() {
         "PPO" => Ok(Box::new(ppo::Ppo::restore(&checkpoint)?)),
         "DQN" => Ok(Box::new(dqn::Dqn::restore(&checkpoint)?)),
+        "A3C" => Ok(Box::new(a3c::A3c::restore(&checkpoint)?)),
         "ES" => Ok(Box::new(es::Es::restore(&checkpoint)?)),
         other => Err(unknown(other)),
     }

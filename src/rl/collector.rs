@@ -4,6 +4,7 @@
 //! Invariant: a collector's steps follow from its seed, its number and the weights it was given. Its whole state can be
 //! taken as words, and given back. One that ended is made anew, with environments that begin afresh. Left out: learning.
 
+use super::a3c::{self, Gradient};
 use super::crew::Crew;
 use super::env::{VecEnv, Words};
 use super::error::{Error, Result};
@@ -72,7 +73,7 @@ impl Setup {
 }
 
 /// What plays.
-struct Actor {
+pub(super) struct Actor {
     player: Player,
     policy: Policy,
     scratch: Scratch,
@@ -124,6 +125,7 @@ impl Actor {
                 }
             }
         }
+        self.player.check()?;
         let seen = &self.player.steps.observations;
         let after = self.policy.values(weights[2], seen, &mut self.scratch);
         for i in (0..n * length).filter(|i| !over[*i]) {
@@ -171,6 +173,14 @@ impl Collector {
         self.actor()?.collect(&setup, weights)
     }
 
+    /// Plays one batch with these weights, and takes A3C's gradient of it.
+    pub fn gradient(&mut self, weights: &[f32], entropy: f32, value: f32) -> Result<Gradient> {
+        let setup = self.setup.clone();
+        let actor = self.actor()?;
+        let played = actor.collect(&setup, weights)?;
+        a3c::gradient(&actor.policy, weights, played, entropy, value)
+    }
+
     /// All that it knows.
     pub fn save(&mut self) -> Result<Vec<u64>> {
         let mut words = Vec::new();
@@ -196,21 +206,28 @@ pub(super) fn foreign(env: &str, fits: bool) -> Result<()> {
     }
 }
 
+impl Collector {
+    /// `workers` collectors of this setup, each with its own random numbers.
+    pub fn crew(setup: &Setup, workers: usize) -> Crew<Setup, Collector> {
+        let setups = (0..workers.max(1) as u64).map(|i| Setup {
+            seed: (setup.seed.0, i),
+            ..setup.clone()
+        });
+        let renew = |setup: &mut Setup| setup.seed.1 += 1 << 32;
+        Crew::new(setups.collect(), |setup| Collector::remote(setup), renew)
+    }
+}
+
 /// All collectors of a run.
 pub(super) struct Collectors {
     crew: Crew<Setup, Collector>,
 }
 
 impl Collectors {
-    /// `workers` collectors of this setup, each with its own random numbers.
+    /// As [`Collector::crew`].
     pub fn new(setup: &Setup, workers: usize) -> Collectors {
-        let setups = (0..workers.max(1) as u64).map(|i| Setup {
-            seed: (setup.seed.0, i),
-            ..setup.clone()
-        });
-        let renew = |setup: &mut Setup| setup.seed.1 += 1 << 32;
         Collectors {
-            crew: Crew::new(setups.collect(), |setup| Collector::remote(setup), renew),
+            crew: Collector::crew(setup, workers),
         }
     }
 

@@ -3,6 +3,7 @@
 //! Invariant: it uses what users of the crate can use, and nothing beneath. One file has one algorithm, with its settings, its
 //! loss and its training loop to be read from top to bottom. The same seed gives the same curve. Left out: see docs/rl.md.
 
+pub mod a3c;
 mod adam;
 mod agent;
 mod checkpoint;
@@ -17,6 +18,7 @@ mod error;
 pub mod es;
 mod evaluate;
 mod gae;
+mod learned;
 mod matrix;
 mod mlp;
 mod ops;

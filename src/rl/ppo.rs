@@ -12,6 +12,7 @@ use super::config;
 use super::env::make_vec;
 use super::error::Result;
 use super::evaluate::{Evaluation, evaluate};
+use super::learned::Learned;
 use super::mlp::Activation;
 use super::ops;
 use super::policy::{Policy, Scratch};
@@ -20,7 +21,7 @@ use super::run::Run;
 use super::space::{Actions, Space};
 use crate::api::View;
 use crate::value::Native;
-use candle_core::{Device, Tensor, Var};
+use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 /// The settings. Their defaults solve CartPole-v1.
@@ -78,9 +79,9 @@ impl Default for Config {
             num_workers: 1,
             num_envs: 8,
             num_steps: 32,
-            epochs: 20,
-            minibatch_size: 256,
-            learning_rate: 1e-3,
+            epochs: 8,
+            minibatch_size: 128,
+            learning_rate: 3e-3,
             final_learning_rate: 0.0,
             clip: Some(0.2),
             final_clip: 0.0,
@@ -180,41 +181,6 @@ pub(super) struct Loss {
     value: Tensor,
     entropy: Tensor,
     kl: Tensor,
-}
-
-/// The weights that are learned.
-struct Learned {
-    actor: Var,
-    log_std: Option<Var>,
-    critic: Var,
-}
-
-impl Learned {
-    fn new(policy: &Policy, weights: &[f32]) -> Result<Learned> {
-        let var = |row: &[f32]| Var::from_slice(row, row.len(), &Device::Cpu);
-        let [actor, log_std, critic] = policy.split(weights)?;
-        Ok(Learned {
-            actor: var(actor)?,
-            log_std: (!log_std.is_empty()).then(|| var(log_std)).transpose()?,
-            critic: var(critic)?,
-        })
-    }
-
-    fn vars(&self) -> Vec<&Var> {
-        [Some(&self.actor), self.log_std.as_ref(), Some(&self.critic)]
-            .into_iter()
-            .flatten()
-            .collect()
-    }
-
-    /// All weights as one row.
-    fn row(&self) -> Result<Vec<f32>> {
-        let mut row = Vec::new();
-        for var in self.vars() {
-            ops::read(var, |numbers| row.extend_from_slice(numbers))?;
-        }
-        Ok(row)
-    }
 }
 
 /// The loss of a minibatch under the weights.

@@ -33,6 +33,12 @@ pub const TUNED: &[Tuned] = &[
         config: "{}",
     },
     Tuned {
+        name: "cartpole-a3c",
+        algorithm: "A3C",
+        env: "CartPole-v1",
+        config: "{}",
+    },
+    Tuned {
         name: "cartpole-es",
         algorithm: "ES",
         env: "CartPole-v1",

@@ -41,6 +41,12 @@ fn dqn_learns_with_and_without_its_extensions() -> Result<(), Error> {
 }
 
 #[test]
+fn a3c_learns() -> Result<(), Error> {
+    let settings = r#"{"gamma": 0.0, "hidden": [8], "learning_rate": 0.02}"#;
+    learns("A3C", settings, 30)
+}
+
+#[test]
 fn es_learns() -> Result<(), Error> {
     learns("ES", r#"{"episodes": 4, "sigma": 0.5}"#, 60)
 }

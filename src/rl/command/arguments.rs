@@ -15,8 +15,9 @@ Trains an agent, or evaluates one.
   train --restore runs/one/checkpoint-000010 --stop-steps 50000
   train --evaluate runs/one/checkpoint-000010 --episodes 100
 
-  --alg NAME              the algorithm: PPO, DQN, ES
-  --env NAME              the environment; wrappers follow behind a +: Catch-v0+frame_stack=2+time_limit=50
+  --alg NAME              the algorithm: PPO, DQN, A3C, ES
+  --env NAME              the environment; wrappers follow behind a +: Catch-v0+frame_stack=2+time_limit=50;
+                          gym:NAME is one of Gymnasium's, played by Python
   --tuned NAME            an algorithm, an environment and settings that were found to be good together
   --config JSON           settings that differ from the defaults: '{\"gamma\": 0.99}'
   --num-workers N         actors that play, or tasks of ES, as the setting num_workers
