@@ -20,8 +20,7 @@ fn config() -> Config {
 }
 
 fn serial(test: impl FnOnce()) {
-    static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
-    let _alone = ALONE.lock().unwrap_or_else(|e| e.into_inner());
+    let _alone = cluster_common::alone();
     test();
 }
 

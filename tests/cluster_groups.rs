@@ -12,8 +12,6 @@ use mobula::{
     Config, Error, GroupHandle, GroupId, GroupStrategy, NodeId, PlacementGroup, Strategy,
 };
 
-static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
-
 fn config() -> Config {
     Config::new()
         .num_cpus(2)
@@ -22,13 +20,13 @@ fn config() -> Config {
 }
 
 fn with(others: usize, test: impl FnOnce(&mut Cluster)) {
-    let _alone = ALONE.lock().unwrap_or_else(|e| e.into_inner());
+    let _alone = cluster_common::alone();
     let mut cluster = cluster(config(), others);
     test(&mut cluster);
 }
 
 fn alone(cpus: u32, test: impl FnOnce()) {
-    let _alone = ALONE.lock().unwrap_or_else(|e| e.into_inner());
+    let _alone = cluster_common::alone();
     let _mobula = config().num_cpus(cpus).init().unwrap();
     test();
 }
@@ -540,7 +538,7 @@ fn calls_in_a_bundle_wait_for_each_other_without_a_deadlock() {
 
 #[test]
 fn nothing_is_left_of_a_group_that_waits_when_the_runtime_ends() {
-    let _alone = ALONE.lock().unwrap_or_else(|e| e.into_inner());
+    let _alone = cluster_common::alone();
     let mobula = config().init().unwrap();
     let all = ready(GroupStrategy::Pack, 1, 2.0);
     let waits = group(GroupStrategy::Pack, 1, 1.0).unwrap();

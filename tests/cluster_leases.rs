@@ -19,8 +19,7 @@ fn config(cpus: u32) -> Config {
 }
 
 fn serial(test: impl FnOnce()) {
-    static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
-    let _alone = ALONE.lock().unwrap_or_else(|e| e.into_inner());
+    let _alone = cluster_common::alone();
     test();
 }
 

@@ -24,8 +24,7 @@ fn config() -> Config {
 
 /// A cluster whose nodes have one CPU each: whoever waits for an object lends it to the call that makes it.
 fn with(config: Config, settings: &[(&str, &str)], test: impl FnOnce(&mut Cluster)) {
-    static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
-    let _alone = ALONE.lock().unwrap_or_else(|e| e.into_inner());
+    let _alone = cluster_common::alone();
     let head = head(config);
     let mut all = vec![("MOBULA_NUM_CPUS", "1")];
     all.extend_from_slice(settings);

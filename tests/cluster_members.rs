@@ -20,13 +20,8 @@ fn config() -> Config {
         .attach(false)
 }
 
-fn alone() -> std::sync::MutexGuard<'static, ()> {
-    static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
-    ALONE.lock().unwrap_or_else(|e| e.into_inner())
-}
-
 fn with(others: usize, test: impl FnOnce(&mut Cluster)) {
-    let _alone = alone();
+    let _alone = cluster_common::alone();
     let mut cluster = cluster(config(), others);
     test(&mut cluster);
 }
@@ -422,7 +417,7 @@ fn a_head_of_its_own() {
 
 #[test]
 fn a_head_that_comes_back_finds_the_actors_that_live() {
-    let _alone = alone();
+    let _alone = cluster_common::alone();
     let folder = std::env::temp_dir().join(format!("mobula-head-{}", std::process::id()));
     let _ = std::fs::remove_dir_all(&folder);
     let dir = folder.to_str().expect("text");
@@ -501,7 +496,7 @@ fn a_head_that_comes_back_finds_the_actors_that_live() {
 
 #[test]
 fn a_node_leaves_in_order_when_its_program_says_so() {
-    let _alone = alone();
+    let _alone = cluster_common::alone();
     let head = Head::start(&[]);
     let _node = Node::join(&head.address, &head.token, "node", &[]);
     let address = head.address.parse().expect("an address");
@@ -523,7 +518,7 @@ fn a_node_leaves_in_order_when_its_program_says_so() {
 /// A program stays on one machine without the settings; nothing here runs then.
 #[test]
 fn drain_without_a_cluster_says_what_is_missing() {
-    let _alone = alone();
+    let _alone = cluster_common::alone();
     let e = config().init().unwrap().drain(Duration::ZERO).unwrap_err();
     assert!(
         matches!(

@@ -415,10 +415,12 @@ fn quick(x: u64) -> u64 {
 
 #[test]
 fn a_timeline_that_cannot_be_had_says_why() {
-    assert!(matches!(
-        mobula::timeline("nowhere"),
-        Err(Error::NotInitialized | Error::ShutDown)
-    ));
+    common::serial(|| {
+        assert!(matches!(
+            mobula::timeline("nowhere"),
+            Err(Error::NotInitialized | Error::ShutDown)
+        ));
+    });
     alone(two().trace(mobula::Trace::Off), |_| {
         let _span = mobula::span!("nothing");
         mobula::counter!("nothing", 1);
@@ -429,6 +431,8 @@ fn a_timeline_that_cannot_be_had_says_why() {
         let e = mobula::timeline("/no such folder/trace.json").unwrap_err();
         assert!(e.to_string().contains("/no such folder/trace.json"), "{e}");
     });
-    let e = two().trace_memory(1000).init().unwrap_err();
-    assert!(e.to_string().contains("trace_memory"), "{e}");
+    common::serial(|| {
+        let e = two().trace_memory(1000).init().unwrap_err();
+        assert!(e.to_string().contains("trace_memory"), "{e}");
+    });
 }

@@ -5,9 +5,39 @@
 #![allow(dead_code, reason = "not every test uses all of it")]
 
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use mobula::{Config, Mobula};
+
+/// The turn of one test of this binary; see [`alone`].
+pub struct Alone {
+    _done: Sender<()>,
+    _turn: MutexGuard<'static, ()>,
+}
+
+/// Runs one test of this binary at a time, and none for ever: a test that has its turn for too long ends the process, with its name.
+pub fn alone() -> Alone {
+    static TURN: Mutex<()> = Mutex::new(());
+    let turn = TURN.lock().unwrap_or_else(|e| e.into_inner());
+    let load = std::env::var("MOBULA_TEST_LOAD_SECS").map_or(0, |s| s.parse().expect("seconds"));
+    let limit = Duration::from_secs(180 + load);
+    let (done, watched) = channel();
+    let name = std::thread::current().name().unwrap_or("a test").to_owned();
+    std::thread::spawn(move || {
+        if watched.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
+            use std::io::Write;
+            // Not through eprintln!, which the test harness captures and an abort loses.
+            let _ = writeln!(std::io::stderr(), "{name} hangs: not done after {limit:?}");
+            std::process::abort();
+        }
+    });
+    Alone {
+        _done: done,
+        _turn: turn,
+    }
+}
 
 /// Waits until this is so; how long that took.
 #[allow(dead_code, reason = "not every test waits")]
