@@ -153,9 +153,25 @@ mod value;
 #[cfg(feature = "cluster")]
 mod wire;
 
-#[cfg(all(feature = "cluster", fuzzing))]
+/// Every decoder of bytes from outside, for the targets in `fuzz/`.
+#[cfg(all(feature = "cluster", feature = "dashboard", fuzzing))]
 #[doc(hidden)]
-pub use link::fuzz as link_fuzz;
+pub mod fuzz {
+    pub use crate::base::hostile::fuzzed;
+    pub use crate::control::records::fuzz as control;
+    pub use crate::core::members::fuzz as members;
+    pub use crate::core::view::fuzz as views;
+    pub use crate::dashboard::fuzz as dashboard;
+    pub use crate::exec::isolate::fuzz as workers;
+    pub use crate::link::fuzz as link;
+    pub use crate::node::attach::fuzz as attach;
+    pub use crate::node::launch::fuzz as launch;
+    pub use crate::shm::ring_fuzz as rings;
+    pub use crate::store::fuzz as store;
+    pub use crate::trace::fuzz as trace;
+    pub use crate::value::fuzz as value;
+    pub use crate::wire::fuzz as wire;
+}
 
 pub use api::*;
 pub use base::parse_bytes;

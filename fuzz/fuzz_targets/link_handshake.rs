@@ -5,4 +5,4 @@
 
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|bytes: &[u8]| mobula::link_fuzz::handshake(bytes));
+fuzz_target!(|bytes: &[u8]| mobula::fuzz::link::handshake(bytes));

@@ -5,4 +5,4 @@
 
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|bytes: &[u8]| mobula::link_fuzz::records(bytes));
+fuzz_target!(|bytes: &[u8]| mobula::fuzz::link::records(bytes));

@@ -13,6 +13,12 @@ mod death;
 mod defaults;
 mod error;
 mod failure;
+#[cfg(any(test, fuzzing))]
+#[cfg_attr(
+    not(test),
+    allow(dead_code, reason = "fuzz targets spoil bytes themselves")
+)]
+pub mod hostile;
 #[cfg_attr(
     not(feature = "cluster"),
     allow(dead_code, reason = "one machine needs few of these")

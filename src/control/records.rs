@@ -11,6 +11,8 @@
 //! Invariant: what is written is read back equal, and other bytes give [`ControlError::BadRecord`]; names of any
 //! characters have keys of their own. Left out: when records are written, by whom.
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod kinds;
 
 use std::time::Duration;

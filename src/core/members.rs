@@ -37,6 +37,8 @@ mod codec;
 mod doubt;
 mod event;
 mod frame;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod graves;
 #[allow(dead_code, reason = "for tests, benchmarks and the simulator")]
 pub mod net;

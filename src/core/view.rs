@@ -10,6 +10,8 @@
 //! Left out: gossip, and deciding who is dead, which membership does.
 
 mod codec;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 #[cfg(test)]
 mod tests;
 

@@ -16,6 +16,7 @@ use axum::http::Request;
 use futures_util::FutureExt as _;
 use hyper::body::{Frame, Incoming, SizeHint};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Notify, oneshot};
 
 use super::settings::Settings;
@@ -164,9 +165,17 @@ fn make_room(open: &mut BTreeMap<u64, Arc<Line>>) -> bool {
     true
 }
 
+/// Answers what one connection asks that has nothing else beside it.
+#[cfg(any(test, fuzzing))]
+pub async fn talk_alone<S: AsyncRead + AsyncWrite + Unpin + 'static>(stream: S, state: Arc<State>) {
+    let patience = Duration::from_secs(2);
+    let stream = Impatient::new(stream, patience);
+    talk(stream, Arc::default(), state, Instant::now(), patience).await;
+}
+
 /// Answers what one connection asks.
-async fn talk(
-    stream: Impatient,
+async fn talk<S: AsyncRead + AsyncWrite + Unpin + 'static>(
+    stream: Impatient<S>,
     line: Arc<Line>,
     state: Arc<State>,
     start: Instant,

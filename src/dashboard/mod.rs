@@ -11,6 +11,9 @@
 mod assets;
 mod figures;
 mod find;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
 mod guard;
 mod history;
 mod index;

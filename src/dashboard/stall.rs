@@ -16,8 +16,8 @@ use tokio::time::{Instant, Sleep};
 const LEAST: usize = 8 * 1024;
 
 /// A stream that does not wait forever to be written to.
-pub struct Impatient {
-    inner: TcpStream,
+pub struct Impatient<S = TcpStream> {
+    inner: S,
     patience: Duration,
     /// Runs since a write had to wait.
     limit: Option<Pin<Box<Sleep>>>,
@@ -26,9 +26,9 @@ pub struct Impatient {
     waited: bool,
 }
 
-impl Impatient {
+impl<S> Impatient<S> {
     /// Cuts the stream when it stands still for that long.
-    pub fn new(inner: TcpStream, patience: Duration) -> Impatient {
+    pub fn new(inner: S, patience: Duration) -> Impatient<S> {
         Impatient {
             inner,
             patience,
@@ -70,7 +70,7 @@ impl Impatient {
     }
 }
 
-impl AsyncRead for Impatient {
+impl<S: AsyncRead + Unpin> AsyncRead for Impatient<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -80,7 +80,7 @@ impl AsyncRead for Impatient {
     }
 }
 
-impl AsyncWrite for Impatient {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Impatient<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

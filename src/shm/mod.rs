@@ -38,6 +38,8 @@ pub use machine::{MemoryLeft, meminfo_field, memory_left};
 pub use pages::{HugePages, PageKind, StorePages};
 pub use peer::{Peer, peer, peer_process};
 pub use prefault::Prefault;
+#[cfg(fuzzing)]
+pub use ring::fuzz as ring_fuzz;
 pub use ring::{Aligned, Full, Lanes, Lied, MAX_FRAME, Receiver, Sender, Waited};
 pub use tag::{Live, Tag};
 pub use tally::biggest;

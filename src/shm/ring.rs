@@ -23,6 +23,9 @@ use parking_lot::Mutex;
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::mm::{MapFlags, ProtFlags};
 
+#[cfg(all(any(test, fuzzing), not(miri), not(loom)))]
+pub mod fuzz;
+
 use super::futex::Bell;
 use super::sync::AtomicU32;
 

@@ -54,6 +54,9 @@ pub(crate) use distant::Distant;
 pub(crate) use kept::Kept;
 pub(crate) use object::{Draft, Sealed};
 pub use proto::ServedStats;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub use proto::fuzz;
 pub use serve::{Server, ServerOptions};
 pub use sizing::default_capacity;
 pub(crate) use spill::{SpillStats, SpillTo, Watch};

@@ -19,6 +19,8 @@ mod decode;
 mod event;
 #[cfg(feature = "dashboard")]
 mod follow;
+#[cfg(all(feature = "attach", any(test, fuzzing)))]
+pub mod fuzz;
 mod lane;
 #[cfg(feature = "otel")]
 mod otlp;

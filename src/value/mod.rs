@@ -16,6 +16,8 @@ compile_error!("mobula supports 64-bit targets only");
 
 mod caps;
 mod de;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 #[cfg(test)]
 mod laws;
 mod native;

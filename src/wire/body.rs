@@ -300,9 +300,12 @@ pub(super) fn call(w: &mut Writer, c: &CallBody) {
     w.list(&c.caps, cap);
 }
 
+/// The most arguments that are read; a remote function has fewer.
+const MOST_ARGS: usize = 64;
+
 pub(super) fn read_call(r: &mut Reader<'_>) -> Read<CallBody> {
     let function = r.u32()?;
-    let args = r.list(5, |r| {
+    let args = r.list_of(MOST_ARGS, 5, |r| {
         Ok(match r.u8()? {
             0 => ArgBody::Inline(r.u32()?),
             1 => ArgBody::Object(read_reference(r)?),

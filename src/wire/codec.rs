@@ -178,6 +178,22 @@ impl<'a> Reader<'a> {
         (0..count).map(|_| read(self)).collect()
     }
 
+    /// A list of at most so many items, which take at least `least` bytes each.
+    pub fn list_of<T>(
+        &mut self,
+        most: usize,
+        least: usize,
+        read: impl FnMut(&mut Reader<'a>) -> Read<T>,
+    ) -> Read<Vec<T>> {
+        // Its number is looked at before anything is read, since an item may be larger than its bytes.
+        match self.0.first_chunk::<4>() {
+            Some(count) if u32::from_le_bytes(*count) as usize > most => {
+                bad("list of so few as there can be")
+            }
+            _ => self.list(least, read),
+        }
+    }
+
     /// A node.
     pub fn node(&mut self) -> Read<NodeId> {
         NodeId::new(self.u64()?).ok_or(BadFrame { what: "node" })
@@ -199,8 +215,15 @@ impl<'a> Reader<'a> {
         };
         let mut demand = Demand::cpu_only(units(self.u64()?)?);
         demand.gpu = units(self.u64()?)?;
+        let mut last = None;
         for (name, amount) in self.list(12, |r| Ok((r.text()?, r.u64()?)))? {
-            demand = demand.with_custom(name, units(amount)?);
+            let amount = units(amount)?;
+            // As they are written. In another order each would be put between the others: the square of their number.
+            if Some(name) <= last || name == "cpu" || name == "gpu" || amount.is_zero() {
+                return bad("list of resources in order");
+            }
+            last = Some(name);
+            demand = demand.with_custom(name, amount);
         }
         Ok(demand)
     }

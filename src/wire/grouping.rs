@@ -30,19 +30,6 @@ pub(super) fn read_in_group(r: &mut Reader<'_>) -> Read<InGroup> {
     Ok((read_id(r)?, r.option(Reader::u32)?))
 }
 
-/// A list of no more bundles than a group has.
-fn bundles<'a, T>(
-    r: &mut Reader<'a>,
-    least: usize,
-    read: impl FnMut(&mut Reader<'a>) -> Read<T>,
-) -> Read<Vec<T>> {
-    let list = r.list(least, read)?;
-    if list.len() > MAX_BUNDLES {
-        return bad("placement group: it has too many bundles");
-    }
-    Ok(list)
-}
-
 pub(super) fn infeasible(w: &mut Writer, why: &Infeasible) {
     w.text(&why.resource);
     w.u64(why.requested.steps());
@@ -135,7 +122,7 @@ pub(super) fn read_message(r: &mut Reader<'_>) -> Read<GroupMsg> {
             group,
             epoch,
             priority: r.u32()?.cast_signed(),
-            bundles: bundles(r, 24, |r| Ok((r.u32()?, r.demand()?)))?,
+            bundles: r.list_of(MAX_BUNDLES, 24, |r| Ok((r.u32()?, r.demand()?)))?,
         },
         1 => GroupMsg::Commit { group, epoch },
         2 => GroupMsg::Abort { group, epoch },
@@ -154,8 +141,11 @@ pub(super) fn read_message(r: &mut Reader<'_>) -> Read<GroupMsg> {
         8 => GroupMsg::Located {
             group,
             version: epoch,
-            bundles: r
-                .option(|r| bundles(r, 21, |r| Ok((r.option(Reader::node)?, r.demand()?))))?,
+            bundles: r.option(|r| {
+                r.list_of(MAX_BUNDLES, 21, |r| {
+                    Ok((r.option(Reader::node)?, r.demand()?))
+                })
+            })?,
         },
         _ => return bad("message about a placement group"),
     })

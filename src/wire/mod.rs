@@ -10,9 +10,13 @@
 mod body;
 mod codec;
 mod frame;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod grouping;
 mod leasing;
 mod owning;
+#[cfg(any(test, fuzzing))]
+mod samples;
 #[cfg(test)]
 mod tests;
 

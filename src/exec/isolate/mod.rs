@@ -13,6 +13,8 @@ mod cgroup;
 pub mod driver;
 mod failure;
 mod frame;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod hello;
 mod limits;
 mod lines;

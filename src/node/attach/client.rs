@@ -270,7 +270,7 @@ fn patient(e: io::Error) -> io::Error {
     }
 }
 
-fn read(line: &[u8]) -> Result<Answer, AttachError> {
+pub(super) fn read(line: &[u8]) -> Result<Answer, AttachError> {
     match serde_json::from_slice(line) {
         Ok(Answer::Error(why)) => Err(AttachError::Refused(why)),
         Ok(answer) => Ok(answer),

@@ -9,6 +9,8 @@
 mod client;
 mod connection;
 mod folder;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod recorded;
 mod server;
 #[cfg(test)]

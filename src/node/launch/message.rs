@@ -183,12 +183,7 @@ fn list<'a, T>(
     least: usize,
     read: impl FnMut(&mut Reader<'a>) -> Read<T>,
 ) -> Read<Vec<T>> {
-    let read = r.list(least, read)?;
-    if read.len() > MAX_LIST {
-        bad("list of that many")
-    } else {
-        Ok(read)
-    }
+    r.list_of(MAX_LIST, least, read)
 }
 
 fn addr(r: &mut Reader<'_>) -> Read<SocketAddr> {
@@ -444,100 +439,20 @@ pub fn short(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::fuzz::messages;
     use super::*;
-    use crate::base::Units;
     use proptest::prelude::*;
-
-    fn samples() -> Vec<Message> {
-        let demand = Demand::ONE_CPU.with_custom("tpu", Units::whole(3));
-        let machine = Machine {
-            node: NodeId::new(7).unwrap(),
-            name: "one".into(),
-            addr: ([127, 0, 0, 1], 7677).into(),
-            host: 9,
-            head: true,
-            labels: vec![("zone".into(), "a".into())],
-            arch: "x86_64".into(),
-            libc: "glibc 2.36".into(),
-            whole: demand.clone(),
-            left: Demand::NONE,
-            jobs: vec![JobLine {
-                job: 4,
-                name: "app (process 5)".into(),
-                holds: demand.clone(),
-                pid: 6,
-            }],
-            waiting: 2,
-        };
-        let past = Past {
-            job: 4,
-            args: vec!["app".into(), "x".into()],
-            submitted: 5,
-            state: "runs".into(),
-        };
-        let program = Program {
-            hash: [3; 32],
-            len: 10,
-            needs: Needs {
-                machine: 62,
-                loader: Some("/lib64/ld.so".into()),
-                glibc: Some((2, 34)),
-            },
-        };
-        vec![
-            Message::List,
-            Message::Machines(vec![machine.clone()], vec![past]),
-            Message::State(Box::new(machine)),
-            Message::Job {
-                args: vec!["app".into()],
-                hash: [1; 32],
-            },
-            Message::Ask {
-                name: "app".into(),
-                ask: Ask::Rest,
-                patience: 3,
-                program: None,
-            },
-            Message::Ask {
-                name: "app".into(),
-                ask: Ask::Exactly(demand.clone()),
-                patience: 3,
-                program: Some(program),
-            },
-            Message::Granted {
-                holds: demand,
-                gpus: vec![1],
-                wants: Some(8),
-            },
-            Message::Refused("no".into()),
-            Message::Ready,
-            Message::Start(Start {
-                join: ([127, 0, 0, 1], 1).into(),
-                token: "t".into(),
-                store: Some(1 << 20),
-                pace: 5,
-            }),
-            Message::Started(5),
-            Message::Lines {
-                pid: 5,
-                stderr: true,
-                dropped: 1,
-                lines: vec!["a".into(), "".into()],
-            },
-            Message::Ended(5, "exit code 1".into()),
-        ]
-    }
 
     #[test]
     fn what_is_written_is_read_back() {
-        for message in samples() {
+        for message in messages() {
             assert_eq!(Message::decode(&message.encode()), Ok(message));
         }
     }
 
     #[test]
     fn what_is_cut_or_longer_is_refused() {
-        for message in samples() {
+        for message in messages() {
             let mut bytes = message.encode();
             for len in 0..bytes.len() {
                 assert!(

@@ -14,6 +14,8 @@ mod cache;
 mod child;
 mod driver;
 mod ears;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod guest;
 mod launcher;
 mod message;

@@ -66,6 +66,10 @@ struct Segment {
 
 fn segments(elf: &[u8]) -> Option<Vec<Segment>> {
     let (at, size, count) = (u64_at(elf, 32)?, u16_at(elf, 54)?, u16_at(elf, 56)?);
+    // Smaller ones would overlap, and be many in a short file.
+    if size < 56 {
+        return None;
+    }
     let read = |i: u64| {
         let at = at.checked_add(i * u64::from(size))?;
         Some(Segment {

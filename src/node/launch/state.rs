@@ -152,7 +152,7 @@ impl Recorded {
         text
     }
 
-    fn parse(text: &str) -> Option<Recorded> {
+    pub(super) fn parse(text: &str) -> Option<Recorded> {
         let mut lines = text.lines();
         if lines.next()? != "mobula launcher 1" || lines.next()?.strip_prefix("boot ")? != boot() {
             return None; // of another boot: its processes are gone
@@ -174,6 +174,20 @@ impl Recorded {
                 .map(|l| process(l.strip_prefix("node ")?))
                 .collect::<Option<_>>()?,
         })
+    }
+
+    /// What is written of one.
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn sample() -> String {
+        let recorded = Recorded {
+            launcher: Process { pid: 1, start: 2 },
+            address: ([127, 0, 0, 1], 7677).into(),
+            head: ([127, 0, 0, 1], 7677).into(),
+            token: "mobula1-x".into(),
+            dir: "/a".into(),
+            nodes: vec![Process { pid: 3, start: 4 }],
+        };
+        recorded.text()
     }
 
     /// Writes it down.

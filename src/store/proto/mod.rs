@@ -10,6 +10,8 @@
 
 mod cursor;
 mod frames;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod hello;
 mod reply;
 mod request;

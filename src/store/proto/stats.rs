@@ -32,7 +32,7 @@ macro_rules! stats {
                 })
             }
 
-            #[cfg(test)]
+            #[cfg(any(test, fuzzing))]
             pub(super) fn of(mut number: impl FnMut() -> u64, pages: String) -> ServedStats {
                 ServedStats { $($field: number(),)* disk: pages.clone(), pages }
             }

@@ -1,0 +1,13 @@
+//! Any bytes, and changed true ones, as requests of a browser.
+//!
+//! Left out: what is checked; `mobula::fuzz` says.
+#![no_main]
+
+use std::sync::LazyLock;
+
+use libfuzzer_sys::fuzz_target;
+use mobula::fuzz::{fuzzed, dashboard as decoder};
+
+static SAMPLES: LazyLock<Vec<Vec<u8>>> = LazyLock::new(decoder::samples);
+
+fuzz_target!(|bytes: &[u8]| decoder::requests(&fuzzed(&SAMPLES, bytes)));

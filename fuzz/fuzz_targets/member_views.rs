@@ -1,0 +1,13 @@
+//! Any bytes, and changed true ones, as what a node tells of itself.
+//!
+//! Left out: what is checked; `mobula::fuzz` says.
+#![no_main]
+
+use std::sync::LazyLock;
+
+use libfuzzer_sys::fuzz_target;
+use mobula::fuzz::{fuzzed, views as decoder};
+
+static SAMPLES: LazyLock<Vec<Vec<u8>>> = LazyLock::new(decoder::samples);
+
+fuzz_target!(|bytes: &[u8]| decoder::views(&fuzzed(&SAMPLES, bytes)));

@@ -1,0 +1,13 @@
+//! Any bytes, and changed true ones, as messages of a served store and its clients, both ways.
+//!
+//! Left out: what is checked; `mobula::fuzz` says.
+#![no_main]
+
+use std::sync::LazyLock;
+
+use libfuzzer_sys::fuzz_target;
+use mobula::fuzz::{fuzzed, store as decoder};
+
+static SAMPLES: LazyLock<Vec<Vec<u8>>> = LazyLock::new(decoder::samples);
+
+fuzz_target!(|bytes: &[u8]| decoder::streams(&fuzzed(&SAMPLES, bytes)));

@@ -1,0 +1,13 @@
+//! Any bytes, and changed true ones, as archives of values.
+//!
+//! Left out: what is checked; `mobula::fuzz` says.
+#![no_main]
+
+use std::sync::LazyLock;
+
+use libfuzzer_sys::fuzz_target;
+use mobula::fuzz::{fuzzed, value as decoder};
+
+static SAMPLES: LazyLock<Vec<Vec<u8>>> = LazyLock::new(decoder::samples);
+
+fuzz_target!(|bytes: &[u8]| decoder::archives(&fuzzed(&SAMPLES, bytes)));

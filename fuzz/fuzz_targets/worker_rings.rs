@@ -1,0 +1,13 @@
+//! Any bytes, and changed true ones, as the ring that a worker process writes.
+//!
+//! Left out: what is checked; `mobula::fuzz` says.
+#![no_main]
+
+use std::sync::LazyLock;
+
+use libfuzzer_sys::fuzz_target;
+use mobula::fuzz::{fuzzed, rings as decoder};
+
+static SAMPLES: LazyLock<Vec<Vec<u8>>> = LazyLock::new(decoder::samples);
+
+fuzz_target!(|bytes: &[u8]| decoder::rings(&fuzzed(&SAMPLES, bytes)));
