@@ -124,6 +124,75 @@ fn large_values_stay_where_they_are_until_they_are_read() {
     });
 }
 
+/// What a trace has of this name.
+fn boxes(trace: &serde_json::Value, name: &str) -> Vec<serde_json::Value> {
+    let events = trace["traceEvents"].as_array().expect("a list");
+    let named = events.iter().filter(|e| e["name"] == name);
+    named.cloned().collect()
+}
+
+#[test]
+fn the_timeline_says_from_where_bytes_came() {
+    with(1, |cluster| {
+        let there = other(cluster);
+        let n = 100_000;
+        let big = many::options().on_node(there).remote(n);
+        assert_eq!(mobula::get(&big).unwrap().len(), n);
+        // It is here now: nothing comes a second time.
+        assert_eq!(mobula::view(&big).unwrap().len(), n);
+        let name = format!("mobula-transfer-{}.json", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        cluster.head.timeline(&path).unwrap();
+        let trace = std::fs::read(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let trace: serde_json::Value = serde_json::from_slice(&trace).unwrap();
+        let transfers = boxes(&trace, "transfer");
+        let [transfer] = transfers.as_slice() else {
+            panic!("{transfers:?}")
+        };
+        let args = &transfer["args"];
+        assert_eq!(args["from"], format!("node {there}"));
+        assert!(args["bytes"].as_u64() >= Some(8 * n as u64), "{args}");
+        assert!(transfer["dur"].as_f64() > Some(1.0), "{transfer}");
+        assert_eq!(boxes(&trace, "restore").len(), 0, "nothing was on disk");
+        // The id is that of the call that made it.
+        let of = |e: &serde_json::Value| e["args"]["call"] == args["object"];
+        let events = trace["traceEvents"].as_array().unwrap();
+        assert!(events.iter().any(of), "{args} is of no call");
+    });
+}
+
+#[test]
+fn a_look_shows_what_is_free_on_other_nodes() {
+    use mobula::inspect::{Part, Query, snapshot};
+    serial(|| {
+        let settings = [("MOBULA_RESOURCES", "disk=3"), ("MOBULA_CLUSTER_PACE", "5")];
+        let cluster = cluster_with(config().cluster_pace(5), 1, &settings);
+        let there = other(&cluster);
+        let shows = |cpus: f64, disks: f64| {
+            let seen = snapshot(&Query::of(&[Part::Nodes])).unwrap().nodes.items;
+            let node = seen.into_iter().find(|n| n.away).expect("another node");
+            assert_eq!(node.id, Some(there.to_string()));
+            let of = |r: &mobula::inspect::Resource| (r.name.clone(), r.total, r.free);
+            let resources: Vec<_> = node.resources.iter().map(of).collect();
+            let total = resources[0].1;
+            let expected = [
+                ("cpu".to_owned(), total, total - cpus),
+                ("disk".to_owned(), 3.0, 3.0 - disks),
+            ];
+            resources == expected
+        };
+        let within = Duration::from_secs(20);
+        cluster_common::until("all is free", within, || shows(0.0, 0.0));
+        let options = Tally::options().on_node(there).num_cpus(1);
+        let tally = options.resource("disk", 2).remote();
+        mobula::get(tally.note(1)).unwrap();
+        cluster_common::until("an actor holds some", within, || shows(1.0, 2.0));
+        drop(tally);
+        cluster_common::until("it gave it back", within, || shows(0.0, 0.0));
+    });
+}
+
 #[remote]
 fn nested(of: Vec<ObjectRef<u64>>) -> u64 {
     mobula::get(&of).unwrap().iter().sum()

@@ -18,6 +18,9 @@ use crate::trace::{NOT_RECORDED, Written};
 /// and the calls, waits and spans that it made. Arrows lead from a submission to its call, and from every object, result
 /// or `put`, to the calls that take it. Click a box for its id, function, attempt, bytes and error.
 ///
+/// Where bytes come from that were not here is a box on the thread that waited for them: `restore` from disk, `transfer` from
+/// another node of the cluster, with the `object`, its `bytes` and the node (`from`). Each node has a timeline of its own.
+///
 /// What is in it: everything since the start, or as much as fits [`Config::trace_memory`](crate::Config::trace_memory); the
 /// oldest goes first. Calls that came faster than [`Trace::Adaptive`](crate::Trace::Adaptive) records are counted.
 ///

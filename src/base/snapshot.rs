@@ -194,7 +194,7 @@ pub struct Node {
     pub draining: bool,
     /// What this program says to it goes over a socket of the machine that both are on, instead of over the network.
     pub near: bool,
-    /// Another process: what it has is known, and not what it does, so that executors, what is free and the store are 0 here.
+    /// Another process: of what it has, what it told last is free; what it does is not known, so that executors and the store are 0 here.
     pub away: bool,
 }
 

@@ -13,6 +13,7 @@ use super::cell::Record;
 use super::local::{self, Local};
 use crate::base::{Error, Origin};
 use crate::shm::Words;
+use crate::store::Came;
 use crate::trace::{Deed, Event, INPUTS, NOT_RECORDED, Outcome, Recorder, Submitted, Turn};
 
 /// A recorder, and the memory that it writes to, which worker processes map too.
@@ -258,20 +259,30 @@ fn gone(object: u64, bytes: usize) {
     });
 }
 
-/// The bytes of an object were brought back from disk, since `begin`.
+/// The bytes of an object came from where they were, since `begin`.
 #[cold]
-pub fn restored(local: &Local, begin: u64, object: u64, bytes: usize) {
+pub fn came(local: &Local, begin: u64, object: &Record, bytes: usize, came: Came) {
     if begin == NOT_RECORDED {
         return;
     }
+    let (deed, from) = match came {
+        // Whoever brought them has noted how; this thread waited for that.
+        Came::Here => return blocked(local, begin, object.entry.name, object.id, 1),
+        Came::Disk => (Deed::Restore, 0),
+        Came::Node(node) => {
+            let recorder = local.engine.recorder();
+            let from = recorder.map_or(0, |r| r.name(&format!("node {node}")));
+            (Deed::Transfer, from)
+        }
+    };
     if let Some(pen) = local.lane.pen() {
         pen.put(&Event::Object {
-            deed: Deed::Restore,
-            name: 0,
+            deed,
+            name: from,
             line: 0,
             begin,
             end: pen.now(),
-            object,
+            object: object.id,
             bytes: bytes as u64,
         });
     }

@@ -95,7 +95,7 @@ fn pin(record: &Record) -> Result<(), Error> {
         "only values are read"
     );
     match record.stored() {
-        Some(stored) if !stored.try_pin() => bring_back(record.id, stored),
+        Some(stored) if !stored.try_pin() => bring_back(record, stored),
         _ => Ok(()),
     }
 }
@@ -107,23 +107,28 @@ fn unpin(record: &Record) {
     }
 }
 
-/// Pins what is on disk.
+/// Pins what is on disk, or on another node.
 #[cold]
 #[inline(never)]
-fn bring_back(id: u64, stored: &Stored) -> Result<(), Error> {
+fn bring_back(record: &Record, stored: &Stored) -> Result<(), Error> {
     let with_runtime = local::with(|local| {
         let engine = &local.engine;
-        engine.patiently(local, |patience| restore(local, id, stored, patience))
+        engine.patiently(local, |patience| restore(local, record, stored, patience))
     });
     // What was made before a shutdown can be read after it.
-    with_runtime.unwrap_or_else(|_| stored.pin(&stored.patience()))
+    with_runtime.unwrap_or_else(|_| stored.pin(&stored.patience()).map(drop))
 }
 
 /// As above, with the thread that waits for it.
-fn restore(local: &Local, id: u64, stored: &Stored, patience: &Patience<'_>) -> Result<(), Error> {
+fn restore(
+    local: &Local,
+    record: &Record,
+    stored: &Stored,
+    patience: &Patience<'_>,
+) -> Result<(), Error> {
     let begin = events::blocks(local);
-    stored.pin(patience)?;
-    events::restored(local, begin, id, stored.len());
+    let came = stored.pin(patience)?;
+    events::came(local, begin, record, stored.len(), came);
     Ok(())
 }
 
@@ -245,7 +250,7 @@ impl<'a> Pins<'a> {
                     if let Some(stored) = object.stored()
                         && stored.is_distant()
                     {
-                        let came = restore(local, object.id, stored, patience);
+                        let came = restore(local, object, stored, patience);
                         came.map_err(|e| super::call::failed_input(e, self.record))?;
                         stored.unpin();
                     }
@@ -258,7 +263,7 @@ impl<'a> Pins<'a> {
                     if let Some(stored) = object.stored()
                         && !stored.try_pin()
                     {
-                        let pinned = restore(local, object.id, stored, patience);
+                        let pinned = restore(local, object, stored, patience);
                         pinned.map_err(|e| super::call::failed_input(e, self.record))?;
                     }
                     self.held.set(self.held.get() | 1 << i);

@@ -7,16 +7,27 @@
 //! the network.
 
 use super::Draft;
-use crate::base::{Error, Origin};
+use crate::base::{Error, NodeId, Origin};
+
+/// How an object that was away came to where it is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Came {
+    /// It was here, or another thread brought it meanwhile.
+    Here,
+    /// From disk.
+    Disk,
+    /// From that node.
+    Node(NodeId),
+}
 
 /// The bytes of an object on another node.
 pub(crate) trait Distant: Send + Sync {
     /// Where the object came from.
     fn origin(&self) -> Origin;
 
-    /// Fills the draft, which is as long as the object. Blocks until all bytes are there.
+    /// Fills the draft, which is as long as the object, and says from where. Blocks until all bytes are there.
     ///
     /// # Errors
     /// That nobody has them any more, or whoever has them did not send them. The object stays away, and may be tried again.
-    fn fetch(&self, draft: Draft) -> Result<Draft, Error>;
+    fn fetch(&self, draft: Draft) -> Result<(Draft, Came), Error>;
 }

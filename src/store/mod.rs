@@ -49,7 +49,7 @@ pub use client::{AsyncClient, AsyncSubscription, AsyncWriting};
 pub use client::{
     Client, Event, Object, ObjectInfo, StoreView, Subscription, Writing, content_hash,
 };
-pub(crate) use distant::Distant;
+pub(crate) use distant::{Came, Distant};
 #[allow(unused_imports, reason = "for the served store's objects")]
 pub(crate) use kept::Kept;
 pub(crate) use object::{Draft, Sealed};

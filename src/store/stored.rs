@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering::Relaxed};
 use super::object::{Draft, Memory, Sealed};
 use super::spill::Ticket;
 use super::word::{Seen, Word};
-use super::{Distant, Patience, Shared};
+use super::{Came, Distant, Patience, Shared};
 use crate::base::{Error, Origin};
 use crate::shm::Live;
 
@@ -115,14 +115,14 @@ impl Stored {
         here
     }
 
-    /// Counts a reader, bringing the bytes back from disk if they are there. Blocks for that, and for
-    /// room as long as `patience` says.
+    /// Counts a reader, bringing the bytes back from disk or another node if they are there, and says from where. Blocks
+    /// for that, and for room as long as `patience` says.
     ///
     /// # Errors
     /// [`Error::ObjectLost`] if the disk does not give them back as they were, [`Error::StoreFull`].
-    pub(crate) fn pin(&self, patience: &Patience<'_>) -> Result<(), Error> {
+    pub(crate) fn pin(&self, patience: &Patience<'_>) -> Result<Came, Error> {
         if self.word.pin() {
-            return Ok(());
+            return Ok(Came::Here);
         }
         // The count stands: once the bytes are back they stay.
         let back = self.store.spill.bring_back(&self.store, self, patience);

@@ -125,6 +125,7 @@ impl<W: Write> Writer<'_, W> {
             Deed::Spill => "\"spilled\"",
             Deed::Restore => "\"restore\"",
             Deed::Segment => "\"spill\"",
+            Deed::Transfer => "\"transfer\"",
         };
         if deed == Deed::Segment {
             self.complete(lane, "store", what, begin, end);
@@ -139,7 +140,10 @@ impl<W: Write> Writer<'_, W> {
         }
         self.out.raw(",\"args\":{\"object\":").id(object);
         self.out.raw(",\"bytes\":").number(bytes);
-        if name != 0 {
+        if name != 0 && deed == Deed::Transfer {
+            let name = self.name(name);
+            self.out.raw(",\"from\":").raw(&name.whole);
+        } else if name != 0 {
             let name = self.name(name);
             self.out.raw(",\"where\":").raw(&name.whole);
             self.out.raw(",\"line\":").number(line.into());

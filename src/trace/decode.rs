@@ -152,7 +152,8 @@ impl Decoder {
                 });
             }
             Event::Object {
-                deed: deed @ (Deed::Restore | Deed::Segment),
+                deed: deed @ (Deed::Restore | Deed::Segment | Deed::Transfer),
+                name,
                 begin,
                 end,
                 ..
@@ -160,7 +161,7 @@ impl Decoder {
                 let (start, end) = (nanos(begin), nanos(end));
                 let inside = Inside {
                     lane,
-                    name: self.word(deed),
+                    name: self.word(deed, name),
                     start,
                     end,
                     awaited: 0,
@@ -278,15 +279,26 @@ impl Decoder {
         })
     }
 
-    /// What is said of a deed that has no place in the program; under numbers that no name has.
-    fn word(&mut self, deed: Deed) -> u32 {
-        let (key, word) = match deed {
-            Deed::Restore => (u32::MAX, "restore"),
-            _ => (u32::MAX - 1, "spill"),
+    /// What is said of a deed that has no place in the program; under numbers and lines that no name has.
+    fn word(&mut self, deed: Deed, from: u32) -> u32 {
+        let key = match deed {
+            Deed::Restore => (u32::MAX, None),
+            Deed::Transfer => (from, Some(u32::MAX)),
+            _ => (u32::MAX - 1, None),
         };
-        let names = &mut self.out.names;
-        *self.names.entry((key, None)).or_insert_with(|| {
-            names.push(word.to_owned());
+        let (recorder, names) = (&self.recorder, &mut self.out.names);
+        *self.names.entry(key).or_insert_with(|| {
+            names.push(match deed {
+                Deed::Restore => "restore".into(),
+                Deed::Transfer => {
+                    let from = recorder.read_name(from);
+                    format!(
+                        "transfer from {}",
+                        from.as_deref().unwrap_or("another node")
+                    )
+                }
+                _ => "spill".into(),
+            });
             names.len() as u32 - 1
         })
     }

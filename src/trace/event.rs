@@ -51,6 +51,8 @@ pub enum Deed {
     Restore = 6,
     /// Several were written to disk together; `line` is how many.
     Segment = 7,
+    /// They came from another node, whose name is the event's.
+    Transfer = 8,
 }
 
 /// A turn in an actor's life.
@@ -420,6 +422,7 @@ impl Event {
                     5 => Deed::Spill,
                     6 => Deed::Restore,
                     7 => Deed::Segment,
+                    8 => Deed::Transfer,
                     _ => return None,
                 },
                 name,

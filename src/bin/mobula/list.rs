@@ -280,7 +280,7 @@ fn workers(s: &Snapshot) -> String {
 }
 
 fn nodes(s: &Snapshot) -> String {
-    // Of other machines it is known what they have, and not what they do.
+    // Of other machines it is known what they have and what of that is free, and not what they do.
     let cluster = s.nodes.items.iter().any(|n| n.id.is_some());
     let mut columns = vec!["node", "executors", "busy", "blocked", "free", "store"];
     if cluster {
@@ -288,26 +288,14 @@ fn nodes(s: &Snapshot) -> String {
     }
     let mut t = table(&columns);
     for n in &s.nodes.items {
-        let amounts = n.resources.iter().map(|r| match n.away {
-            true => format!("{} {}", amount(r.total), clean(&r.name)),
-            false => format!(
-                "{} of {} {}",
-                amount(r.free),
-                amount(r.total),
-                clean(&r.name)
-            ),
+        let amounts = n.resources.iter().map(|r| {
+            let (free, total) = (amount(r.free), amount(r.total));
+            format!("{free} of {total} {}", clean(&r.name))
         });
         let amounts = amounts.collect::<Vec<_>>().join(", ");
         let name = clean(&n.name) + if n.draining { " (leaving)" } else { "" };
         let mut row = match n.away {
-            true => vec![
-                name,
-                "".into(),
-                "".into(),
-                "".into(),
-                format!("has {amounts}"),
-                "".into(),
-            ],
+            true => vec![name, "".into(), "".into(), "".into(), amounts, "".into()],
             false => vec![
                 name,
                 number(n.executors),

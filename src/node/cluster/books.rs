@@ -54,14 +54,16 @@ pub(super) struct Want {
     pub draft: Option<Draft>,
     /// How many there are.
     pub len: usize,
+    /// Who sent them, once they are there.
+    pub from: Option<NodeId>,
     /// Who waits.
     pub tell: SyncSender<Result<Came, String>>,
 }
 
 /// How an object came that somebody waited for.
 pub(super) enum Came {
-    /// All its bytes are in the draft.
-    Bytes(Draft),
+    /// All its bytes are in the draft; that node sent them.
+    Bytes(Draft, Option<NodeId>),
     /// It was made anew on this very node, under another record; what was to take the bytes, if that is still there.
     Here(Option<Draft>),
 }

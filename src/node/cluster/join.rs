@@ -17,7 +17,7 @@ use super::near::Place;
 use super::notices::NodeDeath;
 use super::peers::Ears;
 use super::{Cluster, Face, Groups};
-use crate::base::{Capacity, Error, NodeId, Units};
+use crate::base::{Capacity, Demand, Error, NodeId, Units};
 use crate::core::members::{Members, Pace, Peer};
 use crate::exec::{Engine, Local, far};
 use crate::link::{Ca, Endpoint, Identity, JoinToken, Link, Registry, Settings, join};
@@ -90,6 +90,8 @@ pub struct NodeInfo {
     pub capacity: Capacity,
     /// CPUs there that nobody holds, as it told last.
     pub free_cpus: Units,
+    /// Everything there that nobody holds, the CPUs too, as it told last.
+    pub free: Demand,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
     /// Common calls that wait there.
@@ -374,6 +376,7 @@ impl Cluster {
                 address,
                 capacity: view.capacity,
                 free_cpus: view.free.cpu,
+                free: view.free,
                 labels: view.labels,
                 queued: view.queued,
                 this: id == self.me,

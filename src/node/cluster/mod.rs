@@ -41,7 +41,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::base::{Capacity, Demand, Error, NodeId};
+use crate::base::{Capacity, Demand, Error, NodeId, Units};
 use crate::core::members::Members;
 use crate::exec::actor::HandleRef;
 use crate::exec::entry::ActorEntry;
@@ -319,18 +319,23 @@ fn describe(known: &[NodeInfo], nodes: &mut Vec<crate::base::snapshot::Node>) {
             continue;
         }
         node.away = true;
-        let amount = |name: &str, total: crate::base::Units| Resource {
-            name: name.to_owned(),
-            total: total.to_f64(),
-            free: 0.0,
+        let (whole, free) = (&info.capacity, &info.free);
+        let mut add = |name: &str, total: Units, free: Units| {
+            node.resources.push(Resource {
+                name: name.to_owned(),
+                total: total.to_f64(),
+                free: free.to_f64(),
+            });
         };
-        node.resources.push(amount("cpu", info.capacity.cpu));
-        if info.capacity.gpus > 0 {
-            node.resources.push(amount("gpu", info.capacity.gpu()));
+        add("cpu", whole.cpu, free.cpu);
+        if whole.gpus > 0 {
+            add("gpu", whole.gpu(), free.gpu);
         }
-        let custom = info.capacity.custom().iter();
-        node.resources
-            .extend(custom.map(|(name, total)| amount(name, *total)));
+        for (name, total) in whole.custom() {
+            // Of what is left out there is none.
+            let left = free.custom().iter().find(|(n, _)| n == name);
+            add(name, *total, left.map_or(Units::ZERO, |(_, left)| *left));
+        }
         nodes.push(node);
     }
 }

@@ -18,7 +18,7 @@ use crate::exec::far::take::{self, Told};
 use crate::exec::pin::PinnedRef;
 use crate::exec::{Local, RawRef, cell, local};
 use crate::link::{Bytes, Landing, LinkError};
-use crate::store::{Distant, Draft};
+use crate::store::{self, Distant, Draft};
 use crate::wire::{Frame, ValueBody};
 
 /// Where such objects come from, as far as this node's store is concerned.
@@ -36,7 +36,7 @@ impl Distant for There {
         ORIGIN
     }
 
-    fn fetch(&self, draft: Draft) -> Result<Draft, Error> {
+    fn fetch(&self, draft: Draft) -> Result<(Draft, store::Came), Error> {
         match self.cluster.upgrade() {
             Some(cluster) => cluster.fetch(self.key, self.at, draft),
             None => Err(Error::ShutDown),
@@ -101,10 +101,10 @@ impl Cluster {
         key: ObjectKey,
         at: NodeId,
         mut draft: Draft,
-    ) -> Result<Draft, Error> {
+    ) -> Result<(Draft, store::Came), Error> {
         if self.books.lock().held.contains_key(&key) {
             self.copy_own(key, &mut draft)?;
-            return Ok(draft);
+            return Ok((draft, store::Came::Here));
         }
         let (tell, ended) = sync_channel(1);
         let len = draft.len();
@@ -120,6 +120,7 @@ impl Cluster {
                 let want = Want {
                     draft: Some(draft),
                     len,
+                    from: None,
                     tell,
                 };
                 books.wants.insert(key, want);
@@ -127,7 +128,9 @@ impl Cluster {
             });
         })?;
         let own = match ended.recv() {
-            Ok(Ok(Came::Bytes(draft))) => return Ok(draft),
+            Ok(Ok(Came::Bytes(draft, from))) => {
+                return Ok((draft, store::Came::Node(from.unwrap_or(at))));
+            }
             Ok(Ok(Came::Here(draft))) => draft,
             Ok(Err(why)) => {
                 let why = self.why_not_again(key).unwrap_or(why);
@@ -141,7 +144,7 @@ impl Cluster {
             None => local::with(|local| local.engine.create(local, len, ORIGIN))??,
         };
         self.copy_own(key, &mut draft)?;
-        Ok(draft)
+        Ok((draft, store::Came::Here))
     }
 
     /// What the pulls' machine wants done.
@@ -175,9 +178,12 @@ impl Cluster {
                     let mut books = self.books.lock();
                     (books.wants.remove(&key), books.held.contains_key(&key))
                 };
-                if let Some(Want { draft, tell, .. }) = want {
+                if let Some(Want {
+                    draft, from, tell, ..
+                }) = want
+                {
                     let _ = tell.send(Ok(match draft {
-                        Some(draft) if !own => Came::Bytes(draft),
+                        Some(draft) if !own => Came::Bytes(draft, from),
                         draft => Came::Here(draft),
                     }));
                 }
@@ -326,9 +332,12 @@ impl Cluster {
         outcome: Result<(), LinkError>,
     ) {
         self.with(local, |books, todo| {
-            books.transfers.remove(&transfer);
+            let from = books.transfers.remove(&transfer).map(|(from, _)| from);
             let left = match books.wants.get_mut(&key) {
-                Some(want) => want.draft.replace(draft),
+                Some(want) => {
+                    want.from = from;
+                    want.draft.replace(draft)
+                }
                 None => Some(draft),
             };
             left.into_iter().for_each(|draft| todo.later.draft(draft));

@@ -40,7 +40,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::stored::{Candidate, Found, Moving, inspect};
 use super::word::Seen;
-use super::{Distant, Patience, Shared, Stored};
+use super::{Came, Distant, Patience, Shared, Stored};
 use crate::base::{Error, Holder, ObjectLost, Origin};
 use crate::shm::{Arena, Extent};
 #[cfg(feature = "object-store")]
@@ -339,11 +339,11 @@ impl Spill {
         store: &Arc<Shared>,
         object: &Stored,
         patience: &Patience<'_>,
-    ) -> Result<(), Error> {
+    ) -> Result<Came, Error> {
         let mut books = self.books.lock();
         loop {
             match object.word.look() {
-                Seen::Here => return Ok(()),
+                Seen::Here => return Ok(Came::Here),
                 Seen::Away => break,
                 Seen::Changing => self.settled.wait(&mut books),
             }
@@ -366,8 +366,9 @@ impl Spill {
             Ticket::Disk(ticket) => ticket,
             Ticket::Distant(distant) => {
                 let draft = patient.create_patiently(object.len(), distant.origin(), patience)?;
-                back.draft = Some(distant.fetch(draft)?);
-                return Ok(());
+                let (draft, came) = distant.fetch(draft)?;
+                back.draft = Some(draft);
+                return Ok(came);
             }
         };
         let (spot, origin, bytes) = (ticket.spot, ticket.origin, ticket.len);
@@ -383,7 +384,7 @@ impl Spill {
         })?;
         self.restored.fetch_add(bytes, Relaxed);
         back.draft = Some(draft);
-        Ok(())
+        Ok(Came::Disk)
     }
 }
 
