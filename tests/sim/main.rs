@@ -1,8 +1,9 @@
 //! Thousands of lifetimes of a cluster, each from a seed: the machines of `core`, driven over a network, a clock and a
 //! plan of crashes that are all simulated.
 //!
-//! There are two families of worlds: objects, calls and groups on a cluster ([`world`]), and an actor that keeps its history
-//! over the deaths of its hosts ([`history`]).
+//! There are four families of worlds: objects, calls and groups on a cluster ([`world`]), an actor that keeps its history
+//! over the deaths of its hosts ([`history`]), who is in a cluster ([`members`]), and slots that nodes lend each other
+//! ([`lending`]).
 //!
 //! `cargo test --test sim` runs 200 seeds, `MOBULA_SIM_SEEDS=2000` as many as it says, `MOBULA_SIM_SEED=7` that one alone,
 //! with what happened printed. A failure prints the seed and the command that replays it.
@@ -24,6 +25,7 @@ mod chance;
 mod core;
 mod faults;
 mod history;
+mod lending;
 mod members;
 mod net;
 mod node;
@@ -39,6 +41,7 @@ use std::process::ExitCode;
 
 use faults::Fault;
 use history::Bug;
+use lending::Slip;
 use members::{Happened, Planted};
 use plan::Plan;
 use report::Report;
@@ -76,6 +79,15 @@ const TESTS: &[(&str, fn())] = &[
         faults_planted_among_members_are_found,
     ),
     ("many_nodes_join", many_nodes_join),
+    (
+        "every_slot_is_lent_once_and_comes_back",
+        every_slot_is_lent_once_and_comes_back,
+    ),
+    ("every_submitter_has_its_part", every_submitter_has_its_part),
+    (
+        "slips_planted_around_leases_are_found",
+        slips_planted_around_leases_are_found,
+    ),
 ];
 
 /// Takes what the harness of `cargo test` takes, as far as it makes sense: names, or parts of them.
@@ -271,5 +283,63 @@ fn every_planted_bug_of_recovery_is_found() {
             "{bug:?}, seed {seed}: {}",
             wrong.chars().take(300).collect::<String>()
         );
+    }
+}
+
+/// So many seeds, or those that were asked for.
+fn seeds(usual: u64) -> std::ops::Range<u64> {
+    match number("MOBULA_SIM_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("MOBULA_SIM_SEEDS").unwrap_or(usual),
+    }
+}
+
+fn every_slot_is_lent_once_and_comes_back() {
+    let seeds = seeds(SEEDS / 4);
+    let alone = number("MOBULA_SIM_SEED").is_some();
+    let mut all = lending::Counts::default();
+    for seed in seeds {
+        match lending::run(seed, Slip::None, alone) {
+            Ok(counts) => all.add(&counts),
+            Err(wrong) => panic!(
+                "seed {seed}: {wrong}\nreplay it: MOBULA_SIM_SEED={seed} cargo test --test sim every_slot"
+            ),
+        }
+    }
+    println!("{all:?}");
+    let happened = all.all().iter().all(|count| *count > 0);
+    assert!(alone || happened, "no seed had one of {all:?}");
+    let once = lending::run(5, Slip::None, false);
+    assert_eq!(once, lending::run(5, Slip::None, false), "a seed is a run");
+}
+
+fn every_submitter_has_its_part() {
+    for seed in seeds(SEEDS / 8) {
+        if let Err(wrong) = lending::fair::run(seed, Slip::None) {
+            panic!(
+                "seed {seed}: {wrong}\nreplay it: MOBULA_SIM_SEED={seed} cargo test --test sim every_submitter"
+            );
+        }
+    }
+}
+
+/// With any of these planted, a run breaks a law within some seeds.
+///
+/// | planted | found as |
+/// |---|---|
+/// | a slot counts before the ledger holds it | a call in a slot that is not held |
+/// | slots are not given back, ends not told, a call that came back or a death not heard of | no end |
+/// | messages come twice | a call that runs, or ends, twice |
+/// | time does not pass for who lends, wishes are cut, priorities are dropped | a submitter without its part, calls of higher priority that wait |
+fn slips_planted_around_leases_are_found() {
+    for &slip in Slip::PLANTED {
+        let found = (0..SEEDS).find_map(|seed| lending::run(seed, slip, false).err());
+        let found = found.unwrap_or_else(|| panic!("{slip:?} was not noticed in {SEEDS} seeds"));
+        println!("{slip:?}: {}", found.chars().take(300).collect::<String>());
+    }
+    for &slip in Slip::UNFAIR {
+        let found = (0..SEEDS / 8).find_map(|seed| lending::fair::run(seed, slip).err());
+        let found = found.unwrap_or_else(|| panic!("{slip:?} was not noticed"));
+        println!("{slip:?}: {found}");
     }
 }
