@@ -74,6 +74,15 @@ mod tests {
     use crate::base::hostile::spoiled;
 
     #[test]
+    fn one_thing_has_one_key() {
+        let (lower, upper) = ("00000000000000ab", "00000000000000AB");
+        assert!(Node::parse(lower).is_some() && JobId(0xab).to_string() == lower);
+        assert!(Job::parse(lower).is_some());
+        assert!(Node::parse(upper).is_none() && Job::parse(upper).is_none());
+        assert!(NamedActor::parse("a%0ab").is_some() && NamedActor::parse("a%0Ab").is_none());
+    }
+
+    #[test]
     fn spoiled_records_are_refused_or_read() {
         spoiled(4, 20_000, &samples(), records);
     }

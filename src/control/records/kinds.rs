@@ -84,7 +84,9 @@ impl Kind for Node {
     }
 
     fn parse(name: &str) -> Option<NodeId> {
-        name.parse().ok()
+        // As it is written: another key must not name the same node.
+        let node: NodeId = name.parse().ok()?;
+        (node.to_string() == name).then_some(node)
     }
 
     fn id(&self) -> NodeId {
