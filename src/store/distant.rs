@@ -17,6 +17,10 @@ pub(crate) enum Came {
     /// From disk.
     Disk,
     /// From that node.
+    #[cfg_attr(
+        not(feature = "cluster"),
+        allow(dead_code, reason = "one machine has no other nodes")
+    )]
     Node(NodeId),
 }
 
