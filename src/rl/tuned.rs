@@ -39,6 +39,45 @@ pub const TUNED: &[Tuned] = &[
         config: "{}",
     },
     Tuned {
+        name: "acrobot-ppo",
+        algorithm: "PPO",
+        env: "Acrobot-v1",
+        config: r#"{"gamma": 0.99, "lambda": 0.94, "num_envs": 16, "num_steps": 128, "minibatch_size": 256, "epochs": 4,
+            "learning_rate": 0.001, "entropy_coefficient": 0.01, "schedule_steps": 1000000}"#,
+    },
+    Tuned {
+        name: "acrobot-dqn",
+        algorithm: "DQN",
+        env: "Acrobot-v1",
+        config: "{}",
+    },
+    Tuned {
+        name: "pendulum-ppo",
+        algorithm: "PPO",
+        env: "Pendulum-v1",
+        config: r#"{"gamma": 0.9, "lambda": 0.95, "num_envs": 4, "num_steps": 512, "minibatch_size": 128, "epochs": 10,
+            "learning_rate": 0.001, "final_learning_rate": 0.0001, "final_clip": 0.2, "schedule_steps": 200000}"#,
+    },
+    Tuned {
+        name: "pendulum-es",
+        algorithm: "ES",
+        env: "Pendulum-v1",
+        config: r#"{"hidden": [16], "pairs": 32, "episodes": 2, "learning_rate": 0.05}"#,
+    },
+    Tuned {
+        name: "catch-dqn",
+        algorithm: "DQN",
+        env: "Catch-v0",
+        config: r#"{"hidden": [128], "learning_rate": 0.0007, "target_every": 128, "n_step": 1, "gamma": 0.95}"#,
+    },
+    Tuned {
+        name: "catch-a3c",
+        algorithm: "A3C",
+        env: "Catch-v0",
+        config: r#"{"hidden": [128], "activation": "relu", "learning_rate": 0.0007, "num_envs": 16, "num_steps": 16,
+            "entropy_coefficient": 0.05, "schedule_steps": 5000000}"#,
+    },
+    Tuned {
         name: "cartpole-es",
         algorithm: "ES",
         env: "CartPole-v1",
@@ -64,4 +103,21 @@ pub fn tuned(name: &str) -> Result<&'static Tuned> {
                 known.join(", ")
             ))
         })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rl::agent::agent;
+
+    #[test]
+    fn all_of_them_are_settings_that_their_algorithms_have() -> Result<()> {
+        let _turn = crate::rl::turn();
+        let _node = crate::api::init()?;
+        for tuned in TUNED {
+            agent(tuned.algorithm, tuned.env, tuned.config, 1)?;
+        }
+        assert!(tuned("cartpole-pp").is_err());
+        Ok(())
+    }
 }

@@ -199,7 +199,12 @@ fn promising(progress: &Progress, goal: f32) -> bool {
 fn reached(agent: &dyn Agent, goal: f32) -> Result<Option<Evaluation>> {
     for (episodes, seed) in [(10, 0xe7a1), (100, 0xe7a2)] {
         let evaluation = agent.evaluate(episodes, seed)?;
-        if evaluation.mean() < goal {
+        // The sample's starts may be harder than most: it rules out only what is an error of its mean away.
+        let slack = match episodes {
+            100 => 0.0,
+            n => evaluation.spread() / (n as f32).sqrt(),
+        };
+        if evaluation.mean() + slack < goal {
             return Ok(None);
         }
         if episodes == 100 {
