@@ -87,8 +87,8 @@ fn dies_after(calls: u64, checkpoint_every: Option<u32>) -> f64 {
         None => Counter::options().checkpoint_every(u32::MAX),
     };
     let counter = options.remote();
-    let last = (0..calls).map(|_| counter.add(1)).last().expect("some");
-    assert_eq!(mobula::get(&last).unwrap(), calls);
+    let answers: Vec<_> = (0..calls).map(|_| counter.add(1)).collect();
+    assert!(mobula::get(&answers).unwrap().into_iter().eq(1..=calls));
     let pid = mobula::get(counter.pid()).unwrap();
     let took = time(|| {
         kill(pid);
