@@ -5,7 +5,7 @@
 //! over the deaths of its hosts ([`history`]), who is in a cluster ([`members`]), and slots that nodes lend each other
 //! ([`lending`]).
 //!
-//! `cargo test --test sim` runs 200 seeds, `MOBULA_SIM_SEEDS=2000` as many as it says, `MOBULA_SIM_SEED=7` that one alone,
+//! `cargo test --test sim` runs 200 seeds, `MOBULA_SIM_SEEDS=2000` as many as it says (of histories from `MOBULA_SIM_FIRST` on), `MOBULA_SIM_SEED=7` that one alone,
 //! with what happened printed. A failure prints the seed and the command that replays it.
 //!
 //! The sources of the machines are included as they are, so this is a program with a `main` of its own: the harness of
@@ -256,7 +256,8 @@ fn every_history_is_kept() {
         return;
     }
     let mut all = history::Counts::default();
-    for seed in 0..number("MOBULA_SIM_SEEDS").unwrap_or(SEEDS) {
+    let first = number("MOBULA_SIM_FIRST").unwrap_or(0);
+    for seed in first..first + number("MOBULA_SIM_SEEDS").unwrap_or(SEEDS) {
         match history::run(seed, Bug::None, false) {
             Ok(counts) => all.add(&counts),
             Err(wrong) => panic!("seed {seed}: {wrong}\nreplay it: {}", replay_history(seed)),

@@ -3,8 +3,10 @@
 //! Whether it may is decided by the record: only a node that it names may, by a swap that adds one to the incarnation. A copy of an
 //! earlier incarnation will do: as long as the record names this node, nothing was told that it had not written down.
 //!
-//! A host that dies may have a change of the record under way that names this node. So who finds itself not named looks again a
-//! few times before it lets go of what it has.
+//! A host that dies may have a change of the record under way that names this node, even the one that makes the record. So who
+//! finds itself not named looks again a few times before it lets go of what it has. The record may also name a node that has nothing: it let go too early, while a
+//! host that was declared dead went on to name it. Whoever misses the actor says so, and the node takes itself out of the record, so that
+//! the loss is known.
 //!
 //! Invariant: what is acknowledged is in the history, which has no gap; a message of an earlier incarnation than the latest known
 //! is refused. At most one [`Effect::TakeOver`] comes of all backups for one incarnation. Left out: reaching the record.
@@ -30,6 +32,8 @@ pub enum Event<P> {
         /// What.
         message: ToBackup<P>,
     },
+    /// Somebody finds this node named by the record, the host dead, and nobody who took over.
+    Roused,
     /// This node cannot keep more of it.
     Full,
     /// A node is dead.
@@ -151,6 +155,12 @@ impl<P: Clone> Backup<P> {
                     }
                 }
             },
+            Event::Roused => {
+                if self.phase == Phase::Keeping {
+                    self.looks = 0;
+                    self.look(out);
+                }
+            }
             Event::Full => {
                 let incarnation = self.incarnation;
                 let message = ToHost::Declined { incarnation };
@@ -173,9 +183,17 @@ impl<P: Clone> Backup<P> {
             Event::Swapped => {
                 if let Phase::Claiming(record) = &self.phase {
                     let record = record.clone();
-                    self.phase = Phase::Ended;
-                    if let Some(history) = self.history.take() {
-                        out.push(Effect::TakeOver { record, history });
+                    match self.history.take() {
+                        Some(history) if record.at.host == self.me => {
+                            self.phase = Phase::Ended;
+                            out.push(Effect::TakeOver { record, history });
+                        }
+                        // It took itself out; somebody who took over may have begun to send meanwhile.
+                        Some(history) => {
+                            self.history = Some(history);
+                            self.phase = Phase::Keeping;
+                        }
+                        None => self.end(out),
                     }
                 }
             }
@@ -236,8 +254,9 @@ impl<P: Clone> Backup<P> {
             (self.incarnation, self.host) = (incarnation, from);
             self.history = None;
             self.bytes = 0;
-            // A claim that is under way comes too late: whoever sent this has won.
-            if !matches!(self.phase, Phase::Claiming(_)) {
+            // A claim that is under way comes too late: whoever sent this has won. One question about the record at a time: an
+            // answer to another would be taken for that to the claim.
+            if !matches!(self.phase, Phase::Claiming(_) | Phase::Looking) {
                 self.phase = Phase::Keeping;
             }
         }
@@ -265,8 +284,9 @@ impl<P: Clone> Backup<P> {
         if !asked {
             return;
         }
+        // The actor has ended; or its host has not made the record yet, and may still.
         let Some(record) = record else {
-            return self.end(out);
+            return self.unnamed(now, out);
         };
         if record.incarnation >= self.incarnation {
             self.host = record.at.host;
@@ -276,31 +296,38 @@ impl<P: Clone> Backup<P> {
             self.phase = Phase::Keeping;
             return;
         }
-        let named = record.backups.contains(&self.me) && self.history.is_some();
-        if !named {
-            self.looks += 1;
-            if self.looks > LOOKS {
-                return self.end(out);
-            }
-            self.phase = Phase::Unnamed(now + AGAIN);
-            return;
-        }
         let others = record.backups.iter().copied();
+        let others = others.filter(|node| *node != self.me).collect();
+        if !record.backups.contains(&self.me) {
+            return self.unnamed(now, out);
+        }
+        let me = ActorKey {
+            host: self.me,
+            number,
+        };
+        // Without a copy it only takes itself out.
+        let takes = self.history.is_some();
         let claim = Record {
             actor: record.actor,
-            incarnation: record.incarnation + 1,
+            incarnation: record.incarnation + u64::from(takes),
             version: record.version + 1,
-            at: ActorKey {
-                host: self.me,
-                number,
-            },
-            backups: others.filter(|node| *node != self.me).collect(),
+            at: if takes { me } else { record.at },
+            backups: others,
         };
         self.phase = Phase::Claiming(claim.clone());
         out.push(Effect::Swap {
             expect: record,
             record: claim,
         });
+    }
+
+    /// Not named: it looks again, as long as it has something to keep.
+    fn unnamed(&mut self, now: Duration, out: &mut Vec<Effect<P>>) {
+        self.looks += 1;
+        if self.looks > LOOKS || self.history.is_none() {
+            return self.end(out);
+        }
+        self.phase = Phase::Unnamed(now + AGAIN);
     }
 
     /// The latest incarnation it knows of.

@@ -6,7 +6,7 @@
 //! Invariant: each call ends by exactly one [`Effect::Settle`] or [`Effect::Fail`]; on their way to one incarnation
 //! calls keep their order, and none is sent to it twice. Left out: which caller of the node made a call, which its payload says.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::Record;
@@ -14,6 +14,8 @@ use crate::base::{ActorKey, NodeId};
 
 /// How long after the record named a dead host it is read again.
 pub const AGAIN: Duration = Duration::from_millis(100);
+/// How long after the death backups that have not taken over are asked to look, once per look at the record.
+pub const ROUSE: Duration = Duration::from_secs(1);
 /// How long nobody may take over before calls fail.
 pub const PATIENCE: Duration = Duration::from_secs(15);
 /// The host is told what is settled, apart from calls, once it is so many.
@@ -105,6 +107,8 @@ pub enum Effect<P> {
     },
     /// Read the record, and answer with [`Event::Record`].
     Look,
+    /// Ask those of these that live to look at the record: one that has nothing of the actor does not know that it is named.
+    Rouse(Vec<NodeId>),
     /// Handles lead there from now on.
     At(ActorKey),
 }
@@ -143,6 +147,16 @@ impl<P: Clone> Caller<P> {
             calls: BTreeMap::new(),
             next: 1,
             told: 1,
+        }
+    }
+
+    /// The same, of one that is there as this incarnation; this node's calls begin with that number.
+    pub fn starting(at: ActorKey, incarnation: u64, next: u64) -> Caller<P> {
+        Caller {
+            incarnation,
+            next,
+            told: next,
+            ..Caller::new(at)
         }
     }
 
@@ -261,6 +275,9 @@ impl<P: Clone> Caller<P> {
         if !lives && !backed {
             return self.over(Why::Lost, out);
         }
+        if now >= since + ROUSE && !lives {
+            out.push(Effect::Rouse(record.backups));
+        }
         let due = Some(now + AGAIN);
         self.phase = Phase::Seeking { since, due };
     }
@@ -318,47 +335,5 @@ impl<P: Clone> Caller<P> {
             Phase::Seeking { since, due } => due.or(Some(since + PATIENCE)),
             Phase::Known | Phase::Over(_) => None,
         }
-    }
-}
-
-/// Where actors went: the same under an old key, step by step.
-#[derive(Clone, Debug, Default)]
-pub struct Moves {
-    moves: BTreeMap<ActorKey, (u64, ActorKey)>,
-    order: VecDeque<ActorKey>,
-}
-
-/// How many moves are remembered; who asks for an older one asks the record.
-pub const MOVES: usize = 1 << 16;
-
-impl Moves {
-    /// An actor moved.
-    pub fn moved(&mut self, old: ActorKey, incarnation: u64, new: ActorKey) {
-        let known = self.moves.get(&old).map(|(known, _)| *known);
-        if known.is_some_and(|known| known >= incarnation) || old == new {
-            return;
-        }
-        if known.is_none() {
-            self.order.push_back(old);
-        }
-        self.moves.insert(old, (incarnation, new));
-        while self.order.len() > MOVES {
-            let oldest = self.order.pop_front();
-            oldest.and_then(|oldest| self.moves.remove(&oldest));
-        }
-    }
-
-    /// Where an actor that had this key is now, and as which incarnation, if it moved.
-    pub fn now(&self, key: ActorKey) -> Option<(u64, ActorKey)> {
-        let mut found = None;
-        let mut at = key;
-        // Each step leads to a later incarnation, so this ends.
-        while let Some((incarnation, next)) = self.moves.get(&at)
-            && found.is_none_or(|(before, _)| *incarnation > before)
-        {
-            found = Some((*incarnation, *next));
-            at = *next;
-        }
-        found
     }
 }

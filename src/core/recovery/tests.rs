@@ -428,14 +428,89 @@ fn what_is_lost_with_all_that_had_it_fails() {
 }
 
 #[test]
-fn moves_lead_on_and_end() {
-    let mut moves = caller::Moves::default();
-    moves.moved(key(1, 1), 2, key(2, 5));
-    moves.moved(key(2, 5), 3, key(3, 6));
-    // A lie that leads back.
-    moves.moved(key(3, 6), 1, key(1, 1));
-    assert_eq!(moves.now(key(1, 1)), Some((3, key(3, 6))));
-    assert_eq!(moves.now(key(3, 9)), None);
+fn a_backup_keeps_what_it_has_while_the_first_record_may_still_come() {
+    let mut backup = Backup::new(node(9));
+    backup_did(&mut backup, save(1, 1, true, &[1]));
+    backup_did(&mut backup, backup::Event::Died(node(1)));
+    let none = backup::Event::Record {
+        record: None,
+        lives: false,
+        number: 5,
+    };
+    assert_eq!(backup_did(&mut backup, none.clone()), []);
+    let mut out = Vec::new();
+    backup.handle(backup::AGAIN, backup::Event::Tick, &mut out);
+    assert_eq!(out, [backup::Effect::Look]);
+    // A host that was found dead and is not has made it meanwhile.
+    let out = backup_did(&mut backup, found_by(9, 1));
+    assert!(matches!(&out[..], [backup::Effect::Swap { record, .. }] if record.incarnation == 2));
+    // Who has nothing has nothing to wait for.
+    let mut empty = Backup::<Payload>::new(node(9));
+    backup_did(&mut empty, backup::Event::Roused);
+    assert_eq!(backup_did(&mut empty, none), [backup::Effect::Drop]);
+}
+
+/// The record of an actor on node 1, which is dead, with this one backup.
+fn found_by(backup: u64, version: u64) -> backup::Event<Payload> {
+    let record = Record {
+        actor: key(1, 1),
+        incarnation: 1,
+        version,
+        at: key(1, 1),
+        backups: vec![node(backup)],
+    };
+    backup::Event::Record {
+        record: Some(record),
+        lives: false,
+        number: 5,
+    }
+}
+
+#[test]
+fn a_named_backup_without_a_copy_takes_itself_out_so_that_the_loss_is_known() {
+    let mut backup = Backup::<Payload>::new(node(9));
+    let out = backup_did(&mut backup, backup::Event::Roused);
+    assert_eq!(out, [backup::Effect::Look]);
+    let out = backup_did(&mut backup, found_by(9, 3));
+    let [backup::Effect::Swap { record, .. }] = &out[..] else {
+        panic!("{out:?}");
+    };
+    assert_eq!((record.incarnation, record.version), (1, 4));
+    assert_eq!((record.at, &record.backups[..]), (key(1, 1), &[][..]));
+    let out = backup_did(&mut backup, backup::Event::Swapped);
+    assert_eq!(out, [backup::Effect::Drop]);
+}
+
+#[test]
+fn a_caller_rouses_backups_that_have_not_taken_over() {
+    let mut caller = Caller::new(key(1, 1));
+    caller_did(&mut caller, caller::Event::Call(1));
+    caller_did(&mut caller, caller::Event::Died(node(1)));
+    let backup::Event::Record { record, lives, .. } = found_by(9, 3) else {
+        unreachable!("a record")
+    };
+    let found = caller::Event::Record {
+        record,
+        lives,
+        backed: true,
+    };
+    assert_eq!(caller_did(&mut caller, found.clone()), []);
+    let mut out = Vec::new();
+    caller.handle(caller::AGAIN, caller::Event::Tick, &mut out);
+    assert_eq!(out, [caller::Effect::Look]);
+    out.clear();
+    caller.handle(caller::ROUSE, found, &mut out);
+    assert_eq!(out, [caller::Effect::Rouse(vec![node(9)])]);
+}
+
+#[test]
+fn one_question_about_the_record_is_asked_at_a_time() {
+    let mut backup = Backup::new(node(9));
+    backup_did(&mut backup, save(1, 1, true, &[1]));
+    backup_did(&mut backup, backup::Event::Died(node(1)));
+    // Somebody took over meanwhile, and is dead too: the answer to the question will tell.
+    backup_did(&mut backup, save(2, 1, true, &[1]));
+    assert_eq!(backup_did(&mut backup, backup::Event::Died(node(2))), []);
 }
 
 proptest! {

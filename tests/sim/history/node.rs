@@ -45,6 +45,7 @@ pub enum Packet {
         outcome: Load,
     },
     NotHere(ActorKey),
+    Rouse,
     Moved {
         incarnation: u64,
         at: ActorKey,
@@ -381,6 +382,13 @@ impl Member {
             Packet::Reply { number, outcome } => {
                 self.caller_event(all, caller::Event::Outcome { number, outcome });
             }
+            Packet::Rouse => {
+                if self.running.is_none() {
+                    let me = self.me;
+                    self.backup.get_or_insert_with(|| Backup::new(me));
+                    self.backup_event(all, backup::Event::Roused);
+                }
+            }
             Packet::NotHere(at) => self.caller_event(all, caller::Event::NotHere(at)),
             Packet::Moved { incarnation, at } => {
                 self.caller_event(all, caller::Event::Moved { incarnation, at });
@@ -437,6 +445,13 @@ impl Member {
                 caller::Effect::Look => {
                     let delay = all.delay();
                     all.after(delay, self.me, Event::Look(Asks::Caller));
+                }
+                caller::Effect::Rouse(nodes) => {
+                    for to in nodes {
+                        if self.lives(to) {
+                            all.send(self.me, to, Packet::Rouse);
+                        }
+                    }
                 }
                 caller::Effect::At(_) => {}
             }

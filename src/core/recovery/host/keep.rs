@@ -52,6 +52,10 @@ impl<P: Clone> Host<P> {
 
     /// Up to which call, and to which round, all is written down and confirmed; `None`: nothing may be told now.
     pub(super) fn watermark(&self) -> Option<(u64, u64)> {
+        // Backups that look for the first record before it is made find that there is no such actor.
+        if self.record.is_none() && self.swap.is_some() {
+            return None;
+        }
         let mut all = (self.order, u64::MAX);
         let mut alone = true;
         for node in self.needed() {
