@@ -232,9 +232,10 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
         "exec/actor/roll.rs",
         "follows the roll's pointers to living actors, under its lock",
     ),
+    ("exec/actor/run.rs", "takes records off the mailbox"),
     (
-        "exec/actor/run.rs",
-        "takes records off the mailbox and runs them with the state",
+        "exec/actor/run/perform.rs",
+        "runs claimed records with the state",
     ),
     (
         "exec/call.rs",

@@ -107,6 +107,7 @@ const ACTOR: &[(&str, Kind)] = &[
     ),
     ("checkpoint_interval", Kind::Amount),
     ("log_bytes", Kind::Memory),
+    ("replicas", ANY),
     ("name", Kind::Text),
 ];
 

@@ -46,6 +46,43 @@ pub fn check_cancelled() -> Result<()> {
     }
 }
 
+/// Names a call of an actor whose history other nodes keep, for ever: it is the same when the call runs again elsewhere.
+///
+/// Shown as text it can be the key under which an outside system knows that it has done what the call asked of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CallId {
+    actor: (u64, u64),
+    caller: u64,
+    number: u64,
+}
+
+impl std::fmt::Display for CallId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (host, actor) = self.actor;
+        let (caller, number) = (self.caller, self.number);
+        write!(f, "{host:016x}-{actor:016x}-{caller:016x}-{number}")
+    }
+}
+
+/// The id of the call that runs here, if it is a method of an actor whose history other nodes keep (`max_restarts` above 0, in a
+/// cluster): what it does outside of its state can be done once by it, since a call may run again when a node dies. `None` in
+/// any other call, inside a worker process, and outside of calls. Takes a lock.
+///
+/// ```
+/// assert_eq!(mobula::call_id(), None, "no call runs here");
+/// ```
+pub fn call_id() -> Option<CallId> {
+    current(|record| {
+        let (actor, caller, number) = record.target()?.kept_call(record.id)?;
+        Some(CallId {
+            actor: (actor.host.get(), actor.number),
+            caller,
+            number,
+        })
+    })
+    .flatten()
+}
+
 /// The ids of the GPUs that the call running here was given; empty if it asked for none.
 pub fn gpu_ids() -> Vec<u32> {
     current(|r| r.extra().and_then(|e| e.gpus.get().cloned()))

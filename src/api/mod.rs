@@ -36,7 +36,7 @@ pub use actor_pool::ActorPool;
 pub use args::Arg;
 #[cfg(feature = "cluster")]
 pub use cluster::{Leases, NetworkStats, NodeDeath, NodeInfo};
-pub use context::{Cancel, cancel, check_cancelled, gpu_ids, is_cancelled};
+pub use context::{CallId, Cancel, call_id, cancel, check_cancelled, gpu_ids, is_cancelled};
 pub use get::{Get, get, get_timeout};
 pub use group::{Bundle, GroupHandle, GroupOptions, PlacementGroup};
 pub use handle::Handle;

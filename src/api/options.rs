@@ -155,8 +155,8 @@ macro_rules! __mobula_actor_options {
         resource(name: &str, amount: impl Into<f64>) |o: &mut Options, n: &str, a| o.resources.push((n.to_owned(), Into::<f64>::into(a)))
     }
     {
-        /// How often the actor is made again. An isolated one then has its state as it was, by its last checkpoint and the calls
-        /// since; any other is made by its constructor. Default: 0.
+        /// How often the actor is made again. An isolated one, and in a cluster one whose node died, then has its state as it was, by its
+        /// last checkpoint and the calls since; one that fell by `restart` or `restart_on_panic` is made by its constructor. Default: 0.
         max_restarts(n: u32) |o: &mut Options, n| o.max_restarts = Some(n)
     }
     {
@@ -200,6 +200,12 @@ macro_rules! __mobula_actor_options {
         /// What the log of calls since the last checkpoint may take, objects among their arguments included: beyond it the state is
         /// saved at once. Default: 64 MiB.
         log_bytes(most: impl Into<$crate::Memory>) |o: &mut Options, m| o.log_bytes = Some(Into::<$crate::Memory>::into(m))
+    }
+    {
+        /// How many other nodes keep the actor's history, if it may restart and its state has an archive: it then outlives as many
+        /// of these nodes and its own as die together, less one. An outcome is told when all of them have its call. 0: it
+        /// ends with its node. Default: 1.
+        replicas(n: u32) |o: &mut Options, n| o.replicas = Some(n)
     }
     {
         /// The name under which `Actor::named` finds it. It must be free.

@@ -37,6 +37,8 @@ pub struct Defaults {
     pub checkpoint_interval: Option<f64>,
     /// Bytes that the log of its calls may take.
     pub log_bytes: Option<u64>,
+    /// How many other nodes keep an actor's history.
+    pub replicas: Option<u32>,
     /// The name under which an actor registers.
     pub name: Option<&'static str>,
 }
@@ -59,6 +61,7 @@ impl Defaults {
         checkpoint_every: None,
         checkpoint_interval: None,
         log_bytes: None,
+        replicas: None,
         name: None,
     };
 
@@ -76,7 +79,8 @@ impl Defaults {
             } };
         }
         pick!(num_cpus num_gpus max_retries retry_panics priority max_restarts max_concurrency
-              max_pending restart_on_panic isolate memory checkpoint_every checkpoint_interval log_bytes name)
+              max_pending restart_on_panic isolate memory checkpoint_every checkpoint_interval log_bytes replicas
+              name)
     }
 }
 

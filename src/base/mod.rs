@@ -43,9 +43,7 @@ pub use death::{Exit, WorkerDeath};
 pub use defaults::Defaults;
 pub use error::{Error, Result};
 pub use failure::{Failure, FailureKind, Stack};
-#[cfg(feature = "cluster")]
-pub use ids::ActorKey;
-pub use ids::{BadNodeId, NodeId, ObjectKey};
+pub use ids::{ActorKey, BadNodeId, NodeId, ObjectKey};
 pub use object_id::{BadObjectId, ObjectId};
 pub use origin::Origin;
 pub use resources::{BadAmount, Capacity, Demand, Infeasible, Units};

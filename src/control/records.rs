@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `nodes/<node>` | [`Node`]: where it is reached, its labels | the node's lease |
 //! | `jobs/<job>` | [`Job`]: what runs, how it ended | nothing: it outlives its nodes |
+//! | `kept/<actor>` | `core::recovery::Record`: who hosts an actor whose history is kept, and who keeps it | nothing: it outlives the actor's hosts |
 //! | `actors/<name>` | [`NamedActor`]: which actor has the name | nothing: a name outlives its actor's host until it is moved or freed |
 //!
 //! Values begin with the number of their format, so that a later one can be told from damage.

@@ -171,6 +171,16 @@ pub struct Keep {
 }
 
 impl ActorEntry {
+    /// Whether its state can be saved and restored.
+    pub fn is_kept(&self) -> bool {
+        self.keep.is_some()
+    }
+
+    /// What makes one from its saved state, if that can be.
+    pub fn restores(&'static self) -> Option<&'static FnEntry> {
+        self.keep.as_ref().map(|keep| &keep.restore)
+    }
+
     /// Its constructor.
     pub fn constructor(&self) -> &FnEntry {
         &self.constructor

@@ -237,7 +237,7 @@ impl Running {
         let settled = local::with(|local| {
             let took = Duration::from_nanos(took);
             local.books().took(self.record.entry, took, 1);
-            engine.settle(local, &self.record, outcome);
+            super::actor::conclude(&engine, local, &self.record, outcome);
             if let (Some(access), Some(actor)) = (self.access, self.record.target()) {
                 let actor = actor.clone();
                 super::actor::leave(&engine, local, &actor, access);

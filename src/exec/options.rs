@@ -43,6 +43,8 @@ pub struct Options {
     pub checkpoint_interval: Option<std::time::Duration>,
     /// What the log of its calls may take.
     pub log_bytes: Option<Memory>,
+    /// How many other nodes keep its history.
+    pub replicas: Option<u32>,
     /// The actor's name.
     pub name: Option<String>,
     /// Whether the actor outlives its handles.

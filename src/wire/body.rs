@@ -6,8 +6,9 @@
 use std::time::Duration;
 
 use super::codec::{Read, Reader, Writer, bad};
+use super::frame;
 use super::grouping::{self, InGroup};
-use crate::base::{Demand, ObjectKey};
+use crate::base::{ActorKey, Demand, ObjectKey};
 use crate::core::history::Terms as History;
 use crate::core::owners::RefState;
 
@@ -68,6 +69,8 @@ pub struct HandleBody {
     pub transit: u64,
     /// Its name, if it has one.
     pub name: Option<String>,
+    /// If its history is kept: its first key, and as which incarnation it is there.
+    pub kept: Option<(ActorKey, u64)>,
 }
 
 /// A reference inside a value.
@@ -143,6 +146,8 @@ pub struct ActorTerms {
     pub memory: Option<u64>,
     /// When its checkpoints are due.
     pub checkpoints: History,
+    /// How many other nodes keep its history.
+    pub replicas: u32,
     /// In a placement group.
     pub group: Option<InGroup>,
 }
@@ -237,6 +242,7 @@ pub(super) fn handle(w: &mut Writer, h: &HandleBody) {
     w.u64(h.tag);
     w.u64(h.transit);
     w.option(h.name.as_deref(), Writer::text);
+    frame::kept(w, h.kept);
 }
 
 pub(super) fn read_handle(r: &mut Reader<'_>) -> Read<HandleBody> {
@@ -246,6 +252,7 @@ pub(super) fn read_handle(r: &mut Reader<'_>) -> Read<HandleBody> {
         tag: r.u64()?,
         transit: r.u64()?,
         name: r.option(|r| Ok(r.text()?.to_owned()))?,
+        kept: frame::read_kept(r)?,
     })
 }
 
@@ -356,6 +363,7 @@ pub(super) fn actor_terms(w: &mut Writer, t: &ActorTerms) {
     let nanos = |d: Duration| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX);
     w.option(t.checkpoints.interval.map(nanos), Writer::u64);
     w.u64(t.checkpoints.bound);
+    w.u32(t.replicas);
     w.option(t.group, grouping::in_group);
 }
 
@@ -375,6 +383,7 @@ pub(super) fn read_actor_terms(r: &mut Reader<'_>) -> Read<ActorTerms> {
             interval: r.option(Reader::u64)?.map(Duration::from_nanos),
             bound: r.u64()?,
         },
+        replicas: r.u32()?,
         group: r.option(grouping::read_in_group)?,
     })
 }

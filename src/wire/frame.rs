@@ -8,10 +8,12 @@ use super::codec::{Read, Reader, Writer, bad};
 use super::grouping;
 use super::leasing;
 use super::owning;
-use crate::base::ObjectKey;
+use super::recovering::{self, Recovering};
+use crate::base::{ActorKey, ObjectKey};
 use crate::core::groups::GroupMsg;
 use crate::core::leases::LeaseMsg;
 use crate::core::owners::Message;
+use crate::core::recovery::Record;
 
 /// One thing said.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -143,6 +145,11 @@ pub enum Frame {
         /// What.
         message: LeaseMsg,
     },
+    /// About actors that keep their history.
+    Recover {
+        /// What.
+        message: Box<Recovering>,
+    },
     /// The sender leaves, and has told all it had to tell.
     Leave,
 }
@@ -156,6 +163,10 @@ pub enum Question {
     Claim(String, Named),
     /// This actor has it no more.
     Free(String, ObjectKey),
+    /// Who hosts the actor whose first key this is, and who keeps its history?
+    Record(ActorKey),
+    /// The record of that actor is to be the second, if it is the first.
+    Swap(ActorKey, Option<Record>, Option<Record>),
 }
 
 /// What the keeper of names says.
@@ -169,6 +180,10 @@ pub enum Found {
     Later,
     /// The records cannot be read or written.
     Failed(String),
+    /// That is the record of an actor, if there is one; what was to be swapped was not.
+    Record(Option<Record>),
+    /// It was.
+    Swapped,
 }
 
 /// An actor with a name.
@@ -178,17 +193,32 @@ pub struct Named {
     pub key: ObjectKey,
     /// The number of its type.
     pub kind: u32,
+    /// If its history is kept: its first key, and as which incarnation it is there.
+    pub kept: Option<(ActorKey, u64)>,
+}
+
+pub(super) fn kept(w: &mut Writer, kept: Option<(ActorKey, u64)>) {
+    w.option(kept, |w, (actor, incarnation)| {
+        recovering::actor(w, actor);
+        w.u64(incarnation);
+    });
+}
+
+pub(super) fn read_kept(r: &mut Reader<'_>) -> Read<Option<(ActorKey, u64)>> {
+    r.option(|r| Ok((recovering::read_actor(r)?, r.u64()?)))
 }
 
 fn named(w: &mut Writer, n: &Named) {
     w.key(n.key);
     w.u32(n.kind);
+    kept(w, n.kept);
 }
 
 fn read_named(r: &mut Reader<'_>) -> Read<Named> {
     Ok(Named {
         key: r.key()?,
         kind: r.u32()?,
+        kept: read_kept(r)?,
     })
 }
 
@@ -314,6 +344,16 @@ impl Frame {
                         w.text(name);
                         w.key(*key);
                     }
+                    Question::Record(actor) => {
+                        w.u8(3);
+                        recovering::actor(w, *actor);
+                    }
+                    Question::Swap(actor, expect, record) => {
+                        w.u8(4);
+                        recovering::actor(w, *actor);
+                        w.option(expect.as_ref(), recovering::record);
+                        w.option(record.as_ref(), recovering::record);
+                    }
                 }
             }
             Frame::Answer { ask, found } => {
@@ -330,12 +370,21 @@ impl Frame {
                         w.u8(3);
                         w.text(why);
                     }
+                    Found::Record(record) => {
+                        w.u8(4);
+                        w.option(record.as_ref(), recovering::record);
+                    }
+                    Found::Swapped => w.u8(5),
                 }
             }
             Frame::Leave => w.u8(12),
             Frame::Group { message } => {
                 w.u8(20);
                 grouping::message(w, message);
+            }
+            Frame::Recover { message } => {
+                w.u8(22);
+                recovering::message(w, message);
             }
             Frame::Lease { message } => {
                 w.u8(21);
@@ -418,6 +467,12 @@ impl Frame {
                     0 => Question::Find(r.text()?.to_owned()),
                     1 => Question::Claim(r.text()?.to_owned(), read_named(r)?),
                     2 => Question::Free(r.text()?.to_owned(), r.key()?),
+                    3 => Question::Record(recovering::read_actor(r)?),
+                    4 => Question::Swap(
+                        recovering::read_actor(r)?,
+                        r.option(recovering::read_record)?,
+                        r.option(recovering::read_record)?,
+                    ),
                     _ => return bad("question"),
                 },
             },
@@ -428,6 +483,8 @@ impl Frame {
                     1 => Found::Is(read_named(r)?),
                     2 => Found::Later,
                     3 => Found::Failed(r.text()?.to_owned()),
+                    4 => Found::Record(r.option(recovering::read_record)?),
+                    5 => Found::Swapped,
                     _ => return bad("answer"),
                 },
             },
@@ -437,6 +494,9 @@ impl Frame {
             },
             20 => Frame::Group {
                 message: grouping::read_message(r)?,
+            },
+            22 => Frame::Recover {
+                message: Box::new(recovering::read_message(r)?),
             },
             21 => Frame::Lease {
                 message: leasing::read_message(r)?,

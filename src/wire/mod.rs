@@ -1,7 +1,7 @@
 //! What nodes say to each other: frames, and the bytes they are.
 //!
 //! Room map: [`frame`] what is said; [`body`] calls, values and references in it; [`owning`] messages about references;
-//! [`grouping`] about placement groups; [`leasing`] about leases;
+//! [`grouping`] about placement groups; [`leasing`] about leases; [`recovering`] about actors that keep their history;
 //! [`codec`] fields.
 //!
 //! Invariant: reading is total; a frame that was written is read as it was. Left out: carrying frames (`link`), and what
@@ -15,6 +15,7 @@ pub mod fuzz;
 mod grouping;
 mod leasing;
 mod owning;
+mod recovering;
 #[cfg(any(test, fuzzing))]
 mod samples;
 #[cfg(test)]
@@ -26,3 +27,6 @@ pub use body::{
 pub use codec::{BadFrame, Read, Reader, Writer};
 pub use frame::{Found, Frame, Named, Question};
 pub use grouping::InGroup;
+pub use recovering::{
+    CheckpointBody, EntryBody, KeptCall, Recovering, StateBody, whole as whole_recovering,
+};

@@ -3,10 +3,11 @@
 //! Invariant: everything that a frame may have is in one of them. Left out: judging what is read.
 
 use super::*;
-use crate::base::{Demand, GroupId, Infeasible, NodeId, ObjectKey, Units};
+use crate::base::{ActorKey, Demand, GroupId, Infeasible, NodeId, ObjectKey, Units};
 use crate::core::groups::{GroupMsg, Refusal};
 use crate::core::leases::{Ending, LeaseMsg};
 use crate::core::owners::{Message, RefState};
+use crate::core::recovery::{CallId, Record, ToHost};
 
 fn node(n: u64) -> NodeId {
     NodeId::new(n).expect("not 0")
@@ -17,6 +18,138 @@ fn key(n: u64) -> ObjectKey {
         owner: node(n),
         number: n << 40 | 7,
     }
+}
+
+fn actor_key(n: u64) -> ActorKey {
+    ActorKey {
+        host: node(n),
+        number: n << 30 | 5,
+    }
+}
+
+fn actor_terms() -> ActorTerms {
+    ActorTerms {
+        demand: Demand::NONE,
+        name: Some("hits".to_owned()),
+        detached: false,
+        max_restarts: 3,
+        max_concurrency: 1,
+        max_pending: 0,
+        restart_on_panic: false,
+        isolate: false,
+        memory: Some(1),
+        checkpoints: crate::core::history::Terms::default(),
+        replicas: 1,
+        group: None,
+    }
+}
+
+fn recovering() -> Vec<Frame> {
+    let actor = actor_key(1);
+    let record = Record {
+        actor,
+        incarnation: 2,
+        version: 5,
+        at: actor_key(2),
+        backups: vec![node(3), node(4)],
+    };
+    let kept = KeptCall {
+        caller: 4,
+        call: call(),
+        values: vec![(1, value())],
+    };
+    let id = CallId {
+        node: node(3),
+        number: 9,
+    };
+    let entry = EntryBody {
+        order: 7,
+        call: id,
+        settled: 3,
+        bytes: 100,
+        load: kept.clone(),
+    };
+    let checkpoint = CheckpointBody {
+        order: 6,
+        bytes: 10,
+        state: StateBody {
+            kind: 1,
+            terms: actor_terms(),
+            init: kept,
+            value: Some(value()),
+        },
+        floors: vec![(node(1), 4), (node(2), u64::MAX)],
+        outcomes: vec![(id, 5, Outcome::Value(value())), (id, 6, Outcome::Returned)],
+    };
+    let incarnation = 2;
+    let answer = |answer| Recovering::Answer { actor, answer };
+    let save = |checkpoint: Option<CheckpointBody>, entries| Recovering::Save {
+        actor,
+        incarnation,
+        beat: 8,
+        checkpoint: checkpoint.map(Box::new),
+        entries,
+    };
+    let said = vec![
+        Recovering::Call {
+            actor,
+            at: actor_key(2),
+            number: 1,
+            settled: 1,
+            id: 77,
+            caller: 6,
+            call: call(),
+        },
+        Recovering::Settled { actor, below: 12 },
+        Recovering::Outcome {
+            actor,
+            number: 1,
+            outcome: Outcome::Failed(b"why".to_vec()),
+        },
+        Recovering::NotHere {
+            actor,
+            at: actor_key(3),
+        },
+        Recovering::Moved {
+            actor,
+            incarnation,
+            at: actor_key(3),
+        },
+        Recovering::Ended {
+            actor,
+            cause: "it was stopped".to_owned(),
+        },
+        Recovering::Rouse(actor),
+        save(Some(checkpoint), vec![entry.clone(), entry]),
+        save(None, Vec::new()),
+        Recovering::Look { actor, incarnation },
+        Recovering::Forget { actor, incarnation },
+        answer(ToHost::Saved {
+            incarnation,
+            beat: 8,
+        }),
+        answer(ToHost::Refused { incarnation }),
+        answer(ToHost::Declined { incarnation }),
+        Recovering::Part {
+            last: true,
+            bytes: vec![1; 30],
+        },
+    ];
+    let said = said.into_iter().map(|message| Frame::Recover {
+        message: Box::new(message),
+    });
+    let swap = Question::Swap(actor, None, Some(record.clone()));
+    let asked = [Question::Record(actor), swap]
+        .into_iter()
+        .map(|question| Frame::Ask { ask: 1, question });
+    let found = [
+        Found::Record(Some(record)),
+        Found::Record(None),
+        Found::Swapped,
+    ]
+    .into_iter()
+    .map(|found| Frame::Answer { ask: 1, found });
+    said.chain(asked).chain(found).collect()
 }
 
 fn reference(state: RefState, beside: Beside) -> RefBody {
@@ -40,6 +173,7 @@ fn call() -> CallBody {
         tag: 8,
         transit: 0,
         name: Some("hits".to_owned()),
+        kept: Some((actor_key(4), 2)),
     };
     CallBody {
         function: 12,
@@ -175,11 +309,13 @@ pub fn frames() -> Vec<Frame> {
             interval: Some(std::time::Duration::from_millis(7)),
             bound: 8,
         },
+        replicas: 2,
         group: Some((group(), None)),
     };
     let named = Named {
         key: key(6),
         kind: 1,
+        kept: None,
     };
     let number = 17;
     let outcome = |outcome| Frame::Ended {
@@ -297,5 +433,6 @@ pub fn frames() -> Vec<Frame> {
     .into_iter()
     .chain(grouping())
     .chain(leasing())
+    .chain(recovering())
     .collect()
 }

@@ -60,7 +60,7 @@ proptest! {
     }
 
     #[test]
-    fn a_spoiled_frame_is_read_or_refused(which in 0usize..64, at in any::<usize>(), bits in 1u8..) {
+    fn a_spoiled_frame_is_read_or_refused(which in 0usize..96, at in any::<usize>(), bits in 1u8..) {
         let frames = frames();
         let mut bytes = frames[which % frames.len()].encode();
         let at = at % bytes.len();

@@ -5,6 +5,7 @@
 use super::{Job, JobId, JobState, Kind, NamedActor, Node, bytes, decode, key};
 use crate::base::hostile::cheaply;
 use crate::base::{ActorKey, NodeId};
+use crate::core::recovery::Record;
 
 /// A zero byte ends the key.
 fn joined<K: Kind>(record: &K) -> Vec<u8> {
@@ -25,6 +26,10 @@ pub fn samples() -> Vec<Vec<u8>> {
         submitted: 1 << 40,
         state,
     };
+    let actor = ActorKey {
+        host: node,
+        number: 3,
+    };
     vec![
         joined(&Node {
             node,
@@ -43,6 +48,17 @@ pub fn samples() -> Vec<Vec<u8>> {
             },
             entry: "app::Counter".into(),
             incarnation: 2,
+            first: actor,
+        }),
+        joined(&Record {
+            actor,
+            incarnation: 2,
+            version: 7,
+            at: ActorKey {
+                host: node,
+                number: 5,
+            },
+            backups: vec![node],
         }),
     ]
 }
@@ -65,6 +81,7 @@ pub fn records(bytes: &[u8]) {
         read::<Node>(key, value);
         read::<Job>(key, value);
         read::<NamedActor>(key, value);
+        read::<Record>(key, value);
     }
 }
 

@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 
 use super::{Kind, Reader, Writer};
 use crate::base::{ActorKey, NodeId};
+use crate::core::recovery::Record;
 
 /// A process of the cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,8 +71,10 @@ pub struct NamedActor {
     pub actor: ActorKey,
     /// The registered name of its type.
     pub entry: String,
-    /// How often it was made anew elsewhere.
+    /// How often it was made, if others keep its history; else 0.
     pub incarnation: u64,
+    /// Where it was made first.
+    pub first: ActorKey,
 }
 
 impl Kind for Node {
@@ -183,6 +186,52 @@ impl Kind for Job {
     }
 }
 
+impl Kind for Record {
+    type Id = ActorKey;
+    const NAME: &'static str = "kept actor";
+    const PREFIX: &'static str = "kept/";
+
+    fn name(id: &ActorKey) -> String {
+        format!("{}-{:016x}", id.host, id.number)
+    }
+
+    fn parse(name: &str) -> Option<ActorKey> {
+        let (host, number) = name.split_once('-')?;
+        let id = ActorKey {
+            host: host.parse().ok()?,
+            number: u64::from_str_radix(number, 16).ok()?,
+        };
+        // One key for one actor.
+        (<Record as Kind>::name(&id) == name).then_some(id)
+    }
+
+    fn id(&self) -> ActorKey {
+        self.actor
+    }
+
+    fn write(&self, to: &mut Writer) {
+        to.u64(self.incarnation);
+        to.u64(self.version);
+        to.u64(self.at.host.get());
+        to.u64(self.at.number);
+        to.u64(self.backups.len() as u64);
+        self.backups.iter().for_each(|node| to.u64(node.get()));
+    }
+
+    fn read(actor: ActorKey, from: &mut Reader<'_>) -> Option<Record> {
+        Some(Record {
+            actor,
+            incarnation: from.u64()?,
+            version: from.u64()?,
+            at: ActorKey {
+                host: NodeId::new(from.u64()?)?,
+                number: from.u64()?,
+            },
+            backups: from.many(|from| NodeId::new(from.u64()?))?,
+        })
+    }
+}
+
 impl Kind for NamedActor {
     type Id = String;
     const NAME: &'static str = "named actor";
@@ -223,6 +272,8 @@ impl Kind for NamedActor {
         to.u64(self.actor.number);
         to.bytes(self.entry.as_bytes());
         to.u64(self.incarnation);
+        to.u64(self.first.host.get());
+        to.u64(self.first.number);
     }
 
     fn read(name: String, from: &mut Reader<'_>) -> Option<NamedActor> {
@@ -235,6 +286,14 @@ impl Kind for NamedActor {
             actor,
             entry: from.text()?,
             incarnation: from.u64()?,
+            // Records of before end here.
+            first: match from.u64() {
+                None => actor,
+                Some(host) => ActorKey {
+                    host: NodeId::new(host)?,
+                    number: from.u64()?,
+                },
+            },
         })
     }
 }

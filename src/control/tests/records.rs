@@ -19,6 +19,10 @@ fn actor(name: &str, n: u64) -> NamedActor {
             number: n * 3,
         },
         entry: "app::Counter".to_owned(),
+        first: ActorKey {
+            host: node(1),
+            number: 1,
+        },
         incarnation: 1,
     }
 }

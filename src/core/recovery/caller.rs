@@ -4,7 +4,7 @@
 //! took over, says where the actor is now. Then all of it is sent there in its old order under its old numbers.
 //!
 //! Invariant: each call ends by exactly one [`Effect::Settle`] or [`Effect::Fail`]; on their way to one incarnation
-//! calls keep their order, and none is sent to it twice. Left out: which caller of the node made a call, which its payload says.
+//! calls keep their order, and none is sent to it twice that it has not denied. Left out: which caller of the node made a call, which its payload says.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,6 +16,8 @@ use crate::base::{ActorKey, NodeId};
 pub const AGAIN: Duration = Duration::from_millis(100);
 /// How long after the death backups that have not taken over are asked to look, once per look at the record.
 pub const ROUSE: Duration = Duration::from_secs(1);
+/// How often an actor that has no record is asked for where a living node denies it.
+pub const DENIALS: u32 = 10;
 /// How long nobody may take over before calls fail.
 pub const PATIENCE: Duration = Duration::from_secs(15);
 /// The host is told what is settled, apart from calls, once it is so many.
@@ -48,7 +50,7 @@ pub enum Event<P> {
     Record {
         /// It.
         record: Option<Record>,
-        /// Its host lives.
+        /// Its host lives; without a record, the one that is known.
         lives: bool,
         /// One of its backups lives.
         backed: bool,
@@ -135,6 +137,8 @@ pub struct Caller<P> {
     next: u64,
     /// What the host was told to be settled.
     told: u64,
+    /// How often it was denied since it was last known where it is.
+    denied: u32,
 }
 
 impl<P: Clone> Caller<P> {
@@ -147,6 +151,7 @@ impl<P: Clone> Caller<P> {
             calls: BTreeMap::new(),
             next: 1,
             told: 1,
+            denied: 0,
         }
     }
 
@@ -172,13 +177,17 @@ impl<P: Clone> Caller<P> {
             Event::Outcome { number, outcome } => {
                 // Two hosts may both have told it; it was the same.
                 if self.calls.remove(&number).is_some() {
+                    self.denied = 0;
                     out.push(Effect::Settle { number, outcome });
                     self.tell(TELL, out);
                 }
             }
             Event::Moved { incarnation, at } => self.moved(incarnation, at, out),
             Event::Died(node) if node == self.at.host => self.seek(now, out),
-            Event::NotHere(at) if at == self.at => self.seek(now, out),
+            Event::NotHere(at) if at == self.at => {
+                self.denied += 1;
+                self.seek(now, out);
+            }
             Event::Died(_) | Event::NotHere(_) => self.hurry(out),
             Event::Record {
                 record,
@@ -243,8 +252,14 @@ impl<P: Clone> Caller<P> {
             return;
         }
         (self.incarnation, self.at) = (incarnation, at);
-        self.phase = Phase::Known;
+        self.denied = 0;
         out.push(Effect::At(at));
+        self.resend(out);
+    }
+
+    fn resend(&mut self, out: &mut Vec<Effect<P>>) {
+        self.phase = Phase::Known;
+        let at = self.at;
         let settled = self.settled();
         self.told = settled;
         out.extend(self.calls.iter().map(|(&number, load)| Effect::Send {
@@ -267,10 +282,24 @@ impl<P: Clone> Caller<P> {
             return;
         };
         let Some(record) = record else {
-            return self.over(Why::Lost, out);
+            // Who heard of it early may call it before its host has heard of it at all.
+            if !lives || self.denied > DENIALS {
+                return self.over(Why::Lost, out);
+            }
+            if now >= since + AGAIN {
+                return self.resend(out);
+            }
+            let due = Some(now + AGAIN);
+            self.phase = Phase::Seeking { since, due };
+            return;
         };
         if record.incarnation > self.incarnation && lives {
             return self.moved(record.incarnation, record.at, out);
+        }
+        // It denied what it has not come to yet.
+        let here = (record.incarnation, record.at) == (self.incarnation, self.at);
+        if here && lives && now >= since + AGAIN {
+            return self.resend(out);
         }
         if !lives && !backed {
             return self.over(Why::Lost, out);

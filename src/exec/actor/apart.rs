@@ -25,7 +25,7 @@ pub(in super::super) fn run_apart(engine: &Arc<Engine>, local: &Local, record: &
         if panicked(&outcome) {
             method_panicked(actor, record);
         }
-        engine.settle(local, record, outcome);
+        super::conclude(engine, local, record, outcome);
     }
     leave(engine, local, actor, access(record.entry.kind));
 }

@@ -42,6 +42,8 @@ pub(super) fn new_cell(
             backlog: std::ptr::null_mut(),
             init: None,
             history: None,
+            logged: false,
+            restore: None,
         }),
         more: more.map_or_else(OnceLock::new, OnceLock::from),
         id,
@@ -85,6 +87,7 @@ fn more(
         isolate,
         memory,
         checkpoints,
+        replicas: options.replicas.or(d.replicas).unwrap_or(1),
         ..More::new()
     };
     let plain = more.name.is_none()
@@ -121,10 +124,27 @@ pub fn create(
         return create_there(local, entry, writer, given, elsewhere);
     }
     let (begun, refers) = (writer.begun, writer.refers);
-    create_here(engine, local, entry, (begun, refers), given, |blank| {
-        writer.finish(blank, 0).0
-    })
+    create_here(
+        engine,
+        local,
+        entry,
+        (begun, refers),
+        (given, None),
+        |blank| writer.finish(blank, 0).0,
+    )
 }
+
+/// What a node makes an actor here with for others.
+#[cfg(feature = "cluster")]
+pub struct Foreign {
+    /// Who keeps its history elsewhere, if that is kept.
+    pub backups: Option<Arc<dyn super::Backups>>,
+    /// How it is made, if another node had it.
+    pub revival: Option<super::Revival>,
+}
+
+#[cfg(not(feature = "cluster"))]
+enum Foreign {}
 
 /// Creates an actor here for another node: `init` makes the constructor's call, which has references among its arguments if
 /// `refers`. Fails as [`create`] does.
@@ -135,10 +155,12 @@ pub fn create_for(
     entry: &'static ActorEntry,
     refers: bool,
     given: &Options,
+    foreign: Foreign,
     init: impl FnOnce(Blank) -> RawRef,
 ) -> Result<HandleRef, Error> {
     let begun = local.lane.begin();
-    create_here(engine, local, entry, (begun, refers), Some(given), init)
+    let given = (Some(given), Some(foreign));
+    create_here(engine, local, entry, (begun, refers), given, init)
 }
 
 /// Whether another node is to make it.
@@ -165,7 +187,7 @@ fn create_here(
     local: &Local,
     entry: &'static ActorEntry,
     (begun, refers): (u64, bool),
-    given: Option<&Options>,
+    (given, foreign): (Option<&Options>, Option<Foreign>),
     init: impl FnOnce(Blank) -> RawRef,
 ) -> Result<HandleRef, Error> {
     if let Some(why) = engine.refuses() {
@@ -192,8 +214,13 @@ fn create_here(
     };
     let name = more.as_ref().and_then(|m| m.name.clone());
     let id = local.next_id(begun);
-    if let (Some(name), Some(far)) = (&name, engine.far())
-        && let Some(theirs) = far.claim_name(local, name, id, entry)?
+    let kept = more
+        .as_ref()
+        .is_some_and(|m| m.max_restarts > 0 && m.replicas > 0);
+    let kept = kept && entry.is_kept();
+    // One that another node had has its name already.
+    if let (Some(name), Some(far)) = (&name, engine.far().filter(|_| !revives(&foreign)))
+        && let Some(theirs) = far.claim_name(local, name, id, entry, kept)?
     {
         let living = theirs.actor();
         if !adopt {
@@ -250,7 +277,7 @@ fn create_here(
         extra: held.then(|| {
             Box::new(Extra {
                 strategy,
-                ..Extra::of_actor(demand)
+                ..Extra::of_actor(demand.clone())
             })
         }),
         caps: None,
@@ -260,6 +287,7 @@ fn create_here(
         drop(names);
         return Err(init.error());
     }
+    let backups = keep_elsewhere(engine, local, &actor, &demand, given, foreign.as_ref());
     let before = match (&mut names, name) {
         (Some(names), Some(name)) => names.insert(name, actor.clone()),
         _ => None,
@@ -272,6 +300,11 @@ fn create_here(
         let inner = &mut *actor.inner.get();
         inner.init = Some(init.clone());
         inner.history = actor.more.get().and_then(|m| m.history());
+        inner.logged = inner.history.is_some() || backups.is_some();
+        #[cfg(feature = "cluster")]
+        if let Some(revival) = foreign.and_then(|f| f.revival) {
+            super::history::revive(local, &actor, inner, revival);
+        }
     }
     super::roll::enter(&actor);
     if waits {
@@ -281,6 +314,42 @@ fn create_here(
         engine.push_actor(local, actor.clone());
     }
     Ok(HandleRef(actor))
+}
+
+#[cfg(feature = "cluster")]
+fn revives(foreign: &Option<Foreign>) -> bool {
+    foreign.as_ref().is_some_and(|f| f.revival.is_some())
+}
+
+#[cfg(not(feature = "cluster"))]
+fn revives(_: &Option<Foreign>) -> bool {
+    false
+}
+
+/// Has the history of an actor kept by other nodes too, if it is to be: one that may be made again, and whose state has an archive.
+fn keep_elsewhere(
+    engine: &Arc<Engine>,
+    local: &Local,
+    actor: &ActorRef,
+    demand: &Demand,
+    given: Option<&Options>,
+    foreign: Option<&Foreign>,
+) -> Option<Arc<dyn super::Backups>> {
+    let more = actor.more.get()?;
+    #[cfg(feature = "cluster")]
+    let theirs = foreign.map(|f| f.backups.clone());
+    #[cfg(not(feature = "cluster"))]
+    let theirs: Option<Option<Arc<dyn super::Backups>>> = foreign.map(|f| match *f {});
+    let backups = match theirs {
+        Some(theirs) => theirs?,
+        None if more.max_restarts == 0 || more.replicas == 0 || !actor.entry.is_kept() => {
+            return None;
+        }
+        None => engine.far()?.keep(local, actor, given, demand)?,
+    };
+    backups.made(actor);
+    let _ = more.backups.set(Arc::clone(&backups));
+    Some(backups)
 }
 
 /// Has another node make the actor: its constructor's call is sent, and calls of its methods after it.

@@ -266,6 +266,32 @@ impl More {
     }
 }
 
+/// An actor that another node had is made as it was there.
+#[cfg(feature = "cluster")]
+pub(super) fn revive(
+    local: &Local,
+    actor: &ActorRef,
+    inner: &mut super::Inner,
+    revival: super::Revival,
+) {
+    let more = actor.more();
+    more.restarts.store(revival.restarts, Ordering::Relaxed);
+    let Some(restore) = revival.restore else {
+        return;
+    };
+    let state = restore.args.iter().find_map(|arg| match arg {
+        Arg::Object(state) => Some(state.clone()),
+        Arg::Inline(_) => None,
+    });
+    if let Some(history) = &mut inner.history {
+        // The next process of its own begins from there too.
+        history.checkpoint = state;
+    } else if let Some(keep) = &actor.entry.keep {
+        let call = claimed(local, &keep.restore, Some(actor.clone()));
+        inner.restore = Some(restore.unpack_into(call));
+    }
+}
+
 /// Why there is no checkpoint of an actor that keeps no history.
 #[cold]
 pub(super) fn none(actor: &ActorRef) -> CallError {
@@ -292,7 +318,7 @@ fn claimed(local: &Local, entry: &'static FnEntry, target: Option<ActorRef>) -> 
 }
 
 /// The state as an object.
-fn saved(
+pub(super) fn saved(
     engine: &Arc<Engine>,
     local: &Local,
     actor: &ActorRef,

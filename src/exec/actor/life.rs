@@ -13,6 +13,7 @@ use super::super::cell::{self, Phase, RawRef};
 use super::super::engine::Engine;
 use super::super::entry::Kind;
 use super::super::events;
+use super::super::far::Parcel;
 use super::super::local::{self, Local};
 use super::super::mail;
 use super::{ActorCell, ActorRef, DIE, Inner, LIVE, Life, More, RESTART, STOPPED, host};
@@ -69,8 +70,10 @@ pub(super) fn construct(
             return false;
         };
         let mut state: *mut () = std::ptr::null_mut();
-        let restoring = inner.history.as_ref();
-        let restoring = restoring.and_then(|h| h.restoring(local, actor));
+        let revives = inner.restore.take();
+        let restoring = revives.or_else(|| inner.history.as_ref()?.restoring(local, actor));
+        // Its arguments may be gone when it has run.
+        let packed = actor.backups().map(|_| Parcel::pack(local, &init).ok());
         let call = restoring.as_ref().unwrap_or(&init);
         let outcome = if actor.more.get().is_some_and(|m| m.isolate) {
             Ok(host::construct_there(
@@ -100,6 +103,9 @@ pub(super) fn construct(
                 events::born(local, actor, &init);
                 if actor.more.get().is_none_or(|m| m.max_restarts == 0) {
                     inner.init = None;
+                }
+                if let (Some(backups), Some(packed)) = (actor.backups(), packed) {
+                    backups.born(local, packed);
                 }
                 actor.life.store(Life::Alive as u8, Ordering::Release);
                 return true;
@@ -174,7 +180,11 @@ pub(super) fn fall(
 ) -> bool {
     let anew = |h: &mut Box<super::history::History>| h.begin_anew(&actor.more().shown);
     inner.history.as_mut().into_iter().for_each(anew);
-    rise(engine, local, actor, inner, cause)
+    let lives = rise(engine, local, actor, inner, cause);
+    if lives && let Some(backups) = actor.backups() {
+        backups.anew(local);
+    }
+    lives
 }
 
 /// As [`fall`], but its state is as it was, if its history is kept.
@@ -319,6 +329,7 @@ fn finish(
     }
     inner.init = None;
     inner.history = None;
+    inner.restore = None;
     if let Some(name) = &more.name {
         let mut names = engine.names.lock();
         if names.get(name).is_some_and(|a| a.same(actor)) {

@@ -11,6 +11,7 @@
 
 mod apart;
 mod away;
+mod backups;
 mod create;
 mod history;
 mod host;
@@ -43,8 +44,12 @@ pub(super) use apart::{forsake_apart, run_apart};
 #[cfg(feature = "async")]
 pub(super) use apart::{interrupted, method_panicked};
 pub(super) use away::{condemn_far, far};
+pub(super) use backups::conclude;
+pub use backups::{Backups, Wants};
 #[cfg(feature = "cluster")]
-pub use create::create_for;
+pub use backups::{Revival, look_after};
+#[cfg(feature = "cluster")]
+pub use create::{Foreign, create_for};
 pub use create::{create, stillborn};
 pub(super) use host::host_died;
 pub(super) use life::condemn_of_group;
@@ -122,6 +127,10 @@ struct Inner {
     init: Option<RawRef>,
     /// What brings its state back after a death; nothing if that is not kept.
     history: Option<Box<history::History>>,
+    /// Calls are logged, here or elsewhere.
+    logged: bool,
+    /// Makes it the first time in the constructor's place: another node had it.
+    restore: Option<RawRef>,
 }
 
 /// Verdict: none.
@@ -140,6 +149,10 @@ pub(super) struct More {
     pub(super) restart_on_panic: bool,
     /// When its checkpoints are due.
     pub(super) checkpoints: Terms,
+    /// How many other nodes are to keep its history.
+    pub(super) replicas: u32,
+    /// Whoever sees to that.
+    backups: OnceLock<Arc<dyn Backups>>,
     /// What of its history is shown.
     pub(super) shown: history::Shown,
     pub(super) max_pending: u32,
@@ -184,6 +197,8 @@ impl More {
             restarts: AtomicU32::new(0),
             restart_on_panic: false,
             checkpoints: Terms::default(),
+            replicas: 0,
+            backups: OnceLock::new(),
             shown: history::Shown::default(),
             max_pending: 0,
             fail_when_full: false,

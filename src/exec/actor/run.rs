@@ -8,9 +8,9 @@
 //! never lost. Left out: birth and death (`life`).
 
 mod logged;
+mod perform;
 
 use std::cell::Cell;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -20,12 +20,13 @@ use parking_lot::Mutex;
 use super::super::call::{CallError, Outcome, StateRef, set_value};
 use super::super::cell::{self, Phase, RawRef, Record, finished};
 use super::super::engine::Engine;
-use super::super::entry::{Kind, Run};
+use super::super::entry::Kind;
 use super::super::local::Local;
 use super::super::mail;
-use super::{ActorCell, ActorRef, HOSTED, Inner, LIVE, Life, More, history, host, life};
+use super::{ActorCell, ActorRef, HOSTED, Inner, LIVE, Life, More, Wants, history, host, life};
 use crate::base::{Error, FailureKind};
 use crate::core::gate::{Admit, Gate, Kind as Access};
+pub(super) use perform::{construct_here, perform};
 
 /// In a record's count of missing arguments: it was held for them, and its turn has come.
 const RELEASED: u32 = u32::MAX;
@@ -55,7 +56,7 @@ pub(super) fn batch_release(actor: NonNull<ActorCell>) -> bool {
 }
 
 /// The right to drain, on this thread.
-struct Drain<'a> {
+pub(super) struct Drain<'a> {
     actor: &'a ActorRef,
     local: &'a Local,
     outer: (*const ActorCell, usize),
@@ -75,6 +76,14 @@ impl<'a> Drain<'a> {
                 within: local.books().enters(actor.id),
             }
         })
+    }
+
+    pub(super) fn actor(&self) -> &'a ActorRef {
+        self.actor
+    }
+
+    pub(super) fn local(&self) -> &'a Local {
+        self.local
     }
 
     /// What the lock guards.
@@ -162,6 +171,9 @@ fn still_parked(actor: &ActorRef) -> bool {
     if more.unborn.load(Ordering::SeqCst) {
         return !condemned;
     }
+    if !condemned && actor.rests() {
+        return true;
+    }
     more.gate.get().is_some_and(|gate| {
         let gate = gate.lock();
         if condemned {
@@ -227,6 +239,13 @@ impl Drain<'_> {
                 if !life::rise(engine, local, actor, self.inner(), &host::host_death(&dead)) {
                     return Stopped::Empty;
                 }
+            }
+            if let Some(more) = actor.more.get()
+                && let Some(backups) = more.backups()
+                && backups.wants() != Wants::default()
+                && self.keep_up(engine, &**backups)
+            {
+                return Stopped::Parked;
             }
             if left == 0 {
                 return Stopped::More;
@@ -438,6 +457,7 @@ impl Drain<'_> {
             return;
         }
         let state = StateRef(self.actor.state.load(Ordering::Relaxed));
+        super::backups::turn(self.local, self.actor, record);
         super::super::tasks::launch_method(engine, record.clone(), state, access);
     }
 
@@ -455,7 +475,7 @@ impl Drain<'_> {
         if record.entry.kind == Kind::Consuming {
             return self.consume(engine, &record, state);
         }
-        if self.inner().history.is_some() {
+        if self.inner().logged {
             return self.run_logged(engine, &record, StateRef(state));
         }
         if record.entry.kind == Kind::Checkpoint {
@@ -523,7 +543,7 @@ enum Step {
 }
 
 /// Puts the value `()` into a claimed record of a call without arguments.
-fn give_unit(local: &Local, record: &RawRef) -> Result<(), Error> {
+pub(super) fn give_unit(local: &Local, record: &RawRef) -> Result<(), Error> {
     // SAFETY: claimed; there are no arguments that anybody could borrow.
     unsafe { set_value(local, record, &()) }
 }
@@ -543,56 +563,4 @@ pub(super) fn panicked(outcome: &std::thread::Result<Outcome>) -> bool {
         Ok(Err(CallError::Runtime(_))) => false,
         Err(_) => true,
     }
-}
-
-/// Runs a claimed call with the actor's state.
-#[inline]
-pub(super) fn perform(
-    local: &Local,
-    record: &RawRef,
-    state: StateRef,
-) -> std::thread::Result<Outcome> {
-    if state.0 == HOSTED {
-        let mut state = HOSTED;
-        return host::perform_there(local, record, &mut state);
-    }
-    let Run::Sync(run) = record.entry.run else {
-        return Ok(Ok(()));
-    };
-    let before = local.current.replace(std::ptr::from_ref(&**record));
-    // SAFETY: claimed, and out of the mailbox, so the link is ours: see `Local::each_current`.
-    unsafe { record.set_outer(before) };
-    let timed = local.begin(record);
-    super::super::events::enter(local, record);
-    // SAFETY: claimed; the state is this actor's, alive, and access to it was admitted.
-    let outcome = catch_unwind(AssertUnwindSafe(|| unsafe { run(local, record, state) }));
-    local.current.set(before);
-    local.end(record, timed);
-    outcome
-}
-
-/// Runs the constructor on this thread.
-pub(super) fn construct_here(
-    local: &Local,
-    init: &RawRef,
-    state: &mut *mut (),
-) -> std::thread::Result<Outcome> {
-    let Run::Sync(run) = init.entry.run else {
-        return Ok(Ok(()));
-    };
-    let before = local.current.replace(std::ptr::from_ref(&**init));
-    super::super::events::enter(local, init);
-    // SAFETY: in no mailbox, and run by this thread alone: see `Local::each_current`.
-    unsafe { init.set_outer(before) };
-    let timed = local.begin(init);
-    let out = StateRef(std::ptr::from_mut(state).cast());
-    // SAFETY: the record holds this constructor's arguments, which the actor alone reads, under the run lock; `out` is a
-    // place for one pointer.
-    let outcome = catch_unwind(AssertUnwindSafe(|| unsafe { run(local, init, out) }));
-    local.current.set(before);
-    local.end(init, timed);
-    if matches!(outcome, Ok(Ok(()))) {
-        local.books().done(init.entry);
-    }
-    outcome
 }

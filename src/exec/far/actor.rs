@@ -10,7 +10,7 @@ use super::super::cell::RawRef;
 use super::super::engine::Engine;
 use super::super::entry::ActorEntry;
 use super::super::local::Local;
-use crate::base::ObjectKey;
+use crate::base::{ActorKey, ObjectKey};
 
 /// The other end of a handle. Dropped when the last handle of this node is gone and its calls are sent.
 pub trait FarActor: Send + Sync {
@@ -22,6 +22,12 @@ pub trait FarActor: Send + Sync {
     fn gone(&self);
     /// The actor's name among all nodes.
     fn key(&self) -> Option<ObjectKey>;
+    /// If its history is kept: its first name, and how often it was made.
+    fn kept(&self) -> Option<(ActorKey, u64)> {
+        None
+    }
+    /// A call that was sent is not wanted any more.
+    fn cancel(&self, _record: &RawRef) {}
 }
 
 impl Engine {

@@ -68,15 +68,26 @@ pub trait Far: Send + Sync {
     /// The living actor of this name on any other node. May block for a round trip.
     fn named(&self, local: &Local, name: &str) -> Result<Option<HandleRef>, Error>;
 
-    /// The name is about to be an actor's of this node: another node's living actor that has it, if there is one. May block
-    /// for a round trip.
+    /// The name is about to be an actor's of this node, whose history others keep or not: another node's living actor that has it, if
+    /// there is one. May block for a round trip.
     fn claim_name(
         &self,
         local: &Local,
         name: &str,
         actor: u64,
         entry: &'static ActorEntry,
+        kept: bool,
     ) -> Result<Option<HandleRef>, Error>;
+
+    /// An actor that is about to be made here may be made again, and its state can be saved: whoever keeps its history on other
+    /// nodes, if anybody does.
+    fn keep(
+        &self,
+        local: &Local,
+        actor: &super::actor::ActorRef,
+        options: Option<&Options>,
+        demand: &Demand,
+    ) -> Option<Arc<dyn super::actor::Backups>>;
 
     /// The actor that had this name has ended.
     fn free_name(&self, name: &str, actor: u64);

@@ -63,6 +63,7 @@ pub enum Layout {
 }
 
 /// A value.
+#[derive(Clone)]
 pub struct ValueParcel {
     /// How its positions count.
     pub layout: Layout,
@@ -146,6 +147,11 @@ impl Parcel {
     /// Whether there are references among its arguments.
     pub fn refers(&self) -> bool {
         self.args.iter().any(|a| matches!(a, Arg::Object(_)))
+    }
+
+    /// Where its arguments end: an argument that ends there may be empty.
+    pub fn end(&self) -> u32 {
+        (BODY + self.args.len() * SLOT + self.inline.len()) as u32
     }
 
     /// Whether it looks as a call of this function can.
@@ -295,6 +301,33 @@ impl ValueParcel {
             record.set_stored(sealed, caps);
         }
         Ok(())
+    }
+}
+
+/// Stands for the function of a value that came with a call.
+static CAME: FnEntry = FnEntry::inert("an argument that was kept", Kind::Object);
+
+impl ValueParcel {
+    /// The value as an object of this node's own. Blocks while the store has no room.
+    ///
+    /// # Errors
+    /// That the store has none.
+    pub fn object(self, local: &Local) -> Result<RawRef, Error> {
+        let blank = Blank {
+            entry: &CAME,
+            refs: 1,
+            phase: Phase::Running,
+            caller: 0,
+            id: local.next_object(crate::trace::NOT_RECORDED),
+            target: None,
+            extra: None,
+            caps: None,
+        };
+        // SAFETY: no slots.
+        let record = unsafe { cell::with_args(blank, 0, &[], BODY, INLINE_MAX) };
+        self.put(local, &record)?;
+        local.engine.settle(local, &record, Ok(Ok(())));
+        Ok(record)
     }
 }
 

@@ -11,10 +11,10 @@ use std::sync::{Arc, Weak};
 use super::books::{Books, Export, FarCell, Sent};
 use super::effects::Todo;
 use super::groups::{group_of, strategy_of};
-use super::{Cluster, lost};
-use crate::base::{Demand, Error, NodeId, ObjectKey};
+use super::{Cluster, lost, recovery};
+use crate::base::{ActorKey, Demand, Error, NodeId, ObjectKey};
 use crate::core::owners::{RefState, Stand};
-use crate::exec::actor::{self, HandleRef};
+use crate::exec::actor::{self, Foreign, HandleRef};
 use crate::exec::entry::ActorEntry;
 use crate::exec::far::{FarActor, Parcel, parcel};
 use crate::exec::options::Options;
@@ -239,7 +239,8 @@ impl Cluster {
         };
         // The name is taken before the other node hears of it, whose link's thread may not wait for the records.
         if let Some(name) = name
-            && let Some(theirs) = self.take_name_for(local, name, key, entry)?
+            && let Some(theirs) =
+                self.take_name_for(local, name, key, entry, recovery::is_kept(entry, &terms))?
         {
             let living = theirs.actor().entry();
             if !adopt {
@@ -255,6 +256,7 @@ impl Cluster {
         }
         let made = self.with(local, |books, todo| {
             let gone = || lost(key, to, "it was to make an actor");
+            let kept = recovery::is_kept(entry, &terms);
             if !books.peers.contains_key(&to) {
                 return Err(gone());
             }
@@ -275,6 +277,14 @@ impl Cluster {
             books
                 .owners
                 .import(key, to, 0, RefState::Pending, &mut todo.effects);
+            if kept {
+                let first = ActorKey {
+                    host: to,
+                    number: key.number,
+                };
+                let at = (first, 1, key);
+                return Ok(self.kept_handle(books, todo, local, at, entry, name));
+            }
             Ok(self.far_handle(books, todo, local, key, entry, name))
         });
         if made.is_err()
@@ -317,8 +327,13 @@ impl Cluster {
             if !parcel.is_sound() {
                 return Err(lost(key, from, "its constructor's call is none"));
             }
+            let foreign = Foreign {
+                backups: self.keep(entry, terms.clone(), number, from),
+                revival: None,
+            };
             let (refers, options) = (parcel.refers(), options(terms));
-            actor::create_for(&local.engine, local, entry, refers, &options, |blank| {
+            let engine = &local.engine;
+            actor::create_for(engine, local, entry, refers, &options, foreign, |blank| {
                 parcel.unpack_into(blank)
             })
         });
@@ -332,6 +347,7 @@ impl Cluster {
                     .export(key, from, Stand::Pending, &mut todo.effects);
             }),
             Err(e) => {
+                self.keeps_not(key);
                 if let Some(name) = name {
                     self.free_name_of(local, &name, key);
                 }
@@ -365,13 +381,18 @@ impl Cluster {
         let mut books = self.books.lock();
         let number = books.aliases.remove(&actor).unwrap_or(actor);
         books.made.remove(&number);
-        if !books.exports.contains_key(&number) {
-            return;
-        }
         let key = ObjectKey {
             owner: self.me,
             number,
         };
+        drop(books);
+        if !self.kept_ended(key, cause) {
+            return;
+        }
+        let mut books = self.books.lock();
+        if !books.exports.contains_key(&number) {
+            return;
+        }
         let peers: Vec<NodeId> = books.owners.borrowers(key);
         for to in peers {
             let cause = cause.to_owned();
@@ -397,8 +418,9 @@ impl Cluster {
             .get(&actor)
             .map(|cell| cell.actor.clone());
         if let Some(cell) = cell {
-            local.engine.far_ended(&cell, cause);
+            return local.engine.far_ended(&cell, cause);
         }
+        self.stillborn(local, actor, cause);
     }
 
     /// A node died: so did its actors.
@@ -417,7 +439,7 @@ impl Cluster {
 }
 
 /// A caller of another node, as it is numbered here: who has the same number as another only waits for it now and then.
-fn caller_from(node: NodeId, caller: u64) -> u64 {
+pub(super) fn caller_from(node: NodeId, caller: u64) -> u64 {
     (node.get() ^ caller.rotate_left(29)).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1
 }
 
@@ -436,12 +458,13 @@ pub(super) fn terms(entry: &ActorEntry, o: &Options, demand: &Demand) -> Result<
         isolate,
         memory,
         checkpoints: crate::exec::options::checkpoints(o, d)?,
+        replicas: o.replicas.or(d.replicas).unwrap_or(1),
         group: group_of(&o.strategy),
     })
 }
 
 /// The same as options, here.
-fn options(t: ActorTerms) -> Options {
+pub(super) fn options(t: ActorTerms) -> Options {
     Options {
         num_cpus: Some(t.demand.cpu.to_f64()),
         num_gpus: Some(t.demand.gpu.to_f64()),
@@ -462,6 +485,7 @@ fn options(t: ActorTerms) -> Options {
         checkpoint_every: u32::try_from(t.checkpoints.every).ok().filter(|n| *n > 0),
         checkpoint_interval: t.checkpoints.interval,
         log_bytes: Some(t.checkpoints.bound.max(1).into()),
+        replicas: Some(t.replicas),
         strategy: strategy_of(t.group),
         ..Options::default()
     }

@@ -290,7 +290,23 @@ impl Cluster {
         let Some(Sent { record, .. }) = sent else {
             return self.unwanted(local, from, number, outcome);
         };
+        self.settle_outcome(local, record, from, outcome);
+        if dry {
+            // Slots may stand empty while calls wait in the queues.
+            self.relieve_once(local);
+        }
+    }
+
+    /// Puts what came of a claimed call elsewhere into its record.
+    pub(super) fn settle_outcome(
+        self: &Arc<Cluster>,
+        local: &Local,
+        record: RawRef,
+        from: NodeId,
+        outcome: Outcome,
+    ) {
         let engine = &local.engine;
+        let number = record.id;
         let key = ObjectKey {
             owner: self.me,
             number,
@@ -331,10 +347,6 @@ impl Cluster {
             }
             Outcome::Returned => self.again(local, record, from),
         }
-        if dry {
-            // Slots may stand empty while calls wait in the queues.
-            self.relieve_once(local);
-        }
     }
 
     /// Puts a value into its record: at once if it fits there, else where it may wait for room in the store.
@@ -346,7 +358,13 @@ impl Cluster {
     }
 
     /// Drops what came for a call that nobody waits for.
-    fn unwanted(self: &Arc<Cluster>, local: &Local, from: NodeId, number: u64, outcome: Outcome) {
+    pub(super) fn unwanted(
+        self: &Arc<Cluster>,
+        local: &Local,
+        from: NodeId,
+        number: u64,
+        outcome: Outcome,
+    ) {
         match outcome {
             Outcome::Value(value) => drop(self.import_value(local, from, value)),
             Outcome::Stored(len) => {
@@ -445,6 +463,11 @@ impl Cluster {
         let number = record.id;
         if self.cancel_lined(local, number) {
             return;
+        }
+        if let Some(far) = record.target().and_then(|actor| actor.far())
+            && far.kept().is_some()
+        {
+            return far.cancel(record);
         }
         self.with(local, |books, _| {
             if let Some(to) = books.sent.get(&number).map(|s| s.to) {

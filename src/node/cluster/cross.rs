@@ -284,6 +284,7 @@ impl Cluster {
         let kind = parcel::actor_number(actor.entry()).unwrap_or(u32::MAX);
         let name = actor.name().map(str::to_owned);
         let far = actor.far().and_then(|f| f.key());
+        let kept = actor.kept();
         let (key, transit) = match far {
             Some(key) => (key, books.owners.hand_on(key, to)),
             None => {
@@ -308,6 +309,7 @@ impl Cluster {
             tag,
             transit,
             name,
+            kept,
         }
     }
 
@@ -403,7 +405,10 @@ impl Cluster {
         books
             .owners
             .import(h.key, via, h.transit, RefState::Pending, &mut todo.effects);
-        Ok(self.far_handle(books, todo, local, h.key, entry, h.name.as_deref()))
+        match h.kept {
+            Some(kept) => Ok(self.import_kept_handle(books, todo, local, kept, &h, entry)),
+            None => Ok(self.far_handle(books, todo, local, h.key, entry, h.name.as_deref())),
+        }
     }
 
     fn import_cap(

@@ -19,6 +19,9 @@ use crate::exec::{Local, RawRef};
 use crate::link::SendError;
 use crate::wire::{Beside, Frame};
 
+/// Something that is done without the books.
+pub(super) type Keep = Box<dyn FnOnce(&Local)>;
+
 /// What is left to do.
 #[derive(Default)]
 pub(super) struct Todo {
@@ -40,6 +43,8 @@ pub(super) struct Todo {
     pub later: Later,
     /// The leases'.
     pub leases: Follow,
+    /// What is to be told to actors that keep their history, and to whoever calls them.
+    pub keeps: Vec<Keep>,
     after: Vec<Effect>,
     fetches: Vec<Pulling>,
     /// Where bytes land that are about to be asked for: from whom, as which transfer, how many.
@@ -207,10 +212,14 @@ impl Cluster {
             recipes,
             later,
             leases,
+            keeps,
             ..
         } = todo;
         drop(later);
         self.follow_leases(local, leases);
+        for keep in keeps {
+            keep(local);
+        }
         self.drop_recipes(recipes);
         for record in unwanted {
             local.engine.cancel(local, &record);
@@ -349,6 +358,10 @@ impl Cluster {
 
     /// Hands a frame to the link, or says why it cannot be sent now.
     pub(super) fn send(&self, books: &Books, to: NodeId, frame: &Frame) -> Result<(), SendError> {
+        self.hand_on(books, to, frame.encode())
+    }
+
+    fn hand_on(&self, books: &Books, to: NodeId, bytes: Vec<u8>) -> Result<(), SendError> {
         if books.backlog.contains_key(&to) {
             // It must not overtake what waits.
             return Err(SendError::Full {
@@ -358,7 +371,7 @@ impl Cluster {
             });
         }
         match self.link.get() {
-            Some(link) => link.send(to, frame.encode().into()),
+            Some(link) => link.send(to, bytes.into()),
             None => Err(SendError::Gone(to)),
         }
     }
@@ -373,6 +386,18 @@ impl Cluster {
                     .entry(to)
                     .or_default()
                     .push_back(frame.encode());
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// As [`send_surely`](Self::send_surely), of a frame's bytes.
+    pub(super) fn send_bytes(&self, books: &mut Books, to: NodeId, bytes: Vec<u8>) -> bool {
+        match self.hand_on(books, to, bytes.clone()) {
+            Ok(()) => true,
+            Err(SendError::Full { .. }) => {
+                books.backlog.entry(to).or_default().push_back(bytes);
                 true
             }
             Err(_) => false,

@@ -460,6 +460,7 @@ impl Cluster {
         self.ended.store(true, Ordering::Release);
         *self.errands.lock() = None;
         *self.clerk.lock() = None;
+        self.recovery.close();
         self.membership.wake();
         let threads = std::mem::take(&mut *self.threads.lock());
         for thread in threads {

@@ -3,7 +3,8 @@
 //! Room map: [`books`] what is kept; [`effects`] what follows from a change of it; [`cross`] references on their way out and in;
 //! [`calls`], [`actors`], [`objects`], [`names`] what is carried; [`records`] what is kept of names; [`place`] which calls go
 //! elsewhere, [`leasing`] into whose slots; [`peers`] the other nodes, [`members`] which there are, [`head`] the first of them; [`join`] how a node becomes one
-//! of a cluster, [`drain`] how it leaves; [`groups`] placement groups; [`lineage`] lost results made again.
+//! of a cluster, [`drain`] how it leaves; [`groups`] placement groups; [`lineage`] lost results made again; [`recovery`] actors that
+//! outlive their node.
 //!
 //! Decisions are `core`'s: who still needs an object, and where a call runs. This drives them with frames of the link.
 //!
@@ -29,6 +30,7 @@ mod objects;
 mod peers;
 mod place;
 mod records;
+mod recovery;
 mod serve;
 
 use std::collections::{BTreeMap, HashSet};
@@ -43,7 +45,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::base::{Capacity, Demand, Error, NodeId, Units};
 use crate::core::members::Members;
-use crate::exec::actor::HandleRef;
+use crate::exec::actor::{ActorRef, Backups, HandleRef};
 use crate::exec::entry::ActorEntry;
 use crate::exec::far::{Elsewhere, Far, Proxies};
 use crate::exec::options::Options;
@@ -110,6 +112,7 @@ pub struct Cluster {
     looker: OnceLock<std::thread::Thread>,
     seed: Mutex<u64>,
     groups: OnceLock<Arc<Groups>>,
+    recovery: recovery::Recovery,
     token: OnceLock<Option<JoinToken>>,
     name: OnceLock<String>,
 }
@@ -184,6 +187,7 @@ impl Cluster {
                 looker: OnceLock::new(),
                 seed: Mutex::new(me.get()),
                 groups: OnceLock::new(),
+                recovery: recovery::Recovery::default(),
                 token: OnceLock::new(),
                 name: OnceLock::new(),
             }
@@ -294,7 +298,7 @@ impl Cluster {
         let named = std::thread::Builder::new().name("mobula-errands".to_owned());
         let runner = named.spawn(move || run_errands(&errands))?;
         self.threads.lock().push(runner);
-        Ok(())
+        self.start_keeping()
     }
 }
 
@@ -401,8 +405,19 @@ impl Far for Face {
         name: &str,
         actor: u64,
         entry: &'static ActorEntry,
+        kept: bool,
     ) -> Result<Option<HandleRef>, Error> {
-        self.0.take_name(local, name, actor, entry)
+        self.0.take_name(local, name, actor, entry, kept)
+    }
+
+    fn keep(
+        &self,
+        _: &Local,
+        actor: &ActorRef,
+        options: Option<&Options>,
+        demand: &Demand,
+    ) -> Option<Arc<dyn Backups>> {
+        self.0.keep_own(actor, options, demand)
     }
 
     fn free_name(&self, name: &str, actor: u64) {

@@ -11,7 +11,7 @@ use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
 use super::{Cluster, lost};
-use crate::base::{Error, NodeId, ObjectKey};
+use crate::base::{ActorKey, Error, NodeId, ObjectKey};
 use crate::core::owners::RefState;
 use crate::exec::Local;
 use crate::exec::actor::HandleRef;
@@ -33,6 +33,18 @@ impl Cluster {
         local: &Local,
         question: &Question,
     ) -> Result<Option<Named>, Error> {
+        match self.ask_found(local, question)? {
+            Found::Is(named) => Ok(Some(named)),
+            _ => Ok(None),
+        }
+    }
+
+    /// Asks whoever keeps the records, until there is an answer.
+    pub(super) fn ask_found(
+        self: &Arc<Cluster>,
+        local: &Local,
+        question: &Question,
+    ) -> Result<Found, Error> {
         if !self.may_block() {
             let why = "a name cannot be looked up on the thread that brings the answer";
             return Err(Error::Cluster {
@@ -45,8 +57,6 @@ impl Cluster {
                 return Err(e);
             }
             match self.ask_once(local, question, deadline)? {
-                Found::Nobody => return Ok(None),
-                Found::Is(named) => return Ok(Some(named)),
                 Found::Failed(why) => {
                     return Err(Error::Cluster {
                         why: Arc::from(why),
@@ -61,6 +71,7 @@ impl Cluster {
                     });
                 }
                 Found::Later => std::thread::park_timeout(AGAIN),
+                found => return Ok(found),
             }
         }
     }
@@ -167,7 +178,11 @@ impl Cluster {
     ) -> Result<Option<HandleRef>, Error> {
         let key = named.key;
         if key.owner == self.me {
-            return Ok(None); // one of this node's own, which it does not know: it has ended
+            // One of this node's own, which it does not know by its name: another node had it, or it has ended.
+            let books = self.books.lock();
+            let actor = books.made.get(&key.number).cloned();
+            drop(books);
+            return Ok(actor.and_then(|actor| HandleRef::upgrade(&actor)));
         }
         let entry = parcel::actor_type(named.kind)
             .ok_or_else(|| lost(key, key.owner, "its type is not known here"))?;
@@ -180,6 +195,11 @@ impl Cluster {
             books
                 .owners
                 .import(key, self.me, 0, RefState::Pending, &mut todo.effects);
+            if let Some((first, incarnation)) = named.kept {
+                let at = (first, incarnation, key);
+                let handle = self.kept_handle(books, todo, local, at, entry, Some(name));
+                return Ok(Some(handle));
+            }
             Ok(Some(self.far_handle(
                 books,
                 todo,
@@ -208,6 +228,7 @@ impl Cluster {
         name: &str,
         actor: u64,
         entry: &'static ActorEntry,
+        kept: bool,
     ) -> Result<Option<HandleRef>, Error> {
         // Whoever has one made here for it has taken the name before it said so.
         if !self.may_block() {
@@ -221,6 +242,7 @@ impl Cluster {
                 number: actor,
             },
             entry,
+            kept,
         )
     }
 
@@ -231,9 +253,15 @@ impl Cluster {
         name: &str,
         key: ObjectKey,
         entry: &'static ActorEntry,
+        kept: bool,
     ) -> Result<Option<HandleRef>, Error> {
+        let first = ActorKey {
+            host: key.owner,
+            number: key.number,
+        };
+        let kept = kept.then_some((first, 1));
         let kind = parcel::actor_number(entry).unwrap_or(u32::MAX);
-        let mine = Question::Claim(name.to_owned(), Named { key, kind });
+        let mine = Question::Claim(name.to_owned(), Named { key, kind, kept });
         // Once more if whoever had it turns out to be gone.
         for _ in 0..2 {
             let Some(named) = self.ask(local, &mine)? else {

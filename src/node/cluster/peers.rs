@@ -75,6 +75,7 @@ impl Cluster {
             );
             self.free_names(books);
         });
+        self.kept_connected(local, peer.node);
         self.changed();
     }
 
@@ -140,6 +141,7 @@ impl Cluster {
             self.died(local, node, "no connection could be made to it");
         }
         self.resume(local);
+        self.tick_kept(local);
         if let Some(groups) = self.groups.get() {
             groups.tick(local);
         }
@@ -228,6 +230,7 @@ impl Cluster {
         self.asks_died(node);
         self.names_died(node);
         self.values_died(local, node);
+        self.kept_died(local, node);
         self.actors_died(local, node);
         if let Some(groups) = self.groups.get() {
             groups.died(local, node);
@@ -317,6 +320,7 @@ impl Cluster {
             Frame::View { view } => self.hear_view(from, false, &view),
             Frame::Leave => self.said_goodbye(local, from),
             Frame::Lease { message } => self.on_lease(local, from, &message),
+            Frame::Recover { message } => self.on_recovering(local, from, *message),
             Frame::Group { message } => {
                 if let Some(groups) = self.groups.get() {
                     groups.heard(local, from, message);
@@ -342,6 +346,7 @@ impl Cluster {
             }
             (sent, parked, self.proxies.keys())
         });
+        self.abandon_kept(local, why);
         for record in parked {
             if record.claim_waiting() {
                 local.engine.settle_error(local, &record, why());

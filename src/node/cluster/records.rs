@@ -24,6 +24,7 @@ use super::{Cluster, Errand};
 use crate::base::{ActorKey, Error, NodeId, ObjectKey};
 use crate::control::records::{self, Claim, NamedActor, Node};
 use crate::control::{self, Control, ControlError, Expect, Lease};
+use crate::core::recovery::Record;
 use crate::exec::far::parcel;
 use crate::wire::{Found, Named, Question};
 
@@ -45,6 +46,14 @@ pub(super) struct Keeper {
     /// Nodes that kept the records before.
     before: Mutex<HashSet<NodeId>>,
     lease: Mutex<Option<Lease>>,
+}
+
+/// Where an actor is whose node is dead.
+enum Moved {
+    To(NamedActor),
+    /// Somebody may be about to take it over.
+    Unknown,
+    Lost,
 }
 
 /// What is known of a node that has a name.
@@ -145,14 +154,93 @@ impl Keeper {
             Question::Find(name) => self.find(cluster, name),
             Question::Claim(name, actor) => self.claim(cluster, name, actor),
             Question::Free(name, key) => self.remove(name, actor_key(*key)).map(|()| Found::Nobody),
+            Question::Record(actor) => self.record(*actor).map(Found::Record),
+            Question::Swap(actor, expect, record) => {
+                self.swap(*actor, expect.as_ref(), record.as_ref())
+            }
         };
         answered.unwrap_or_else(|e| {
             Found::Failed(format!("the records at {}: {e}", self.control.address()))
         })
     }
 
+    /// The record of an actor whose history is kept.
+    fn record(&self, actor: ActorKey) -> control::Result<Option<Record>> {
+        let found = records::get::<Record>(&*self.control, &actor, WITHIN)?;
+        Ok(found.map(|(record, _)| record))
+    }
+
+    /// Changes it, if it is as expected.
+    fn swap(
+        &self,
+        actor: ActorKey,
+        expect: Option<&Record>,
+        record: Option<&Record>,
+    ) -> control::Result<Found> {
+        let control = &*self.control;
+        if record.is_some_and(|record| record.actor != actor) {
+            return Ok(Found::Failed("it is another actor's".to_owned()));
+        }
+        for _ in 0..TRIES {
+            let found = records::get::<Record>(control, &actor, WITHIN)?;
+            if found.as_ref().map(|(record, _)| record) != expect {
+                return Ok(Found::Record(found.map(|(record, _)| record)));
+            }
+            let still = match found {
+                Some((_, revision)) => Expect::Revision(revision),
+                None => Expect::Absent,
+            };
+            let changed = match record {
+                Some(record) => records::put(control, record, still, None, WITHIN).map(drop),
+                None if expect.is_none() => Ok(()),
+                None => records::delete::<Record>(control, &actor, still, WITHIN).map(drop),
+            };
+            match changed {
+                Ok(()) => return Ok(Found::Swapped),
+                Err(ControlError::Conflict { .. }) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(Found::Later)
+    }
+
+    /// Where an actor with this name is whose node is dead, if its history is kept: the name goes with it.
+    fn follow(
+        &self,
+        cluster: &Cluster,
+        named: &NamedActor,
+        revision: control::Revision,
+    ) -> control::Result<Moved> {
+        if named.incarnation == 0 {
+            return Ok(Moved::Lost);
+        }
+        let Some(record) = self.record(named.first)? else {
+            return Ok(Moved::Lost);
+        };
+        if record.at != named.actor
+            && matches!(self.stands(cluster, record.at.host)?, Stands::Alive)
+        {
+            let now = NamedActor {
+                actor: record.at,
+                incarnation: record.incarnation,
+                ..named.clone()
+            };
+            return match records::reassign(&*self.control, &now, revision, WITHIN) {
+                Ok(_) => Ok(Moved::To(now)),
+                Err(ControlError::Conflict { .. }) => Ok(Moved::Unknown),
+                Err(e) => Err(e),
+            };
+        }
+        for node in record.backups.iter().chain([&record.at.host]) {
+            if !matches!(self.stands(cluster, *node)?, Stands::Dead) {
+                return Ok(Moved::Unknown);
+            }
+        }
+        Ok(Moved::Lost)
+    }
+
     fn find(&self, cluster: &Cluster, name: &str) -> control::Result<Found> {
-        let Some((named, _)) =
+        let Some((named, revision)) =
             records::get::<NamedActor>(&*self.control, &name.to_owned(), WITHIN)?
         else {
             return Ok(Found::Nobody);
@@ -163,7 +251,11 @@ impl Keeper {
                 Ok(Found::Nobody)
             }
             Stands::Unknown => Ok(Found::Later),
-            Stands::Dead => self.remove(name, named.actor).map(|()| Found::Nobody),
+            Stands::Dead => match self.follow(cluster, &named, revision)? {
+                Moved::To(now) => Ok(told(&now)),
+                Moved::Unknown => Ok(Found::Later),
+                Moved::Lost => self.remove(name, named.actor).map(|()| Found::Nobody),
+            },
         }
     }
 
@@ -175,7 +267,8 @@ impl Keeper {
             name: name.to_owned(),
             actor: actor_key(actor.key),
             entry,
-            incarnation: 0,
+            first: actor.kept.map_or(actor_key(actor.key), |(first, _)| first),
+            incarnation: actor.kept.map_or(0, |(_, incarnation)| incarnation),
         };
         for _ in 0..TRIES {
             let (held, revision) = match records::claim(&*self.control, &mine, WITHIN)? {
@@ -185,11 +278,16 @@ impl Keeper {
             match self.stands(cluster, held.actor.host)? {
                 Stands::Alive => return Ok(told(&held)),
                 Stands::Unknown => return Ok(Found::Later),
-                Stands::Dead => match records::reassign(&*self.control, &mine, revision, WITHIN) {
-                    Ok(_) => return Ok(Found::Nobody),
-                    Err(ControlError::Conflict { .. }) => {}
-                    Err(e) => return Err(e),
+                Stands::Dead => match self.follow(cluster, &held, revision)? {
+                    Moved::To(now) => return Ok(told(&now)),
+                    Moved::Unknown => return Ok(Found::Later),
+                    Moved::Lost => {}
                 },
+            }
+            match records::reassign(&*self.control, &mine, revision, WITHIN) {
+                Ok(_) => return Ok(Found::Nobody),
+                Err(ControlError::Conflict { .. }) => {}
+                Err(e) => return Err(e),
             }
         }
         Ok(Found::Later)
@@ -240,7 +338,9 @@ impl Keeper {
         let Ok((names, _)) = records::list::<NamedActor>(&*self.control, WITHIN) else {
             return;
         };
-        for named in names.iter().filter(|n| n.actor.host == node) {
+        // Those that others go on with are looked for when somebody asks.
+        let its = |n: &&NamedActor| n.actor.host == node && n.incarnation == 0;
+        for named in names.iter().filter(its) {
             let _ = self.remove(&named.name, named.actor);
         }
     }
@@ -265,6 +365,7 @@ fn told(named: &NamedActor) -> Found {
     Found::Is(Named {
         key,
         kind: kind.map_or(u32::MAX, |kind| kind as u32),
+        kept: (named.incarnation > 0).then_some((named.first, named.incarnation)),
     })
 }
 

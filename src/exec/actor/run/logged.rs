@@ -28,12 +28,17 @@ impl Drain<'_> {
         let (actor, local) = (self.actor, self.local);
         let shown = &actor.more().shown;
         let history = || self.inner().history.as_deref_mut();
+        let backups = actor.backups();
         if record.entry.kind == Kind::Checkpoint {
             let saved = history().map_or(Ok(()), |h| h.save(engine, local, actor, state));
             if let Err(e) = &saved
                 && self.comes_again(record, e)
             {
                 return Step::Again(record.clone());
+            }
+            if let (Ok(()), Some(backups)) = (&saved, backups) {
+                backups.checkpoint(local, record);
+                return Step::Done;
             }
             let given = saved.and_then(|()| give_unit(local, record));
             engine.settle(local, record, Ok(given.map_err(CallError::Runtime)));
@@ -43,6 +48,7 @@ impl Drain<'_> {
         if logged && let Some(history) = history() {
             history.note(local, record, shown);
         }
+        super::super::backups::turn(local, actor, record);
         let outcome = perform(local, record, state);
         // It may have stopped half-way, where it would not when it runs again; or have run, and its result found no room.
         let mut unsure = record.state() & CANCEL != 0;
@@ -55,13 +61,19 @@ impl Drain<'_> {
                 // What it changed died with the process.
                 history.forget(record.id, shown);
             }
-            unsure = !died;
+            unsure = !died || backups.is_some();
             if self.comes_again(record, e) {
                 return Step::Again(record.clone());
             }
         }
         let panicked = panicked(&outcome);
-        engine.settle(local, record, outcome);
+        super::super::conclude(engine, local, record, outcome);
+        if unsure
+            && logged
+            && let Some(backups) = backups
+        {
+            backups.unsure(local);
+        }
         if panicked && actor.more().restart_on_panic {
             return self.after_panic(engine, record);
         }

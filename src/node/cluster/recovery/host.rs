@@ -1,0 +1,563 @@
+//! An actor that runs here and whose history others keep.
+//!
+//! `core::recovery::Host` decides; this hands it what the drainer and the link bring, and carries out what it says. Calls of this node's
+//! own handles are in the mailbox without a way to ask again: they are numbered when their turn comes, as calls of a caller of
+//! their own.
+//!
+//! Invariant: a call is settled, or its caller on another node told, only when the machine says so. Left out: how an actor comes here
+//! (`backup`, `actors`).
+
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::desk::Desk;
+use super::load::{Came, Kept, Load, State, came, direct};
+use crate::base::{ActorKey, Error, NodeId};
+use crate::core::recovery::host::{Effect, Event};
+use crate::core::recovery::{CallId, Entry, History, Host, Limits, Record};
+use crate::exec::actor::{self, ActorRef};
+use crate::exec::call::Outcome;
+use crate::exec::entry::ActorEntry;
+use crate::exec::far::Parcel;
+use crate::exec::{Local, RawRef};
+use crate::node::cluster::Cluster;
+use crate::node::cluster::actors::caller_from;
+use crate::wire::ActorTerms;
+
+/// How long until a state is asked for again that could not be saved.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// What happens to it.
+pub(super) enum Input {
+    /// To the machine alone.
+    Machine(Event<Load>),
+    /// A call came.
+    Came(Call),
+    /// The turn of a call has come.
+    Turn(RawRef, Kept),
+    /// A call of this node has ended.
+    Ended(RawRef, std::thread::Result<Outcome>),
+    /// One that came has.
+    Told(CallId, Came),
+    /// The state, as it is between two calls.
+    State(State, u64),
+    /// It could not be saved.
+    NoState,
+    /// A checkpoint is wanted, and this call settled when others have it.
+    Want(RawRef),
+    /// The actor has ended.
+    Close(String),
+    /// This node is of the cluster no more.
+    Abandon(Error),
+}
+
+/// A call of another node, or of a handle here to what was elsewhere.
+pub(super) struct Call {
+    pub id: CallId,
+    pub settled: u64,
+    /// The number of its result among its node's objects.
+    pub number: u64,
+    /// Who calls, among its node's callers.
+    pub caller: u64,
+    pub parcel: Parcel,
+}
+
+struct Inner {
+    machine: Host<Load>,
+    /// Calls of this node that the machine knows and that are not settled, and how those ended that have.
+    direct: BTreeSet<u64>,
+    held: HashMap<u64, (RawRef, std::thread::Result<Outcome>)>,
+    /// Calls that came again: the numbers of their results among their nodes' objects.
+    again: HashMap<CallId, u64>,
+    /// Who waits for a checkpoint that was not made, and for ones that were.
+    wants: Vec<RawRef>,
+    wanted: bool,
+    keeping: VecDeque<Vec<RawRef>>,
+    retry: Option<Duration>,
+    closing: Option<String>,
+    closed: bool,
+}
+
+/// Which calls there are.
+#[derive(Default)]
+struct Calls {
+    /// Those in the mailbox, or further, by their records.
+    by_record: HashMap<u64, CallId>,
+    /// Of those of this node: the last number, and those that have not been settled.
+    last: u64,
+    open: BTreeSet<u64>,
+}
+
+/// See the file.
+pub(super) struct KeptHost {
+    cluster: Weak<Cluster>,
+    /// Its first key.
+    pub actor: ActorKey,
+    /// Where it is.
+    pub at: ActorKey,
+    pub incarnation: u64,
+    /// Who made it.
+    pub creator: NodeId,
+    /// Who has calls here without a number of their own.
+    direct: NodeId,
+    calls: Mutex<Calls>,
+    pub entry: &'static ActorEntry,
+    pub terms: ActorTerms,
+    pub init: Arc<OnceLock<Kept>>,
+    begun: AtomicBool,
+    /// Calls in the mailbox that are in the log already, by their records.
+    replays: Mutex<HashSet<u64>>,
+    desk: Desk<Input>,
+    inner: Mutex<Inner>,
+    pub wants_state: AtomicBool,
+    pub rests: AtomicBool,
+    /// Nobody is told anything any more.
+    over: AtomicBool,
+    pub cell: Mutex<Option<ActorRef>>,
+    /// Since when it is here, if nobody may have a handle yet.
+    pub since: Duration,
+}
+
+/// What the machine is to keep to.
+fn limits(terms: &ActorTerms, pace: u32) -> Limits {
+    let of = &terms.checkpoints;
+    let usual = Limits::default();
+    Limits {
+        replicas: terms.replicas as usize,
+        every: Some(of.every).filter(|every| *every > 0),
+        interval: of.interval,
+        most: of.bound,
+        alone: usual.alone * pace,
+        ..usual
+    }
+}
+
+impl KeptHost {
+    /// A new actor, whose key is its first.
+    pub fn new(
+        cluster: &Arc<Cluster>,
+        at: ActorKey,
+        creator: NodeId,
+        state: State,
+    ) -> Arc<KeptHost> {
+        let limits = limits(&state.terms, cluster.pace);
+        let state = Arc::new(state);
+        let made = (Load::State(Arc::clone(&state)), 1);
+        let nodes = cluster.backups_for(at, creator);
+        let machine = Host::new(cluster.now(), at, made, limits, nodes);
+        KeptHost::made_of(cluster, (at, at, creator), machine, &state)
+    }
+
+    /// One that was elsewhere.
+    pub fn resume(
+        cluster: &Arc<Cluster>,
+        record: &Record,
+        history: History<Load>,
+        state: &State,
+    ) -> Arc<KeptHost> {
+        let limits = limits(&state.terms, cluster.pace);
+        let creator = record.actor.host;
+        let nodes = cluster.backups_for(record.actor, creator);
+        let machine = Host::resume(cluster.now(), record, history, limits, nodes);
+        KeptHost::made_of(cluster, (record.actor, record.at, creator), machine, state)
+    }
+
+    fn made_of(
+        cluster: &Arc<Cluster>,
+        (actor, at, creator): (ActorKey, ActorKey, NodeId),
+        machine: Host<Load>,
+        state: &State,
+    ) -> Arc<KeptHost> {
+        Arc::new(KeptHost {
+            cluster: Arc::downgrade(cluster),
+            actor,
+            at,
+            incarnation: machine.incarnation(),
+            creator,
+            direct: direct(cluster.me),
+            calls: Mutex::default(),
+            entry: state.entry,
+            terms: state.terms.clone(),
+            init: Arc::clone(&state.init),
+            begun: AtomicBool::new(false),
+            replays: Mutex::default(),
+            desk: Desk::shut(),
+            inner: Mutex::new(Inner {
+                machine,
+                direct: BTreeSet::new(),
+                held: HashMap::new(),
+                again: HashMap::new(),
+                wants: Vec::new(),
+                wanted: false,
+                keeping: VecDeque::new(),
+                retry: None,
+                closing: None,
+                closed: false,
+            }),
+            wants_state: AtomicBool::new(false),
+            rests: AtomicBool::new(false),
+            over: AtomicBool::new(false),
+            cell: Mutex::new(None),
+            since: cluster.now(),
+        })
+    }
+
+    /// Hands something in.
+    pub fn post(self: &Arc<KeptHost>, local: &Local, input: Input) {
+        self.desk.post(input, |input| self.handle(local, input));
+    }
+
+    /// Whether another node hosts it, or nobody.
+    pub fn is_over(&self) -> bool {
+        self.over.load(Ordering::Acquire)
+    }
+
+    /// The actor here.
+    pub fn cell(&self) -> Option<ActorRef> {
+        self.cell.lock().clone()
+    }
+
+    fn look_after(&self) {
+        if let Some(cell) = self.cell() {
+            actor::look_after(&cell);
+        }
+    }
+
+    fn handle(self: &Arc<KeptHost>, local: &Local, input: Input) {
+        let Some(cluster) = self.cluster.upgrade() else {
+            return;
+        };
+        let now = cluster.now();
+        let mut guard = self.inner.lock();
+        let inner = &mut *guard;
+        let mut out = Vec::new();
+        let mut came = None;
+        match input {
+            Input::Machine(event) => {
+                if matches!(event, Event::Tick) && inner.retry.is_some_and(|at| now >= at) {
+                    inner.retry = None;
+                    self.wants_state.store(true, Ordering::Release);
+                    self.look_after();
+                }
+                inner.wanted |= matches!(event, Event::Want);
+                inner.machine.handle(now, event, &mut out);
+            }
+            Input::Came(call) => {
+                let (id, settled) = (call.id, call.settled);
+                let event = Event::Call { call: id, settled };
+                inner.machine.handle(now, event, &mut out);
+                came = Some(call);
+            }
+            Input::Turn(record, kept) => {
+                let call = self.called(inner, now, record.id, &mut out);
+                let bytes = kept.bytes();
+                let load = Load::Call(Arc::new(kept));
+                let event = Event::Turn { call, bytes, load };
+                inner.machine.handle(now, event, &mut out);
+            }
+            Input::Ended(record, outcome) if self.is_over() => {
+                self.end_late(local, inner, &record, outcome);
+            }
+            Input::Ended(record, outcome) => {
+                let call = self.called(inner, now, record.id, &mut out);
+                self.calls.lock().by_record.remove(&record.id);
+                inner.held.insert(call.number, (record, outcome));
+                let outcome = Load::Own;
+                inner
+                    .machine
+                    .handle(now, Event::Ended { call, outcome }, &mut out);
+            }
+            Input::Told(call, came) => {
+                let outcome = Load::Came(Arc::new(came));
+                inner
+                    .machine
+                    .handle(now, Event::Ended { call, outcome }, &mut out);
+            }
+            Input::State(state, bytes) => {
+                self.wants_state.store(false, Ordering::Release);
+                let state = Load::State(Arc::new(state));
+                inner
+                    .machine
+                    .handle(now, Event::State { state, bytes }, &mut out);
+                let (order, after) = inner.machine.orders();
+                // Else a call ran, and it will be asked for again.
+                if after == order && std::mem::take(&mut inner.wanted) {
+                    let wants = std::mem::take(&mut inner.wants);
+                    inner.keeping.push_back(wants);
+                }
+            }
+            Input::NoState => {
+                self.wants_state.store(false, Ordering::Release);
+                inner.retry = Some(now + AGAIN);
+            }
+            Input::Want(record) => {
+                inner.wants.push(record);
+                inner.wanted = true;
+                inner.machine.handle(now, Event::Want, &mut out);
+            }
+            Input::Close(cause) => {
+                inner.closing.get_or_insert(cause);
+            }
+            Input::Abandon(error) => {
+                self.abandon(local, inner, &error);
+                *self.cell.lock() = None;
+            }
+        }
+        if let Some(call) = self.carry_out(&cluster, local, inner, out, came) {
+            // It has been run, or is about to be.
+            inner.again.insert(call.id, call.number);
+        }
+        // What was done is told before the end is.
+        let rests = inner.machine.load().0 == 0 && inner.held.is_empty();
+        if inner.closing.is_some() && rests && !std::mem::replace(&mut inner.closed, true) {
+            let mut out = Vec::new();
+            inner.machine.handle(now, Event::Close, &mut out);
+            self.carry_out(&cluster, local, inner, out, None);
+        }
+    }
+
+    /// Which call this is: one of this node's own is numbered now.
+    pub fn call(&self, record: u64) -> CallId {
+        let mut calls = self.calls.lock();
+        if let Some(call) = calls.by_record.get(&record) {
+            return *call;
+        }
+        calls.last += 1;
+        let number = calls.last;
+        let call = CallId {
+            node: self.direct,
+            number,
+        };
+        calls.by_record.insert(record, call);
+        calls.open.insert(number);
+        call
+    }
+
+    /// The same, for the machine, which hears of this node's own calls here.
+    fn called(
+        &self,
+        inner: &mut Inner,
+        now: Duration,
+        record: u64,
+        out: &mut Vec<Effect<Load>>,
+    ) -> CallId {
+        let call = self.call(record);
+        if call.node == self.direct && inner.direct.insert(call.number) {
+            let settled = self.calls.lock().open.first().copied();
+            let settled = settled.unwrap_or(call.number);
+            inner
+                .machine
+                .handle(now, Event::Call { call, settled }, out);
+        }
+        call
+    }
+
+    fn carry_out(
+        self: &Arc<KeptHost>,
+        cluster: &Arc<Cluster>,
+        local: &Local,
+        inner: &mut Inner,
+        out: Vec<Effect<Load>>,
+        mut came: Option<Call>,
+    ) -> Option<Call> {
+        for effect in out {
+            match effect {
+                Effect::Send { to, message } => {
+                    cluster.send_to_backup(local, self.actor, to, message);
+                }
+                Effect::Run(call) if call.node == self.direct => {}
+                Effect::Run(call) => {
+                    if let Some(came) = came.take_if(|came| came.id == call) {
+                        self.accept(local, came, false);
+                    }
+                }
+                Effect::Reply { call, .. } if call.node == self.direct => {
+                    self.calls.lock().open.remove(&call.number);
+                    inner.direct.remove(&call.number);
+                    if let Some((record, outcome)) = inner.held.remove(&call.number) {
+                        local.engine.settle_kept(local, &record, outcome);
+                    }
+                }
+                Effect::Reply { call, outcome } => {
+                    if let Load::Came(came) = outcome {
+                        if let Some(number) = inner.again.remove(&call) {
+                            cluster.hold_large(call.node, number, &came);
+                        }
+                        cluster.tell_came(local, self.actor, call, &came);
+                    }
+                }
+                Effect::Swap { expect, record } => {
+                    let host = Arc::clone(self);
+                    let actor = self.actor;
+                    cluster.swap_record(actor, expect, record, move |local, differs| {
+                        let event = differs.map_or(Event::Swapped, Event::Differs);
+                        host.post(local, Input::Machine(event));
+                    });
+                }
+                Effect::Checkpoint => {
+                    self.wants_state.store(true, Ordering::Release);
+                    self.look_after();
+                }
+                Effect::Kept(_) => {
+                    for record in inner.keeping.pop_front().into_iter().flatten() {
+                        local.engine.settle_unit(local, &record);
+                    }
+                }
+                Effect::Hold => self.rests.store(true, Ordering::Release),
+                Effect::Go => {
+                    self.rests.store(false, Ordering::Release);
+                    self.look_after();
+                }
+                Effect::Fenced { incarnation } => {
+                    let why = match incarnation {
+                        Some(_) => "another node took it over, since this one was found dead",
+                        None => "its record is gone",
+                    };
+                    self.leave(local, inner, why);
+                    cluster.host_fenced(local, self);
+                }
+                Effect::Closed => {
+                    let cause = inner.closing.clone().unwrap_or_default();
+                    self.over.store(true, Ordering::Release);
+                    for (_, (record, outcome)) in inner.held.drain() {
+                        local.engine.settle_kept(local, &record, outcome);
+                    }
+                    cluster.host_closed(local, self, &cause);
+                    *self.cell.lock() = None;
+                }
+            }
+        }
+        came
+    }
+
+    /// Puts a call into the mailbox.
+    fn accept(self: &Arc<KeptHost>, local: &Local, came: Call, again: bool) {
+        let Call {
+            id,
+            number,
+            caller,
+            parcel,
+            ..
+        } = came;
+        let Some(cell) = self.cell() else { return };
+        let caller = caller_from(id.node, caller);
+        let record = parcel.unpack(local, caller, Some(cell), None);
+        self.calls.lock().by_record.insert(record.id, id);
+        if again {
+            self.replays.lock().insert(record.id);
+        }
+        let host = Arc::clone(self);
+        if !again && let Some(cluster) = self.cluster.upgrade() {
+            let mut books = cluster.books.lock();
+            books.running.insert((id.node, number), record.clone());
+        }
+        local.engine.accept(local, record, move |record| {
+            let number = (!again).then_some(number);
+            let _ = crate::exec::local::with(|local| host.told(local, id, number, &record));
+        });
+    }
+
+    /// A call that came has ended; the number of its result, if its caller asked for it here.
+    fn told(self: &Arc<KeptHost>, local: &Local, id: CallId, number: Option<u64>, record: &RawRef) {
+        let Some(cluster) = self.cluster.upgrade() else {
+            return;
+        };
+        let asked = |number| cluster.books.lock().running.remove(&(id.node, number));
+        drop(number.map(asked));
+        // Whoever goes on runs it: it did not fail, this node goes.
+        if cluster.is_over() || self.is_over() {
+            return;
+        }
+        let came = came(record);
+        if let Some(number) = number {
+            cluster.hold_large(id.node, number, &came);
+        }
+        self.post(local, Input::Told(id, came));
+    }
+
+    /// Runs a logged call again, before any other.
+    pub fn replay(self: &Arc<KeptHost>, local: &Local, entry: &Entry<Load>) -> Result<(), Error> {
+        let Load::Call(kept) = &entry.load else {
+            return Ok(());
+        };
+        let came = Call {
+            id: entry.call,
+            settled: 0,
+            number: 0,
+            caller: kept.caller,
+            parcel: kept.parcel(local)?,
+        };
+        self.accept(local, came, true);
+        Ok(())
+    }
+
+    /// Whether the turn has come of a call that is in the log already.
+    pub fn replays(&self, record: u64) -> bool {
+        let mut replays = self.replays.lock();
+        !replays.is_empty() && replays.remove(&record)
+    }
+
+    /// Nobody is told anything any more.
+    fn leave(&self, local: &Local, inner: &mut Inner, why: &str) {
+        let error = Error::Cluster {
+            why: Arc::from(why),
+        };
+        self.abandon(local, inner, &error);
+        if let Some(cell) = self.cell.lock().take() {
+            actor::kill(&cell);
+        }
+    }
+
+    fn abandon(&self, local: &Local, inner: &mut Inner, error: &Error) {
+        self.over.store(true, Ordering::Release);
+        self.rests.store(false, Ordering::Release);
+        for (_, (record, _)) in inner.held.drain() {
+            local.engine.settle_error(local, &record, error.clone());
+        }
+        let kept = inner.keeping.drain(..).flatten();
+        for record in inner.wants.drain(..).chain(kept) {
+            local.engine.settle_error(local, &record, error.clone());
+        }
+    }
+}
+
+impl KeptHost {
+    pub fn state_of(&self, value: Option<crate::exec::far::ValueParcel>) -> State {
+        State {
+            entry: self.entry,
+            terms: self.terms.clone(),
+            init: Arc::clone(&self.init),
+            value,
+        }
+    }
+
+    /// The actor has been made: what waited for that is handled.
+    pub fn begin(self: &Arc<KeptHost>, local: &Local) {
+        if !self.begun.swap(true, Ordering::AcqRel) {
+            self.desk.open(|input| self.handle(local, input));
+            self.post(local, Input::Machine(Event::Tick));
+        }
+    }
+
+    /// A call of this node has ended after the actor had, or after another node took it over.
+    fn end_late(
+        &self,
+        local: &Local,
+        inner: &Inner,
+        record: &RawRef,
+        outcome: std::thread::Result<Outcome>,
+    ) {
+        if inner.closed {
+            return local.engine.settle_kept(local, record, outcome);
+        }
+        let why = "the actor's node was found dead, and what the call did counts for nothing";
+        let error = Error::Cluster {
+            why: Arc::from(why),
+        };
+        local.engine.settle_error(local, record, error);
+    }
+}

@@ -1,0 +1,363 @@
+//! What the machines of recovery carry: calls, states and outcomes, as this node has them and as they travel.
+//!
+//! A call in the log has its arguments as bytes, objects among them too, since their owner may be dead when it runs again.
+//!
+//! Invariant: what is kept holds a count of every reference in it, and what is sent was counted for whoever gets it. Left out: when
+//! anything is sent.
+
+use std::sync::{Arc, OnceLock};
+
+use crate::base::{ActorKey, Error, NodeId};
+use crate::core::recovery::{Checkpoint, Dedup, Entry};
+use crate::exec::entry::{ActorEntry, FnEntry};
+use crate::exec::far::take::{self, Told};
+use crate::exec::far::{Arg, Parcel, ValueParcel, parcel};
+use crate::exec::{Local, RawRef};
+use crate::node::cluster::Cluster;
+use crate::node::cluster::books::Books;
+use crate::node::cluster::cross::{OutCall, OutValue};
+use crate::node::cluster::effects::Todo;
+use crate::wire::{ActorTerms, CheckpointBody, EntryBody, KeptCall, Outcome, StateBody, ValueBody};
+
+/// See the file.
+#[derive(Clone)]
+pub(super) enum Load {
+    /// A claimed call of this node, which its caller has by its number.
+    Sent,
+    /// A call that can run again.
+    Call(Arc<Kept>),
+    /// A state.
+    State(Arc<State>),
+    /// What came of a call of another node.
+    Came(Arc<Came>),
+    /// The same, from another node.
+    Told(NodeId, Arc<Outcome>),
+    /// What came of a call of the host's own node, which nobody asks for again: whoever could died with the host.
+    Own,
+}
+
+/// A call that can run again.
+pub(super) struct Kept {
+    /// Who called, among the callers of its node.
+    pub caller: u64,
+    /// What; arguments that are objects are empty here,
+    call: Parcel,
+    /// and stand here, by place.
+    values: Vec<(u32, ValueParcel)>,
+}
+
+/// How an actor is made.
+pub(super) struct State {
+    pub entry: &'static ActorEntry,
+    pub terms: ActorTerms,
+    /// Its constructor's call, once that has run.
+    pub init: Arc<OnceLock<Kept>>,
+    /// Its state; nothing: as the constructor makes it.
+    pub value: Option<ValueParcel>,
+}
+
+/// What came of a call.
+pub(super) enum Came {
+    Value(ValueParcel),
+    Failed(Vec<u8>),
+    /// A value of so many bytes that it stays here until its owner frees it.
+    Large(usize, RawRef),
+}
+
+/// Results of more bytes stay with the host, and are lost with it; smaller ones are part of what is kept.
+const LARGEST: usize = 8 << 20;
+/// What a call takes beside its arguments.
+const OVERHEAD: u64 = 64;
+
+impl Kept {
+    /// Takes the objects' bytes in. Blocks while they are brought here.
+    ///
+    /// # Errors
+    /// That one is lost.
+    pub fn new(caller: u64, mut call: Parcel) -> Result<Kept, Error> {
+        let mut values = Vec::new();
+        let nothing = call.end();
+        for (at, arg) in call.args.iter_mut().enumerate() {
+            if let Arg::Object(object) = arg {
+                values.push((at as u32, ValueParcel::of(object)?));
+                *arg = Arg::Inline(nothing);
+            }
+        }
+        Ok(Kept {
+            caller,
+            call,
+            values,
+        })
+    }
+
+    /// What it takes.
+    pub fn bytes(&self) -> u64 {
+        let values = self
+            .values
+            .iter()
+            .map(|(_, value)| value.bytes.len() as u64);
+        OVERHEAD + self.call.inline.len() as u64 + values.sum::<u64>()
+    }
+
+    /// The call, to be run here.
+    ///
+    /// # Errors
+    /// That the store has no room for its objects.
+    pub fn parcel(&self, local: &Local) -> Result<Parcel, Error> {
+        let mut call = self.call.clone();
+        for (at, value) in &self.values {
+            if let Some(arg) = call.args.get_mut(*at as usize) {
+                *arg = Arg::Object(value.clone().object(local)?);
+            }
+        }
+        Ok(call)
+    }
+}
+
+/// Of a call that has ended here, what its caller is told. Blocks if the value must be brought back first.
+pub(super) fn came(record: &RawRef) -> Came {
+    let failed = |e: &Error| Came::Failed(take::failure_bytes(e));
+    match take::told(record) {
+        Told::Value(len, _) if len <= LARGEST => match ValueParcel::of(record) {
+            Ok(value) => Came::Value(value),
+            Err(e) => failed(&e),
+        },
+        Told::Value(len, false) => Came::Large(len, record.clone()),
+        Told::Value(len, true) => {
+            let why = format!(
+                "a value of {len} bytes with references inside is more than the {LARGEST} bytes that travel: return the references apart from the data"
+            );
+            failed(&Error::Encode {
+                value: (record.entry.output)(),
+                why: Arc::from(why),
+            })
+        }
+        Told::Failed(why) => Came::Failed(why),
+    }
+}
+
+/// What a call says whose large result was lost with the host.
+fn lost_result(host: NodeId, len: u64) -> Vec<u8> {
+    let why = format!(
+        "it had the {len} bytes that the call gave, which were too many to be kept elsewhere"
+    );
+    take::failure_bytes(&bad(host, &why))
+}
+
+/// On its way out: looked at before the books are locked.
+pub(super) struct OutKept {
+    caller: u64,
+    call: OutCall,
+    values: Vec<(u32, OutValue)>,
+}
+
+impl Cluster {
+    pub(super) fn out_kept(&self, kept: &Kept) -> Option<OutKept> {
+        let function = parcel::number(kept.call.function)?;
+        let values = kept.values.iter();
+        Some(OutKept {
+            caller: kept.caller,
+            call: self.out_call(function, kept.call.clone()),
+            values: values
+                .map(|(at, value)| (*at, self.out_value(value.clone())))
+                .collect(),
+        })
+    }
+
+    pub(super) fn export_kept(
+        &self,
+        books: &mut Books,
+        todo: &mut Todo,
+        to: NodeId,
+        out: OutKept,
+    ) -> KeptCall {
+        let values = out.values.into_iter();
+        KeptCall {
+            caller: out.caller,
+            call: self.export_call(books, todo, to, out.call),
+            values: values
+                .map(|(at, value)| (at, self.export_value(books, todo, to, value)))
+                .collect(),
+        }
+    }
+
+    fn import_kept(
+        self: &Arc<Cluster>,
+        local: &Local,
+        via: NodeId,
+        function: Option<&'static FnEntry>,
+        kept: KeptCall,
+    ) -> Result<Kept, Error> {
+        let unknown = || bad(via, "it sent a call of a function that there is not");
+        let function = function.ok_or_else(unknown)?;
+        let call = self.with(local, |books, todo| {
+            self.import_call(books, todo, local, via, function, kept.call)
+        })?;
+        let mut values = Vec::with_capacity(kept.values.len());
+        for (at, value) in kept.values {
+            values.push((at, self.import_value(local, via, value)?));
+        }
+        let whole = call.is_sound()
+            && values
+                .iter()
+                .all(|(at, _)| (*at as usize) < call.args.len());
+        if !whole {
+            return Err(bad(via, "it sent a call that is none"));
+        }
+        Ok(Kept {
+            caller: kept.caller,
+            call,
+            values,
+        })
+    }
+
+    /// An entry, as it travels.
+    pub(super) fn export_entry(
+        &self,
+        books: &mut Books,
+        todo: &mut Todo,
+        to: NodeId,
+        (entry, out): (&Entry<Load>, OutKept),
+    ) -> EntryBody {
+        EntryBody {
+            order: entry.order,
+            call: entry.call,
+            settled: entry.settled,
+            bytes: entry.bytes,
+            load: self.export_kept(books, todo, to, out),
+        }
+    }
+
+    pub(super) fn import_entry(
+        self: &Arc<Cluster>,
+        local: &Local,
+        via: NodeId,
+        entry: EntryBody,
+    ) -> Result<Entry<Load>, Error> {
+        let function = parcel::function(entry.load.call.function);
+        let load = self.import_kept(local, via, function, entry.load)?;
+        Ok(Entry {
+            order: entry.order,
+            call: entry.call,
+            settled: entry.settled,
+            bytes: entry.bytes,
+            load: Load::Call(Arc::new(load)),
+        })
+    }
+
+    /// A checkpoint, as it travels; nothing if it cannot.
+    pub(super) fn export_checkpoint(
+        self: &Arc<Cluster>,
+        local: &Local,
+        to: NodeId,
+        checkpoint: &Checkpoint<Load>,
+    ) -> Option<CheckpointBody> {
+        let Load::State(state) = &checkpoint.state else {
+            return None;
+        };
+        let init = self.out_kept(state.init.get()?)?;
+        let value = state.value.clone().map(|value| self.out_value(value));
+        let kind = parcel::actor_number(state.entry)?;
+        let outcomes = checkpoint.ran.outcomes().map(|(call, order, load)| {
+            let outcome = match load {
+                Load::Came(came) => match &**came {
+                    Came::Value(value) => Ok(self.out_value(value.clone())),
+                    Came::Failed(why) => Err(Outcome::Failed(why.clone())),
+                    Came::Large(len, _) => Err(Outcome::Stored(*len as u64)),
+                },
+                _ => Err(Outcome::Returned),
+            };
+            (call, order, outcome)
+        });
+        let outcomes: Vec<_> = outcomes.collect();
+        let floors = checkpoint.ran.floors().collect();
+        self.with(local, |books, todo| {
+            let mut value_out = |value| self.export_value(books, todo, to, value);
+            let value = value.map(&mut value_out);
+            let outcomes = outcomes.into_iter().map(|(call, order, outcome)| {
+                let outcome = outcome.map_or_else(|o| o, |v| Outcome::Value(value_out(v)));
+                (call, order, outcome)
+            });
+            let outcomes = outcomes.collect();
+            Some(CheckpointBody {
+                order: checkpoint.order,
+                bytes: checkpoint.bytes,
+                state: StateBody {
+                    kind,
+                    terms: state.terms.clone(),
+                    init: self.export_kept(books, todo, to, init),
+                    value,
+                },
+                floors,
+                outcomes,
+            })
+        })
+    }
+
+    pub(super) fn import_checkpoint(
+        self: &Arc<Cluster>,
+        local: &Local,
+        via: NodeId,
+        body: CheckpointBody,
+    ) -> Result<Checkpoint<Load>, Error> {
+        let state = body.state;
+        let entry = parcel::actor_type(state.kind)
+            .ok_or_else(|| bad(via, "it sent an actor of a type that there is not"))?;
+        let init = OnceLock::new();
+        let constructor = Some(entry.constructor());
+        let _ = init.set(self.import_kept(local, via, constructor, state.init)?);
+        let value = |value: ValueBody| self.import_value(local, via, value);
+        let state = State {
+            entry,
+            terms: state.terms,
+            init: Arc::new(init),
+            value: state.value.map(value).transpose()?,
+        };
+        let mut outcomes = Vec::with_capacity(body.outcomes.len());
+        for (call, order, outcome) in body.outcomes {
+            let load = match outcome {
+                Outcome::Value(v) => Load::Came(Arc::new(Came::Value(value(v)?))),
+                Outcome::Failed(why) => Load::Came(Arc::new(Came::Failed(why))),
+                Outcome::Stored(len) => Load::Came(Arc::new(Came::Failed(lost_result(via, len)))),
+                Outcome::Returned => Load::Own,
+            };
+            outcomes.push((call, order, load));
+        }
+        Ok(Checkpoint {
+            order: body.order,
+            state: Load::State(Arc::new(state)),
+            bytes: body.bytes,
+            ran: Dedup::from_parts(body.floors, outcomes),
+        })
+    }
+}
+
+/// What another node sent cannot be taken in.
+fn bad(via: NodeId, why: &str) -> Error {
+    Error::NodeLost {
+        node: via,
+        what: Arc::from(why),
+    }
+}
+
+/// Who calls on the node itself, without the caller that counts this node's calls from elsewhere: a number that nobody draws.
+pub(super) fn direct(node: NodeId) -> NodeId {
+    let mixed = node.get().rotate_left(32) ^ 0x9e37_79b9_7f4a_7c15;
+    NodeId::new(mixed).unwrap_or(node)
+}
+
+/// The same, otherwise named.
+pub(super) fn object(key: ActorKey) -> crate::base::ObjectKey {
+    crate::base::ObjectKey {
+        owner: key.host,
+        number: key.number,
+    }
+}
+
+/// The same, otherwise named.
+pub(super) fn actor(key: crate::base::ObjectKey) -> ActorKey {
+    ActorKey {
+        host: key.owner,
+        number: key.number,
+    }
+}
