@@ -149,6 +149,7 @@ impl Mlp {
         let rows = inputs.len() / self.inputs();
         let layers = self.layers(weights);
         let mut slope = slope.to_vec();
+        let mut turned = Vec::new();
         let mut end = by_weights.len();
         for (layer, (matrix, bias)) in layers.iter().enumerate().rev() {
             let (outs, ins) = (bias.len(), matrix.len() / bias.len());
@@ -179,9 +180,7 @@ impl Mlp {
             if layer == 0 && by_inputs.is_none() {
                 break;
             }
-            let turned: Vec<f32> = (0..outs * ins)
-                .map(|i| matrix[i % ins * outs + i / ins])
-                .collect();
+            transpose(matrix, outs, &mut turned);
             let mut below_slope = vec![0.0; rows * ins];
             Product {
                 m: rows,
@@ -205,6 +204,15 @@ impl Mlp {
             }
             slope = below_slope;
         }
+    }
+}
+
+/// The columns of a matrix with rows of `width`, one after the other.
+fn transpose(matrix: &[f32], width: usize, to: &mut Vec<f32>) {
+    to.clear();
+    to.reserve(matrix.len());
+    for column in 0..width {
+        to.extend(matrix[column..].iter().step_by(width));
     }
 }
 
