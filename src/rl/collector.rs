@@ -214,7 +214,12 @@ impl Collector {
             ..setup.clone()
         });
         let renew = |setup: &mut Setup| setup.seed.1 += 1 << 32;
-        Crew::new(setups.collect(), |setup| Collector::remote(setup), renew)
+        // One stays beside the learner; several go to all machines that there are.
+        let hire = match workers {
+            0 | 1 => |setup: &Setup| Collector::remote(setup),
+            _ => |setup: &Setup| Collector::options().spread().remote(setup),
+        };
+        Crew::new(setups.collect(), hire, renew)
     }
 }
 

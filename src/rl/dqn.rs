@@ -273,9 +273,14 @@ impl Dqn {
             ..setup.clone()
         });
         let renew = |setup: &mut Setup| setup.seed.1 += 1 << 32;
+        // One stays beside the learner; several go to all machines that there are.
+        let hire = match config.num_workers {
+            1 => |setup: &Setup| Explorer::remote(setup),
+            _ => |setup: &Setup| Explorer::options().spread().remote(setup),
+        };
         Ok(Dqn {
             run: Run::new(env, seed),
-            explorers: Crew::new(setups.collect(), |setup| Explorer::remote(setup), renew),
+            explorers: Crew::new(setups.collect(), hire, renew),
             learned: Var::from_slice(&target, target.len(), &Device::Cpu)?,
             adam: Adam::new(&[target.len()], 1e-5),
             memory: Memory::new(config.buffer_size, net.inputs(), config.prioritized),

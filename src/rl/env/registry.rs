@@ -59,8 +59,8 @@ const GYM: &str = "gym:";
 /// Every wrapper that can stand in a name.
 const WRAPPERS: &[&str] = &["time_limit", "frame_stack", "clip_reward"];
 
-/// Makes an environment of the program's own known by a name; one that has the name already is replaced. Every node that plays
-/// needs it: call this in `main`, before `init`.
+/// Makes an environment of the program's own known by a name; one that has the name already is replaced. It is
+/// known in this process alone: nodes that others start run no `main`, so collectors there cannot play it.
 ///
 /// ```
 /// use mobula::rl::{NormalizeObservation, add_env, make};
