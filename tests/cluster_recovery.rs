@@ -22,12 +22,21 @@ fn config() -> Config {
         .attach(false)
 }
 
-/// A cluster of a head and so many other nodes.
+/// A cluster of a head and so many other nodes. Deaths are found later than usual: many processes of unoptimised code share two
+/// CPUs, and a test may not lose a node that it did not kill.
 fn with(others: usize, test: impl FnOnce(&mut Cluster)) {
+    at_pace(2, others, test);
+}
+
+fn at_pace(pace: u32, others: usize, test: impl FnOnce(&mut Cluster)) {
     static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
     let _alone = ALONE.lock().unwrap_or_else(|e| e.into_inner());
-    let head = head(config());
-    let settings = [("MOBULA_OBJECT_STORE_MEMORY", "128M")];
+    let head = head(config().cluster_pace(pace));
+    let pace = pace.to_string();
+    let settings = [
+        ("MOBULA_OBJECT_STORE_MEMORY", "128M"),
+        ("MOBULA_CLUSTER_PACE", pace.as_str()),
+    ];
     let nodes = (0..others).map(|i| Node::start(&head, &format!("node{i}"), &settings));
     let nodes = nodes.collect();
     head.wait_for_nodes(others + 1, Duration::from_secs(30))
@@ -85,6 +94,10 @@ impl Counter {
         std::thread::sleep(Duration::from_millis(millis));
         self.total += n;
         self.total
+    }
+
+    pub fn panics(&mut self) -> u64 {
+        panic!("on purpose")
     }
 
     pub fn total(&self) -> u64 {
@@ -204,7 +217,7 @@ fn judge(counter: &Handle<Counter>, told: &[(u32, Vec<u64>)]) {
 
 #[test]
 fn after_ten_increments_and_the_death_of_its_node_the_counter_says_eleven() {
-    with(2, |cluster| {
+    at_pace(1, 2, |cluster| {
         let there = called(&cluster.head, "node0");
         let counter = Counter::options().on_node(there).remote(0);
         for n in 1..=10 {
@@ -316,6 +329,10 @@ fn it_is_found_by_its_name_and_by_handles_of_before() {
         assert_eq!(get(&named.add(1)), 8);
         assert_eq!(get(&holds.add(1)), 9);
         assert_eq!(get(&get(&unread).add(1)), 10);
+        // Handed on by the node that has it now, under a handle of before.
+        let again = Holds::options().on_node(third).remote(counter.clone());
+        assert_eq!(get(&again.add(1)), 11);
+        assert_eq!(get(&get(&again.hands_out()).add(1)), 12);
         let e = Counter::options().name("kept").try_remote(0).unwrap_err();
         assert!(matches!(e, Error::NameTaken { .. }), "{e}");
         // Ended, it gives its name back.
@@ -410,6 +427,62 @@ fn a_state_without_an_archive_ends_with_its_node_and_that_is_said() {
             assert!(matches!(e, Error::ActorDied { .. }), "{e}");
             assert!(e.to_string().contains(&there.to_string()), "{e}");
         }
+    });
+}
+
+#[test]
+fn calls_of_its_own_node_wait_for_its_backups_too_and_never_for_ever() {
+    with(2, |cluster| {
+        let counter = Counter::options().max_concurrency(4).remote(0);
+        for round in 0..3 {
+            let calls: Vec<_> = (0..50).map(|_| counter.add(1)).collect();
+            let looks: Vec<_> = (0..20).map(|_| counter.total()).collect();
+            let last = 50 * (round + 1);
+            assert_eq!(get_all(&calls).last(), Some(&last));
+            assert_eq!(get_all(&looks), vec![last; 20]);
+            assert_eq!(get(&counter.later(0)), last);
+            get(&counter.checkpoint());
+            let e = fails(&counter.panics()).to_string();
+            assert!(e.contains("on purpose"), "{e}");
+            // One backup goes after the other; then there is none.
+            if let Some(node) = cluster.nodes.get_mut(round as usize) {
+                node.kill();
+            }
+        }
+        let slow = counter.slowly(1, 50);
+        let more = counter.add(1);
+        assert_eq!(get(&slow), 151);
+        assert_eq!(get(&more), 152);
+        counter.kill();
+        let e = fails(&counter.add(1));
+        assert!(matches!(e, Error::ActorDied { .. }), "{e}");
+    });
+}
+
+#[test]
+fn an_isolated_actor_outlives_its_process_and_then_its_node() {
+    with(2, |cluster| {
+        let there = called(&cluster.head, "node0");
+        let counter = Counter::options().isolate(true).on_node(there).remote(3);
+        for n in 4..=6 {
+            assert_eq!(get(&counter.add(1)), n);
+        }
+        let worker = get(&counter.node()).to_string();
+        let kill = std::process::Command::new("kill")
+            .args(["-KILL", &worker])
+            .status();
+        assert!(kill.expect("a signal can be sent").success());
+        assert_eq!(get(&counter.add(1)), 7);
+        cluster.nodes[0].kill();
+        assert_eq!(get(&counter.add(1)), 8);
+        // It is isolated there, too, and begins from what it was.
+        let worker = get(&counter.node()).to_string();
+        assert_ne!(worker, std::process::id().to_string());
+        let kill = std::process::Command::new("kill")
+            .args(["-KILL", &worker])
+            .status();
+        assert!(kill.expect("a signal can be sent").success());
+        assert_eq!(get(&counter.add(1)), 9);
     });
 }
 

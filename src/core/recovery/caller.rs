@@ -251,6 +251,10 @@ impl<P: Clone> Caller<P> {
         if incarnation <= self.incarnation || matches!(self.phase, Phase::Over(_)) {
             return;
         }
+        self.goes(incarnation, at, out);
+    }
+
+    fn goes(&mut self, incarnation: u64, at: ActorKey, out: &mut Vec<Effect<P>>) {
         (self.incarnation, self.at) = (incarnation, at);
         self.denied = 0;
         out.push(Effect::At(at));
@@ -293,8 +297,9 @@ impl<P: Clone> Caller<P> {
             self.phase = Phase::Seeking { since, due };
             return;
         };
-        if record.incarnation > self.incarnation && lives {
-            return self.moved(record.incarnation, record.at, out);
+        let known = (record.incarnation, record.at) == (self.incarnation, self.at);
+        if lives && record.incarnation >= self.incarnation && !known {
+            return self.goes(record.incarnation, record.at, out);
         }
         // It denied what it has not come to yet.
         let here = (record.incarnation, record.at) == (self.incarnation, self.at);
@@ -341,6 +346,11 @@ impl<P: Clone> Caller<P> {
     /// Where the actor is, as far as is known.
     pub fn at(&self) -> ActorKey {
         self.at
+    }
+
+    /// As which incarnation.
+    pub fn incarnation(&self) -> u64 {
+        self.incarnation
     }
 
     /// Calls that are not settled.

@@ -286,10 +286,12 @@ impl Cluster {
         let far = actor.far().and_then(|f| f.key());
         let kept = actor.kept();
         let (key, transit) = match far {
-            Some(key) => (key, books.owners.hand_on(key, to)),
-            None => {
+            Some(key) if key.owner != self.me => (key, books.owners.hand_on(key, to)),
+            // One that was elsewhere and came here is this node's own by now.
+            other => {
                 let id = actor.id();
-                let number = books.aliases.get(&id).copied().unwrap_or(id);
+                let own = || books.aliases.get(&id).copied().unwrap_or(id);
+                let number = other.map_or_else(own, |key| key.number);
                 let key = ObjectKey {
                     owner: self.me,
                     number,
@@ -297,8 +299,16 @@ impl Cluster {
                 books
                     .owners
                     .export(key, to, Stand::Pending, &mut todo.effects);
-                let held = books.exports.entry(number);
-                held.or_insert_with(|| Export::Actor(handle.clone()));
+                let here = match other {
+                    None => Some(handle.clone()),
+                    Some(_) => books.made.get(&number).and_then(HandleRef::upgrade),
+                };
+                match (here, books.exports.entry(number)) {
+                    (Some(here), std::collections::hash_map::Entry::Vacant(free)) => {
+                        free.insert(Export::Actor(here));
+                    }
+                    (here, _) => here.into_iter().for_each(|h| todo.later.handle(h)),
+                }
                 (key, 0)
             }
         };

@@ -290,6 +290,7 @@ impl KeptCaller {
             }
             Effect::At(at) => {
                 inner.unsent.clear();
+                *self.at.lock() = (at, inner.machine.incarnation());
                 self.moved(cluster, local, at);
                 if let Some(restart) = inner.kill.take() {
                     self.kill_there(cluster, local, restart);
@@ -398,7 +399,6 @@ impl KeptCaller {
 
     /// The actor is there now, and this node counts there as one that has handles.
     fn moved(&self, cluster: &Arc<Cluster>, local: &Local, at: ActorKey) {
-        self.at.lock().0 = at;
         if self.cell.lock().1 == 0 {
             return;
         }

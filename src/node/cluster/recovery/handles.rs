@@ -127,7 +127,6 @@ impl Cluster {
     ) {
         self.recovery.note_moved(actor, incarnation, at);
         if let Some(caller) = self.recovery.caller(actor) {
-            caller.at.lock().1 = incarnation;
             let event = Event::Moved { incarnation, at };
             caller.post(local, Asked::Machine(event));
         }

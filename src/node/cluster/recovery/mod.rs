@@ -295,7 +295,10 @@ impl Cluster {
         if let Some(here) = here
             && let Some(Export::Actor(handle)) = books.exports.get(&here.at.number)
         {
-            return handle.clone();
+            let handle = handle.clone();
+            // It does not count by the key of before.
+            books.owners.dropped(h.key, &mut todo.effects);
+            return handle;
         }
         let at = (actor, incarnation, h.key);
         self.kept_handle(books, todo, local, at, entry, h.name.as_deref())
