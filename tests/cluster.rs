@@ -381,6 +381,49 @@ fn what_this_node_cannot_run_waits_for_one_that_can() {
     });
 }
 
+#[remote]
+struct Somewhere;
+
+#[remote]
+impl Somewhere {
+    pub fn new() -> Self {
+        Somewhere
+    }
+
+    pub fn pid(&self) -> u32 {
+        std::process::id()
+    }
+}
+
+/// How many there are of each.
+fn counts(all: impl IntoIterator<Item = u32>) -> Vec<usize> {
+    let mut by = std::collections::BTreeMap::new();
+    all.into_iter()
+        .for_each(|pid| *by.entry(pid).or_insert(0) += 1);
+    by.into_values().collect()
+}
+
+#[test]
+fn what_is_spread_goes_round_and_this_node_has_its_turn_only() {
+    with(2, |_| {
+        let together = |n| {
+            let calls: Vec<_> = (0..n).map(|_| pid::options().spread().remote()).collect();
+            counts(mobula::get(&calls).unwrap())
+        };
+        // A node is given calls once it has told what it has.
+        let soon = Duration::from_secs(20);
+        cluster_common::until("all have calls", soon, || together(6).len() == 3);
+        assert_eq!(together(9), [3, 3, 3]);
+        let one_by_one = (0..9).map(|_| mobula::get(pid::options().spread().remote()).unwrap());
+        assert_eq!(counts(one_by_one), [3, 3, 3]);
+        let actors: Vec<_> = (0..6)
+            .map(|_| Somewhere::options().num_cpus(0.0).spread().remote())
+            .collect();
+        let pids: Vec<_> = actors.iter().map(|a| a.pid()).collect();
+        assert_eq!(counts(mobula::get(&pids).unwrap()), [2, 2, 2]);
+    });
+}
+
 #[test]
 fn nodes_of_one_machine_read_each_others_memory() {
     serial(|| {

@@ -151,10 +151,17 @@ impl View {
 
     /// A call was sent there: what it takes is no longer free.
     pub fn sent(&mut self, node: NodeId, demand: &Demand) {
+        self.took(node, demand);
+        if let Some(known) = self.nodes.get_mut(&node) {
+            known.outstanding = known.outstanding.saturating_add(1);
+        }
+    }
+
+    /// An actor is made there: it had its turn, but is no call that ends.
+    pub fn took(&mut self, node: NodeId, demand: &Demand) {
         if let Some(known) = self.nodes.get_mut(&node) {
             self.turns += 1;
             known.turn = self.turns;
-            known.outstanding = known.outstanding.saturating_add(1);
             known.unseen = known.unseen.saturating_add(1);
             amounts::subtract(&mut known.view.free, demand);
         }

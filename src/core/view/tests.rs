@@ -68,6 +68,15 @@ fn what_is_sent_is_free_no_more_until_news_come() {
 }
 
 #[test]
+fn an_actor_is_no_call_that_ends() {
+    let mut view = View::new();
+    view.merge(node(1), told(1));
+    view.took(node(1), &Demand::ONE_CPU);
+    let known = view.get(node(1)).unwrap();
+    assert_eq!((known.turn, known.outstanding, known.unseen), (1, 0, 1));
+}
+
+#[test]
 fn a_view_goes_stale() {
     let mut view = View::new();
     let at = |s| Duration::from_secs(s);

@@ -69,7 +69,12 @@ impl Cluster {
             choose(&books.view, self.me, &request)
         };
         match choice {
-            Choice::Here => false,
+            Choice::Here => {
+                if *strategy == Strategy::Spread {
+                    self.count_here(local, record);
+                }
+                false
+            }
             // Its turn may as well come here.
             Choice::Wait if *strategy == Strategy::Default && !local.engine.lacks(demand) => false,
             Choice::Wait => {
@@ -91,6 +96,17 @@ impl Cluster {
             }
             Choice::At(node) => self.give(local, record, node, bound),
         }
+    }
+
+    /// A call that runs here counts as one that was sent to this node, or every call in turn would run here.
+    pub(super) fn count_here(self: &Arc<Cluster>, local: &Local, record: &RawRef) {
+        self.books.lock().view.sent(self.me, &Demand::NONE);
+        let cluster = Arc::downgrade(self);
+        local.engine.when_ended(record, move |_| {
+            if let Some(cluster) = cluster.upgrade() {
+                cluster.books.lock().view.ended(cluster.me);
+            }
+        });
     }
 
     /// Whether what is asked for may be a node that others know already: it joined, and its name came faster than the news of it.
@@ -294,7 +310,10 @@ impl Cluster {
                 )
             };
             match choice {
-                Choice::Here | Choice::Wait => return Ok(None),
+                Choice::Here | Choice::Wait => {
+                    self.books.lock().view.took(self.me, &Demand::NONE);
+                    return Ok(None);
+                }
                 Choice::Nowhere(why) if self.may_come(&why) => std::thread::sleep(LOOK),
                 Choice::Nowhere(why) => {
                     return Err(Error::NoNode {
@@ -308,7 +327,7 @@ impl Cluster {
         let adopt = options.get_or_create;
         let cluster = Arc::clone(self);
         Ok(Some(Box::new(move |local, init, name| {
-            cluster.books.lock().view.sent(node, &terms.demand);
+            cluster.books.lock().view.took(node, &terms.demand);
             cluster.send_create(local, node, entry, (terms, name, adopt), init)
         })))
     }

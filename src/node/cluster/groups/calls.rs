@@ -108,7 +108,9 @@ impl Groups {
         };
         match place {
             Place::Here => {
-                self.count_here(local, record);
+                if let Some(cluster) = self.cluster() {
+                    cluster.count_here(local, record);
+                }
                 false
             }
             Place::At(node) => match self.cluster() {
@@ -126,21 +128,6 @@ impl Groups {
                 true
             }
         }
-    }
-
-    /// A call that runs here counts as one that was sent to this node, or every call of the group would run here.
-    fn count_here(&self, local: &Local, record: &RawRef) {
-        let Some(cluster) = self.cluster() else {
-            return;
-        };
-        let me = self.me;
-        cluster.books.lock().view.sent(me, &Demand::NONE);
-        let cluster = Arc::downgrade(&cluster);
-        local.engine.when_ended(record, move |_| {
-            if let Some(cluster) = cluster.upgrade() {
-                cluster.books.lock().view.ended(me);
-            }
-        });
     }
 
     /// Waits until it is known where an actor of the group is made; `None`: here. Must not be called under a lock.
@@ -257,6 +244,9 @@ impl groups::Groups for Groups {
         };
         let wait = || self.find_for_actor(local, (group, bundle), demand);
         let Some(node) = local.engine.wait_apart(local, "a placement group", wait)? else {
+            if let Some(cluster) = self.cluster() {
+                cluster.books.lock().view.took(self.me, &Demand::NONE);
+            }
             return Ok(None);
         };
         let Some(cluster) = self.cluster() else {
@@ -265,7 +255,7 @@ impl groups::Groups for Groups {
         let terms = actors::terms(entry, options, demand)?;
         let adopt = options.get_or_create;
         Ok(Some(Box::new(move |local, init, name| {
-            cluster.books.lock().view.sent(node, &Demand::NONE);
+            cluster.books.lock().view.took(node, &Demand::NONE);
             cluster.send_create(local, node, entry, (terms, name, adopt), init)
         })))
     }
