@@ -45,7 +45,7 @@ mod tests {
         let (rewards, values, next) = (draw(), draw(), draw());
         let over: Vec<bool> = draw().iter().map(|x| *x > 1.2).collect();
         let got = gae(&rewards, &values, &next, &over, n, gamma, lambda);
-        for i in 0..n * steps {
+        for (i, got) in got.into_iter().enumerate() {
             // A_t = sum over l of (gamma lambda)^l delta_{t+l}, up to the end of the episode.
             let (mut want, mut weight, mut at) = (0.0f32, 1.0f32, i);
             while at < n * steps {
@@ -56,7 +56,7 @@ mod tests {
                 weight *= gamma * lambda;
                 at += n;
             }
-            assert!((got[i] - want).abs() < 1e-4, "{i}: {} {want}", got[i]);
+            assert!((got - want).abs() < 1e-4, "{i}: {got} {want}");
         }
     }
 }
