@@ -525,14 +525,19 @@ fn what_start_prints_is_what_others_need() {
 
 #[test]
 fn the_examples_run_unchanged_on_three_machines() {
-    let bench = Bench::new("examples");
+    let bench = Bench::apart("examples");
     let head = bench.head("one", &["--num-cpus", "1"]);
     bench.join(&head, "two", &["--num-cpus", "1"]);
     bench.join(&head, "three", &["--num-cpus", "1"]);
     bench.machines(&head, 3);
     let here = std::env::current_exe().unwrap();
     let folder = here.ancestors().nth(2).unwrap().join("examples");
-    for name in ["quickstart", "map_reduce", "parameter_server"] {
+    let examples = [
+        ("quickstart", "counter: 16"),
+        ("map_reduce", " different, in "),
+        ("parameter_server", "weights: 256 of them"),
+    ];
+    for (name, says) in examples {
         let path = folder.join(name);
         if !path.exists() {
             println!("skipped: {name} is not built; `cargo test` without --test builds it");
@@ -549,5 +554,6 @@ fn the_examples_run_unchanged_on_three_machines() {
             said.ok && said.err.contains("3 of 3 nodes are there"),
             "{name}: {said}"
         );
+        assert!(said.out.contains(says), "{name} says no {says:?}: {said}");
     }
 }

@@ -77,6 +77,7 @@ pub fn until(what: &str, mut is: impl FnMut() -> bool) {
 pub struct Bench {
     folder: PathBuf,
     started: Mutex<Vec<u32>>,
+    apart: bool,
     _alone: MutexGuard<'static, ()>,
 }
 
@@ -91,8 +92,16 @@ impl Bench {
         Bench {
             folder,
             started: Mutex::default(),
+            apart: false,
             _alone: alone,
         }
+    }
+
+    /// One whose nodes share no memory and speak over QUIC, as if they were on machines of their own.
+    pub fn apart(name: &str) -> Bench {
+        let mut bench = Bench::new(name);
+        bench.apart = true;
+        bench
     }
 
     pub fn dir(&self, name: &str) -> PathBuf {
@@ -108,6 +117,9 @@ impl Bench {
         command
             .env("MOBULA_ATTACH_DIR", self.dir("runtime"))
             .stdin(Stdio::null());
+        if self.apart {
+            command.env("MOBULA_SHARE_MEMORY", "0");
+        }
         for name in ["MOBULA_ADDRESS", "MOBULA_TOKEN", "MOBULA_JOIN"] {
             command.env_remove(name);
         }
