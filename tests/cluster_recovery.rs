@@ -460,6 +460,23 @@ fn calls_of_its_own_node_wait_for_its_backups_too_and_never_for_ever() {
 }
 
 #[test]
+fn a_checkpoint_that_is_asked_for_at_the_end_is_answered() {
+    with(1, |_| {
+        for end in [Handle::stop, Handle::kill, |_: &_| {}] {
+            let counter = Counter::remote(0);
+            get(&counter.add(1));
+            let kept = counter.checkpoint();
+            end(&counter);
+            drop(counter);
+            match mobula::get_timeout(&kept, LONG) {
+                Ok(()) | Err(Error::ActorDied { .. }) => {}
+                Err(e) => panic!("{e}"),
+            }
+        }
+    });
+}
+
+#[test]
 fn an_isolated_actor_outlives_its_process_and_then_its_node() {
     with(2, |cluster| {
         let there = called(&cluster.head, "node0");

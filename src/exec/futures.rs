@@ -237,7 +237,16 @@ impl Running {
         let settled = local::with(|local| {
             let took = Duration::from_nanos(took);
             local.books().took(self.record.entry, took, 1);
+            // It stopped half-way, where it would not when it runs again.
+            let unsure = matches!(outcome, Ok(Err(CallError::Runtime(_))))
+                || self.record.state() & CANCEL != 0;
             super::actor::conclude(&engine, local, &self.record, outcome);
+            if unsure
+                && matches!(self.access, Some(Access::Exclusive))
+                && let Some(backups) = self.record.target().and_then(|a| a.backups())
+            {
+                backups.unsure(local);
+            }
             if let (Some(access), Some(actor)) = (self.access, self.record.target()) {
                 let actor = actor.clone();
                 super::actor::leave(&engine, local, &actor, access);

@@ -179,24 +179,12 @@ impl<P: Clone> Backup<P> {
                 record,
                 lives,
                 number,
-            } => self.found(now, record, lives, number, out),
-            Event::Swapped => {
-                if let Phase::Claiming(record) = &self.phase {
-                    let record = record.clone();
-                    match self.history.take() {
-                        Some(history) if record.at.host == self.me => {
-                            self.phase = Phase::Ended;
-                            out.push(Effect::TakeOver { record, history });
-                        }
-                        // It took itself out; somebody who took over may have begun to send meanwhile.
-                        Some(history) => {
-                            self.history = Some(history);
-                            self.phase = Phase::Keeping;
-                        }
-                        None => self.end(out),
-                    }
-                }
-            }
+            } => match (&self.phase, &record) {
+                // The answer to the swap was lost, not the swap.
+                (Phase::Claiming(claim), Some(found)) if claim == found => self.swapped(out),
+                _ => self.found(now, record, lives, number, out),
+            },
+            Event::Swapped => self.swapped(out),
             Event::Tick => {
                 if let Phase::Unnamed(due) = self.phase
                     && now >= due
@@ -270,6 +258,25 @@ impl<P: Clone> Backup<P> {
             history.entries.extend(entries);
         }
         Some(ToHost::Saved { incarnation, beat })
+    }
+
+    fn swapped(&mut self, out: &mut Vec<Effect<P>>) {
+        let Phase::Claiming(record) = &self.phase else {
+            return;
+        };
+        let record = record.clone();
+        match self.history.take() {
+            Some(history) if record.at.host == self.me => {
+                self.phase = Phase::Ended;
+                out.push(Effect::TakeOver { record, history });
+            }
+            // It took itself out; somebody who took over may have begun to send meanwhile.
+            Some(history) => {
+                self.history = Some(history);
+                self.phase = Phase::Keeping;
+            }
+            None => self.end(out),
+        }
     }
 
     fn found(

@@ -83,7 +83,7 @@ impl More {
 impl ActorCell {
     /// Whoever keeps its history elsewhere.
     #[inline]
-    pub(super) fn backups(&self) -> Option<&Arc<dyn Backups>> {
+    pub(in crate::exec) fn backups(&self) -> Option<&Arc<dyn Backups>> {
         self.more.get().and_then(|m| m.backups.get())
     }
 

@@ -271,9 +271,21 @@ impl Cluster {
 
     /// Calls that came for a claimed key go on, whatever came of the claim.
     fn claim_ended(self: &Arc<Cluster>, local: &Local, at: ActorKey) {
-        let early = self.recovery.claiming.lock().remove(&at);
-        for (from, message) in early.into_iter().flatten() {
-            self.on_recovering(local, from, message);
+        loop {
+            let early = {
+                let mut claiming = self.recovery.claiming.lock();
+                match claiming.get_mut(&at) {
+                    Some(early) if !early.is_empty() => std::mem::take(early),
+                    _ => {
+                        claiming.remove(&at);
+                        return;
+                    }
+                }
+            };
+            // What comes meanwhile waits behind these.
+            for (from, call) in early {
+                self.take_kept_call(local, from, call);
+            }
         }
     }
 

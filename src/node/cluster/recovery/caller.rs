@@ -173,7 +173,15 @@ impl KeptCaller {
                 let event = Event::Call(Load::Sent);
                 inner.machine.handle(now, event, &mut out);
             }
-            Asked::Machine(event) => inner.machine.handle(now, event, &mut out),
+            Asked::Machine(event) => {
+                let ticks = matches!(event, Event::Tick);
+                inner.machine.handle(now, event, &mut out);
+                // It may die before this node was ever connected to it; nobody says so then.
+                let host = self.at.lock().0.host;
+                if ticks && !inner.unsent.is_empty() && !cluster.lives(host) {
+                    inner.machine.handle(now, Event::Died(host), &mut out);
+                }
+            }
             Asked::Outcome(number, outcome) => {
                 let event = Event::Outcome {
                     number,
@@ -209,6 +217,7 @@ impl KeptCaller {
             Asked::Connected(node) => {
                 let at = self.at.lock().0;
                 if at.host == node {
+                    self.moved(&cluster, local, at);
                     for (number, settled) in std::mem::take(&mut inner.unsent) {
                         self.send(&cluster, local, inner, at, (number, settled));
                     }
@@ -425,24 +434,22 @@ impl KeptCaller {
         let Some(cluster) = self.cluster.upgrade() else {
             return;
         };
-        {
+        // At once: a handle that comes meanwhile would be let go of with these.
+        let gone = cluster.with(local, |books, todo| {
             let mut cell = self.cell.lock();
             cell.1 = cell.1.saturating_sub(1);
             if cell.1 > 0 {
-                return;
+                return None;
             }
-        }
-        let cell = self.cell.lock().0.take();
-        drop(cell);
-        let here = self.here.lock().take();
-        drop(here);
-        let keys = std::mem::take(&mut *self.keys.lock());
-        cluster.with(local, |books, todo| {
-            for key in keys {
+            for key in std::mem::take(&mut *self.keys.lock()) {
                 books.owners.dropped(key, &mut todo.effects);
             }
+            Some((cell.0.take(), self.here.lock().take()))
         });
-        self.post(local, Asked::Released);
+        if let Some(gone) = gone {
+            drop(gone);
+            self.post(local, Asked::Released);
+        }
     }
 
     fn death(&self, inner: &Inner, why: Why) -> Error {

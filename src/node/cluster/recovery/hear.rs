@@ -19,6 +19,17 @@ use crate::wire::{CallBody, Outcome, Recovering, whole_recovering};
 /// A message that comes in parts is no longer than this.
 const LONGEST: usize = 4 << 30;
 
+/// A call that came, perhaps before its actor.
+pub(super) struct EarlyCall {
+    actor: ActorKey,
+    at: ActorKey,
+    number: u64,
+    settled: u64,
+    id: u64,
+    caller: u64,
+    call: CallBody,
+}
+
 impl Cluster {
     /// Another node says something about such an actor.
     pub(in crate::node::cluster) fn on_recovering(
@@ -209,18 +220,37 @@ impl Cluster {
         (number, settled, id, caller): (u64, u64, u64, u64),
         call: CallBody,
     ) {
+        let call = EarlyCall {
+            actor,
+            at,
+            number,
+            settled,
+            id,
+            caller,
+            call,
+        };
         if let Some(early) = self.recovery.claiming.lock().get_mut(&at) {
-            let message = Recovering::Call {
-                actor,
-                at,
-                number,
-                settled,
-                id,
-                caller,
-                call,
-            };
-            return early.push((from, message));
+            return early.push((from, call));
         }
+        self.take_kept_call(local, from, call);
+    }
+
+    /// One whose actor is here, or is not about to come.
+    pub(super) fn take_kept_call(
+        self: &Arc<Cluster>,
+        local: &Local,
+        from: NodeId,
+        early: EarlyCall,
+    ) {
+        let EarlyCall {
+            actor,
+            at,
+            number,
+            settled,
+            id,
+            caller,
+            call,
+        } = early;
         let Some(function) = parcel::function(call.function) else {
             return self.misbehaves(from, "it called a method that there is not");
         };

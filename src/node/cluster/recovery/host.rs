@@ -41,8 +41,8 @@ pub(super) enum Input {
     Turn(RawRef, Kept),
     /// A call of this node has ended.
     Ended(RawRef, std::thread::Result<Outcome>),
-    /// One that came has.
-    Told(CallId, Came),
+    /// One that came has, by its record.
+    Told(CallId, u64, Came),
     /// The state, as it is between two calls.
     State(State, u64),
     /// It could not be saved.
@@ -206,6 +206,11 @@ impl KeptHost {
         })
     }
 
+    /// Whether it has been made.
+    pub fn has_begun(&self) -> bool {
+        self.begun.load(Ordering::Acquire)
+    }
+
     /// Hands something in.
     pub fn post(self: &Arc<KeptHost>, local: &Local, input: Input) {
         self.desk.post(input, |input| self.handle(local, input));
@@ -271,7 +276,9 @@ impl KeptHost {
                     .machine
                     .handle(now, Event::Ended { call, outcome }, &mut out);
             }
-            Input::Told(call, came) => {
+            Input::Told(call, record, came) => {
+                // Not before its turn was handled, which looks for it there.
+                self.calls.lock().by_record.remove(&record);
                 let outcome = Load::Came(Arc::new(came));
                 inner
                     .machine
@@ -426,6 +433,14 @@ impl KeptHost {
                     for (_, (record, outcome)) in inner.held.drain() {
                         local.engine.settle_kept(local, &record, outcome);
                     }
+                    // Checkpoints that nobody will confirm.
+                    let error = Error::ActorDied {
+                        actor: self.entry.name,
+                        name: None,
+                        cause: Arc::from(cause.as_str()),
+                        restarts: 0,
+                    };
+                    inner.forget_wants(local, &error);
                     cluster.host_closed(local, self, &cause);
                     *self.cell.lock() = None;
                 }
@@ -476,7 +491,7 @@ impl KeptHost {
         if let Some(number) = number {
             cluster.hold_large(id.node, number, &came);
         }
-        self.post(local, Input::Told(id, came));
+        self.post(local, Input::Told(id, record.id, came));
     }
 
     /// Runs a logged call again, before any other.
@@ -484,12 +499,18 @@ impl KeptHost {
         let Load::Call(kept) = &entry.load else {
             return Ok(());
         };
+        let parcel = kept.parcel(local)?;
+        if !crate::exec::far::parcel::belongs(parcel.function, self.entry) {
+            return Err(Error::Cluster {
+                why: Arc::from("its history names a method of another actor's"),
+            });
+        }
         let came = Call {
             id: entry.call,
             settled: 0,
             number: 0,
             caller: kept.caller,
-            parcel: kept.parcel(local)?,
+            parcel,
         };
         self.accept(local, came, true);
         Ok(())
@@ -518,8 +539,15 @@ impl KeptHost {
         for (_, (record, _)) in inner.held.drain() {
             local.engine.settle_error(local, &record, error.clone());
         }
-        let kept = inner.keeping.drain(..).flatten();
-        for record in inner.wants.drain(..).chain(kept) {
+        inner.forget_wants(local, error);
+    }
+}
+
+impl Inner {
+    /// Nobody will have the checkpoints that were asked for.
+    fn forget_wants(&mut self, local: &Local, error: &Error) {
+        let kept = self.keeping.drain(..).flatten();
+        for record in self.wants.drain(..).chain(kept) {
             local.engine.settle_error(local, &record, error.clone());
         }
     }

@@ -39,6 +39,7 @@ use crate::wire::{ActorTerms, HandleBody, Recovering};
 use backup::KeptBackup;
 use caller::{Asked, KeptCaller};
 use ear::Ear;
+use hear::EarlyCall;
 use host::{Input, KeptHost};
 use load::State;
 
@@ -88,7 +89,7 @@ pub(super) struct Recovery {
     /// Why actors ended.
     ends: Mutex<Memory<Arc<str>>>,
     /// Calls to keys that this node is about to have.
-    claiming: Mutex<HashMap<ActorKey, Vec<(NodeId, Recovering)>>>,
+    claiming: Mutex<HashMap<ActorKey, Vec<(NodeId, EarlyCall)>>>,
     /// Messages that come in parts.
     parts: Mutex<HashMap<NodeId, Vec<u8>>>,
     clerk: Mutex<Option<Sender<Errand>>>,
@@ -348,7 +349,10 @@ impl Cluster {
             *ticked = now;
         }
         for host in Recovery::all(&self.recovery.hosts) {
-            host.post(local, Input::Machine(hosting::Event::Tick));
+            // One that is not made yet would collect them.
+            if host.has_begun() {
+                host.post(local, Input::Machine(hosting::Event::Tick));
+            }
             self.sweep(local, &host);
         }
         for backup in Recovery::all(&self.recovery.backups) {

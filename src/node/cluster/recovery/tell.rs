@@ -113,6 +113,9 @@ impl Cluster {
         {
             let key = ObjectKey { owner, number };
             let mut books = self.books.lock();
+            if !books.peers.contains_key(&owner) {
+                return; // it died, and will not free it
+            }
             let before = books.held.insert(key, record.clone());
             books.owners.hosts(key);
             drop(books);
