@@ -6,9 +6,11 @@
 use std::sync::Arc;
 
 use super::caller::Asked;
+use super::host::Input;
 use super::load::{Came, Load};
 use crate::base::{ActorKey, NodeId, ObjectKey};
-use crate::core::recovery::{CallId, ToBackup};
+use crate::core::recovery::host::Event;
+use crate::core::recovery::{CallId, ToBackup, ToHost};
 use crate::exec::Local;
 use crate::node::cluster::Cluster;
 use crate::node::cluster::books::Books;
@@ -16,6 +18,8 @@ use crate::wire::{Frame, Outcome, Recovering};
 
 /// Messages are parted that are longer.
 const PART: usize = 8 << 20;
+/// A state, or calls, of more bytes are kept by nobody: sending them would take longer than a silence may.
+const MOST: u64 = 1 << 30;
 
 impl Cluster {
     /// Sends a message about an actor; one that is too long in parts.
@@ -83,6 +87,17 @@ impl Cluster {
                 entries,
             } => (incarnation, beat, checkpoint, entries),
         };
+        let state = checkpoint.as_ref().map_or(0, |c| c.bytes);
+        let calls: u64 = entries.iter().map(|entry| entry.bytes).sum();
+        if state.saturating_add(calls) > MOST {
+            // Nobody is sent so much at once: as if that node had no room for it.
+            if let Some(host) = self.recovery.host(actor) {
+                let message = ToHost::Declined { incarnation };
+                let event = Event::Message { from: to, message };
+                host.post(local, Input::Machine(event));
+            }
+            return;
+        }
         let checkpoint = checkpoint
             .and_then(|c| self.export_checkpoint(local, to, &c))
             .map(Box::new);
