@@ -234,6 +234,12 @@ impl KeptCaller {
         for effect in out {
             self.carry_out(&cluster, local, inner, effect);
         }
+        // Found, whether it went elsewhere or not.
+        if !inner.machine.seeks()
+            && let Some(restart) = inner.kill.take()
+        {
+            self.kill_there(&cluster, local, restart);
+        }
         if inner.released && inner.calls.is_empty() {
             cluster.forget_caller(self, inner.next);
         }
@@ -301,9 +307,6 @@ impl KeptCaller {
                 inner.unsent.clear();
                 *self.at.lock() = (at, inner.machine.incarnation());
                 self.moved(cluster, local, at);
-                if let Some(restart) = inner.kill.take() {
-                    self.kill_there(cluster, local, restart);
-                }
             }
         }
     }
