@@ -86,7 +86,10 @@ struct Driver {
 impl Driver {
     fn start(end: &str) -> Driver {
         let folder = Folder::new();
-        let process = Command::new(std::env::current_exe().unwrap())
+        // Tests that run in the background of a shell have SIGINT ignored, and so would what they start.
+        let process = Command::new("env")
+            .arg("--default-signal=INT")
+            .arg(std::env::current_exe().unwrap())
             .args(["--exact", "plays_a_driver"])
             .env(ROLE, format!("{end} {}", folder.file("")))
             .stdout(Stdio::null())
