@@ -10,7 +10,7 @@ use server::Server;
 
 #[test]
 fn the_first_node_may_be_lost() {
-    let _alone = alone();
+    let _alone = crate::cluster_common::alone();
     let Some(server) = Server::start() else {
         println!("skipped: no `etcd` here (apt-get install etcd-server)");
         return;
