@@ -29,8 +29,7 @@ fn with(others: usize, test: impl FnOnce(&mut Cluster)) {
 }
 
 fn at_pace(pace: u32, others: usize, test: impl FnOnce(&mut Cluster)) {
-    static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
-    let _alone = ALONE.lock().unwrap_or_else(|e| e.into_inner());
+    let _alone = cluster_common::alone();
     let head = head(config().cluster_pace(pace));
     let pace = pace.to_string();
     let settings = [

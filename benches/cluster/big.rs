@@ -7,7 +7,6 @@ use crate::cpu;
 use crate::nodes::Cluster;
 use crate::peers;
 use crate::report::{Bound, Report, median};
-use crate::row;
 
 const GB: f64 = 1e9;
 
@@ -144,12 +143,12 @@ pub fn rows(report: &mut Report) {
         // What the design asks is asked of large objects.
         let bound = (size.len >= 100_000_000).then_some(Bound::OfLimit(0.9));
         for ([speed_row, cpu_row], samples) in [(size.to_head, to_head), (size.to_node, to_node)] {
-            row(report, speed_row, "GB/s", samples.speed, quinn, bound);
-            row(report, cpu_row, "s/GB", samples.cpu, cpu, None);
+            report.bounded(speed_row, "GB/s", samples.speed, quinn, bound);
+            report.bounded(cpu_row, "s/GB", samples.cpu, cpu, None);
         }
         for ([speed_row, cpu_row], samples) in size.limits.into_iter().zip(limits) {
-            row(report, speed_row, "GB/s", samples.speed, None, None);
-            row(report, cpu_row, "s/GB", samples.cpu, None, None);
+            report.bounded(speed_row, "GB/s", samples.speed, None, None);
+            report.bounded(cpu_row, "s/GB", samples.cpu, None, None);
         }
     }
 }

@@ -30,7 +30,7 @@ mod pure;
 #[path = "../shared/report.rs"]
 mod report;
 
-use report::{Beside, Bound, Report, Row};
+use report::Report;
 
 fn main() {
     if let Ok(role) = std::env::var(report::ROLE) {
@@ -42,30 +42,4 @@ fn main() {
     many::rows(&mut report);
     pure::rows(&mut report);
     report.end();
-}
-
-/// Reports a row if it is wanted.
-fn row(
-    report: &mut Report,
-    bench: &'static str,
-    unit: &'static str,
-    values: Vec<f64>,
-    limit: Option<f64>,
-    bound: Option<Bound>,
-) {
-    if !report.wants(bench) || values.is_empty() {
-        return;
-    }
-    let row = Row {
-        bench,
-        unit,
-        values,
-        limit,
-        every: false,
-    };
-    let beside = Beside {
-        bound,
-        ..Beside::default()
-    };
-    report.row_beside(row, beside);
 }

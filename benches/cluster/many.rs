@@ -4,7 +4,6 @@ use mobula::prelude::*;
 
 use crate::nodes::Cluster;
 use crate::report::{Report, time};
-use crate::row;
 
 /// Nodes that an object is sent to.
 const NODES: usize = 8;
@@ -23,7 +22,7 @@ pub fn rows(report: &mut Report) {
         let values = (0..samples)
             .map(|_| time(|| cluster.add()).as_secs_f64() * 1e3)
             .collect();
-        row(report, "join_time", "ms", values, None, None);
+        report.bounded("join_time", "ms", values, None, None);
     }
     if report.wants("broadcast_100mb_8") {
         let mut cluster = Cluster::new(512 << 20, false);
@@ -42,6 +41,6 @@ pub fn rows(report: &mut Report) {
         };
         broadcast();
         let values = (0..report.samples(5)).map(|_| broadcast()).collect();
-        row(report, "broadcast_100mb_8", "s", values, None, None);
+        report.bounded("broadcast_100mb_8", "s", values, None, None);
     }
 }

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use crate::core::members::net::figures;
 use crate::core::placement::rate;
 use crate::report::Report;
-use crate::row;
 
 /// Rows of decisions, and among how many nodes they are made.
 const DECISIONS: [(&str, u64, u32); 2] = [
@@ -66,7 +65,7 @@ pub fn rows(report: &mut Report) {
         };
         decide(decisions / 2);
         let values = (0..report.samples(7)).map(|_| decide(decisions)).collect();
-        row(report, name, "1/s", values, None, None);
+        report.bounded(name, "1/s", values, None, None);
     }
     for (names, nodes) in GOSSIP {
         if names.iter().any(|name| report.wants(name)) {
@@ -85,9 +84,9 @@ fn gossip(report: &mut Report, names: [&'static str; 5], nodes: usize) {
     }
     let f = figures(shown, span, VIEW, 1);
     let ms = |d: Duration| vec![d.as_secs_f64() * 1e3];
-    row(report, names[0], "B/s", vec![f.bytes], None, None);
-    row(report, names[1], "1/s", vec![f.datagrams], None, None);
-    row(report, names[2], "ms", ms(f.age_median), None, None);
-    row(report, names[3], "ms", ms(f.age_p99), None, None);
-    row(report, names[4], "ms", ms(f.death), None, None);
+    report.bounded(names[0], "B/s", vec![f.bytes], None, None);
+    report.bounded(names[1], "1/s", vec![f.datagrams], None, None);
+    report.bounded(names[2], "ms", ms(f.age_median), None, None);
+    report.bounded(names[3], "ms", ms(f.age_p99), None, None);
+    report.bounded(names[4], "ms", ms(f.death), None, None);
 }

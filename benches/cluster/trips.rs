@@ -9,7 +9,6 @@ use mobula::prelude::*;
 use crate::nodes::Cluster;
 use crate::peers;
 use crate::report::{Bound, Report, median, time};
-use crate::row;
 
 /// Calls that are submitted before the first is waited for.
 const MANY: u64 = 20_000;
@@ -110,52 +109,24 @@ pub fn rows(report: &mut Report) {
     }
     let limit = Some(median(&bare.p50));
     let bound = Some(Bound::TimesLimit(1.2));
-    row(report, "remote_task_p50", "us", tasks.p50, limit, bound);
-    row(report, "remote_actor_p50", "us", actors.p50, limit, bound);
+    report.bounded("remote_task_p50", "us", tasks.p50, limit, bound);
+    report.bounded("remote_actor_p50", "us", actors.p50, limit, bound);
     let limit = Some(median(&bare.p99));
-    row(report, "remote_task_p99", "us", tasks.p99, limit, None);
-    row(report, "remote_actor_p99", "us", actors.p99, limit, None);
-    row(
-        report,
-        "limit_quinn_pingpong_p50",
-        "us",
-        bare.p50,
-        None,
-        None,
-    );
-    row(
-        report,
-        "limit_quinn_pingpong_p99",
-        "us",
-        bare.p99,
-        None,
-        None,
-    );
-    row(
-        report,
-        "limit_tcp_pingpong_p50",
-        "us",
-        sockets.p50,
-        None,
-        None,
-    );
+    report.bounded("remote_task_p99", "us", tasks.p99, limit, None);
+    report.bounded("remote_actor_p99", "us", actors.p99, limit, None);
+    report.bounded("limit_quinn_pingpong_p50", "us", bare.p50, None, None);
+    report.bounded("limit_quinn_pingpong_p99", "us", bare.p99, None, None);
+    report.bounded("limit_tcp_pingpong_p50", "us", sockets.p50, None, None);
     if report.wants("remote_tasks_per_s") {
         let values = rates(report, || tasks_at_once(there));
-        row(report, "remote_tasks_per_s", "1/s", values, None, None);
+        report.bounded("remote_tasks_per_s", "1/s", values, None, None);
     }
     if report.wants("remote_actor_calls_per_s") {
         let values = rates(report, || {
             let all: Vec<_> = (0..MANY).map(|_| counter.add(1)).collect();
             black_box(mobula::get(&all).unwrap());
         });
-        row(
-            report,
-            "remote_actor_calls_per_s",
-            "1/s",
-            values,
-            None,
-            None,
-        );
+        report.bounded("remote_actor_calls_per_s", "1/s", values, None, None);
     }
     drop(counter);
     drop(cluster);
@@ -170,30 +141,9 @@ fn polled(report: &mut Report, trips: usize) {
     }
     let (tasks, actors) = both(report, trips, Cluster::new(256 << 20, true));
     let bound = Some(Bound::AtMost(30.0));
-    row(
-        report,
-        "remote_task_polled_p50",
-        "us",
-        tasks.p50,
-        None,
-        bound,
-    );
-    row(
-        report,
-        "remote_task_polled_p99",
-        "us",
-        tasks.p99,
-        None,
-        None,
-    );
-    row(
-        report,
-        "remote_actor_polled_p50",
-        "us",
-        actors.p50,
-        None,
-        bound,
-    );
+    report.bounded("remote_task_polled_p50", "us", tasks.p50, None, bound);
+    report.bounded("remote_task_polled_p99", "us", tasks.p99, None, None);
+    report.bounded("remote_actor_polled_p50", "us", actors.p50, None, bound);
 }
 
 /// The same over a socket of this machine.
@@ -202,24 +152,10 @@ fn near(report: &mut Report, trips: usize) {
         return;
     }
     let (tasks, actors) = both(report, trips, Cluster::near(256 << 20));
-    row(report, "remote_task_unix_p50", "us", tasks.p50, None, None);
-    row(report, "remote_task_unix_p99", "us", tasks.p99, None, None);
-    row(
-        report,
-        "remote_actor_unix_p50",
-        "us",
-        actors.p50,
-        None,
-        None,
-    );
-    row(
-        report,
-        "remote_actor_unix_p99",
-        "us",
-        actors.p99,
-        None,
-        None,
-    );
+    report.bounded("remote_task_unix_p50", "us", tasks.p50, None, None);
+    report.bounded("remote_task_unix_p99", "us", tasks.p99, None, None);
+    report.bounded("remote_actor_unix_p50", "us", actors.p50, None, None);
+    report.bounded("remote_actor_unix_p99", "us", actors.p99, None, None);
 }
 
 /// Round trips of tasks and of an actor's calls, on another node of this cluster.

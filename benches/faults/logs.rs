@@ -5,7 +5,6 @@ use std::time::Instant;
 use mobula::prelude::*;
 
 use crate::report::{Bound, Report, median};
-use crate::row;
 
 macro_rules! counter {
     ($name:ident, $($option:tt)*) => {
@@ -72,11 +71,11 @@ pub fn rows(report: &mut Report) {
     let (call, pipelined) = (median(&unlogged_call), median(&unlogged_rate));
     // No hop but the actor's own: the log lies in this process.
     let bound = Some(Bound::TimesLimit(2.0));
-    row(report, ROWS[0], "us", logged_call, Some(call), bound);
-    row(report, ROWS[1], "us", unlogged_call, None, None);
+    report.bounded(ROWS[0], "us", logged_call, Some(call), bound);
+    report.bounded(ROWS[1], "us", unlogged_call, None, None);
     let bound = Some(Bound::OfLimit(0.5));
-    row(report, ROWS[2], "1/s", logged_rate, Some(pipelined), bound);
-    row(report, ROWS[3], "1/s", unlogged_rate, None, None);
+    report.bounded(ROWS[2], "1/s", logged_rate, Some(pipelined), bound);
+    report.bounded(ROWS[3], "1/s", unlogged_rate, None, None);
 }
 
 fn p50(mut call: impl FnMut() -> u64) -> f64 {

@@ -5,7 +5,6 @@ use mobula::{NodeId, Strategy};
 
 use crate::nodes::Cluster;
 use crate::report::{Bound, Report, time};
-use crate::row;
 
 /// More than travels with the news that a call has ended.
 const MANY: usize = 50_000;
@@ -64,14 +63,7 @@ pub fn rows(report: &mut Report) {
                 took.as_secs_f64() * 1e3
             })
             .collect();
-        row(
-            report,
-            "node_kill_to_actor_answer",
-            "ms",
-            values,
-            None,
-            bound,
-        );
+        report.bounded("node_kill_to_actor_answer", "ms", values, None, bound);
     }
     if report.wants("node_kill_to_rebuilt_object") {
         let samples = report.samples(9);
@@ -90,6 +82,6 @@ pub fn rows(report: &mut Report) {
             })
             .collect();
         let bench = "node_kill_to_rebuilt_object";
-        row(report, bench, "ms", values, None, bound);
+        report.bounded(bench, "ms", values, None, bound);
     }
 }

@@ -19,7 +19,7 @@ mod nodes;
 #[path = "../shared/report.rs"]
 mod report;
 
-use report::{Beside, Bound, Report, Row};
+use report::Report;
 
 fn main() {
     let mut report = Report::from_args();
@@ -27,32 +27,6 @@ fn main() {
     logs::rows(&mut report);
     lost::rows(&mut report);
     report.end();
-}
-
-/// Reports a row if it is wanted.
-fn row(
-    report: &mut Report,
-    bench: &'static str,
-    unit: &'static str,
-    values: Vec<f64>,
-    limit: Option<f64>,
-    bound: Option<Bound>,
-) {
-    if !report.wants(bench) || values.is_empty() {
-        return;
-    }
-    let row = Row {
-        bench,
-        unit,
-        values,
-        limit,
-        every: false,
-    };
-    let beside = Beside {
-        bound,
-        ..Beside::default()
-    };
-    report.row_beside(row, beside);
 }
 
 /// Kills a process that is not this one's to wait for.

@@ -2,8 +2,8 @@
 
 use mobula::prelude::*;
 
+use crate::kill;
 use crate::report::{Bound, Report, time};
-use crate::{kill, row};
 
 /// Crashes unless the file is there; leaves it behind.
 #[remote(isolate, max_retries = 3)]
@@ -53,19 +53,19 @@ pub fn rows(report: &mut Report) {
     if report.wants(ROWS[0]) {
         crash(0);
         let values = (1..=report.samples(21)).map(crash).collect();
-        row(report, ROWS[0], "ms", values, None, at_most(20.0));
+        report.bounded(ROWS[0], "ms", values, None, at_most(20.0));
     }
     if report.wants(ROWS[1]) {
         dies_after(10, None);
         let values = (0..report.samples(21)).map(|_| dies_after(10, None));
         let values = values.collect();
-        row(report, ROWS[1], "ms", values, None, at_most(20.0));
+        report.bounded(ROWS[1], "ms", values, None, at_most(20.0));
     }
     for (bench, every) in [(ROWS[2], None), (ROWS[3], Some(1000))] {
         if report.wants(bench) {
             let values = (0..report.samples(9)).map(|_| dies_after(9_999, every));
             let values = values.collect();
-            row(report, bench, "ms", values, None, None);
+            report.bounded(bench, "ms", values, None, None);
         }
     }
 }

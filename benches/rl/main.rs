@@ -13,7 +13,7 @@ use mobula::rl::command::{Arguments, run};
 use mobula::rl::{
     Actions, Activation, Mlp, Policy, Rng, Scratch, Steps, Tape, agent, env_names, make_vec,
 };
-use report::{Beside, Bound, Report, Row};
+use report::{Bound, Report};
 use std::time::Instant;
 
 // Training makes and drops many small tensors.
@@ -21,29 +21,6 @@ use std::time::Instant;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const BATCH: usize = 1_024;
-
-fn row(
-    report: &mut Report,
-    bench: &'static str,
-    unit: &'static str,
-    values: Vec<f64>,
-    bound: Option<Bound>,
-) {
-    let row = Row {
-        bench,
-        unit,
-        values,
-        limit: None,
-        every: false,
-    };
-    report.row_beside(
-        row,
-        Beside {
-            bound,
-            ..Beside::default()
-        },
-    );
-}
 
 /// Steps per second of a batch of environments, with actions drawn beforehand.
 fn env_steps(name: &str) -> f64 {
@@ -88,7 +65,7 @@ fn environments(report: &mut Report) {
         env_steps(env);
         let values = (0..report.samples(7)).map(|_| env_steps(env)).collect();
         let bound = (env == "CartPole-v1").then_some(Bound::AtLeast(40e6));
-        row(report, bench, "1/s", values, bound);
+        report.bounded(bench, "1/s", values, None, bound);
     }
 }
 
@@ -160,7 +137,7 @@ fn whole(report: &mut Report, bench: &'static str, algorithm: &str, settings: &s
         (after - before) as f64 / begin.elapsed().as_secs_f64()
     });
     let values = values.collect();
-    row(report, bench, "1/s", values, None);
+    report.bounded(bench, "1/s", values, None, None);
 }
 
 /// Seconds and steps until CartPole-v1 is solved.
@@ -181,8 +158,8 @@ fn solve(report: &mut Report, [bench, steps]: [&'static str; 2], algorithm: &str
         times.push(outcome.time.as_secs_f64());
         counts.push(outcome.steps as f64);
     }
-    row(report, bench, "s", times, Some(Bound::AtMost(bound)));
-    row(report, steps, "steps", counts, None);
+    report.bounded(bench, "s", times, None, Some(Bound::AtMost(bound)));
+    report.bounded(steps, "steps", counts, None, None);
 }
 
 fn main() {

@@ -138,6 +138,32 @@ impl Report {
         self.row_beside(row, Beside::default());
     }
 
+    /// A row of samples beside a limit of the same run, and what is asked for; nothing if it is not wanted.
+    pub fn bounded(
+        &mut self,
+        bench: &'static str,
+        unit: &'static str,
+        values: Vec<f64>,
+        limit: Option<f64>,
+        bound: Option<Bound>,
+    ) {
+        if !self.wants(bench) || values.is_empty() {
+            return;
+        }
+        let row = Row {
+            bench,
+            unit,
+            values,
+            limit,
+            every: false,
+        };
+        let beside = Beside {
+            bound,
+            ..Beside::default()
+        };
+        self.row_beside(row, beside);
+    }
+
     /// A row with more beside it than one limit.
     pub fn row_beside(&mut self, row: Row, beside: Beside) {
         let mut sorted = row.values.clone();

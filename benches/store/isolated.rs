@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use mobula::prelude::*;
 
 use crate::raw::{Answers, Echo};
-use crate::report::{Beside, Bound, Report, Row, ask, median, time};
+use crate::report::{Bound, Report, ask, median, time};
 
 #[remote(isolate)]
 fn add(a: u64, b: u64) -> u64 {
@@ -75,8 +75,7 @@ pub fn rows(report: &mut Report) {
         let values = (0..report.samples(11))
             .map(|_| ask("worker_start")[0])
             .collect();
-        row(
-            report,
+        report.bounded(
             "worker_start",
             "ms",
             values,
@@ -102,11 +101,11 @@ pub fn rows(report: &mut Report) {
     drop(counter);
     let limit = Some(median(&spin));
     let bound = Some(Bound::AtMost(2.5));
-    row(report, "isolated_task_p50", "us", tasks.p50, limit, bound);
-    row(report, "isolated_task_p99", "us", tasks.p99, limit, None);
-    row(report, "isolated_actor_p50", "us", actor.p50, limit, bound);
-    row(report, "isolated_actor_p99", "us", actor.p99, limit, None);
-    row(report, "raw_spin", "us", spin, None, None);
+    report.bounded("isolated_task_p50", "us", tasks.p50, limit, bound);
+    report.bounded("isolated_task_p99", "us", tasks.p99, limit, None);
+    report.bounded("isolated_actor_p50", "us", actor.p50, limit, bound);
+    report.bounded("isolated_actor_p99", "us", actor.p99, limit, None);
+    report.bounded("raw_spin", "us", spin, None, None);
 
     let (mut futex, mut asleep) = (Vec::new(), Vec::new());
     for _ in 0..report.samples(21) {
@@ -122,15 +121,14 @@ pub fn rows(report: &mut Report) {
         asleep.push(median(&each));
     }
     let limit = Some(median(&futex));
-    row(
-        report,
+    report.bounded(
         "isolated_task_asleep",
         "us",
         asleep,
         limit,
         Some(Bound::TimesLimit(1.2)),
     );
-    row(report, "raw_futex", "us", futex, None, None);
+    report.bounded("raw_futex", "us", futex, None, None);
 
     if report.wants("isolated_tasks") {
         const N: u64 = 50_000;
@@ -143,8 +141,7 @@ pub fn rows(report: &mut Report) {
         };
         rate();
         let values = (0..report.samples(11)).map(|_| rate()).collect();
-        row(
-            report,
+        report.bounded(
             "isolated_tasks",
             "1/s",
             values,
@@ -156,19 +153,11 @@ pub fn rows(report: &mut Report) {
         create();
         let values = (0..report.samples(11)).map(|_| create()).collect();
         let bound = Some(Bound::AtLeast(200.0));
-        row(
-            report,
-            "isolated_actors_created",
-            "1/s",
-            values,
-            None,
-            bound,
-        );
+        report.bounded("isolated_actors_created", "1/s", values, None, bound);
     }
     if report.wants("crash_to_retried_result") {
         let values = (0..report.samples(11)).map(crash).collect();
-        row(
-            report,
+        report.bounded(
             "crash_to_retried_result",
             "ms",
             values,
@@ -229,28 +218,4 @@ fn crash(sample: usize) -> f64 {
     let took = time(|| assert_eq!(mobula::get(crash_once::remote(path)).unwrap(), 1));
     let _ = std::fs::remove_file(&file);
     took.as_secs_f64() * 1e3
-}
-
-fn row(
-    report: &mut Report,
-    bench: &'static str,
-    unit: &'static str,
-    values: Vec<f64>,
-    limit: Option<f64>,
-    bound: Option<Bound>,
-) {
-    let row = Row {
-        bench,
-        unit,
-        values,
-        limit,
-        every: false,
-    };
-    let beside = Beside {
-        bound,
-        ..Beside::default()
-    };
-    if report.wants(bench) {
-        report.row_beside(row, beside);
-    }
 }
