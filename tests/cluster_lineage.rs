@@ -166,8 +166,7 @@ fn done<T: mobula::Value>(objects: &[ObjectRef<T>]) {
 fn a_lost_result_is_made_again_and_soon() {
     let notes = Notes::new("again");
     with(config(), &[], |cluster| {
-        // Doubts take longer for two seconds after somebody came.
-        std::thread::park_timeout(Duration::from_millis(2200));
+        cluster_common::settled(&cluster.head);
         let mut took = Vec::new();
         for (i, name) in ["node0", "node1"].into_iter().enumerate() {
             let there = called(&cluster.head, name);

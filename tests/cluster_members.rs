@@ -89,8 +89,7 @@ fn finds(name: String, n: u64) -> Result<u64, String> {
 fn a_killed_node_is_known_to_be_dead_within_half_a_second() {
     let mut took = Vec::new();
     with(4, |cluster| {
-        // Doubts take longer for two seconds after somebody came.
-        std::thread::park_timeout(Duration::from_millis(2500));
+        cluster_common::settled(&cluster.head);
         let (send, deaths) = std::sync::mpsc::channel();
         let hear = move |death| send.send((death, Instant::now())).unwrap();
         cluster.head.on_node_death(hear).unwrap();

@@ -222,8 +222,7 @@ fn after_ten_increments_and_the_death_of_its_node_the_counter_says_eleven() {
         for n in 1..=10 {
             assert_eq!(get(&counter.add(1)), n);
         }
-        // Doubts take longer for two seconds after somebody came.
-        std::thread::park_timeout(Duration::from_millis(2200));
+        cluster_common::settled(&cluster.head);
         let killed = Instant::now();
         cluster.nodes[0].kill();
         assert_eq!(get(&counter.add(1)), 11);

@@ -194,6 +194,9 @@ pub struct Node {
     pub draining: bool,
     /// What this program says to it goes over a socket of the machine that both are on, instead of over the network.
     pub near: bool,
+    /// Somebody joined the cluster in the last two seconds (at a pace of 1), and this node takes four times as long until it holds a
+    /// silent node for dead. Known of the program's own node only.
+    pub settling: bool,
     /// Another process: of what it has, what it told last is free; what it does is not known, so that executors and the store are 0 here.
     pub away: bool,
 }

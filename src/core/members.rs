@@ -259,6 +259,11 @@ impl Members {
         self.clock.deadline()
     }
 
+    /// Whether somebody came a moment ago, so that doubts take longer.
+    pub fn is_settling(&self) -> bool {
+        self.clock.now() < self.settling
+    }
+
     /// The other members, by number.
     pub fn living(&self) -> impl ExactSizeIterator<Item = &Peer> {
         self.living.values()

@@ -9,7 +9,8 @@ use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use mobula::{Config, Mobula};
+use mobula::inspect::{Part, Query, snapshot};
+use mobula::{Config, Mobula, NodeId};
 
 /// The turn of one test of this binary; see [`alone`].
 pub struct Alone {
@@ -37,6 +38,25 @@ pub fn alone() -> Alone {
         _done: done,
         _turn: turn,
     }
+}
+
+/// Whether this node takes longer to find a death, since somebody came a moment ago.
+#[mobula::remote]
+fn is_settling() -> bool {
+    let query = Query::of(&[Part::Nodes]);
+    let look = snapshot(&query).expect("a node can be looked at");
+    look.nodes.items.first().is_some_and(|own| own.settling)
+}
+
+/// Waits until all nodes find deaths as fast as they do usually.
+pub fn settled(head: &Mobula) {
+    let nodes: Vec<NodeId> = head.nodes().iter().map(|n| n.id).collect();
+    until("all have settled", Duration::from_secs(30), || {
+        let ask = |node: &NodeId| is_settling::options().on_node(*node).remote();
+        let asked: Vec<_> = nodes.iter().map(ask).collect();
+        let all = mobula::get_timeout(&asked, Duration::from_secs(30));
+        !all.expect("all nodes answer").contains(&true)
+    });
 }
 
 /// Waits until this is so; how long that took.

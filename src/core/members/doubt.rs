@@ -110,11 +110,7 @@ impl Members {
         }
         self.doubt_serial += 1;
         let id = self.doubt_serial;
-        let patience = if self.clock.now() < self.settling {
-            PATIENT
-        } else {
-            1
-        };
+        let patience = if self.is_settling() { PATIENT } else { 1 };
         let length = self.pace.doubt * patience * (2 + self.unwell) / 2 / haste;
         let doubt = Doubt {
             id,

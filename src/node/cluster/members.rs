@@ -10,7 +10,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
@@ -108,6 +108,8 @@ pub(super) struct Membership {
     living: Mutex<HashMap<NodeId, SocketAddr>>,
     /// The link's thread.
     link: AtomicI32,
+    /// Somebody came a moment ago.
+    settling: AtomicBool,
 }
 
 impl Membership {
@@ -179,6 +181,11 @@ impl Membership {
         self.living.lock().contains_key(&node)
     }
 
+    /// Whether somebody came a moment ago, so that deaths take longer to be noticed.
+    pub fn is_settling(&self) -> bool {
+        self.settling.load(Ordering::Relaxed)
+    }
+
     /// Wakes the threads, so that they see that the node stops.
     pub fn wake(&self) {
         drop(self.inbox.0.lock());
@@ -237,6 +244,9 @@ impl Cluster {
             if machine.deadline().is_some_and(|at| at <= now) {
                 let _ = machine.handle(now, Event::Tick, &mut out);
             }
+            self.membership
+                .settling
+                .store(machine.is_settling(), Ordering::Relaxed);
             self.send_packets(&mut out);
         }
     }

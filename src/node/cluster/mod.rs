@@ -429,6 +429,9 @@ impl Far for Face {
     }
 
     fn describe(&self, nodes: &mut Vec<crate::base::snapshot::Node>) {
+        if let Some(own) = nodes.first_mut() {
+            own.settling = self.0.membership.is_settling();
+        }
         describe(&self.0.nodes(), nodes);
     }
 }
