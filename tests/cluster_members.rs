@@ -177,7 +177,9 @@ fn nobody_is_taken_for_dead_while_all_cpus_are_busy() {
                 mobula::get(naps::options().on_node(*node).remote(1)).unwrap();
                 calls += 1;
             }
-            std::thread::park_timeout(Duration::from_millis(50));
+            // Not as fast as it can, beside those that are to be busy.
+            let pause = mobula::wait(&busy).timeout(Duration::from_millis(50));
+            pause.run().unwrap();
         }
         mobula::get(&busy).unwrap();
         println!(

@@ -32,6 +32,8 @@ mod resources;
 pub mod snapshot;
 mod space;
 mod store_error;
+#[cfg(test)]
+pub mod wait;
 
 pub use self::bytes::{BadBytes, parse_bytes, show_bytes};
 #[cfg_attr(

@@ -4,10 +4,15 @@
 
 #![allow(dead_code, reason = "not every test uses all of it")]
 
+#[path = "../../src/base/wait.rs"]
+mod wait;
+
+pub use wait::until;
+
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Mutex, MutexGuard};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mobula::inspect::{Part, Query, snapshot};
 use mobula::{Config, Mobula, NodeId};
@@ -57,17 +62,6 @@ pub fn settled(head: &Mobula) {
         let all = mobula::get_timeout(&asked, Duration::from_secs(30));
         !all.expect("all nodes answer").contains(&true)
     });
-}
-
-/// Waits until this is so; how long that took.
-#[allow(dead_code, reason = "not every test waits")]
-pub fn until(what: &str, within: Duration, mut so: impl FnMut() -> bool) -> Duration {
-    let began = Instant::now();
-    while !so() {
-        assert!(began.elapsed() < within, "{what}: not within {within:?}");
-        std::thread::park_timeout(Duration::from_millis(1));
-    }
-    began.elapsed()
 }
 
 /// A node in another process: this very test binary, which never reaches its `main`.

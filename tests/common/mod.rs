@@ -4,11 +4,14 @@
 //! Left out: what is tested.
 #![allow(dead_code)]
 
+#[path = "../../src/base/wait.rs"]
+mod wait;
+
 use std::collections::HashMap;
 use std::io::Write;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Condvar, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mobula::{Config, Mobula};
 
@@ -33,15 +36,8 @@ pub fn within<R>(limit: Duration, f: impl FnOnce() -> R) -> R {
 }
 
 /// Waits until `condition` holds.
-pub fn until(mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + LIMIT / 3;
-    while !condition() {
-        assert!(
-            Instant::now() < deadline,
-            "what should have happened has not"
-        );
-        std::thread::yield_now();
-    }
+pub fn until(condition: impl FnMut() -> bool) {
+    wait::until("what should happen", LIMIT / 3, condition);
 }
 
 fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -2,6 +2,9 @@
 //!
 //! Invariant: whatever a test started is ended when its `Bench` goes, by process id. Left out: what is tested.
 
+#[path = "../../src/base/wait.rs"]
+mod wait;
+
 use std::fmt;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::PathBuf;
@@ -65,12 +68,8 @@ pub fn alive(pid: u32) -> bool {
 }
 
 /// Waits for something, with a deadline.
-pub fn until(what: &str, mut is: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !is() {
-        assert!(Instant::now() < deadline, "not within a minute: {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+pub fn until(what: &str, is: impl FnMut() -> bool) {
+    wait::until(what, Duration::from_secs(60), is);
 }
 
 /// See the module.
@@ -342,11 +341,9 @@ impl App {
     /// Lets it end, and waits for it.
     pub fn close(&mut self) {
         drop(self.child.stdin.take());
-        let deadline = Instant::now() + Duration::from_secs(60);
-        while self.child.try_wait().unwrap().is_none() {
-            assert!(Instant::now() < deadline, "the program does not end");
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        until("the program ends", || {
+            self.child.try_wait().unwrap().is_some()
+        });
     }
 
     /// Waits for its end.

@@ -174,12 +174,8 @@ mod tests {
         }
     }
 
-    fn until(mut condition: impl FnMut() -> bool) {
-        let deadline = Instant::now() + Duration::from_secs(30);
-        while !condition() {
-            assert!(Instant::now() < deadline, "did not happen");
-            std::thread::sleep(Duration::from_millis(1));
-        }
+    fn until(so: impl FnMut() -> bool) {
+        crate::base::wait::until("the monitor looks", Duration::from_secs(30), so);
     }
 
     #[test]

@@ -209,11 +209,7 @@ impl Landing for Landed {
 }
 
 fn until(what: &str, look: impl Fn() -> bool) {
-    let until = Instant::now() + PATIENCE;
-    while !look() {
-        assert!(Instant::now() < until, "no {what} in time");
-        std::thread::sleep(Duration::from_millis(1));
-    }
+    crate::base::wait::until(what, PATIENCE, look);
 }
 
 /// Hears nothing until it is let.

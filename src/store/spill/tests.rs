@@ -81,15 +81,8 @@ fn put(store: &Store, seed: u64, len: usize) -> Kept {
     Kept::new(draft.seal())
 }
 
-fn until(mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while !condition() {
-        assert!(
-            Instant::now() < deadline,
-            "what should have happened has not"
-        );
-        std::thread::sleep(Duration::from_millis(1));
-    }
+fn until(so: impl FnMut() -> bool) {
+    crate::base::wait::until("the store moves", Duration::from_secs(30), so);
 }
 
 fn files(folder: &FsPath) -> Vec<PathBuf> {

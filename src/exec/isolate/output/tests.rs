@@ -3,7 +3,6 @@
 use super::*;
 use std::fs::File;
 use std::io::Write;
-use std::time::Instant;
 
 type Seen = Arc<Mutex<Vec<(WorkerStream, String)>>>;
 
@@ -26,12 +25,8 @@ fn worker(output: &Output) -> (Captured, File, File) {
     (captured, out.into(), err.into())
 }
 
-fn until(mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while !condition() {
-        assert!(Instant::now() < deadline, "did not happen");
-        std::thread::sleep(Duration::from_millis(1));
-    }
+fn until(so: impl FnMut() -> bool) {
+    crate::base::wait::until("the output comes", Duration::from_secs(30), so);
 }
 
 #[test]
