@@ -171,10 +171,7 @@ impl Cluster {
     /// Nodes that could keep an actor's history, the best first.
     fn backups_for(&self, actor: ActorKey, creator: NodeId) -> Vec<NodeId> {
         let books = self.books.lock();
-        let leaves = |node: &NodeId| {
-            let mut known = books.view.iter();
-            known.any(|(of, known)| of == *node && known.view.draining)
-        };
+        let leaves = |node: &NodeId| books.view.get(*node).is_some_and(|k| k.view.draining);
         let mut nodes: Vec<NodeId> = books.peers.keys().copied().collect();
         nodes.retain(|node| !leaves(node));
         let same = |node: NodeId| books.near.contains_key(&node);
@@ -239,9 +236,16 @@ impl Cluster {
         let host = {
             let hosts = self.recovery.hosts.lock();
             let its = hosts.get(&at).filter(|host| host.at == at);
-            // One that was elsewhere goes by its first key.
-            its.or_else(|| hosts.values().find(|host| host.at == at))
-                .cloned()
+            // One that was elsewhere goes by its first key; its own is none that this node's programs give.
+            let elsewhere = || hosts.values().find(|host| host.at == at);
+            its.or_else(|| {
+                if at.number >> 63 == 1 {
+                    elsewhere()
+                } else {
+                    None
+                }
+            })
+            .cloned()
         };
         let Some(host) = host else {
             return true;
