@@ -158,7 +158,8 @@ fn the_script_starts_a_head_and_a_node() {
         std::fs::set_permissions(path, mode).unwrap();
     };
     tool("mobula", "echo made > \"$3/ca.pem\"; echo mobula1-token");
-    tool("scontrol", "echo localhost; echo other");
+    // More than a pipe holds: whoever reads only the first line ends this with SIGPIPE.
+    tool("scontrol", "echo localhost; seq 100000");
     tool(
         "srun",
         "shift; SLURMD_NODENAME=a SLURM_PROCID=0 \"$@\"; SLURMD_NODENAME=b SLURM_PROCID=1 \"$@\"",

@@ -22,14 +22,17 @@ trap 'rm -rf "$dir"' EXIT
 MOBULA_TOKEN=$(mobula token --dir "$dir")
 export MOBULA_TOKEN
 export MOBULA_DIR=$dir
-MOBULA_HEAD=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+# The first of them. Not by `| head -n 1`: it ends early, and pipefail then ends the job.
+hosts=$(scontrol show hostnames "$SLURM_JOB_NODELIST")
+MOBULA_HEAD=${hosts%%$'\n'*}
 export MOBULA_HEAD
 export MOBULA_PORT=$((20000 + SLURM_JOB_ID % 20000))
 export MOBULA_NUM_CPUS=${SLURM_CPUS_PER_TASK:-1}
 
 # Nodes that come before the head try again; --kill-on-bad-exit ends all when the program fails.
 srun --kill-on-bad-exit=1 bash -c '
-    address=$(getent ahostsv4 "$MOBULA_HEAD" | head -n 1 | cut -d " " -f 1)
+    addresses=$(getent ahostsv4 "$MOBULA_HEAD")
+    address=${addresses%% *}
     export MOBULA_NODE_NAME=$SLURMD_NODENAME
     if [ "$SLURM_PROCID" -eq 0 ]; then
         unset MOBULA_TOKEN
