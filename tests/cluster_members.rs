@@ -340,7 +340,7 @@ struct Head {
 }
 
 impl Head {
-    fn start(settings: &[(&str, &str)]) -> Head {
+    fn command(settings: &[(&str, &str)]) -> Command {
         let mut command = Command::new(std::env::current_exe().expect("a test has a path"));
         command
             .args([
@@ -355,7 +355,12 @@ impl Head {
             .envs(settings.iter().copied())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped());
-        let mut process = command.spawn().expect("the test can be started");
+        command
+    }
+
+    fn start(settings: &[(&str, &str)]) -> Head {
+        let spawned = Head::command(settings).spawn();
+        let mut process = spawned.expect("the test can be started");
         let mut lines = BufReader::new(process.stdout.take().expect("piped")).lines();
         let said = loop {
             let line = lines
@@ -532,6 +537,9 @@ fn drain_without_a_cluster_says_what_is_missing() {
         "{e}"
     );
 }
+
+#[path = "cluster_members/kept.rs"]
+mod kept;
 
 #[cfg(feature = "etcd")]
 #[path = "cluster_members/etcd.rs"]

@@ -51,7 +51,9 @@ impl Config {
 
     /// Where the cluster's records are, which say who has which name: `memory:`, `file:/a/folder`, or
     /// `etcd://host:2379,host:2379/prefix` with the feature `etcd`. With etcd every node needs this setting (`MOBULA_CONTROL` of
-    /// a node process), and any of them may be lost, the first one too. Default: in [`cluster_dir`](Config::cluster_dir) if that
+    /// a node process), and any of them may be lost, the first one too: the others go on, any of them lets newcomers in, and the next
+    /// that starts as a first node, on whichever machine, has the same token and finds them. Whoever reads those records can join:
+    /// the cluster's key is among them. Default: in [`cluster_dir`](Config::cluster_dir) if that
     /// is set, else in the first node's memory.
     pub fn control(mut self, address: impl Into<String>) -> Config {
         self.joining().control = Some(address.into());
@@ -67,9 +69,10 @@ impl Config {
     }
 
     /// For how long this node goes on without the cluster's first node, and calls its address to be there when it is back.
-    /// Default: not at all: calls that need the first node fail at once.
+    /// Default: not at all: calls that need the first node fail at once. With records on etcd nothing needs it, and nodes go on
+    /// for ever if it is lost, and end if it leaves in order, as its program does when it is done.
     pub fn head_patience(mut self, longest: Duration) -> Config {
-        self.joining().head_patience = longest;
+        self.joining().head_patience = Some(longest);
         self
     }
 

@@ -1,10 +1,12 @@
-//! The cluster's records, typed: nodes, jobs, named actors. Drivers spell no keys.
+//! The cluster's records, typed: nodes, jobs, named actors, who certifies and who leads. Drivers spell no keys.
 //!
 //! | key | record | attached to |
 //! |---|---|---|
 //! | `nodes/<node>` | [`Node`]: where it is reached, its labels | the node's lease |
 //! | `jobs/<job>` | [`Job`]: what runs, how it ended | nothing: it outlives its nodes |
 //! | `kept/<actor>` | `core::recovery::Record`: who hosts an actor whose history is kept, and who keeps it | nothing: it outlives the actor's hosts |
+//! | `authority/<whose>` | [`Authority`]: what certifies nodes, or launchers | nothing |
+//! | `lead/<of>` | [`Lead`]: which launcher lets others in | its lease |
 //! | `actors/<name>` | [`NamedActor`]: which actor has the name | nothing: a name outlives its actor's host until it is moved or freed |
 //!
 //! Values begin with the number of their format, so that a later one can be told from damage.
@@ -24,7 +26,7 @@ use super::{Change, Control, ControlError, Expect, LeaseId, Record, Result, Revi
     unused_imports,
     reason = "what drives them comes with the cluster's node"
 )]
-pub use kinds::{Job, JobId, JobState, NamedActor, Node};
+pub use kinds::{Authority, Job, JobId, JobState, Lead, NamedActor, Node};
 
 /// The format of values.
 const FORMAT: u8 = 1;

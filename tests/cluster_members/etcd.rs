@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::kept::{Kept, adds};
 use super::*;
 
 #[path = "../cluster_common/etcd.rs"]
@@ -17,13 +18,10 @@ fn the_first_node_may_be_lost() {
     };
     let records = server.address.as_str();
     let mut head = Head::start(&[("HEAD_CONTROL", records)]);
-    let settings = [("MOBULA_HEAD_PATIENCE", "600"), ("MOBULA_CONTROL", records)];
+    let settings = [("MOBULA_CONTROL", records)];
     let _node = Node::join(&head.address, &head.token, "node", &settings);
     let address = head.address.parse().expect("an address");
-    let mobula = config()
-        .join(address, head.token.clone())
-        .control(records)
-        .head_patience(Duration::from_secs(600));
+    let mobula = config().join(address, head.token.clone()).control(records);
     let mobula = mobula.init().expect("it joins");
     mobula.wait_for_nodes(3, Duration::from_secs(30)).unwrap();
     let (first, node) = (called(&mobula, "head"), called(&mobula, "node"));
@@ -39,6 +37,9 @@ fn the_first_node_may_be_lost() {
         .on_node(first)
         .remote(0);
     assert_eq!(mobula::get(lost.add(1)).unwrap(), 1);
+    let options = Kept::options().name("goes on").detached(true);
+    let kept = options.on_node(first).remote(30);
+    assert_eq!(mobula::get(kept.add(1)).unwrap(), 31);
     head.kill();
     until("the first node is gone", Duration::from_secs(5), || {
         mobula.nodes().len() == 2
@@ -60,4 +61,54 @@ fn the_first_node_may_be_lost() {
     ));
     let again = Counter::options().name("lost").on_node(node).remote(70);
     assert_eq!(mobula::get(again.add(1)).unwrap(), 71);
+    // An actor of the first node whose history is kept goes on, and so does its name.
+    assert_eq!(adds("goes on", 1), 32);
+
+    // Any other node lets newcomers in, and one that knows only the address of the first finds that.
+    let there = mobula.nodes().into_iter().find(|n| n.id == node).unwrap();
+    let other = there.address.to_string();
+    let _second = Node::join(&other, &head.token, "second", &settings);
+    mobula.wait_for_nodes(3, Duration::from_secs(30)).unwrap();
+    let _third = Node::join(&head.address, &head.token, "third", &settings);
+    mobula.wait_for_nodes(4, Duration::from_secs(30)).unwrap();
+    let third = called(&mobula, "third");
+    let add = |at| finds::options().on_node(at).remote("kept".to_owned(), 1);
+    assert_eq!(mobula::get(add(third)).unwrap(), 8);
+    let stranger = format!("{}x", &head.token[..head.token.len() - 1]);
+    let refused = config()
+        .join(there.address, stranger)
+        .control(records)
+        .init();
+    assert!(refused.is_err(), "not without the token");
+
+    // And a new first node, at another address, is of the same cluster.
+    let started = Instant::now();
+    let new = Head::start(&[("HEAD_CONTROL", records)]);
+    assert_eq!(new.token, head.token);
+    assert_ne!(new.address, head.address);
+    mobula.wait_for_nodes(5, Duration::from_secs(30)).unwrap();
+    println!("a new first node was there after {:?}", started.elapsed());
+    let new = called(&mobula, "head");
+    assert_eq!(mobula::get(add(new)).unwrap(), 9);
+    assert_eq!(adds("goes on", 1), 33);
+}
+
+#[test]
+fn a_second_first_node_is_refused() {
+    let _alone = crate::cluster_common::alone();
+    let Some(server) = Server::start() else {
+        println!("skipped: no `etcd` here (apt-get install etcd-server)");
+        return;
+    };
+    let records = server.address.as_str();
+    let first = config().listen(([127, 0, 0, 1], 0).into()).control(records);
+    let first = first.init().unwrap();
+    let mut second = Head::command(&[("HEAD_CONTROL", records)]);
+    let second = second.stderr(Stdio::piped()).output().expect("it ends");
+    let said = String::from_utf8_lossy(&second.stderr);
+    assert!(said.contains("another first node is there"), "{said}");
+    // It is over at once when the first leaves in order.
+    drop(first);
+    let again = Head::start(&[("HEAD_CONTROL", records)]);
+    assert!(!again.address.is_empty());
 }

@@ -2,7 +2,7 @@
 //!
 //! Invariant: they are refused, or written as they were read. Left out: the file's own format, which is redb's to check.
 
-use super::{Job, JobId, JobState, Kind, NamedActor, Node, bytes, decode, key};
+use super::{Authority, Job, JobId, JobState, Kind, Lead, NamedActor, Node, bytes, decode, key};
 use crate::base::hostile::cheaply;
 use crate::base::{ActorKey, NodeId};
 use crate::core::recovery::Record;
@@ -60,6 +60,15 @@ pub fn samples() -> Vec<Vec<u8>> {
             },
             backups: vec![node],
         }),
+        joined(&Authority {
+            whose: "nodes".into(),
+            secret: "mobula1-".into(),
+        }),
+        joined(&Lead {
+            of: "launchers".into(),
+            node,
+            addr: ([127, 0, 0, 1], 7677).into(),
+        }),
     ]
 }
 
@@ -82,6 +91,8 @@ pub fn records(bytes: &[u8]) {
         read::<Job>(key, value);
         read::<NamedActor>(key, value);
         read::<Record>(key, value);
+        read::<Authority>(key, value);
+        read::<Lead>(key, value);
     }
 }
 

@@ -77,6 +77,96 @@ pub struct NamedActor {
     pub first: ActorKey,
 }
 
+/// What certifies the nodes of a cluster, where any node may be lost: the first one too.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Authority {
+    /// Whose: that of nodes, or that of launchers.
+    pub whose: String,
+    /// Its certificate, key and token, as the link writes them.
+    pub secret: String,
+}
+
+impl fmt::Debug for Authority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Authority({})", self.whose)
+    }
+}
+
+/// Who goes before others of its kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lead {
+    /// Of what kind.
+    pub of: String,
+    /// Who.
+    pub node: NodeId,
+    /// Where it is reached.
+    pub addr: SocketAddr,
+}
+
+/// A name that is a key as it is.
+fn plain(name: &str) -> Option<String> {
+    let is = !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase());
+    is.then(|| name.to_owned())
+}
+
+impl Kind for Authority {
+    type Id = String;
+    const NAME: &'static str = "authority";
+    const PREFIX: &'static str = "authority/";
+
+    fn name(id: &String) -> String {
+        id.clone()
+    }
+
+    fn parse(name: &str) -> Option<String> {
+        plain(name)
+    }
+
+    fn id(&self) -> String {
+        self.whose.clone()
+    }
+
+    fn write(&self, to: &mut Writer) {
+        to.bytes(self.secret.as_bytes());
+    }
+
+    fn read(whose: String, from: &mut Reader<'_>) -> Option<Authority> {
+        let secret = from.text()?;
+        Some(Authority { whose, secret })
+    }
+}
+
+impl Kind for Lead {
+    type Id = String;
+    const NAME: &'static str = "lead";
+    const PREFIX: &'static str = "lead/";
+
+    fn name(id: &String) -> String {
+        id.clone()
+    }
+
+    fn parse(name: &str) -> Option<String> {
+        plain(name)
+    }
+
+    fn id(&self) -> String {
+        self.of.clone()
+    }
+
+    fn write(&self, to: &mut Writer) {
+        to.u64(self.node.get());
+        to.bytes(self.addr.to_string().as_bytes());
+    }
+
+    fn read(of: String, from: &mut Reader<'_>) -> Option<Lead> {
+        Some(Lead {
+            of,
+            node: NodeId::new(from.u64()?)?,
+            addr: from.text()?.parse().ok()?,
+        })
+    }
+}
+
 impl Kind for Node {
     type Id = NodeId;
     const NAME: &'static str = "node";

@@ -2,7 +2,8 @@
 //!
 //! A node of a job ends with the head, whose program the job is. One that is told to be patient goes on while the head is
 //! gone, calls its address, and is of the same cluster when the head is back: it has the same authority, another number, and knows
-//! nobody until it is told.
+//! nobody until it is told. With records on etcd nodes are patient by themselves, any of them lets newcomers in, and a new head,
+//! wherever it starts, finds them there.
 //!
 //! Invariant: without patience nothing here calls anybody. Left out: the head's records (`records`).
 
@@ -42,7 +43,7 @@ impl Cluster {
     /// Whether there is no head now.
     fn is_headless(&self) -> bool {
         let books = self.books.lock();
-        books.head != self.me && !books.peers.contains_key(&books.head)
+        books.head != self.me && !books.peers.values().any(|peer| peer.head)
     }
 
     /// Calls the head's address while it is gone.
@@ -55,7 +56,7 @@ impl Cluster {
             return;
         }
         let since = *self.headless.lock().get_or_insert(self.now());
-        if self.now().saturating_sub(since) < self.head_patience
+        if self.now().saturating_sub(since) < self.patience_with_head()
             && let Some(link) = self.link.get()
         {
             link.connect(*addr, None);
@@ -72,10 +73,22 @@ impl Cluster {
         }
     }
 
-    /// Whether the head is gone and may come back.
+    /// How long this node goes on without a head. Where nobody said so, it goes on if the head was lost and no node needs it,
+    /// since each reaches the records itself; a head that left in order has ended its program.
+    fn patience_with_head(&self) -> Duration {
+        let shared = self.keeper.get().is_some_and(|k| k.shared().is_some());
+        let lost = self.head_left.lock().is_none();
+        self.head_patience.unwrap_or(match shared && lost {
+            true => Duration::MAX,
+            false => Duration::ZERO,
+        })
+    }
+
+    /// Whether the head is gone and may come back, or another.
     pub(super) fn awaits_head(&self) -> bool {
         let since = self.headless.lock().unwrap_or(self.now());
-        !self.heads() && self.is_headless() && self.now().saturating_sub(since) < self.head_patience
+        let gone = self.now().saturating_sub(since);
+        !self.heads() && self.is_headless() && gone < self.patience_with_head()
     }
 
     /// Waits until the head is gone for good, for a node that serves nobody else; or until `over` says so.

@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -16,15 +16,20 @@ use std::time::{Duration, Instant};
 use super::near::Place;
 use super::notices::NodeDeath;
 use super::peers::Ears;
-use super::{Cluster, Face, Groups};
+use super::records::Keeper;
+use super::{Cluster, Face, Groups, authority};
 use crate::base::{Capacity, Demand, Error, NodeId, Units};
 use crate::core::members::{Members, Pace, Peer};
 use crate::exec::{Engine, Local, far};
-use crate::link::{Ca, Endpoint, Identity, JoinToken, Link, Registry, Settings, join};
+use crate::link::{Ca, Endpoint, Identity, JoinToken, Link, LinkError, Registry, Settings, join};
 use crate::wire::Frame;
 
 /// How long a join may take.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// How long one of several may take to let a node in.
+const TRY: Duration = Duration::from_secs(5);
+/// Whose authority it is.
+const NODES: &str = "nodes";
 /// How long what was said last has to get out.
 const GOODBYE: Duration = Duration::from_millis(500);
 
@@ -50,8 +55,8 @@ pub struct Joining {
     pub control: Option<String>,
     /// How many times as long as usual everything about life and death takes; 0 is 1.
     pub pace: u32,
-    /// How long it goes on when the head is gone.
-    pub head_patience: Duration,
+    /// How long it goes on when the head is gone. Not said: see [`Cluster::awaits_head`].
+    pub head_patience: Option<Duration>,
     /// Calls and objects go over the network even between nodes of one machine.
     pub apart: bool,
     /// Bytes that lineages may take.
@@ -118,27 +123,8 @@ fn cluster_error(why: impl ToString) -> Error {
     }
 }
 
-/// The authority kept in this folder, made if there is none.
-pub fn authority(folder: &Path) -> Result<Ca, Error> {
-    let path = folder.join("ca.pem");
-    let failed =
-        |what: &str, e: std::io::Error| cluster_error(format!("{what} {}: {e}", path.display()));
-    match std::fs::read_to_string(&path) {
-        Ok(text) => {
-            Ca::from_pem(&text).map_err(|e| cluster_error(format!("{}: {e}", path.display())))
-        }
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            let ca = Ca::new().map_err(cluster_error)?;
-            std::fs::create_dir_all(folder).map_err(|e| failed("cannot make the folder of", e))?;
-            write_secret(&path, ca.to_pem().as_bytes()).map_err(|e| failed("cannot write", e))?;
-            Ok(ca)
-        }
-        Err(e) => Err(failed("cannot read", e)),
-    }
-}
-
 /// Where others reach what listens there: the address of the network on which the head is, or whatever is far away.
-fn reached_at(listens: SocketAddr, head: Option<SocketAddr>) -> SocketAddr {
+pub(in crate::node) fn reached_at(listens: SocketAddr, head: Option<SocketAddr>) -> SocketAddr {
     if !listens.ip().is_unspecified() {
         return listens;
     }
@@ -155,20 +141,72 @@ fn reached_at(listens: SocketAddr, head: Option<SocketAddr>) -> SocketAddr {
     SocketAddr::new(ip, listens.port())
 }
 
-/// Writes a file that nobody else may read, whole or not at all.
-pub(in crate::node) fn write_secret(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    use std::io::Write;
-    use std::os::unix::fs::OpenOptionsExt;
-    let new = path.with_extension("new");
-    let _ = std::fs::remove_file(&new);
-    let mut file = std::fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&new)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    std::fs::rename(new, path)
+/// Whether nobody is there who lets nodes in, so that another may.
+fn is_silent(why: &LinkError) -> bool {
+    matches!(
+        why,
+        LinkError::Broken(_)
+            | LinkError::Timeout { .. }
+            | LinkError::Io { .. }
+            | LinkError::Denied(_)
+    )
+}
+
+/// How a node was let in.
+struct Admitted {
+    identity: Identity,
+    /// With which it can let in others.
+    ca: Option<Ca>,
+    /// Who let it in; nobody: it makes the cluster.
+    by: Option<SocketAddr>,
+}
+
+/// Gets a node its certificate.
+fn admit(me: NodeId, how: &Joining, keeper: Option<&Keeper>) -> Result<Admitted, Error> {
+    let control = keeper.and_then(Keeper::shared);
+    let Some((addr, token)) = &how.join else {
+        let ca = match (control, &how.folder) {
+            (Some(control), folder) => authority::shared(control, NODES, folder.as_deref())?,
+            (None, Some(folder)) => authority::authority(folder)?,
+            (None, None) => Ca::new().map_err(cluster_error)?,
+        };
+        return Ok(Admitted {
+            identity: ca.identity(me).map_err(cluster_error)?,
+            ca: Some(ca),
+            by: None,
+        });
+    };
+    let token: JoinToken = token.parse().map_err(cluster_error)?;
+    // Where every node can let others in, the one that was named may be gone.
+    let others = keeper.map(Keeper::doors).transpose()?.unwrap_or_default();
+    let patience = if others.is_empty() { PATIENCE } else { TRY };
+    let (identity, by) = match join(*addr, &token, me, patience) {
+        Ok(identity) => (identity, *addr),
+        Err(why) if others.is_empty() || !is_silent(&why) => return Err(cluster_error(why)),
+        Err(why) => {
+            let others = others.into_iter().filter(|other| other != addr);
+            let found = others
+                .into_iter()
+                .find_map(|by| Some((join(by, &token, me, TRY).ok()?, by)));
+            found.ok_or_else(|| cluster_error(format!("{why}; nor does another node let it in")))?
+        }
+    };
+    let ca = control.map(|control| authority::on_record(control, NODES));
+    let ca = ca.transpose()?.flatten();
+    if let (Some(ca), Some(control)) = (&ca, control)
+        && ca.token() != token
+    {
+        let why = format!(
+            "the records at {} are of another cluster than the token",
+            control.address()
+        );
+        return Err(cluster_error(why));
+    }
+    Ok(Admitted {
+        identity,
+        ca,
+        by: Some(by),
+    })
 }
 
 impl Cluster {
@@ -186,36 +224,21 @@ impl Cluster {
             },
         )?;
         let me = NodeId::new(u64::from_le_bytes(bytes).max(1)).expect("not 0");
-        let (identity, ca): (Identity, Option<Ca>) = match &how.join {
-            Some((addr, token)) => {
-                let token: JoinToken = token.parse().map_err(cluster_error)?;
-                (
-                    join(*addr, &token, me, PATIENCE).map_err(cluster_error)?,
-                    None,
-                )
-            }
-            None => {
-                let ca = match &how.folder {
-                    Some(folder) => authority(folder)?,
-                    None => Ca::new().map_err(cluster_error)?,
-                };
-                (ca.identity(me).map_err(cluster_error)?, Some(ca))
-            }
-        };
+        let records = how.records();
+        let keeper = records.map(|address| Keeper::open(&address)).transpose()?;
+        let admitted = admit(me, &how, keeper.as_ref())?;
+        let (identity, ca, joined) = (admitted.identity, admitted.ca, admitted.by);
         let cluster = Cluster::new(me, engine, capacity, &how);
         // Before anybody can ask.
         cluster.start_errands().map_err(|e| Error::Os {
             what: "starting a thread",
             source: Arc::new(e),
         })?;
-        if let Some(address) = how.records() {
-            cluster.open_records(&address)?;
+        if let Some(keeper) = keeper {
+            cluster.keep_records(keeper)?;
         }
         let registry = Registry::new(far::parcel::symbols());
-        let loopback = how
-            .join
-            .as_ref()
-            .is_none_or(|(head, _)| head.ip().is_loopback());
+        let loopback = joined.is_none_or(|by| by.ip().is_loopback());
         let any = if loopback {
             [127, 0, 0, 1]
         } else {
@@ -255,10 +278,10 @@ impl Cluster {
         let groups = Groups::new(me, engine, cluster.capacity.clone(), Some(weak));
         let _ = cluster.groups.set(Arc::clone(&groups));
         engine.set_groups(groups);
-        cluster
-            .enter_records(heads)
+        let addr = reached_at(link.local_addr(), joined);
+        let known = cluster
+            .enter_records(heads, addr)
             .inspect_err(|_| link.stop(Duration::ZERO))?;
-        let addr = reached_at(link.local_addr(), how.join.as_ref().map(|(head, _)| *head));
         let machine = Members::new(
             Peer {
                 node: me,
@@ -274,7 +297,13 @@ impl Cluster {
             what: "starting a thread",
             source: Arc::new(e),
         })?;
-        if let Some((addr, _)) = how.join {
+        if heads {
+            // Those who lost the head before.
+            for (node, addr) in known {
+                link.connect(addr, Some(node));
+            }
+        }
+        if let Some(addr) = joined {
             let _ = cluster.head_addr.set(addr);
             link.connect(addr, None);
             if let Err(e) = cluster.await_head(addr) {
@@ -313,7 +342,10 @@ impl Cluster {
         loop {
             {
                 let mut books = self.books.lock();
-                if let Some(head) = books.peers.keys().next().copied() {
+                // Whoever let it in, if it is not the head.
+                let head = books.peers.iter().find(|(_, peer)| peer.head);
+                let head = head.or(books.peers.iter().next());
+                if let Some(head) = head.map(|(node, _)| *node) {
                     books.head = head;
                     return Ok(());
                 }

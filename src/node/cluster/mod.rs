@@ -3,7 +3,7 @@
 //! Room map: [`books`] what is kept; [`effects`] what follows from a change of it; [`cross`] references on their way out and in;
 //! [`calls`], [`actors`], [`objects`], [`names`] what is carried; [`records`] what is kept of names; [`place`] which calls go
 //! elsewhere, [`leasing`] into whose slots; [`peers`] the other nodes, [`members`] which there are, [`head`] the first of them; [`join`] how a node becomes one
-//! of a cluster, [`drain`] how it leaves; [`groups`] placement groups; [`lineage`] lost results made again; [`recovery`] actors that
+//! of a cluster, [`authority`] who may let it in, [`drain`] how it leaves; [`groups`] placement groups; [`lineage`] lost results made again; [`recovery`] actors that
 //! outlive their node.
 //!
 //! Decisions are `core`'s: who still needs an object, and where a call runs. This drives them with frames of the link.
@@ -12,6 +12,7 @@
 //! out: bytes on the network (`link`).
 
 mod actors;
+mod authority;
 mod books;
 mod calls;
 mod cross;
@@ -52,12 +53,14 @@ use crate::exec::options::Options;
 use crate::exec::{Engine, Local, RawRef};
 pub use crate::link::Stats as NetworkStats;
 use crate::link::{JoinToken, Link, LinkError};
+pub use authority::authority;
+pub(super) use authority::{on_record, shared, write_secret};
 use books::Books;
 use cross::lost;
 use effects::Todo;
 pub use groups::{Groups, alone};
-pub(super) use join::write_secret;
-pub use join::{Joining, NodeInfo, authority};
+pub(super) use join::reached_at;
+pub use join::{Joining, NodeInfo};
 pub use leasing::Leases;
 pub use notices::NodeDeath;
 
@@ -87,7 +90,7 @@ pub struct Cluster {
     clerk: Mutex<Option<Sender<Errand>>>,
     head_addr: OnceLock<SocketAddr>,
     /// For how long this node goes on without a head, and since when it does.
-    head_patience: Duration,
+    head_patience: Option<Duration>,
     /// See [`Joining::pace`].
     pace: u32,
     /// Nodes of one machine read each other's objects in memory.

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::Cluster;
-use super::books::Peer;
+use super::books::{Books, Peer};
 use crate::base::{Error, NodeId};
 use crate::core::view;
 use crate::exec::Local;
@@ -61,7 +61,8 @@ impl Cluster {
             }
             books.peers.insert(peer.node, Peer { addr, name, head });
             books.gone_since.remove(&peer.node);
-            if head && self.me != books.head && !books.peers.contains_key(&books.head) {
+            let led = |books: &Books| books.peers.get(&books.head).is_some_and(|p| p.head);
+            if head && self.me != books.head && !led(books) {
                 books.head = peer.node;
             }
             let version = books.version();
@@ -246,7 +247,8 @@ impl Cluster {
 
     /// A node said that it leaves.
     fn said_goodbye(self: &Arc<Cluster>, local: &Local, node: NodeId) {
-        if self.books.lock().head == node {
+        let headed = self.books.lock().peers.get(&node).is_some_and(|p| p.head);
+        if headed {
             *self.head_left.lock() = Some(node);
         }
         self.membership.left(node);

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `memory:` | the head | the cluster ends |
 //! | in a folder | the head, synced | it may start again there, and finds the names of actors whose nodes live |
-//! | on etcd | nobody here: each node asks etcd itself | any node may be lost |
+//! | on etcd | nobody here: each node asks etcd itself | any node may be lost, and any lets newcomers in |
 //!
 //! A name is tied to the node that its actor runs on. Who keeps the records alone removes it when that node is dead. On etcd
 //! each node has a record that lives with its lease; a name may be taken over once that is gone, so that two sides of
@@ -14,15 +14,16 @@
 //! for the records, [`WITHIN`] at most, and are made by threads that may. Left out: who asks (`names`).
 
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::net::SocketAddr;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
 use super::{Cluster, Errand};
 use crate::base::{ActorKey, Error, NodeId, ObjectKey};
-use crate::control::records::{self, Claim, NamedActor, Node};
+use crate::control::records::{self, Claim, Lead, NamedActor, Node};
 use crate::control::{self, Control, ControlError, Expect, Lease};
 use crate::core::recovery::Record;
 use crate::exec::far::parcel;
@@ -42,10 +43,12 @@ pub(super) struct Keeper {
     control: Arc<dyn Control>,
     /// Every node reaches the records itself.
     shared: bool,
-    since: Duration,
+    since: Instant,
     /// Nodes that kept the records before.
     before: Mutex<HashSet<NodeId>>,
     lease: Mutex<Option<Lease>>,
+    /// Where others reach this node.
+    reached: OnceLock<SocketAddr>,
 }
 
 /// Where an actor is whose node is dead.
@@ -65,7 +68,7 @@ enum Stands {
 
 impl Keeper {
     /// Opens the records at an address.
-    pub fn open(address: &str, since: Duration) -> Result<Keeper, Error> {
+    pub fn open(address: &str) -> Result<Keeper, Error> {
         let control = control::open(address).map_err(|e| Error::Cluster {
             why: Arc::from(e.to_string()),
         })?;
@@ -73,17 +76,45 @@ impl Keeper {
         Ok(Keeper {
             control,
             shared,
-            since,
+            since: Instant::now(),
             before: Mutex::default(),
             lease: Mutex::default(),
+            reached: OnceLock::new(),
         })
     }
 
-    /// Enters this node, and reads what was there before.
-    pub fn begin(&self, cluster: &Cluster, head: bool) -> Result<(), ControlError> {
+    /// The records, if every node reaches them itself.
+    pub fn shared(&self) -> Option<&dyn Control> {
+        self.shared.then_some(&*self.control)
+    }
+
+    /// Where nodes are that let others in, if all do.
+    pub fn doors(&self) -> Result<Vec<SocketAddr>, Error> {
+        if !self.shared {
+            return Ok(Vec::new());
+        }
+        let listed = records::list::<Node>(&*self.control, WITHIN);
+        let (nodes, _) = listed.map_err(|e| self.failed(&e))?;
+        Ok(nodes.into_iter().map(|node| node.addr).collect())
+    }
+
+    fn failed(&self, why: &dyn std::fmt::Display) -> Error {
+        Error::Cluster {
+            why: Arc::from(format!("the records at {}: {why}", self.control.address())),
+        }
+    }
+
+    /// Enters this node, and reads what was there before: the other nodes.
+    fn begin(
+        &self,
+        cluster: &Cluster,
+        head: bool,
+    ) -> Result<Vec<(NodeId, SocketAddr)>, ControlError> {
         let control = &*self.control;
         let (nodes, _) = records::list::<Node>(control, WITHIN)?;
-        let (names, _) = records::list::<NamedActor>(control, WITHIN)?;
+        let (mut names, _) = records::list::<NamedActor>(control, WITHIN)?;
+        // Others may go on with those whose history is kept, and are looked for when somebody asks.
+        names.retain(|named| named.incarnation == 0);
         if !self.shared {
             // Whoever kept these records in a folder is gone: nobody else can have opened it.
             let before: HashSet<NodeId> = nodes.iter().filter(|n| n.head).map(|n| n.node).collect();
@@ -100,12 +131,23 @@ impl Keeper {
                 self.remove(&named.name, named.actor)?;
             }
         }
-        self.enter(cluster, head)
+        // The head that was lost is on record for as long as its lease.
+        let until = Instant::now() + TTL + GRACE;
+        loop {
+            match self.enter(cluster, head) {
+                Err(ControlError::Conflict { .. }) if Instant::now() < until => {
+                    std::thread::sleep(Duration::from_millis(200));
+                }
+                entered => break entered?,
+            }
+        }
+        let others = nodes.into_iter().filter(|node| node.node != cluster.me);
+        Ok(others.map(|node| (node.node, node.addr)).collect())
     }
 
-    /// Writes that this node is there.
+    /// Writes that this node is there. A conflict: another is the head.
     fn enter(&self, cluster: &Cluster, head: bool) -> Result<(), ControlError> {
-        let Some(addr) = cluster.address() else {
+        let Some(addr) = self.reached.get().copied() else {
             return Ok(());
         };
         let lease = if self.shared {
@@ -113,6 +155,19 @@ impl Keeper {
         } else {
             None
         };
+        if head && let Some(lease) = &lease {
+            let lead = Lead {
+                of: "nodes".to_owned(),
+                node: cluster.me,
+                addr,
+            };
+            let lease = Some(lease.id);
+            records::put(&*self.control, &lead, Expect::Absent, lease, WITHIN).inspect_err(
+                |_| {
+                    let _ = lease.map(|lease| self.control.revoke(lease, WITHIN));
+                },
+            )?;
+        }
         let node = Node {
             node: cluster.me,
             addr,
@@ -324,7 +379,7 @@ impl Keeper {
                 Stands::Dead
             });
         }
-        let late = cluster.now().saturating_sub(self.since) > GRACE;
+        let late = self.since.elapsed() > GRACE;
         let dead = late || cluster.is_gone(host) || self.before.lock().contains(&host);
         Ok(if dead { Stands::Dead } else { Stands::Unknown })
     }
@@ -370,19 +425,25 @@ fn told(named: &NamedActor) -> Found {
 }
 
 impl Cluster {
-    /// Enters this node in the records, if it reaches them itself.
-    pub(super) fn enter_records(&self, head: bool) -> Result<(), Error> {
+    /// Enters this node in the records, if it reaches them itself; the other nodes there.
+    pub(super) fn enter_records(
+        &self,
+        head: bool,
+        addr: SocketAddr,
+    ) -> Result<Vec<(NodeId, SocketAddr)>, Error> {
         let Some(keeper) = self.keeper.get() else {
-            return Ok(());
+            return Ok(Vec::new());
         };
-        keeper.begin(self, head).map_err(|e| Error::Cluster {
-            why: Arc::from(format!("the records at {}: {e}", keeper.control.address())),
+        let _ = keeper.reached.set(addr);
+        keeper.begin(self, head).map_err(|e| match e {
+            ControlError::Conflict { .. } => keeper
+                .failed(&"another first node is there: join it, or take another prefix on etcd"),
+            e => keeper.failed(&e),
         })
     }
 
-    /// Opens the records.
-    pub(super) fn open_records(self: &Arc<Cluster>, address: &str) -> Result<(), Error> {
-        let keeper = Keeper::open(address, self.now())?;
+    /// Keeps records from now on.
+    pub(super) fn keep_records(self: &Arc<Cluster>, keeper: Keeper) -> Result<(), Error> {
         let _ = self.keeper.set(keeper);
         let (send, work) = channel();
         *self.clerk.lock() = Some(send);

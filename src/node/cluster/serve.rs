@@ -159,7 +159,7 @@ impl Config {
             joining.lineage_bytes = Some(bytes);
         }
         if let Some(patience) = setting::<f64>("MOBULA_HEAD_PATIENCE")? {
-            joining.head_patience = Duration::from_secs_f64(patience.clamp(0.0, 1e9));
+            joining.head_patience = Some(Duration::from_secs_f64(patience.clamp(0.0, 1e9)));
         }
         if let Ok(labels) = std::env::var("MOBULA_LABELS") {
             for label in labels.split(',').filter(|l| !l.is_empty()) {
