@@ -31,6 +31,7 @@ use crate::attached::print;
     mobula start --head\n  \
     mobula start --head --listen 10.0.0.1:7677 --num-cpus 8 --label zone=a\n  \
     mobula start --join 10.0.0.1:7677 --token mobula1-...\n  \
+    mobula start --head --control etcd://10.0.0.9:2379\n  \
     mobula start    # again, after it was stopped or the machine was\n  \
     mobula start --join 10.0.0.1 --token \"$(cat token)\" --num-gpus 2 --resource disk=4")]
 pub struct Args {
@@ -75,8 +76,9 @@ pub struct Args {
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
 
-    /// Where the first keeps its records, as etcd://host:2379 [default: in the folder]
-    #[arg(long, value_name = "URL", conflicts_with = "join")]
+    /// Where the first keeps its records, as etcd://host:2379 [default: in the folder]. Said on every machine, any of them may be
+    /// lost: another takes over as the first
+    #[arg(long, value_name = "URL")]
     control: Option<String>,
 
     /// Stay in the foreground
@@ -201,10 +203,6 @@ impl Args {
 
 pub fn run(args: &Args) -> Result<(), Failure> {
     let settings = args.settings()?;
-    let args = &Args {
-        head: settings.join.is_none(),
-        ..args.clone()
-    };
     match (args.block, std::env::var_os("MOBULA_LAUNCHER_READY")) {
         (true, said) => serve(args, settings, said.is_some()),
         (false, _) => detach(args, &settings.dir),
@@ -215,23 +213,28 @@ pub fn run(args: &Args) -> Result<(), Failure> {
 fn text(args: &Args, recorded: &launch::Recorded) -> Result<String, Failure> {
     let reach = reach(recorded.address);
     let (pid, dir) = (recorded.launcher.pid, recorded.dir.display());
+    let first = recorded.head == recorded.address;
     if args.json {
         let said = json!({
-            "pid": pid, "address": reach.to_string(), "listen": recorded.address.to_string(), "head": args.head,
+            "pid": pid, "address": reach.to_string(), "listen": recorded.address.to_string(), "head": first,
             "token": recorded.token, "dir": recorded.dir.display().to_string(),
         });
         return Ok(format!("{said}\n"));
     }
-    if !args.head {
+    if !first {
         return Ok(format!(
             "joined {} (launcher is process {pid}, at {}, folder {dir})\n",
             recorded.head, recorded.address
         ));
     }
     let token = &recorded.token;
+    let also = match &args.control {
+        Some(control) if control.starts_with("etcd:") => format!(" --control {control}"),
+        _ => String::new(),
+    };
     Ok(format!(
         "the first launcher runs (process {pid}, at {}, folder {dir})\n\n\
-         On other machines:\n  mobula start --join {reach} --token {token}\n\n\
+         On other machines:\n  mobula start --join {reach} --token {token}{also}\n\n\
          To run a program on them:\n  mobula run --address {reach} --token {token} -- ./app\n  \
          MOBULA_ADDRESS='{reach}?{token}' cargo run\n\n\
          To see them, and to end them:\n  mobula status --machines\n  mobula stop\n",

@@ -40,6 +40,8 @@ pub enum Event {
     Kept(NodeId, Result<PathBuf, String>),
     /// A node's process of this peer's ended.
     Ended(NodeId, u32, String),
+    /// This launcher, there, lets others in.
+    Leads(NodeId, SocketAddr),
     /// The program ends: it waits for no more than what has been started.
     Last,
     /// It is over.

@@ -87,6 +87,10 @@ pub fn messages() -> Vec<Message> {
             lines: vec!["a".into(), "".into()],
         },
         Message::Ended(5, "exit code 1".into()),
+        Message::Leads(
+            NodeId::new(6).expect("not 0"),
+            ([127, 0, 0, 1], 7677).into(),
+        ),
     ]
 }
 

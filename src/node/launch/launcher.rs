@@ -17,11 +17,13 @@ use std::time::{Duration, Instant};
 use super::cache::{Cache, Lander, MAX_LEN};
 use super::child::Child;
 use super::ears::{self, Event, Heard};
+use super::lead::Looking;
 use super::message::{JobLine, Machine, Message, Program, Start, short};
 use super::past::Records;
 use super::platform::Has;
 use super::state::Recorded;
 use crate::base::NodeId;
+use crate::control::Control;
 use crate::core::jobs::{Ask, Effect, Jobs, Share};
 use crate::link::{Endpoint, Link, LinkError};
 
@@ -51,11 +53,14 @@ pub(super) struct Launcher {
     /// Whom it joined; `None`: it lets others in.
     pub joined: Option<SocketAddr>,
     pub records: Option<Records>,
+    /// Where they are, if all launchers reach them.
+    pub control: Option<Arc<dyn Control>>,
+    pub looking: Option<Looking>,
     pub has: Has,
     pub host: u64,
 }
 
-struct Driver {
+pub(super) struct Driver {
     name: String,
     program: Option<Program>,
     /// It waits for its share until then.
@@ -67,19 +72,22 @@ struct Driver {
 
 /// What changes while it runs.
 #[derive(Default)]
-struct Now {
-    drivers: HashMap<NodeId, Driver>,
+pub(super) struct Now {
+    pub drivers: HashMap<NodeId, Driver>,
     /// Other launchers, if this is the head.
     machines: HashMap<NodeId, Machine>,
     /// Where launchers are reached that are connected.
     met: HashMap<NodeId, SocketAddr>,
     /// Launchers that went, or have not said how they are.
-    lost: HashMap<NodeId, Instant>,
+    pub lost: HashMap<NodeId, Instant>,
     /// The head, if this is another.
-    head: Option<NodeId>,
-    called: Option<Instant>,
+    pub head: Option<NodeId>,
+    pub called: Option<Instant>,
     /// The head is to be told.
-    news: bool,
+    pub news: bool,
+    /// The head as it is on record, and when drivers were told.
+    pub lead: Option<(NodeId, SocketAddr)>,
+    pub told: Option<Instant>,
 }
 
 impl Launcher {
@@ -114,6 +122,8 @@ impl Launcher {
                 self.node_ended(&mut now, driver, pid, &how);
             }
         }
+        // Another may lead at once.
+        self.looking = None;
         self.link.stop(Duration::from_millis(300));
         self.state.remove(&self.place);
     }
@@ -122,7 +132,13 @@ impl Launcher {
         match event {
             Event::Here(node, addr, true) => {
                 now.lost.remove(&node);
+                // Any of them may be the head soon.
+                if self.control.is_some() {
+                    now.met.insert(node, addr);
+                    now.lost.insert(node, Instant::now());
+                }
                 match self.joined {
+                    Some(_) if now.lead.is_some_and(|(lead, _)| lead != node) => {}
                     // A head that was started again is another node.
                     Some(_) => {
                         if let Some(before) =
@@ -151,6 +167,7 @@ impl Launcher {
             Event::Found(driver, path) => self.found(now, driver, path),
             Event::Kept(driver, outcome) => self.kept(now, driver, outcome),
             Event::Ended(driver, pid, how) => self.node_ended(now, driver, pid, &how),
+            Event::Leads(node, addr) => self.leads(now, node, addr),
             Event::Stop | Event::Last => {}
         }
     }
@@ -186,6 +203,7 @@ impl Launcher {
         if let Some(records) = &mut self.records {
             records.settle();
         }
+        self.tell_lead(now);
         let Some(addr) = self.joined else { return };
         let connected = now.head.filter(|head| self.link.is_connected(*head));
         if let Some(head) = connected {
@@ -217,7 +235,7 @@ impl Launcher {
                     .unwrap_or_default();
                 ears::send(&self.link, from, &Message::Machines(machines, past));
             }
-            Message::State(machine) if self.joined.is_none() && now.met.contains_key(&from) => {
+            Message::State(machine) if now.met.contains_key(&from) => {
                 now.lost.remove(&from);
                 let addr = now.met[&from];
                 now.machines.insert(
@@ -463,7 +481,7 @@ impl Launcher {
         }
     }
 
-    fn write_down(&self) {
+    pub(super) fn write_down(&self) {
         if let Err(e) = self.state.write(&self.place) {
             eprintln!(
                 "mobula: {}: {e}; `mobula stop` will not know all that runs",

@@ -12,7 +12,7 @@ use crate::core::jobs::Ask;
 use crate::wire::{BadFrame, Read, Reader, Writer};
 
 /// Counted up with each change here.
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 /// Names, paths, reasons: no text is longer.
 pub const MAX_TEXT: usize = 8 << 10;
 /// So many of anything in a list.
@@ -165,6 +165,8 @@ pub enum Message {
     },
     /// It ended; how, in words.
     Ended(u32, String),
+    /// This launcher, at that address, is the one that lets others in.
+    Leads(NodeId, SocketAddr),
 }
 
 fn bad<T>(what: &'static str) -> Read<T> {
@@ -376,6 +378,11 @@ impl Message {
                 w.u32(*pid);
                 w.text(how);
             }
+            Message::Leads(node, addr) => {
+                w.u8(12);
+                w.node(*node);
+                w.text(&addr.to_string());
+            }
         }
         w.0
     }
@@ -421,6 +428,7 @@ impl Message {
                 lines: list(r, 4, text)?,
             },
             11 => Message::Ended(r.u32()?, text(r)?),
+            12 => Message::Leads(r.node()?, addr(r)?),
             _ => return bad("kind of message"),
         };
         r.end()?;
@@ -467,7 +475,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..200), kind in 0..13u8) {
+        fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..200), kind in 0..14u8) {
             let _ = Message::decode(&bytes);
             let mut framed = vec![VERSION, kind];
             framed.extend(bytes);

@@ -3,7 +3,8 @@
 //! Room map: [`launcher`] what runs on each machine; [`driver`] what a program does when `MOBULA_ADDRESS` is set, [`watch`] what it does from then on, [`wanted`] what it
 //! wants, [`sites`] where its nodes run; [`guest`] their
 //! connection; [`message`] what they say; [`ears`] how it is heard; [`cache`] executables; [`platform`] whether one can
-//! run; [`child`] a node's process; [`state`] what is written down to be stopped; [`past`] what ran.
+//! run; [`child`] a node's process; [`state`] what is written down to be stopped; [`past`] what ran; [`lead`] which of them is the
+//! first, where any may be lost.
 //!
 //! Launchers form a cluster of their own: the head has the authority and the token, and it is these that let drivers in. A
 //! driver makes another cluster, of its own nodes, whose token goes to the launchers that start them.
@@ -18,6 +19,7 @@ mod ears;
 pub mod fuzz;
 mod guest;
 mod launcher;
+mod lead;
 mod message;
 mod past;
 mod platform;
@@ -35,11 +37,14 @@ use std::time::{Duration, Instant};
 
 pub use driver::{Job, Plan};
 pub use guest::{Guest, PORT, resolve, route_to};
+use lead::{LAUNCHERS, Leading};
 pub use message::{JobLine, Machine, Past};
 pub use state::{Process, Recorded};
 pub use wanted::amounts;
 
+use super::cluster;
 use crate::base::{Capacity, NodeId};
+use crate::control::Control;
 use crate::core::jobs::Jobs;
 use crate::link::{Ca, Identity, JoinToken, Link, LinkError, join};
 
@@ -58,7 +63,7 @@ pub fn place() -> Result<PathBuf, String> {
 
 /// The authority kept in a folder, made if there is none, and the token that goes with it.
 pub fn token(dir: &Path) -> Result<String, String> {
-    Ok(super::cluster::authority(dir)
+    Ok(cluster::authority(dir)
         .map_err(|e| e.to_string())?
         .token()
         .to_string())
@@ -77,7 +82,7 @@ pub struct Settings {
     pub join: Option<(SocketAddr, String)>,
     /// For how long it tries to join, where nobody answers.
     pub patience: Duration,
-    /// Where the head keeps records; not said: in its folder.
+    /// Where the head keeps records; not said: in its folder. On etcd all launchers reach them, and any may become the head.
     pub control: Option<String>,
     /// What it is called.
     pub name: String,
@@ -123,7 +128,7 @@ const JOINED: &str = "joined";
 
 /// Keeps whom a launcher joined, so that it can be started again without being told.
 fn keep(dir: &Path, addr: SocketAddr, token: &str) -> std::io::Result<()> {
-    super::cluster::write_secret(&dir.join(JOINED), format!("{addr} {token}\n").as_bytes())
+    cluster::write_secret(&dir.join(JOINED), format!("{addr} {token}\n").as_bytes())
 }
 
 /// Whom the launcher of this folder joined last, with the token; `None` if it never did.
@@ -156,6 +161,29 @@ fn join_patiently(
             joined => return joined,
         }
     }
+}
+
+/// How long a launcher may take to show that it lives.
+const LIVES: Duration = Duration::from_secs(2);
+
+/// The records that a launcher reaches itself.
+fn records(
+    address: Option<String>,
+    joins: bool,
+    dir: &Path,
+) -> Result<Option<Arc<dyn Control>>, String> {
+    let address = match (address, joins) {
+        (Some(address), true) if !address.starts_with("etcd:") => {
+            return Err(format!(
+                "--control {address}: who joins others reaches the records only if they are on etcd"
+            ));
+        }
+        (Some(address), _) => address,
+        (None, true) => return Ok(None),
+        (None, false) => dir.join("control").display().to_string(),
+    };
+    let opened = crate::control::open(&address);
+    opened.map(Some).map_err(|e| e.to_string())
 }
 
 /// Starts a launcher in this process.
@@ -194,18 +222,33 @@ pub fn start(settings: Settings) -> Result<Running, String> {
     }
     let me = NodeId::new(ears::random()?).ok_or("no number")?;
     let last = dir.join("address");
+    let control = records(control, whom.is_some(), &dir)?;
+    let shared = control
+        .as_ref()
+        .filter(|c| c.address().starts_with("etcd:"));
     let (identity, ca, token): (Identity, Option<Arc<Ca>>, String) = match &whom {
         Some((addr, token)) => {
             let parsed: JoinToken = token.parse().map_err(|e: LinkError| e.to_string())?;
-            let joined = join_patiently(*addr, &parsed, me, patience)
-                .map_err(|why| guest::unreached(*addr, &why))?;
+            let mut joined = join_patiently(*addr, &parsed, me, patience);
+            // Another may lead by now.
+            if joined.is_err()
+                && let Some(control) = shared
+                && let Ok(Some(lead)) = Leading::found(&**control)
+            {
+                joined = join(lead, &parsed, me, Duration::from_secs(10));
+            }
+            let joined = joined.map_err(|why| guest::unreached(*addr, &why))?;
             keep(&dir, *addr, token).map_err(folder)?;
             (joined, None, token.clone())
         }
         None => {
             // Whoever starts it again without saying as what means this.
             let _ = std::fs::remove_file(dir.join(JOINED));
-            let ca = super::cluster::authority(&dir).map_err(|e| e.to_string())?;
+            let ca = match shared {
+                Some(control) => cluster::shared(&**control, LAUNCHERS, Some(&dir)),
+                None => cluster::authority(&dir),
+            };
+            let ca = ca.map_err(|e| e.to_string())?;
             let (identity, token) = (
                 ca.identity(me).map_err(|e| e.to_string())?,
                 ca.token().to_string(),
@@ -222,13 +265,6 @@ pub fn start(settings: Settings) -> Result<Running, String> {
             .and_then(|text| text.trim().parse().ok())
             .unwrap_or_else(|| ([0, 0, 0, 0], PORT).into()),
     });
-    let records = match &whom {
-        Some(_) => None,
-        None => {
-            let address = control.unwrap_or_else(|| dir.join("control").display().to_string());
-            Some(past::Records::open(&address).map_err(|e| e.to_string())?)
-        }
-    };
     let cache = cache::Cache::open(&dir.join("executables")).map_err(folder)?;
     let (link, heard, events) =
         ears::listen(identity, ca, listen, true).map_err(|e| e.to_string())?;
@@ -238,7 +274,31 @@ pub fn start(settings: Settings) -> Result<Running, String> {
     }
     let process =
         Process::of(std::process::id()).ok_or("this process is not to be found in /proc")?;
-    let joined = whom.map(|(addr, _)| addr);
+    let mut joined = whom.map(|(addr, _)| addr);
+    let mut looking = None;
+    if let Some(control) = shared {
+        let reached = cluster::reached_at(address, joined);
+        let mut leading = Leading::new(Arc::clone(control), me, reached);
+        let parsed: JoinToken = token.parse().map_err(|e: LinkError| e.to_string())?;
+        // Whoever let this one in lives.
+        let lives = |at| joined.is_some() || join(at, &parsed, me, LIVES).is_ok();
+        let lead = leading.begin(lives).map_err(|e| e.to_string())?;
+        joined = (lead != reached).then_some(lead);
+        let ca = match joined {
+            Some(_) => None,
+            None => cluster::on_record(&**control, LAUNCHERS).map_err(|e| e.to_string())?,
+        };
+        link.hold_ca(ca.map(Arc::new));
+        let watches = leading.watch(events.clone());
+        looking = Some(watches.map_err(|e| format!("starting a thread: {e}"))?);
+    }
+    let records = match (&control, joined) {
+        (Some(control), None) => {
+            let opened = past::Records::open(Arc::clone(control));
+            Some(opened.map_err(|e| e.to_string())?)
+        }
+        _ => None,
+    };
     let head = joined.unwrap_or(address);
     let recorded = Recorded {
         launcher: process,
@@ -264,6 +324,8 @@ pub fn start(settings: Settings) -> Result<Running, String> {
         state: recorded.clone(),
         joined,
         records,
+        control: shared.cloned(),
+        looking,
         has: platform::Has::here(),
         host: state::host(),
     };

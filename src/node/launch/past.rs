@@ -1,6 +1,6 @@
 //! What ran, in the cluster's records.
 //!
-//! Invariant: a job is recorded as running only while its driver is connected. After a restart of the head those that were
+//! Invariant: a job is recorded as running only while its driver is connected. After a restart of the head, or where another launcher took over, those that were
 //! running have a while to call again, and are recorded as failed if they do not. At most [`KEPT`] are kept. Left out: what records are (`control`).
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,8 +33,7 @@ pub struct Records {
 
 impl Records {
     /// Reads what is there.
-    pub fn open(address: &str) -> Result<Records, ControlError> {
-        let control = crate::control::open(address)?;
+    pub fn open(control: Arc<dyn Control>) -> Result<Records, ControlError> {
         let (jobs, _) = records::list::<Job>(&*control, WITHIN)?;
         let jobs: BTreeMap<u64, Job> = jobs.into_iter().map(|job| (job.id.0, job)).collect();
         let running = jobs.values().filter(|j| j.state == JobState::Running);
@@ -52,7 +51,7 @@ impl Records {
             return;
         }
         for job in std::mem::take(&mut self.unheard) {
-            let why = "the head's launcher was started again, and it did not call since";
+            let why = "the launcher that leads was started again, and it did not call since";
             self.change(job, JobState::Failed(why.to_owned()));
         }
     }

@@ -1,7 +1,8 @@
 //! What a driver does while its program runs: it shows what nodes print, and finds the head again that was started anew.
 //!
 //! A head that comes back is another node at the same address, with the same authority. It knows nothing of what was held, so
-//! the driver says again what it is and what it has, and has its node there started again.
+//! the driver says again what it is and what it has, and has its node there started again. Where another launcher takes over as
+//! the head, its own launchers tell it, and it says to that what it is.
 //!
 //! Invariant: this ends with the program. Left out: the first start (`driver`); another machine's launcher that was started
 //! again, whose nodes the program goes on without.
@@ -27,6 +28,8 @@ impl Plan {
         // It may have been lost before anybody watched.
         let lost = !self.guest.link.is_connected(self.guest.head);
         let mut gone = lost.then(Instant::now);
+        // Another leads, that is to be reached.
+        let mut lead = None;
         let runs = |s: &Site| matches!(s.stage, Stage::Joined | Stage::Started(_));
         while !last || sites.iter().any(runs) {
             let within = if gone.is_some() {
@@ -37,6 +40,23 @@ impl Plan {
             match self.guest.heard.next(within) {
                 Some(Event::Stop) => break,
                 Some(Event::Last) => last = true,
+                Some(Event::Said(from, Message::Leads(node, addr))) => {
+                    if self.knows(from, &sites) && node != self.guest.head && lead != Some(node) {
+                        lead = Some(node);
+                        self.guest.addr = addr;
+                        if self.guest.link.is_connected(node) {
+                            (lead, gone) = (None, None);
+                            self.led_by(node);
+                        } else {
+                            gone = Some(Instant::now());
+                            self.guest.link.connect(addr, Some(node));
+                        }
+                    }
+                }
+                Some(Event::Here(node, _, true)) if lead == Some(node) => {
+                    (lead, gone) = (None, None);
+                    self.led_by(node);
+                }
                 Some(Event::Here(node, _, true))
                     if gone.is_some() && !last && self.may_lead(node, &sites) =>
                 {
@@ -71,6 +91,18 @@ impl Plan {
         let head = self.guest.head;
         let own = self.own.as_ref().map(|own| own.node);
         node != head && own != Some(node) && sites.iter().all(|s| s.machine.node != node)
+    }
+
+    /// Whether this is a launcher that has something of this program.
+    fn knows(&self, node: NodeId, sites: &[Site]) -> bool {
+        let own = self.own.as_ref().is_some_and(|own| own.node == node);
+        own || sites.iter().any(|s| s.machine.node == node)
+    }
+
+    /// Another machine's launcher lets others in, and keeps a record of what runs.
+    fn led_by(&mut self, head: NodeId) {
+        self.guest.head = head;
+        self.tell_head();
     }
 
     /// The head was started again, as this node.
