@@ -3,6 +3,9 @@
 //! The program that is looked at is this test itself, started again in a role. Each test has a folder for sockets of its
 //! own, so that tests see only their programs.
 
+#[path = "../src/base/skip.rs"]
+mod skip;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -848,7 +851,7 @@ fn another_user_gets_no_answer() {
     }
     match asked_by_a_stranger(&program.socket) {
         Some(answers) => assert_eq!(answers, [None, None, None]),
-        None => eprintln!("skipped: only root can become another user"),
+        None => skip::skipped("only root can become another user"),
     }
     assert!(
         ask(&program.socket, b"\"hello\"\n")

@@ -2,6 +2,9 @@
 //!
 //! Invariant: nodes are processes of this very binary. Left out: the laws of membership, which `core` tests in virtual time.
 
+#[path = "../src/base/skip.rs"]
+mod skip;
+
 mod cluster_common;
 
 use std::io::{BufRead, BufReader, Write};

@@ -6,6 +6,9 @@
 //! Invariant: everything made is removed, however a test ends, and no test takes longer than its deadline. Left out: several
 //! real machines.
 
+#[path = "../src/base/skip.rs"]
+mod skip;
+
 #[path = "cluster_network/net.rs"]
 mod net;
 #[path = "cluster_network/wire.rs"]
@@ -105,7 +108,10 @@ fn inside(test: &str, others: usize, weather: Option<Weather>, scenario: impl Fn
     }
     let network = match Network::new(others + 1, weather) {
         Ok(network) => network,
-        Err(why) => return println!("skipped {test}: no network namespaces can be made: {why}"),
+        Err(why) => {
+            let why = format!("{test}: no network namespaces can be made: {why}");
+            return skip::skipped(why);
+        }
     };
     let me = std::env::current_exe().expect("a test has a path");
     let mut child = Network::named(network.name())

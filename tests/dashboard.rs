@@ -4,6 +4,9 @@
 //! kept below `target/tmp/dashboard`. Left out: what the questions compute, which `src/dashboard/tests` shows.
 #![cfg(feature = "dashboard")]
 
+#[path = "../src/base/skip.rs"]
+mod skip;
+
 #[path = "dashboard/browser.rs"]
 mod browser;
 #[path = "dashboard/fixture.rs"]

@@ -2,6 +2,9 @@
 //!
 //! Invariant: a check that cannot be made here says so and passes. Left out: running them, which needs what they are for.
 
+#[path = "../src/base/skip.rs"]
+mod skip;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -20,7 +23,7 @@ fn run(program: &str, args: &[&str]) -> Option<Output> {
     match Command::new(program).args(args).output() {
         Ok(output) => Some(output),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            println!("skipped: there is no {program}");
+            skip::skipped(format!("there is no {program}"));
             None
         }
         Err(e) => panic!("{program}: {e}"),
@@ -54,10 +57,8 @@ fn packages() -> Option<PathBuf> {
     if installed.status.success() {
         return Some(folder);
     }
-    println!(
-        "skipped: kubernetes-validate cannot be installed: {}",
-        said(&installed)
-    );
+    let why = said(&installed);
+    skip::skipped(format!("kubernetes-validate cannot be installed: {why}"));
     let _ = std::fs::remove_dir_all(folder);
     None
 }
@@ -185,7 +186,7 @@ fn the_script_starts_a_head_and_a_node() {
         .env("SLURM_SUBMIT_DIR", &folder);
     let output = match command.output() {
         Ok(output) => output,
-        Err(e) => return println!("skipped: bash cannot be run: {e}"),
+        Err(e) => return skip::skipped(format!("bash cannot be run: {e}")),
     };
     let out = said(&output);
     assert!(output.status.success(), "{out}");

@@ -4,6 +4,9 @@
 //! part is skipped, with its reason, where that is not to be done. Left out: speed
 //! (`benches/store`).
 
+#[path = "../src/base/skip.rs"]
+mod skip;
+
 use std::fs;
 
 use mobula::store::{Client, ObjectId, Server};
@@ -161,11 +164,11 @@ fn the_store_says_what_pages_it_got_and_holds_in_them() {
             assert!(refused.contains("Config::huge_pages"), "{refused}");
             assert!(refused.contains("2 MiB pages"), "{refused}");
         }
-        Some(n) => eprintln!("skipped: a refusal: the kernel would find {n} more pages"),
+        Some(n) => skip::skipped(format!("a refusal: the kernel would find {n} more pages")),
     }
 
     match Reserved::some(16) {
-        Err(why) => eprintln!("skipped: reserved pages: {why}"),
+        Err(why) => skip::skipped(format!("reserved pages: {why}")),
         Ok(_pages) => {
             let mobula = config(31 << 20, true).init().unwrap();
             let pages = mobula.store_pages();
@@ -198,7 +201,7 @@ fn the_store_says_what_pages_it_got_and_holds_in_them() {
     }
 
     match Allowed::set("advise") {
-        Err(why) => eprintln!("skipped: transparent pages: {why}"),
+        Err(why) => skip::skipped(format!("transparent pages: {why}")),
         Ok(_allowed) => {
             let mobula = config(31 << 20, HugePages::Auto).init().unwrap();
             let pages = mobula.store_pages();
@@ -211,7 +214,7 @@ fn the_store_says_what_pages_it_got_and_holds_in_them() {
     }
 
     match Allowed::set("never") {
-        Err(why) => eprintln!("skipped: no transparent pages: {why}"),
+        Err(why) => skip::skipped(format!("no transparent pages: {why}")),
         Ok(_allowed) => {
             let mobula = config(31 << 20, HugePages::Auto).init().unwrap();
             let pages = mobula.store_pages();

@@ -5,7 +5,9 @@
 //! dependency again, so it runs only where `MOBULA_TEST_LTO=1` is set, as `.ci/run` does.
 //! Left out: what is registered under which name, which the macros' tests pin.
 
-use std::io::Write as _;
+#[path = "../src/base/skip.rs"]
+mod skip;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -76,10 +78,7 @@ fn a_library_registers_what_nobody_calls() {
 #[test]
 fn link_time_optimization_drops_nothing() {
     if std::env::var_os("MOBULA_TEST_LTO").is_none_or(|v| v != "1") {
-        // Past the harness, which hides what a passing test prints.
-        let skipped = "skipped: the build with link-time optimization runs with MOBULA_TEST_LTO=1";
-        writeln!(std::io::stderr(), "{skipped}").expect("standard error takes a line");
-        return;
+        return skip::skipped("the build with link-time optimization runs with MOBULA_TEST_LTO=1");
     }
     prints_all(&run(&build("registry-lto"), "registry-app"));
 }

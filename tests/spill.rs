@@ -1,6 +1,9 @@
 //! More objects than memory: they go to disk while nobody reads them and come back when somebody does.
 #![cfg(feature = "object-store")]
 
+#[path = "../src/base/skip.rs"]
+mod skip;
+
 mod common;
 
 use std::path::{Path, PathBuf};
@@ -353,7 +356,7 @@ impl SmallDisk {
             return Some(SmallDisk(temp));
         }
         let _ = std::fs::remove_dir(&temp);
-        eprintln!("skipped: mounting a small file system takes a root that may");
+        skip::skipped("mounting a small file system takes a root that may");
         None
     }
 }

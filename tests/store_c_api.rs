@@ -11,7 +11,8 @@ mod common;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use common::{LONG, Scene, skipped};
+use common::skip::skipped;
+use common::{LONG, Scene};
 use mobula::store::ObjectId;
 
 fn source(file: &str) -> PathBuf {

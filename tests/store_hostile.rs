@@ -335,7 +335,7 @@ fn another_users_process_is_refused_unless_it_may() {
     let folder = Folder::new();
     let me = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(folder.path()).unwrap());
     if me != 0 {
-        return common::skipped("only root can start another user's process");
+        return common::skip::skipped("only root can start another user's process");
     }
     // The other user may not be able to look where this executable lies.
     let program = folder.join("program");
@@ -390,7 +390,7 @@ fn a_thousand_clients_at_once() {
     // Three descriptors for each, since both ends are in this process.
     let limit = open_files();
     if limit < 3 * CLIENTS + 200 {
-        return common::skipped(&format!("this process may have {limit} files open"));
+        return common::skip::skipped(format!("this process may have {limit} files open"));
     }
     let _server = options.start(folder.join("socket")).unwrap();
     let name = |n: usize| ObjectId::from_name(&format!("client {n}"));

@@ -2,6 +2,9 @@
 //!
 //! Invariant: a timeline is read back from its file, as a viewer would. Left out: what recording costs (`benches/trace`).
 
+#[path = "../src/base/skip.rs"]
+mod skip;
+
 mod common;
 #[path = "timeline/deaths.rs"]
 mod deaths;

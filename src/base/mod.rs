@@ -29,6 +29,8 @@ mod object_id;
 mod origin;
 pub mod query;
 mod resources;
+#[cfg(test)]
+pub mod skip;
 pub mod snapshot;
 mod space;
 mod store_error;

@@ -284,7 +284,7 @@ mod tests {
         let affinity = || rustix::thread::sched_getaffinity(None).unwrap();
         let all = affinity();
         if all.count() < 2 {
-            eprintln!("skipped: there is only one CPU");
+            crate::base::skip::skipped("there is only one CPU");
             return;
         }
         let taken = (0..CpuSet::MAX_CPU).find(|cpu| all.is_set(*cpu)).unwrap();

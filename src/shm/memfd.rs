@@ -257,7 +257,7 @@ mod tests {
     fn huge(len: usize, wanted: HugePages, kind: PageKind) -> Option<Segment> {
         let segment = Segment::create_with(len, wanted).unwrap();
         if segment.pages().kind != kind {
-            eprintln!("skipped: got {}", segment.pages());
+            crate::base::skip::skipped(format!("got {}", segment.pages()));
             return None;
         }
         Some(segment)

@@ -13,7 +13,7 @@ use server::Server;
 fn the_first_node_may_be_lost() {
     let _alone = crate::cluster_common::alone();
     let Some(server) = Server::start() else {
-        println!("skipped: no `etcd` here (apt-get install etcd-server)");
+        skip::skipped("no `etcd` here (apt-get install etcd-server)");
         return;
     };
     let records = server.address.as_str();
@@ -97,7 +97,7 @@ fn the_first_node_may_be_lost() {
 fn a_second_first_node_is_refused() {
     let _alone = crate::cluster_common::alone();
     let Some(server) = Server::start() else {
-        println!("skipped: no `etcd` here (apt-get install etcd-server)");
+        skip::skipped("no `etcd` here (apt-get install etcd-server)");
         return;
     };
     let records = server.address.as_str();

@@ -212,7 +212,7 @@ fn a_running_program_shows_its_calls_errors_and_actors() {
         browser.picture("node-timeline");
         assert!(browser.complaints.is_empty(), "{:?}", browser.complaints);
     } else {
-        println!("the browser's part was skipped: no chromium is installed");
+        crate::skip::skipped("the browser's part: no chromium is installed");
     }
     drop(mobula);
     assert!(

@@ -12,7 +12,7 @@ use crate::{fixture, serve};
 fn browser() -> Option<Browser> {
     let program = installed();
     if program.is_none() {
-        println!("skipped: no chromium is installed (Debian: apt-get install chromium)");
+        crate::skip::skipped("no chromium is installed (Debian: apt-get install chromium)");
     }
     program.map(|program| Browser::start(&program, 1440, 900))
 }

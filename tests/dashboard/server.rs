@@ -338,7 +338,9 @@ fn a_thousand_idle_connections_keep_nobody_out() {
     let mut idle: Vec<TcpStream> = Vec::new();
     for i in 0..1_000 {
         let Ok(stream) = TcpStream::connect(at) else {
-            println!("skipped from the {i}th on: this process may not have more files open");
+            crate::skip::skipped(format!(
+                "connections from the {i}th on: no more files may be open"
+            ));
             break;
         };
         idle.push(stream);

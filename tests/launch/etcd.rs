@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::bench::Head;
+use crate::skip;
 
 #[path = "../cluster_common/etcd.rs"]
 mod server;
@@ -10,7 +11,7 @@ mod server;
 fn what_ran_is_on_record_in_etcd() {
     let bench = Bench::new("etcd");
     let Some(server) = server::Server::start() else {
-        println!("skipped: no `etcd` here (apt-get install etcd-server)");
+        skip::skipped("no `etcd` here (apt-get install etcd-server)");
         return;
     };
     let control = ["--num-cpus", "1", "--control", server.address.as_str()];
@@ -49,7 +50,7 @@ fn leads(bench: &Bench, launchers: &[&Head]) -> Head {
 fn the_first_machine_may_be_lost() {
     let bench = Bench::new("lost");
     let Some(server) = server::Server::start() else {
-        println!("skipped: no `etcd` here (apt-get install etcd-server)");
+        skip::skipped("no `etcd` here (apt-get install etcd-server)");
         return;
     };
     let control = ["--num-cpus", "2", "--control", server.address.as_str()];

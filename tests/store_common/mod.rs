@@ -5,7 +5,10 @@
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
-use std::io::{Read, Write};
+#[path = "../../src/base/skip.rs"]
+pub mod skip;
+
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -130,11 +133,6 @@ pub fn play(child: &mut Command, role: &str, told: &str, socket: &Path) {
     child
         .env(ROLE, format!("{role}={told}"))
         .env(SOCKET, socket);
-}
-
-/// Says why a test is not run: past the harness, which hides what a passing test prints.
-pub fn skipped(why: &str) {
-    writeln!(std::io::stderr(), "skipped: {why}").expect("standard error takes a line");
 }
 
 /// A child process, killed if it is dropped.

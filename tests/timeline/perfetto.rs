@@ -42,7 +42,7 @@ fn ask(file: &File) -> Option<Value> {
     let engine = match engine() {
         Ok(engine) => engine,
         Err(why) => {
-            println!("skipped: {why}");
+            crate::skip::skipped(why);
             return None;
         }
     };
@@ -53,7 +53,7 @@ fn ask(file: &File) -> Option<Value> {
         .expect("node starts again");
     let said = String::from_utf8_lossy(&done.stderr);
     if done.status.code() == Some(3) {
-        println!("skipped: {}", said.trim());
+        crate::skip::skipped(said.trim());
         return None;
     }
     assert!(done.status.success(), "{said}");

@@ -2,7 +2,7 @@
 
 #[cfg(not(feature = "etcd"))]
 pub fn run() {
-    println!("skipped: built without the feature `etcd`");
+    crate::base::skip::skipped("etcd: built without that feature");
 }
 
 #[cfg(feature = "etcd")]
@@ -112,7 +112,7 @@ mod with {
 
     pub fn run() {
         let Some(server) = Server::start() else {
-            println!("skipped: no `etcd` here (apt-get install etcd-server)");
+            crate::base::skip::skipped("no `etcd` here (apt-get install etcd-server)");
             return;
         };
         let count = Cell::new(0);
@@ -149,10 +149,8 @@ mod with {
     fn a_history_that_was_compacted_is_said_to_be(server: &Server) {
         let control = open(&server.address("compact")).unwrap();
         let from = control.put("k", b"1", Expect::Any, None, SOON).unwrap();
-        let last = (0..5)
-            .map(|_| control.put("k", b"2", Expect::Any, None, SOON).unwrap())
-            .last()
-            .unwrap();
+        let put = |_| control.put("k", b"2", Expect::Any, None, SOON).unwrap();
+        let last = (0..5).map(put).fold(0, |_, revision| revision);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()

@@ -370,7 +370,7 @@ mod tests {
         let read = |path| fs::read_to_string(path).unwrap_or_default();
         let Some(parent) = own_group(&read("/proc/self/mountinfo"), &read("/proc/self/cgroup"))
         else {
-            eprintln!("skipped: control groups of version 2 are not mounted");
+            crate::base::skip::skipped("control groups of version 2 are not mounted");
             return;
         };
         let groups = Groups {
@@ -389,7 +389,8 @@ mod tests {
         let (mut go, mut up) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
         match groups.join(Pid::from_child(&child)) {
             Err(e) => {
-                eprintln!("skipped: {} takes no groups: {e}", groups.parent.display());
+                let at = groups.parent.display();
+                crate::base::skip::skipped(format!("{at} takes no groups: {e}"));
                 child.kill().unwrap();
             }
             Ok(group) => {
