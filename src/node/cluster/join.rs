@@ -28,6 +28,8 @@ use crate::wire::Frame;
 const PATIENCE: Duration = Duration::from_secs(20);
 /// How long one of several may take to let a node in.
 const TRY: Duration = Duration::from_secs(5);
+/// So many are tried.
+const TRIED: usize = 8;
 /// Whose authority it is.
 const NODES: &str = "nodes";
 /// How long what was said last has to get out.
@@ -184,7 +186,7 @@ fn admit(me: NodeId, how: &Joining, keeper: Option<&Keeper>) -> Result<Admitted,
         Ok(identity) => (identity, *addr),
         Err(why) if others.is_empty() || !is_silent(&why) => return Err(cluster_error(why)),
         Err(why) => {
-            let others = others.into_iter().filter(|other| other != addr);
+            let others = others.into_iter().filter(|other| other != addr).take(TRIED);
             let found = others
                 .into_iter()
                 .find_map(|by| Some((join(by, &token, me, TRY).ok()?, by)));

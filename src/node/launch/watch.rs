@@ -40,17 +40,18 @@ impl Plan {
             match self.guest.heard.next(within) {
                 Some(Event::Stop) => break,
                 Some(Event::Last) => last = true,
-                Some(Event::Said(from, Message::Leads(node, addr))) => {
-                    if self.knows(from, &sites) && node != self.guest.head && lead != Some(node) {
-                        lead = Some(node);
-                        self.guest.addr = addr;
-                        if self.guest.link.is_connected(node) {
-                            (lead, gone) = (None, None);
-                            self.led_by(node);
-                        } else {
-                            gone = Some(Instant::now());
-                            self.guest.link.connect(addr, Some(node));
-                        }
+                Some(Event::Said(from, Message::Leads(node, addr)))
+                    if self.knows(from, &sites)
+                        && node != self.guest.head
+                        && lead != Some(node) =>
+                {
+                    self.guest.addr = addr;
+                    if self.guest.link.is_connected(node) {
+                        (lead, gone) = (None, None);
+                        self.led_by(node);
+                    } else {
+                        (lead, gone) = (Some(node), Some(Instant::now()));
+                        self.guest.link.connect(addr, Some(node));
                     }
                 }
                 Some(Event::Here(node, _, true)) if lead == Some(node) => {
