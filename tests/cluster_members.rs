@@ -23,6 +23,14 @@ fn config() -> Config {
         .attach(false)
 }
 
+/// For tests that are not about how fast deaths are found, on a machine that may be busy.
+fn slower() -> Config {
+    config().cluster_pace(3)
+}
+
+/// The same, of a node of its own.
+const SLOWER: (&str, &str) = ("MOBULA_CLUSTER_PACE", "3");
+
 fn with(others: usize, test: impl FnOnce(&mut Cluster)) {
     let _alone = cluster_common::alone();
     let mut cluster = cluster(config(), others);
@@ -405,7 +413,7 @@ fn a_head_of_its_own() {
         return;
     };
     let listen = std::env::var("HEAD_LISTEN").unwrap_or("127.0.0.1:0".to_owned());
-    let mut config = config()
+    let mut config = slower()
         .listen(listen.parse().expect("an address"))
         .node_name("head");
     if let Ok(folder) = std::env::var("HEAD_DIR") {
@@ -435,10 +443,10 @@ fn a_head_that_comes_back_finds_the_actors_that_live() {
         &head.address,
         &head.token,
         "node",
-        &[("MOBULA_HEAD_PATIENCE", "60")],
+        &[("MOBULA_HEAD_PATIENCE", "60"), SLOWER],
     );
     let address = head.address.parse().expect("an address");
-    let mobula = config()
+    let mobula = slower()
         .join(address, head.token.clone())
         .node_name("own")
         .head_patience(Duration::from_secs(60));
@@ -507,16 +515,16 @@ fn a_head_that_comes_back_finds_the_actors_that_live() {
 fn a_node_leaves_in_order_when_its_program_says_so() {
     let _alone = cluster_common::alone();
     let head = Head::start(&[]);
-    let _node = Node::join(&head.address, &head.token, "node", &[]);
+    let _node = Node::join(&head.address, &head.token, "node", &[SLOWER]);
     let address = head.address.parse().expect("an address");
-    let mobula = config()
+    let mobula = slower()
         .join(address, head.token.clone())
         .init()
         .expect("it joins");
     mobula.wait_for_nodes(3, Duration::from_secs(30)).unwrap();
     mobula.drain(Duration::from_secs(10)).unwrap();
     // Without a head a node of a job ends at once, and without patience so does this one's part.
-    let again = config()
+    let again = slower()
         .join(address, head.token.clone())
         .init()
         .expect("it joins again");

@@ -18,10 +18,10 @@ fn the_first_node_may_be_lost() {
     };
     let records = server.address.as_str();
     let mut head = Head::start(&[("HEAD_CONTROL", records)]);
-    let settings = [("MOBULA_CONTROL", records)];
+    let settings = [("MOBULA_CONTROL", records), SLOWER];
     let _node = Node::join(&head.address, &head.token, "node", &settings);
     let address = head.address.parse().expect("an address");
-    let mobula = config().join(address, head.token.clone()).control(records);
+    let mobula = slower().join(address, head.token.clone()).control(records);
     let mobula = mobula.init().expect("it joins");
     mobula.wait_for_nodes(3, Duration::from_secs(30)).unwrap();
     let (first, node) = (called(&mobula, "head"), called(&mobula, "node"));
@@ -75,7 +75,7 @@ fn the_first_node_may_be_lost() {
     let add = |at| finds::options().on_node(at).remote("kept".to_owned(), 1);
     assert_eq!(mobula::get(add(third)).unwrap(), 8);
     let stranger = format!("{}x", &head.token[..head.token.len() - 1]);
-    let refused = config()
+    let refused = slower()
         .join(there.address, stranger)
         .control(records)
         .init();
@@ -101,7 +101,7 @@ fn a_second_first_node_is_refused() {
         return;
     };
     let records = server.address.as_str();
-    let first = config().listen(([127, 0, 0, 1], 0).into()).control(records);
+    let first = slower().listen(([127, 0, 0, 1], 0).into()).control(records);
     let first = first.init().unwrap();
     let mut second = Head::command(&[("HEAD_CONTROL", records)]);
     let second = second.stderr(Stdio::piped()).output().expect("it ends");

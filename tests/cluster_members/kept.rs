@@ -33,9 +33,9 @@ fn a_named_actor_of_the_first_node_outlives_it() {
     let _ = std::fs::remove_dir_all(&folder);
     let dir = folder.to_str().expect("text");
     let mut head = Head::start(&[("HEAD_DIR", dir)]);
-    let patience = [("MOBULA_HEAD_PATIENCE", "60")];
+    let patience = [("MOBULA_HEAD_PATIENCE", "60"), SLOWER];
     let _node = Node::join(&head.address, &head.token, "node", &patience);
-    let mobula = config()
+    let mobula = slower()
         .join(
             head.address.parse().expect("an address"),
             head.token.clone(),

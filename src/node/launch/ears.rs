@@ -101,9 +101,9 @@ pub fn listen(
     settings.ca = ca;
     settings.max_unacked = UNACKED;
     if !launcher {
-        // The shorter of both sides' counts: when a driver dies, launchers know within a second.
-        settings.idle = Duration::from_millis(800);
-        settings.keep_alive = Duration::from_millis(200);
+        // The shorter of both sides' counts: when a driver dies, launchers know soon. Its nodes know sooner, from each other.
+        settings.idle = Duration::from_millis(1600);
+        settings.keep_alive = Duration::from_millis(400);
     }
     let (events, heard) = channel();
     let (waiting, dropped) = (Arc::default(), Arc::default());
