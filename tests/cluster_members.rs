@@ -392,6 +392,13 @@ impl Head {
         }
     }
 
+    /// Lets it leave in order.
+    #[cfg(feature = "etcd")]
+    fn end(mut self) {
+        drop(self.process.stdin.take());
+        let _ = self.process.wait();
+    }
+
     fn kill(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();

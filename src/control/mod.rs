@@ -206,6 +206,15 @@ pub fn open(address: &str) -> Result<Arc<dyn Control>> {
     Ok(Arc::new(local::Local::in_folder(Path::new(folder))?))
 }
 
+/// Where an etcd at such an address is, if it is one.
+pub fn host(address: &str) -> Option<std::net::SocketAddr> {
+    use std::net::ToSocketAddrs;
+    let hosts = address.strip_prefix("etcd://")?.split('/').next()?;
+    hosts
+        .split(',')
+        .find_map(|host| host.to_socket_addrs().ok()?.next())
+}
+
 #[cfg(feature = "etcd")]
 fn open_etcd(address: &str, rest: &str) -> Result<Arc<dyn Control>> {
     Ok(Arc::new(etcd::Etcd::connect(address, rest)?))

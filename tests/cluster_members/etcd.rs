@@ -44,6 +44,8 @@ fn the_first_node_may_be_lost() {
     until("the first node is gone", Duration::from_secs(5), || {
         mobula.nodes().len() == 2
     });
+    // An actor of the first node whose history is kept goes on, and so does its name, though its node's lease is not over yet.
+    assert_eq!(adds("goes on", 1), 32);
     drop(actor);
     let asked = Instant::now();
     let found = Counter::named("kept").unwrap();
@@ -61,9 +63,6 @@ fn the_first_node_may_be_lost() {
     ));
     let again = Counter::options().name("lost").on_node(node).remote(70);
     assert_eq!(mobula::get(again.add(1)).unwrap(), 71);
-    // An actor of the first node whose history is kept goes on, and so does its name.
-    assert_eq!(adds("goes on", 1), 32);
-
     // Any other node lets newcomers in, and one that knows only the address of the first finds that.
     let there = mobula.nodes().into_iter().find(|n| n.id == node).unwrap();
     let other = there.address.to_string();
@@ -74,12 +73,10 @@ fn the_first_node_may_be_lost() {
     let third = called(&mobula, "third");
     let add = |at| finds::options().on_node(at).remote("kept".to_owned(), 1);
     assert_eq!(mobula::get(add(third)).unwrap(), 8);
-    let stranger = format!("{}x", &head.token[..head.token.len() - 1]);
-    let refused = slower()
-        .join(there.address, stranger)
-        .control(records)
-        .init();
-    assert!(refused.is_err(), "not without the token");
+    let stranger = Head::start(&[]);
+    let mut stranger = Node::join(&other, &stranger.token, "stranger", &settings);
+    let refused = stranger.process.wait().expect("it ends");
+    assert!(!refused.success(), "not with another cluster's token");
 
     // And a new first node, at another address, is of the same cluster.
     let started = Instant::now();
@@ -111,4 +108,44 @@ fn a_second_first_node_is_refused() {
     drop(first);
     let again = Head::start(&[("HEAD_CONTROL", records)]);
     assert!(!again.address.is_empty());
+}
+
+#[test]
+fn nobody_ends_when_the_first_node_was_stopped_for_a_while() {
+    let _alone = crate::cluster_common::alone();
+    let Some(server) = Server::start() else {
+        skip::skipped("no `etcd` here (apt-get install etcd-server)");
+        return;
+    };
+    let records = server.address.as_str();
+    let head = Head::start(&[("HEAD_CONTROL", records)]);
+    let settings = [("MOBULA_CONTROL", records), SLOWER];
+    let mut nodes: Vec<Node> = ["one", "two"]
+        .map(|name| Node::join(&head.address, &head.token, name, &settings))
+        .into();
+    let address = head.address.parse().expect("an address");
+    let mobula = slower().join(address, head.token.clone());
+    let mobula = mobula.control(records).init().expect("it joins");
+    mobula.wait_for_nodes(4, Duration::from_secs(30)).unwrap();
+    signal(&head.process, Signal::STOP);
+    until("the first node is gone", Duration::from_secs(20), || {
+        mobula.nodes().len() == 3
+    });
+    signal(&head.process, Signal::CONT);
+    // It is the one that was away, and hears so; its lease is given back, and another can be the first.
+    let new = Head::start(&[("HEAD_CONTROL", records)]);
+    mobula.wait_for_nodes(4, Duration::from_secs(30)).unwrap();
+    let at = called(&mobula, "one");
+    assert!(mobula::get(naps::options().on_node(at).remote(0)).is_ok());
+    for node in &mut nodes {
+        assert!(node.process.try_wait().unwrap().is_none(), "it goes on");
+    }
+    // The new one leaves in order, as a program does that is done: nodes end with it.
+    drop(mobula);
+    new.end();
+    until("the nodes end", Duration::from_secs(30), || {
+        nodes
+            .iter_mut()
+            .all(|node| node.process.try_wait().unwrap().is_some())
+    });
 }

@@ -67,6 +67,12 @@ pub fn alive(pid: u32) -> bool {
         .is_some_and(|(_, rest)| !rest.trim_start().starts_with(['Z', 'X']))
 }
 
+fn kill(pid: u32) {
+    let process = rustix::process::Pid::from_raw(pid as i32).unwrap();
+    rustix::process::kill_process(process, rustix::process::Signal::KILL).unwrap();
+    until("the launcher is gone", || !alive(pid));
+}
+
 /// Waits for something, with a deadline.
 pub fn until(what: &str, is: impl FnMut() -> bool) {
     wait::until(what, Duration::from_secs(60), is);
@@ -165,14 +171,23 @@ impl Bench {
     }
 
     /// Starts a launcher again, which its folder knows.
-    pub fn again(&self, name: &str, more: &[&str]) {
-        self.start(&["start"], name, more);
+    pub fn again(&self, name: &str, more: &[&str]) -> Head {
+        Head::of(&self.start(&["start"], name, more))
     }
 
     pub fn kill(&self, head: &Head) {
-        let pid = rustix::process::Pid::from_raw(head.pid as i32).unwrap();
-        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
-        until("the launcher is gone", || !alive(head.pid));
+        kill(head.pid);
+    }
+
+    /// Kills all launchers.
+    #[cfg(feature = "etcd")]
+    pub fn kill_all(&self) {
+        let started = self.started.lock().unwrap();
+        started
+            .iter()
+            .copied()
+            .filter(|pid| alive(*pid))
+            .for_each(kill);
     }
 
     pub fn launchers(&self) -> Vec<u32> {

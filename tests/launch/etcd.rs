@@ -92,7 +92,7 @@ fn the_first_machine_may_be_lost() {
     assert_eq!(status["jobs"].as_array().unwrap().len(), 2, "{status}");
     assert!(!status["jobs"].to_string().contains("running"), "{status}");
     // The lost one comes back as one of the others, and may lead again.
-    bench.again("one", &control);
+    bench.again("one", &["--num-cpus", "2"]);
     bench.machines(&new, 5);
     bench.kill(&new);
     let others: Vec<&Head> = [&one, &two, &three, &four, &five]
@@ -101,6 +101,12 @@ fn the_first_machine_may_be_lost() {
         .collect();
     let newest = leads(&bench, &others);
     bench.machines(&newest, 4);
+    // All were off, and only some are on again, not the one that led: they know where the records are.
+    bench.kill_all();
+    let again = |name| bench.again(name, &["--num-cpus", "1"]);
+    let (two, three) = (again("two"), again("three"));
+    let first = leads(&bench, &[&two, &three]);
+    bench.machines(&first, 2);
 }
 
 #[test]

@@ -21,8 +21,8 @@ use crate::Failure;
 use crate::attached::print;
 
 /// Starts a launcher, which lets programs have nodes on this machine: the first with --head, others with --join, and either
-/// again with neither: its folder remembers whom it joined, or that it was the first, and at which address. What else was said then
-/// (resources, labels, --control) is to be said again.
+/// again with neither: its folder remembers whom it joined, or that it was the first, at which address, and a --control on etcd. What
+/// else was said then (resources, labels) is to be said again.
 ///
 /// The launcher shares this machine's CPUs, GPUs and other resources between the programs that `mobula run` brings here, starts
 /// their nodes, and ends them with their program. It goes on in the background until `mobula stop`.
@@ -77,7 +77,7 @@ pub struct Args {
     dir: Option<PathBuf>,
 
     /// Where the first keeps its records, as etcd://host:2379 [default: in the folder]. Said on every machine, any of them may be
-    /// lost: another takes over as the first
+    /// lost: another takes over as the first. Who reads what is there can start programs: let only these machines reach it
     #[arg(long, value_name = "URL")]
     control: Option<String>,
 

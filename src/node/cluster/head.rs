@@ -40,8 +40,18 @@ impl Cluster {
         (head, name, place)
     }
 
+    /// Whether every node reaches the records itself, so that none needs a head.
+    pub(super) fn needs_no_head(&self) -> bool {
+        self.keeper.get().is_some_and(|k| k.shared().is_some())
+    }
+
+    /// Whether being the head gives a node the last word in who is dead.
+    pub(super) fn matters(&self, head: bool) -> bool {
+        head && !self.needs_no_head()
+    }
+
     /// Whether there is no head now.
-    fn is_headless(&self) -> bool {
+    pub(super) fn is_headless(&self) -> bool {
         let books = self.books.lock();
         books.head != self.me && !books.peers.values().any(|peer| peer.head)
     }
@@ -56,16 +66,24 @@ impl Cluster {
             return;
         }
         let since = *self.headless.lock().get_or_insert(self.now());
-        if self.now().saturating_sub(since) < self.patience_with_head()
+        // With records on etcd it is looked for there, wherever it is now.
+        if !self.needs_no_head()
+            && self.now().saturating_sub(since) < self.patience_with_head()
             && let Some(link) = self.link.get()
         {
             link.connect(*addr, None);
         }
     }
 
-    /// A node that was declared dead was reached, or this one was refused as such. The head's side is the one that goes on, so
-    /// any other node that the rest holds for dead, or that finds the head alive, is done with.
+    /// A node that was declared dead was reached, or this one was refused as such. The head's side is the one that goes on, where
+    /// one is needed, so any other node that the rest holds for dead, or that finds the head alive, is done with.
     pub(super) fn on_forgotten(&self, node: NodeId, addr: Option<SocketAddr>) {
+        if self.needs_no_head() {
+            if node == self.me {
+                self.membership.declared_dead();
+            }
+            return;
+        }
         let head = addr.is_some() && self.head_addr.get().copied() == addr;
         let head = head && *self.head_left.lock() != Some(node);
         if !self.heads() && (node == self.me || head) {
@@ -76,7 +94,7 @@ impl Cluster {
     /// How long this node goes on without a head. Where nobody said so, it goes on if the head was lost and no node needs it,
     /// since each reaches the records itself; a head that left in order has ended its program.
     fn patience_with_head(&self) -> Duration {
-        let shared = self.keeper.get().is_some_and(|k| k.shared().is_some());
+        let shared = self.needs_no_head();
         let lost = self.head_left.lock().is_none();
         self.head_patience.unwrap_or(match shared && lost {
             true => Duration::MAX,

@@ -31,7 +31,7 @@ const TRY: Duration = Duration::from_secs(5);
 /// So many are tried.
 const TRIED: usize = 8;
 /// Whose authority it is.
-const NODES: &str = "nodes";
+pub(super) const NODES: &str = "nodes";
 /// How long what was said last has to get out.
 const GOODBYE: Duration = Duration::from_millis(500);
 
@@ -143,7 +143,7 @@ pub(in crate::node) fn reached_at(listens: SocketAddr, head: Option<SocketAddr>)
     SocketAddr::new(ip, listens.port())
 }
 
-/// Whether nobody is there who lets nodes in, so that another may.
+/// Whether nobody of the cluster is there who lets nodes in, so that another may.
 fn is_silent(why: &LinkError) -> bool {
     matches!(
         why,
@@ -151,6 +151,7 @@ fn is_silent(why: &LinkError) -> bool {
             | LinkError::Timeout { .. }
             | LinkError::Io { .. }
             | LinkError::Denied(_)
+            | LinkError::OtherCluster { .. }
     )
 }
 
@@ -172,6 +173,9 @@ fn admit(me: NodeId, how: &Joining, keeper: Option<&Keeper>) -> Result<Admitted,
             (None, Some(folder)) => authority::authority(folder)?,
             (None, None) => Ca::new().map_err(cluster_error)?,
         };
+        if let Some(keeper) = keeper {
+            keeper.holds(&ca);
+        }
         return Ok(Admitted {
             identity: ca.identity(me).map_err(cluster_error)?,
             ca: Some(ca),
@@ -204,6 +208,9 @@ fn admit(me: NodeId, how: &Joining, keeper: Option<&Keeper>) -> Result<Admitted,
         );
         return Err(cluster_error(why));
     }
+    if let (Some(ca), Some(keeper)) = (&ca, keeper) {
+        keeper.holds(ca);
+    }
     Ok(Admitted {
         identity,
         ca,
@@ -231,6 +238,9 @@ impl Cluster {
         let admitted = admit(me, &how, keeper.as_ref())?;
         let (identity, ca, joined) = (admitted.identity, admitted.ca, admitted.by);
         let cluster = Cluster::new(me, engine, capacity, &how);
+        if let Some(by) = joined {
+            let _ = cluster.head_addr.set(by);
+        }
         // Before anybody can ask.
         cluster.start_errands().map_err(|e| Error::Os {
             what: "starting a thread",
@@ -280,15 +290,16 @@ impl Cluster {
         let groups = Groups::new(me, engine, cluster.capacity.clone(), Some(weak));
         let _ = cluster.groups.set(Arc::clone(&groups));
         engine.set_groups(groups);
-        let addr = reached_at(link.local_addr(), joined);
+        let far = how.control.as_deref().and_then(crate::control::host);
+        let addr = reached_at(link.local_addr(), far.or(joined));
         let known = cluster
-            .enter_records(heads, addr)
+            .enter_records(addr)
             .inspect_err(|_| link.stop(Duration::ZERO))?;
         let machine = Members::new(
             Peer {
                 node: me,
                 addr,
-                head: heads,
+                head: cluster.matters(heads),
             },
             how.pace(),
             cluster.random(),
@@ -300,13 +311,12 @@ impl Cluster {
             source: Arc::new(e),
         })?;
         if heads {
-            // Those who lost the head before.
+            // Those who lost the head before. They look for this one too.
             for (node, addr) in known {
                 link.connect(addr, Some(node));
             }
         }
         if let Some(addr) = joined {
-            let _ = cluster.head_addr.set(addr);
             link.connect(addr, None);
             if let Err(e) = cluster.await_head(addr) {
                 cluster.stopping.store(true, Ordering::Release);
@@ -323,7 +333,7 @@ impl Cluster {
             .map(|(n, p)| Peer {
                 node: *n,
                 addr: p.addr,
-                head: p.head,
+                head: cluster.matters(p.head),
             })
             .collect();
         cluster.membership.start(there);
@@ -474,7 +484,7 @@ impl Cluster {
         let why = || self.fenced_by().unwrap_or(Error::ShutDown);
         self.abandon(local, &why);
         if let Some(keeper) = self.keeper.get() {
-            keeper.end();
+            keeper.end(self);
         }
         if let Some(link) = self.link.get() {
             link.stop(GOODBYE);

@@ -375,7 +375,7 @@ impl Cluster {
                 .map(|(node, p)| Peer {
                     node: *node,
                     addr: p.addr,
-                    head: p.head,
+                    head: self.matters(p.head),
                 })
                 .collect()
         };

@@ -62,6 +62,9 @@ impl Cluster {
             books.peers.insert(peer.node, Peer { addr, name, head });
             books.gone_since.remove(&peer.node);
             let led = |books: &Books| books.peers.get(&books.head).is_some_and(|p| p.head);
+            if head {
+                *self.head_left.lock() = None;
+            }
             if head && self.me != books.head && !led(books) {
                 books.head = peer.node;
             }
@@ -180,7 +183,15 @@ impl Cluster {
         let now = self.now();
         let sent = self.with(local, |books, todo| {
             books.gone_since.remove(&node);
-            let name = books.peers.remove(&node)?.name;
+            let Peer { name, head, .. } = books.peers.remove(&node)?;
+            if head && why == super::notices::LEFT {
+                *self.head_left.lock() = Some(node);
+            }
+            if books.head == node
+                && let Some((other, _)) = books.peers.iter().find(|(_, peer)| peer.head)
+            {
+                books.head = *other;
+            }
             books.view.remove(node);
             books.near.remove(&node);
             let shown: Vec<_> = books
@@ -247,10 +258,6 @@ impl Cluster {
 
     /// A node said that it leaves.
     fn said_goodbye(self: &Arc<Cluster>, local: &Local, node: NodeId) {
-        let headed = self.books.lock().peers.get(&node).is_some_and(|p| p.head);
-        if headed {
-            *self.head_left.lock() = Some(node);
-        }
         self.membership.left(node);
         self.died(local, node, super::notices::LEFT);
     }

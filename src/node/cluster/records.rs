@@ -13,6 +13,8 @@
 //! Invariant: a name that was claimed is its actor's until the actor gives it back or its node is dead. All calls here may wait
 //! for the records, [`WITHIN`] at most, and are made by threads that may. Left out: who asks (`names`).
 
+mod entry;
+
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -23,7 +25,7 @@ use parking_lot::Mutex;
 
 use super::{Cluster, Errand};
 use crate::base::{ActorKey, Error, NodeId, ObjectKey};
-use crate::control::records::{self, Claim, Lead, NamedActor, Node};
+use crate::control::records::{self, Authority, Claim, NamedActor, Node};
 use crate::control::{self, Control, ControlError, Expect, Lease};
 use crate::core::recovery::Record;
 use crate::exec::far::parcel;
@@ -49,6 +51,7 @@ pub(super) struct Keeper {
     lease: Mutex<Option<Lease>>,
     /// Where others reach this node.
     reached: OnceLock<SocketAddr>,
+    authority: OnceLock<Authority>,
 }
 
 /// Where an actor is whose node is dead.
@@ -80,126 +83,13 @@ impl Keeper {
             before: Mutex::default(),
             lease: Mutex::default(),
             reached: OnceLock::new(),
+            authority: OnceLock::new(),
         })
-    }
-
-    /// The records, if every node reaches them itself.
-    pub fn shared(&self) -> Option<&dyn Control> {
-        self.shared.then_some(&*self.control)
-    }
-
-    /// Where nodes are that let others in, if all do.
-    pub fn doors(&self) -> Result<Vec<SocketAddr>, Error> {
-        if !self.shared {
-            return Ok(Vec::new());
-        }
-        let listed = records::list::<Node>(&*self.control, WITHIN);
-        let (nodes, _) = listed.map_err(|e| self.failed(&e))?;
-        Ok(nodes.into_iter().map(|node| node.addr).collect())
     }
 
     fn failed(&self, why: &dyn std::fmt::Display) -> Error {
         Error::Cluster {
             why: Arc::from(format!("the records at {}: {why}", self.control.address())),
-        }
-    }
-
-    /// Enters this node, and reads what was there before: the other nodes.
-    fn begin(
-        &self,
-        cluster: &Cluster,
-        head: bool,
-    ) -> Result<Vec<(NodeId, SocketAddr)>, ControlError> {
-        let control = &*self.control;
-        let (nodes, _) = records::list::<Node>(control, WITHIN)?;
-        let (mut names, _) = records::list::<NamedActor>(control, WITHIN)?;
-        // Others may go on with those whose history is kept, and are looked for when somebody asks.
-        names.retain(|named| named.incarnation == 0);
-        if !self.shared {
-            // Whoever kept these records in a folder is gone: nobody else can have opened it.
-            let before: HashSet<NodeId> = nodes.iter().filter(|n| n.head).map(|n| n.node).collect();
-            for named in names.iter().filter(|n| before.contains(&n.actor.host)) {
-                self.remove(&named.name, named.actor)?;
-            }
-            for node in &before {
-                records::delete::<Node>(control, node, Expect::Any, WITHIN)?;
-            }
-            *self.before.lock() = before;
-        } else {
-            let living: HashSet<NodeId> = nodes.iter().map(|n| n.node).collect();
-            for named in names.iter().filter(|n| !living.contains(&n.actor.host)) {
-                self.remove(&named.name, named.actor)?;
-            }
-        }
-        // The head that was lost is on record for as long as its lease.
-        let until = Instant::now() + TTL + GRACE;
-        loop {
-            match self.enter(cluster, head) {
-                Err(ControlError::Conflict { .. }) if Instant::now() < until => {
-                    std::thread::sleep(Duration::from_millis(200));
-                }
-                entered => break entered?,
-            }
-        }
-        let others = nodes.into_iter().filter(|node| node.node != cluster.me);
-        Ok(others.map(|node| (node.node, node.addr)).collect())
-    }
-
-    /// Writes that this node is there. A conflict: another is the head.
-    fn enter(&self, cluster: &Cluster, head: bool) -> Result<(), ControlError> {
-        let Some(addr) = self.reached.get().copied() else {
-            return Ok(());
-        };
-        let lease = if self.shared {
-            Some(self.control.grant(TTL, WITHIN)?)
-        } else {
-            None
-        };
-        if head && let Some(lease) = &lease {
-            let lead = Lead {
-                of: "nodes".to_owned(),
-                node: cluster.me,
-                addr,
-            };
-            let lease = Some(lease.id);
-            records::put(&*self.control, &lead, Expect::Absent, lease, WITHIN).inspect_err(
-                |_| {
-                    let _ = lease.map(|lease| self.control.revoke(lease, WITHIN));
-                },
-            )?;
-        }
-        let node = Node {
-            node: cluster.me,
-            addr,
-            head,
-            labels: cluster.labels.clone(),
-        };
-        records::put(
-            &*self.control,
-            &node,
-            Expect::Any,
-            lease.map(|l| l.id),
-            WITHIN,
-        )?;
-        *self.lease.lock() = lease;
-        Ok(())
-    }
-
-    /// Says that this node is still there.
-    fn prolong(&self, cluster: &Cluster) {
-        let Some(lease) = *self.lease.lock() else {
-            return;
-        };
-        // Whatever else went wrong is tried again soon.
-        if let Err(ControlError::NoLease { .. }) = self.control.keep_alive(lease.id, WITHIN) {
-            drop(self.enter(cluster, cluster.heads()));
-        }
-    }
-
-    /// This node goes: its record need not wait for its lease.
-    pub fn end(&self) {
-        if let Some(lease) = self.lease.lock().take() {
-            let _ = self.control.revoke(lease.id, WITHIN);
         }
     }
 
@@ -303,7 +193,12 @@ impl Keeper {
         match self.stands(cluster, named.actor.host)? {
             Stands::Alive => Ok(told(&named)),
             Stands::Unknown if self.shared && cluster.is_gone(named.actor.host) => {
-                Ok(Found::Nobody)
+                // Its lease is not over yet. Others may go on with it.
+                match self.follow(cluster, &named, revision)? {
+                    Moved::To(now) => Ok(told(&now)),
+                    Moved::Unknown => Ok(Found::Later),
+                    Moved::Lost => Ok(Found::Nobody),
+                }
             }
             Stands::Unknown => Ok(Found::Later),
             Stands::Dead => match self.follow(cluster, &named, revision)? {
@@ -428,14 +323,13 @@ impl Cluster {
     /// Enters this node in the records, if it reaches them itself; the other nodes there.
     pub(super) fn enter_records(
         &self,
-        head: bool,
         addr: SocketAddr,
     ) -> Result<Vec<(NodeId, SocketAddr)>, Error> {
         let Some(keeper) = self.keeper.get() else {
             return Ok(Vec::new());
         };
         let _ = keeper.reached.set(addr);
-        keeper.begin(self, head).map_err(|e| match e {
+        keeper.begin(self).map_err(|e| match e {
             ControlError::Conflict { .. } => keeper
                 .failed(&"another first node is there: join it, or take another prefix on etcd"),
             e => keeper.failed(&e),

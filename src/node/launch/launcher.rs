@@ -122,23 +122,26 @@ impl Launcher {
                 self.node_ended(&mut now, driver, pid, &how);
             }
         }
-        // Another may lead at once.
-        self.looking = None;
         self.link.stop(Duration::from_millis(300));
         self.state.remove(&self.place);
+        // Another may lead at once.
+        self.looking = None;
     }
 
     fn on(&mut self, now: &mut Now, event: Event) {
         match event {
             Event::Here(node, addr, true) => {
                 now.lost.remove(&node);
-                // Any of them may be the head soon.
-                if self.control.is_some() {
-                    now.met.insert(node, addr);
-                    now.lost.insert(node, Instant::now());
-                }
                 match self.joined {
-                    Some(_) if now.lead.is_some_and(|(lead, _)| lead != node) => {}
+                    // Any of them may be the head soon.
+                    _ if self.control.is_some() => {
+                        now.met.insert(node, addr);
+                        let leads = now.lead.is_some_and(|(lead, _)| lead == node);
+                        if leads && self.joined.is_some() {
+                            now.head = Some(node);
+                            now.news = true;
+                        }
+                    }
                     // A head that was started again is another node.
                     Some(_) => {
                         if let Some(before) =
@@ -522,7 +525,10 @@ impl Launcher {
     fn gone(&mut self, now: &mut Now, node: NodeId, why: &LinkError) {
         if now.met.remove(&node).is_some() {
             now.machines.remove(&node);
-            now.lost.insert(node, Instant::now());
+            // One that may be the head some day is never forgotten.
+            if self.control.is_none() {
+                now.lost.insert(node, Instant::now());
+            }
             return;
         }
         if now.head == Some(node) {

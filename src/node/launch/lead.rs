@@ -17,9 +17,9 @@ use super::launcher::{Launcher, Now};
 use super::message::Message;
 use super::past::Records;
 use crate::base::NodeId;
-use crate::control::records::{self, Lead};
+use crate::control::records::{self, Authority, Lead};
 use crate::control::{Control, ControlError, Expect, Lease, Result};
-use crate::link::Link;
+use crate::link::{Ca, Link};
 use crate::node::cluster;
 
 /// Whose authority and lead it is.
@@ -30,6 +30,10 @@ const WITHIN: Duration = Duration::from_secs(3);
 const TTL: Duration = Duration::from_secs(5);
 /// How often is looked who leads.
 const LOOK: Duration = Duration::from_secs(1);
+/// How long an answer may take on which the lease depends.
+const PROLONG: Duration = Duration::from_secs(1);
+/// How long the end of the thread is waited for.
+const ENDS: Duration = Duration::from_secs(1);
 /// How often drivers are told.
 const TELL: Duration = Duration::from_secs(2);
 
@@ -37,6 +41,8 @@ const TELL: Duration = Duration::from_secs(2);
 pub struct Leading {
     control: Arc<dyn Control>,
     own: Lead,
+    /// It is to be found with the records whatever happens to them.
+    authority: Authority,
     lease: Option<Lease>,
 }
 
@@ -48,20 +54,19 @@ pub struct Looking {
 
 impl Leading {
     /// Of a launcher that is reached there.
-    pub fn new(control: Arc<dyn Control>, node: NodeId, addr: SocketAddr) -> Leading {
+    pub fn new(control: Arc<dyn Control>, ca: &Ca, node: NodeId, addr: SocketAddr) -> Leading {
         let of = LAUNCHERS.to_owned();
         let own = Lead { of, node, addr };
+        let authority = Authority {
+            whose: LAUNCHERS.to_owned(),
+            secret: ca.to_pem(),
+        };
         Leading {
             control,
             own,
+            authority,
             lease: None,
         }
-    }
-
-    /// Where the one is that leads.
-    pub fn found(control: &dyn Control) -> Result<Option<SocketAddr>> {
-        let lead = records::get::<Lead>(control, &LAUNCHERS.to_owned(), WITHIN)?;
-        Ok(lead.map(|(lead, _)| lead.addr))
     }
 
     /// Where the one is that leads now: this one, if nobody did. One that is not there any more is on record for a while yet.
@@ -82,7 +87,7 @@ impl Leading {
     fn look(&mut self) -> Result<Lead> {
         let control = &*self.control;
         if let Some(lease) = self.lease {
-            match control.keep_alive(lease.id, WITHIN) {
+            match control.keep_alive(lease.id, PROLONG) {
                 Ok(()) => return Ok(self.own.clone()),
                 Err(ControlError::NoLease { .. }) => self.lease = None,
                 Err(e) => return Err(e),
@@ -91,6 +96,10 @@ impl Leading {
         loop {
             if let Some((lead, _)) = records::get::<Lead>(control, &self.own.of, WITHIN)? {
                 return Ok(lead);
+            }
+            match records::put(control, &self.authority, Expect::Absent, None, WITHIN) {
+                Ok(_) | Err(ControlError::Conflict { .. }) => {}
+                Err(e) => return Err(e),
             }
             let lease = control.grant(TTL, WITHIN)?;
             match records::put(control, &self.own, Expect::Absent, Some(lease.id), WITHIN) {
@@ -135,8 +144,13 @@ impl Leading {
 impl Drop for Looking {
     fn drop(&mut self) {
         self.stop = None;
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
+        let Some(thread) = self.thread.take() else {
+            return;
+        };
+        // It gives the lead back, unless the records do not answer: then that is over soon anyhow.
+        let until = Instant::now() + ENDS;
+        while !thread.is_finished() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(5));
         }
     }
 }
@@ -179,14 +193,8 @@ impl Launcher {
             self.joined = Some(addr);
             now.called = None;
         }
-        let before = now.head.take().filter(|before| *before != node);
-        if let Some(before) = before {
-            // It is forgotten if it does not come back.
-            now.lost.insert(before, Instant::now());
-        }
-        if !mine && self.link.is_connected(node) {
-            now.head = Some(node);
-        }
+        let there = !mine && self.link.is_connected(node);
+        now.head = there.then_some(node);
         now.lead = Some((node, addr));
         now.news = true;
         self.state.head = addr;
@@ -220,14 +228,14 @@ mod tests {
     #[test]
     fn one_leads_and_another_when_it_is_gone() {
         let control = crate::control::open("memory:").unwrap();
+        let ca = Ca::new().unwrap();
         let at = |n: u16| {
             let node = NodeId::new(u64::from(n)).unwrap();
-            Leading::new(Arc::clone(&control), node, ([127, 0, 0, 1], n).into())
+            Leading::new(Arc::clone(&control), &ca, node, ([127, 0, 0, 1], n).into())
         };
         let (mut one, mut two) = (at(1), at(2));
         assert_eq!(one.begin(|_| true).unwrap().port(), 1);
         assert_eq!(two.begin(|_| true).unwrap().port(), 1);
-        assert_eq!(Leading::found(&*control).unwrap().unwrap().port(), 1);
         let (events, heard) = channel();
         let first = one.watch(events.clone()).unwrap();
         let second = two.watch(events).unwrap();
@@ -240,6 +248,9 @@ mod tests {
         let told: Vec<u64> = (0..4).map(|_| next()).collect();
         assert_eq!(told.last(), Some(&2), "its lease is given back: {told:?}");
         drop(second);
-        assert!(Leading::found(&*control).unwrap().is_none());
+        let lead = records::get::<Lead>(&*control, &LAUNCHERS.to_owned(), WITHIN);
+        assert!(lead.unwrap().is_none());
+        let ca_there = cluster::on_record(&*control, LAUNCHERS).unwrap().unwrap();
+        assert!(ca_there.token() == ca.token());
     }
 }

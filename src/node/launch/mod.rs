@@ -163,6 +163,8 @@ fn join_patiently(
     }
 }
 
+/// The file in which a launcher's folder keeps where the records are, if all launchers reach them.
+const CONTROL: &str = "control-at";
 /// How long a launcher may take to show that it lives.
 const LIVES: Duration = Duration::from_secs(2);
 
@@ -172,7 +174,13 @@ fn records(
     joins: bool,
     dir: &Path,
 ) -> Result<Option<Arc<dyn Control>>, String> {
-    let address = match (address, joins) {
+    let file = dir.join(CONTROL);
+    // As it was said before, so that whoever starts it again need not know.
+    let kept = || {
+        let text = std::fs::read_to_string(&file).ok()?;
+        Some(text.trim().to_owned())
+    };
+    let address = match (address.or_else(kept), joins) {
         (Some(address), true) if !address.starts_with("etcd:") => {
             return Err(format!(
                 "--control {address}: who joins others reaches the records only if they are on etcd"
@@ -182,8 +190,13 @@ fn records(
         (None, true) => return Ok(None),
         (None, false) => dir.join("control").display().to_string(),
     };
-    let opened = crate::control::open(&address);
-    opened.map(Some).map_err(|e| e.to_string())
+    let opened = crate::control::open(&address).map_err(|e| e.to_string())?;
+    let kept = match address.starts_with("etcd:") {
+        true => std::fs::write(&file, format!("{address}\n")),
+        false => std::fs::remove_file(&file).or(Ok(())),
+    };
+    kept.map_err(|e| format!("{}: {e}", file.display()))?;
+    Ok(Some(opened))
 }
 
 /// Starts a launcher in this process.
@@ -229,15 +242,14 @@ pub fn start(settings: Settings) -> Result<Running, String> {
     let (identity, ca, token): (Identity, Option<Arc<Ca>>, String) = match &whom {
         Some((addr, token)) => {
             let parsed: JoinToken = token.parse().map_err(|e: LinkError| e.to_string())?;
-            let mut joined = join_patiently(*addr, &parsed, me, patience);
-            // Another may lead by now.
-            if joined.is_err()
-                && let Some(control) = shared
-                && let Ok(Some(lead)) = Leading::found(&**control)
-            {
-                joined = join(lead, &parsed, me, Duration::from_secs(10));
-            }
-            let joined = joined.map_err(|why| guest::unreached(*addr, &why))?;
+            // Whoever reaches the authority, and has its token, needs nobody to let it in: the one at that address may be gone.
+            let known = shared.map(|control| cluster::on_record(&**control, LAUNCHERS));
+            let known = known.transpose().map_err(|e| e.to_string())?.flatten();
+            let joined = match known.filter(|ca| ca.token() == parsed) {
+                Some(ca) => ca.identity(me).map_err(|e| e.to_string())?,
+                None => join_patiently(*addr, &parsed, me, patience)
+                    .map_err(|why| guest::unreached(*addr, &why))?,
+            };
             keep(&dir, *addr, token).map_err(folder)?;
             (joined, None, token.clone())
         }
@@ -267,7 +279,8 @@ pub fn start(settings: Settings) -> Result<Running, String> {
     });
     let cache = cache::Cache::open(&dir.join("executables")).map_err(folder)?;
     let (link, heard, events) =
-        ears::listen(identity, ca, listen, true).map_err(|e| e.to_string())?;
+        ears::listen(identity, ca.filter(|_| shared.is_none()), listen, true)
+            .map_err(|e| e.to_string())?;
     let address = link.local_addr();
     if whom.is_none() {
         std::fs::write(&last, format!("{address}\n")).map_err(folder)?;
@@ -277,18 +290,19 @@ pub fn start(settings: Settings) -> Result<Running, String> {
     let mut joined = whom.map(|(addr, _)| addr);
     let mut looking = None;
     if let Some(control) = shared {
-        let reached = cluster::reached_at(address, joined);
-        let mut leading = Leading::new(Arc::clone(control), me, reached);
+        let far = crate::control::host(&control.address());
+        let reached = cluster::reached_at(address, far.or(joined));
         let parsed: JoinToken = token.parse().map_err(|e: LinkError| e.to_string())?;
-        // Whoever let this one in lives.
-        let lives = |at| joined.is_some() || join(at, &parsed, me, LIVES).is_ok();
+        let ca = cluster::on_record(&**control, LAUNCHERS).map_err(|e| e.to_string())?;
+        let ca = ca.filter(|ca| ca.token() == parsed).ok_or_else(|| {
+            let at = control.address();
+            format!("the records at {at} are of other launchers than the token, or have no authority: is --control as it was said to the first one?")
+        })?;
+        let mut leading = Leading::new(Arc::clone(control), &ca, me, reached);
+        let lives = |at| join(at, &parsed, me, LIVES).is_ok();
         let lead = leading.begin(lives).map_err(|e| e.to_string())?;
         joined = (lead != reached).then_some(lead);
-        let ca = match joined {
-            Some(_) => None,
-            None => cluster::on_record(&**control, LAUNCHERS).map_err(|e| e.to_string())?,
-        };
-        link.hold_ca(ca.map(Arc::new));
+        link.hold_ca(joined.is_none().then(|| Arc::new(ca)));
         let watches = leading.watch(events.clone());
         looking = Some(watches.map_err(|e| format!("starting a thread: {e}"))?);
     }

@@ -41,9 +41,7 @@ impl Plan {
                 Some(Event::Stop) => break,
                 Some(Event::Last) => last = true,
                 Some(Event::Said(from, Message::Leads(node, addr)))
-                    if self.knows(from, &sites)
-                        && node != self.guest.head
-                        && lead != Some(node) =>
+                    if self.knows(from, &sites) && lead.unwrap_or(self.guest.head) != node =>
                 {
                     self.guest.addr = addr;
                     if self.guest.link.is_connected(node) {
