@@ -11,7 +11,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use super::child::Said;
-use super::message::Message;
+use super::message::{Message, VERSION};
 use crate::base::NodeId;
 use crate::link::{
     Bytes, Ca, Endpoint, Handler, Identity, Link, LinkError, Peer, Registry, Settings,
@@ -84,10 +84,11 @@ fn weight(message: &Message) -> usize {
     }
 }
 
-/// What launchers say of themselves when they meet others.
-const LAUNCHER: &[u8] = b"mobula launcher";
-/// And others.
-const GUEST: &[u8] = b"mobula guest";
+/// What launchers and others say of themselves when they meet.
+fn hello(launcher: bool) -> Vec<u8> {
+    let what = if launcher { "launcher" } else { "guest" };
+    format!("mobula {what} {VERSION}").into_bytes()
+}
 
 /// Listens as a member of the launchers' cluster.
 pub fn listen(
@@ -97,7 +98,7 @@ pub fn listen(
     launcher: bool,
 ) -> Result<(Arc<Endpoint>, Heard, Sender<Event>), LinkError> {
     let mut settings = Settings::new(listen, identity, Registry::default());
-    settings.hello.app = if launcher { LAUNCHER } else { GUEST }.to_vec();
+    settings.hello.app = hello(launcher);
     settings.ca = ca;
     settings.max_unacked = UNACKED;
     if !launcher {
@@ -138,7 +139,7 @@ impl Ears {
 impl Handler for Ears {
     fn connected(&self, peer: &Peer) {
         let addr = peer.hello.reach.unwrap_or(peer.addr);
-        self.tell(Event::Here(peer.node, addr, peer.hello.app == LAUNCHER));
+        self.tell(Event::Here(peer.node, addr, peer.hello.app == hello(true)));
     }
 
     fn frame(&self, from: NodeId, frame: &[u8]) {

@@ -108,7 +108,9 @@ impl Guest {
                     });
                 }
                 Some(Event::Here(..)) => {
-                    return Err(format!("what answers at {addr} is no launcher"));
+                    return Err(format!(
+                        "what answers at {addr} is no launcher of this version of mobula: run the same one everywhere"
+                    ));
                 }
                 Some(Event::Refused(_, why) | Event::Gone(_, why)) => {
                     return Err(unreached(addr, &why));

@@ -12,7 +12,7 @@ use crate::core::jobs::Ask;
 use crate::wire::{BadFrame, Read, Reader, Writer};
 
 /// Counted up with each change here.
-const VERSION: u8 = 3;
+pub const VERSION: u8 = 3;
 /// Names, paths, reasons: no text is longer.
 pub const MAX_TEXT: usize = 8 << 10;
 /// So many of anything in a list.
