@@ -6,7 +6,6 @@
 use std::time::Duration;
 
 use super::codec::{Read, Reader, Writer, bad};
-use super::frame;
 use super::grouping::{self, InGroup};
 use crate::base::{ActorKey, Demand, ObjectKey};
 use crate::core::history::Terms as History;
@@ -165,6 +164,29 @@ pub enum Outcome {
     Returned,
 }
 
+pub(super) fn actor(w: &mut Writer, key: ActorKey) {
+    w.node(key.host);
+    w.u64(key.number);
+}
+
+pub(super) fn read_actor(r: &mut Reader<'_>) -> Read<ActorKey> {
+    Ok(ActorKey {
+        host: r.node()?,
+        number: r.u64()?,
+    })
+}
+
+pub(super) fn kept(w: &mut Writer, kept: Option<(ActorKey, u64)>) {
+    w.option(kept, |w, (of, incarnation)| {
+        actor(w, of);
+        w.u64(incarnation);
+    });
+}
+
+pub(super) fn read_kept(r: &mut Reader<'_>) -> Read<Option<(ActorKey, u64)>> {
+    r.option(|r| Ok((read_actor(r)?, r.u64()?)))
+}
+
 pub(super) fn state(w: &mut Writer, state: &RefState) {
     match state {
         RefState::Pending => w.u8(0),
@@ -242,7 +264,7 @@ pub(super) fn handle(w: &mut Writer, h: &HandleBody) {
     w.u64(h.tag);
     w.u64(h.transit);
     w.option(h.name.as_deref(), Writer::text);
-    frame::kept(w, h.kept);
+    kept(w, h.kept);
 }
 
 pub(super) fn read_handle(r: &mut Reader<'_>) -> Read<HandleBody> {
@@ -252,7 +274,7 @@ pub(super) fn read_handle(r: &mut Reader<'_>) -> Read<HandleBody> {
         tag: r.u64()?,
         transit: r.u64()?,
         name: r.option(|r| Ok(r.text()?.to_owned()))?,
-        kept: frame::read_kept(r)?,
+        kept: read_kept(r)?,
     })
 }
 

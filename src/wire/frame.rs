@@ -197,28 +197,17 @@ pub struct Named {
     pub kept: Option<(ActorKey, u64)>,
 }
 
-pub(super) fn kept(w: &mut Writer, kept: Option<(ActorKey, u64)>) {
-    w.option(kept, |w, (actor, incarnation)| {
-        recovering::actor(w, actor);
-        w.u64(incarnation);
-    });
-}
-
-pub(super) fn read_kept(r: &mut Reader<'_>) -> Read<Option<(ActorKey, u64)>> {
-    r.option(|r| Ok((recovering::read_actor(r)?, r.u64()?)))
-}
-
 fn named(w: &mut Writer, n: &Named) {
     w.key(n.key);
     w.u32(n.kind);
-    kept(w, n.kept);
+    body::kept(w, n.kept);
 }
 
 fn read_named(r: &mut Reader<'_>) -> Read<Named> {
     Ok(Named {
         key: r.key()?,
         kind: r.u32()?,
-        kept: read_kept(r)?,
+        kept: body::read_kept(r)?,
     })
 }
 
@@ -346,11 +335,11 @@ impl Frame {
                     }
                     Question::Record(actor) => {
                         w.u8(3);
-                        recovering::actor(w, *actor);
+                        body::actor(w, *actor);
                     }
                     Question::Swap(actor, expect, record) => {
                         w.u8(4);
-                        recovering::actor(w, *actor);
+                        body::actor(w, *actor);
                         w.option(expect.as_ref(), recovering::record);
                         w.option(record.as_ref(), recovering::record);
                     }
@@ -467,9 +456,9 @@ impl Frame {
                     0 => Question::Find(r.text()?.to_owned()),
                     1 => Question::Claim(r.text()?.to_owned(), read_named(r)?),
                     2 => Question::Free(r.text()?.to_owned(), r.key()?),
-                    3 => Question::Record(recovering::read_actor(r)?),
+                    3 => Question::Record(body::read_actor(r)?),
                     4 => Question::Swap(
-                        recovering::read_actor(r)?,
+                        body::read_actor(r)?,
                         r.option(recovering::read_record)?,
                         r.option(recovering::read_record)?,
                     ),

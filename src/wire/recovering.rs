@@ -5,7 +5,7 @@
 //!
 //! Invariant: reading is total, and lists are bounded by the frame. Left out: what the messages mean (`core::recovery`).
 
-use super::body::{self, ActorTerms, CallBody, Outcome, ValueBody};
+use super::body::{self, ActorTerms, CallBody, Outcome, ValueBody, actor, read_actor};
 use super::codec::{Read, Reader, Writer, bad};
 use crate::base::{ActorKey, NodeId};
 use crate::core::recovery::{CallId, Record, ToHost};
@@ -166,18 +166,6 @@ pub enum Recovering {
         /// Its bytes.
         bytes: Vec<u8>,
     },
-}
-
-pub(super) fn actor(w: &mut Writer, key: ActorKey) {
-    w.node(key.host);
-    w.u64(key.number);
-}
-
-pub(super) fn read_actor(r: &mut Reader<'_>) -> Read<ActorKey> {
-    Ok(ActorKey {
-        host: r.node()?,
-        number: r.u64()?,
-    })
 }
 
 fn id(w: &mut Writer, call: CallId) {

@@ -4,7 +4,7 @@
 //! what ran with the records, others come to it, and drivers are told by the launchers that they have nodes at.
 //!
 //! Invariant: at most one holds the lease. One that cannot reach etcd any more leads on for those who reach it until it hears
-//! that another does. Left out: what the one that leads does (`launcher`).
+//! that another does. Left out: what a launcher does when it leads or another does (`takeover`).
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,15 +12,11 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::ears::{self, Event};
-use super::launcher::{Launcher, Now};
-use super::message::Message;
-use super::past::Records;
+use super::ears::Event;
 use crate::base::NodeId;
 use crate::control::records::{self, Authority, Lead};
 use crate::control::{Control, ControlError, Expect, Lease, Result};
-use crate::link::{Ca, Link};
-use crate::node::cluster;
+use crate::link::Ca;
 
 /// Whose authority and lead it is.
 pub const LAUNCHERS: &str = "launchers";
@@ -34,8 +30,6 @@ const LOOK: Duration = Duration::from_secs(1);
 const PROLONG: Duration = Duration::from_secs(1);
 /// How long the end of the thread is waited for.
 const ENDS: Duration = Duration::from_secs(1);
-/// How often drivers are told.
-const TELL: Duration = Duration::from_secs(2);
 
 /// A launcher's part in that.
 pub struct Leading {
@@ -155,75 +149,10 @@ impl Drop for Looking {
     }
 }
 
-impl Launcher {
-    /// This one leads, as it is on record.
-    pub(super) fn leads(&mut self, now: &mut Now, node: NodeId, addr: SocketAddr) {
-        let Some(control) = self.control.clone() else {
-            return;
-        };
-        let mine = node == self.me;
-        let known = if mine { None } else { Some(addr) };
-        if now.lead == Some((node, addr)) && self.joined == known {
-            return;
-        }
-        if mine && self.joined.is_some() {
-            let taken = cluster::on_record(&*control, LAUNCHERS)
-                .map_err(|e| e.to_string())
-                .and_then(|ca| ca.ok_or_else(|| "no authority is on record".to_owned()))
-                .and_then(|ca| Ok((ca, Records::open(control).map_err(|e| e.to_string())?)));
-            match taken {
-                Ok((ca, records)) => {
-                    eprintln!("mobula: this launcher, at {addr}, lets others in from now on");
-                    self.link.hold_ca(Some(Arc::new(ca)));
-                    self.records = Some(records);
-                    self.joined = None;
-                }
-                Err(why) => {
-                    // It is told again soon.
-                    return eprintln!("mobula: this launcher cannot let others in yet: {why}");
-                }
-            }
-        }
-        if !mine && self.joined != Some(addr) {
-            if self.joined.is_none() {
-                eprintln!("mobula: the launcher at {addr} lets others in from now on");
-            }
-            self.link.hold_ca(None);
-            self.records = None;
-            self.joined = Some(addr);
-            now.called = None;
-        }
-        let there = !mine && self.link.is_connected(node);
-        now.head = there.then_some(node);
-        now.lead = Some((node, addr));
-        now.news = true;
-        self.state.head = addr;
-        self.write_down();
-        if !super::is_first(&self.state.dir)
-            && let Err(e) = super::keep(&self.state.dir, addr, &self.state.token)
-        {
-            eprintln!("mobula: {}: {e}", self.state.dir.display());
-        }
-        now.told = None;
-        self.tell_lead(now);
-    }
-
-    /// Tells drivers who leads, since none of them can ask when the one they knew is gone.
-    pub(super) fn tell_lead(&self, now: &mut Now) {
-        let Some((node, addr)) = now.lead else { return };
-        if now.told.is_some_and(|told| told.elapsed() < TELL) {
-            return;
-        }
-        now.told = Some(Instant::now());
-        for driver in now.drivers.keys() {
-            ears::send(&self.link, *driver, &Message::Leads(node, addr));
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::node::cluster;
 
     #[test]
     fn one_leads_and_another_when_it_is_gone() {

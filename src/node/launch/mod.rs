@@ -4,7 +4,7 @@
 //! wants, [`sites`] where its nodes run; [`guest`] their
 //! connection; [`message`] what they say; [`ears`] how it is heard; [`cache`] executables; [`platform`] whether one can
 //! run; [`child`] a node's process; [`state`] what is written down to be stopped; [`past`] what ran; [`lead`] which of them is the
-//! first, where any may be lost.
+//! first, where any may be lost, [`takeover`] what that changes.
 //!
 //! Launchers form a cluster of their own: the head has the authority and the token, and it is these that let drivers in. A
 //! driver makes another cluster, of its own nodes, whose token goes to the launchers that start them.
@@ -25,6 +25,7 @@ mod past;
 mod platform;
 mod sites;
 mod state;
+mod takeover;
 mod wanted;
 mod watch;
 
