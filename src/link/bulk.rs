@@ -9,7 +9,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -26,8 +25,8 @@ const HEADER: usize = 32;
 const STRIPES: u64 = 4;
 /// A stripe is at least this long, but for the last.
 const LEAST_STRIPE: u64 = 1 << 20;
-/// How long a body waits to be expected.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// A stream may take so many times as long to say which body it is of as the body may wait to be expected.
+const HEADERS: u32 = 4;
 /// How a stream is refused that nobody expects.
 const UNEXPECTED: VarInt = VarInt::from_u32(1);
 
@@ -153,10 +152,14 @@ impl Transfer {
 
     /// Ends it; the first outcome is the one that counts.
     pub fn finish(&self, outcome: Result<(), LinkError>) {
-        let landing = self.state.lock().landing.take();
-        if let Some(landing) = landing {
+        if let Some(landing) = self.take() {
             landing.finish(outcome);
         }
+    }
+
+    /// Where the bytes went, for whoever is the first to end it.
+    fn take(&self) -> Option<Box<dyn Landing>> {
+        self.state.lock().landing.take()
     }
 }
 
@@ -263,6 +266,7 @@ pub(crate) async fn accept(
             match receive(&shared, &peer, serial, &mut stream).await {
                 Ok(()) => {}
                 Err(LinkError::Transfer { .. }) => {
+                    shared.counts.unexpected.fetch_add(1, Relaxed);
                     let _ = stream.stop(UNEXPECTED);
                 }
                 Err(why) => peer.close(&connection, why),
@@ -271,8 +275,38 @@ pub(crate) async fn accept(
     }
 }
 
+/// Counts the streams of a peer that wait to be expected.
+struct Early<'a>(&'a PeerLink);
+
+impl Drop for Early<'_> {
+    fn drop(&mut self) {
+        self.0.state.lock().early -= 1;
+    }
+}
+
 /// The transfer, once it is expected.
-async fn expected(peer: &PeerLink, number: u64) -> Result<Arc<Transfer>, LinkError> {
+async fn expected(
+    shared: &Shared,
+    peer: &PeerLink,
+    number: u64,
+) -> Result<Arc<Transfer>, LinkError> {
+    let refused = |why: String| LinkError::Transfer {
+        transfer: number,
+        why,
+    };
+    let limit = shared.bounds.early;
+    let _early = {
+        let mut state = peer.state.lock();
+        if let Some(transfer) = state.landings.get(&number) {
+            return Ok(transfer.clone());
+        }
+        if state.early >= limit {
+            let why = format!("nobody expects it, nor {limit} streams that came before");
+            return Err(refused(why));
+        }
+        state.early += 1;
+        Early(peer)
+    };
     let found = async {
         loop {
             let landed = peer.landed.notified();
@@ -285,12 +319,8 @@ async fn expected(peer: &PeerLink, number: u64) -> Result<Arc<Transfer>, LinkErr
             landed.await;
         }
     };
-    tokio::time::timeout(PATIENCE, found)
-        .await
-        .map_err(|_| LinkError::Transfer {
-            transfer: number,
-            why: format!("nobody expected it within {PATIENCE:?}"),
-        })
+    let found = tokio::time::timeout(shared.early, found).await;
+    found.map_err(|_| refused(format!("nobody expected it within {:?}", shared.early)))
 }
 
 async fn receive(
@@ -300,18 +330,23 @@ async fn receive(
     stream: &mut RecvStream,
 ) -> Result<(), LinkError> {
     let mut header = [0; HEADER];
-    match stream.read_exact(&mut header).await {
-        Ok(()) => {}
-        Err(ReadExactError::FinishedEarly(_)) => {
+    let within = shared.early * HEADERS;
+    match tokio::time::timeout(within, stream.read_exact(&mut header)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(ReadExactError::FinishedEarly(_))) => {
             return Err(LinkError::Protocol(
                 "a bulk stream without a header".to_owned(),
             ));
         }
         // The sender gave it up, or the connection is gone, which ends all transfers.
-        Err(ReadExactError::ReadError(_)) => return Ok(()),
+        Ok(Err(ReadExactError::ReadError(_))) => return Ok(()),
+        Err(_) => {
+            let why = format!("its stream did not say within {within:?} which body it is of");
+            return Err(LinkError::Transfer { transfer: 0, why });
+        }
     }
     let stripe = Stripe::decode(&header)?;
-    let transfer = expected(peer, stripe.transfer).await?;
+    let transfer = expected(shared, peer, stripe.transfer).await?;
     if !peer.uses(serial) {
         // What is expected now is for the connection that came after.
         return Ok(());
@@ -323,19 +358,31 @@ async fn receive(
     match outcome {
         Ok(false) => Ok(()),
         Ok(true) => {
-            peer.state.lock().landings.remove(&stripe.transfer);
-            shared.counts.bulk_in.fetch_add(transfer.len, Relaxed);
-            transfer.finish(Ok(()));
+            // Several stripes may find it whole, of which the first ends it.
+            unexpect(peer, &transfer);
+            if let Some(landing) = transfer.take() {
+                shared.counts.bulk_in.fetch_add(transfer.len, Relaxed);
+                landing.finish(Ok(()));
+            }
             Ok(())
         }
         Err(why) => {
-            peer.state.lock().landings.remove(&stripe.transfer);
+            unexpect(peer, &transfer);
             transfer.finish(Err(why.clone()));
             match why {
                 LinkError::Protocol(_) => Err(why),
                 _ => Ok(()),
             }
         }
+    }
+}
+
+/// A transfer is over; its number may be in use for another.
+fn unexpect(peer: &PeerLink, transfer: &Arc<Transfer>) {
+    let landings = &mut peer.state.lock().landings;
+    let own = |other: &Arc<Transfer>| Arc::ptr_eq(other, transfer);
+    if landings.get(&transfer.number).is_some_and(own) {
+        landings.remove(&transfer.number);
     }
 }
 

@@ -12,7 +12,6 @@ use rustls::pki_types::CertificateDer;
 
 use crate::base::NodeId;
 use crate::core::session::Claim;
-use crate::link::endpoint::MAX_HANDSHAKES;
 use crate::link::greet::{
     Greeting, MAX_GREETING, Verdict, broken, code, code_of, compare_lists, heard, judge, lost,
     read_message, write_message,
@@ -21,6 +20,9 @@ use crate::link::peer::{Attached, PeerLink};
 use crate::link::serve::serve;
 use crate::link::shared::Shared;
 use crate::link::{LinkError, join, tls, verify};
+
+/// Far more connections than two nodes ever make, and far below where counting them ends.
+const MAX_EPOCH: u64 = 1 << 48;
 
 /// What came of a handshake.
 pub(crate) enum Met {
@@ -44,21 +46,20 @@ pub(crate) struct Used {
 /// Answers whoever calls, for as long as the endpoint lives.
 pub(crate) async fn answer_calls(shared: &Arc<Shared>) {
     while let Some(incoming) = shared.quic.accept().await {
-        let Ok(permit) = shared.handshakes.clone().try_acquire_owned() else {
+        let addr = incoming.remote_address();
+        let Some(turn) = shared.handshakes.begin(addr.ip(), &shared.bounds) else {
+            shared.counts.unanswered.fetch_add(1, Relaxed);
             incoming.ignore();
             continue;
         };
-        // Under many calls at once an address has to be proven before it costs us a handshake.
-        let busy = shared.handshakes.available_permits() < MAX_HANDSHAKES / 2;
-        if busy && incoming.may_retry() {
+        if turn.prove && incoming.may_retry() {
             let _ = incoming.retry();
             continue;
         }
         let shared = shared.clone();
         tokio::spawn(async move {
-            let addr = incoming.remote_address();
             let answered = in_time(&shared, answer(&shared, incoming)).await;
-            drop(permit);
+            drop(turn);
             finish(&shared, addr, answered).await;
         });
     }
@@ -177,8 +178,16 @@ pub(crate) async fn meet(
             Ok(Met::Known)
         }
         Err(_) if superseded(&connection) => Ok(Met::Known),
-        Err(why) => Err(closing.because(why)),
+        Err(why) => Err(not_met(shared, closing, why)),
     }
+}
+
+/// Closes a connection on which the first words came to nothing.
+fn not_met(shared: &Shared, closing: Closing, why: LinkError) -> LinkError {
+    if let Some(node) = closing.0.as_ref().and_then(|c| certified(c).ok()) {
+        shared.not_met(node);
+    }
+    closing.because(why)
 }
 
 /// The caller's side of the first words.
@@ -265,7 +274,7 @@ async fn answer(shared: &Arc<Shared>, incoming: Incoming) -> Result<Met, LinkErr
             Ok(Met::Known)
         }
         Err(_) if superseded(&connection) => Ok(Met::Known),
-        Err(why) => Err(closing.because(why)),
+        Err(why) => Err(not_met(shared, closing, why)),
     }
 }
 
@@ -294,6 +303,10 @@ async fn welcome(shared: &Arc<Shared>, connection: &Connection) -> Result<Met, L
             return Err(why);
         }
     };
+    if !(1..=MAX_EPOCH).contains(&greeting.epoch) {
+        let what = format!("epoch {}, of 1 to {MAX_EPOCH}", greeting.epoch);
+        return Err(LinkError::Protocol(what));
+    }
     let peer = shared.peer_or_new(node)?;
     let claim = Claim {
         epoch: greeting.epoch,

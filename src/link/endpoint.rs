@@ -17,9 +17,10 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use quinn::{TokioRuntime, VarInt};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 
 use crate::base::NodeId;
+use crate::link::bounds::Handshakes;
 use crate::link::bulk::{self, Report, Transfer};
 use crate::link::forgotten::Forgotten;
 use crate::link::greet::code;
@@ -29,18 +30,12 @@ use crate::link::shared::{Counts, Shared};
 use crate::link::tls::Answering;
 use crate::link::tune::{self, Times, Transports};
 use crate::link::{
-    Ca, Done, Handler, Hello, Identity, Landing, Link, LinkError, MAX_BULK, MAX_DATAGRAM,
+    Bounds, Ca, Done, Handler, Hello, Identity, Landing, Link, LinkError, MAX_BULK, MAX_DATAGRAM,
     MAX_FRAME, Registry, SendError, Stats, dial,
 };
 
-/// Bodies on their way out at one time.
-const MAX_SENDING: usize = 4096;
-/// Handshakes at one time; more are not answered.
-pub(crate) const MAX_HANDSHAKES: usize = 256;
 /// How long peers may take to hear that the node stops, after the deadline.
 const LAST_WORDS: Duration = Duration::from_millis(500);
-/// Calls of our own at one time.
-const MAX_CALLS: usize = 1024;
 
 /// How an endpoint is to be.
 pub struct Settings {
@@ -56,8 +51,10 @@ pub struct Settings {
     pub registry: Registry,
     /// Bytes that may wait for one peer to acknowledge them.
     pub max_unacked: usize,
-    /// Peers at one time.
-    pub max_peers: usize,
+    /// How much of anything else there may be at one time.
+    pub bounds: Bounds,
+    /// How long a body that came early waits to be expected.
+    pub early: Duration,
     /// How long a handshake may take.
     pub handshake: Duration,
     /// How long a peer may be silent before its connection counts as broken.
@@ -83,7 +80,8 @@ impl Settings {
             hello,
             registry,
             max_unacked: 64 << 20,
-            max_peers: 4096,
+            bounds: Bounds::default(),
+            early: Duration::from_secs(5),
             handshake: Duration::from_secs(5),
             idle: Duration::from_secs(5),
             keep_alive: Duration::from_secs(1),
@@ -123,7 +121,7 @@ impl Endpoint {
         let answering = Answering::new(&settings.identity, &forgotten)?;
         let mut server = quinn::ServerConfig::with_crypto(answering.newcomers.clone());
         server
-            .max_incoming(MAX_HANDSHAKES)
+            .max_incoming(settings.bounds.handshakes)
             .incoming_buffer_size(256 << 10)
             .incoming_buffer_size_total(16 << 20);
         let quic = {
@@ -158,7 +156,8 @@ impl Endpoint {
                 .map(Arc::new),
             handshake: settings.handshake,
             max_unacked: settings.max_unacked,
-            max_peers: settings.max_peers,
+            bounds: settings.bounds,
+            early: settings.early,
             ca: Mutex::new(settings.ca),
             answering,
             transports: Transports::new(times, buffer),
@@ -169,7 +168,7 @@ impl Endpoint {
             counts: Counts::default(),
             stopping: AtomicBool::new(false),
             stopped: Notify::new(),
-            handshakes: Arc::new(Semaphore::new(MAX_HANDSHAKES)),
+            handshakes: Arc::<Handshakes>::default(),
             calls: AtomicUsize::new(0),
             serial: AtomicU64::new(1),
             runtime: runtime.handle().clone(),
@@ -202,6 +201,18 @@ impl Endpoint {
         {
             active.ways.cut(how);
         }
+    }
+
+    /// Whether no body is on its way out.
+    #[cfg(test)]
+    pub(crate) fn all_sent(&self) -> bool {
+        self.shared.sending.load(Acquire) == 0
+    }
+
+    /// Handshakes that others have begun and not ended.
+    #[cfg(test)]
+    pub(crate) fn handshakes(&self) -> usize {
+        self.shared.handshakes.count()
     }
 
     /// Lets others in from now on, with the cluster's authority; or no more.
@@ -258,12 +269,11 @@ impl Link for Endpoint {
 
     fn connect(&self, addr: SocketAddr, expect: Option<NodeId>) {
         let shared = self.shared.clone();
-        if shared.calls.fetch_add(1, AcqRel) >= MAX_CALLS {
+        let limit = shared.bounds.calls;
+        if shared.calls.fetch_add(1, AcqRel) >= limit {
             shared.calls.fetch_sub(1, AcqRel);
-            let why = LinkError::NoRoom {
-                what: "call",
-                limit: MAX_CALLS,
-            };
+            let what = "call";
+            let why = LinkError::NoRoom { what, limit };
             shared.handler.refused(addr, &why);
             return;
         }
@@ -320,12 +330,11 @@ impl Link for Endpoint {
         let Some(connection) = self.shared.peer(to).and_then(|peer| peer.connection()) else {
             return report.done(Err(LinkError::Broken(format!("{to} is not connected"))));
         };
-        if self.shared.sending.fetch_add(1, AcqRel) >= MAX_SENDING {
+        let limit = self.shared.bounds.bodies;
+        if self.shared.sending.fetch_add(1, AcqRel) >= limit {
             self.shared.sending.fetch_sub(1, AcqRel);
-            return report.done(Err(LinkError::NoRoom {
-                what: "body on its way out",
-                limit: MAX_SENDING,
-            }));
+            let what = "body on its way out";
+            return report.done(Err(LinkError::NoRoom { what, limit }));
         }
         let shared = self.shared.clone();
         self.shared.spawn(async move {
@@ -345,10 +354,10 @@ impl Link for Endpoint {
         } else if len > MAX_BULK || state.landings.contains_key(&transfer) {
             let why = format!("it is expected already, or longer than {MAX_BULK} bytes");
             Some(LinkError::Transfer { transfer, why })
-        } else if state.landings.len() >= MAX_SENDING {
+        } else if state.landings.len() >= self.shared.bounds.bodies {
             Some(LinkError::NoRoom {
                 what: "body on its way in",
-                limit: MAX_SENDING,
+                limit: self.shared.bounds.bodies,
             })
         } else {
             state.landings.insert(transfer, expected.clone());

@@ -8,6 +8,7 @@
 //! Invariant: nothing here blocks its caller for the network, and everything that waits has a bound in bytes, a deadline, or
 //! both. Left out: tasks, objects, membership.
 
+mod bounds;
 mod bulk;
 mod ca;
 mod codec;
@@ -40,6 +41,7 @@ mod tests;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+pub use bounds::Bounds;
 pub use bytes::Bytes;
 pub use ca::{Ca, Identity};
 pub use endpoint::{Endpoint, Settings};
@@ -159,4 +161,8 @@ pub struct Stats {
     pub connections: u64,
     /// Connections refused, either way.
     pub refused: u64,
+    /// Handshakes that were not answered, since there were too many, or too many from that address.
+    pub unanswered: u64,
+    /// Streams of bodies that were refused, since nobody expected them.
+    pub unexpected: u64,
 }

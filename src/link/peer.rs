@@ -39,6 +39,8 @@ pub(crate) struct State {
     pub attempts: u64,
     pub addr: Option<SocketAddr>,
     pub landings: HashMap<u64, Arc<Transfer>>,
+    /// Streams of bodies that nobody expects yet.
+    pub early: usize,
     /// Why a connection was closed here, before whoever serves it knows.
     pub fault: Option<(usize, LinkError)>,
     /// Nothing more goes to it or comes from it.
@@ -82,6 +84,7 @@ impl PeerLink {
                 attempts: 0,
                 addr: None,
                 landings: HashMap::new(),
+                early: 0,
                 fault: None,
                 gone: false,
                 dialing: false,

@@ -13,7 +13,7 @@ use crate::link::greet::{code, code_of};
 use crate::link::near::Invited;
 use crate::link::peer::PeerLink;
 use crate::link::shared::Shared;
-use crate::link::{LinkError, Peer, bulk, control};
+use crate::link::{LinkError, MAX_DATAGRAM, Peer, bulk, control};
 
 /// How long the one waits that did not make the broken connection, before it calls too.
 const SECOND: Duration = Duration::from_millis(150);
@@ -169,8 +169,15 @@ async fn call_again(shared: &Arc<Shared>, peer: &Arc<PeerLink>, made_here: bool)
 
 async fn datagrams(shared: Arc<Shared>, peer: Arc<PeerLink>, connection: Connection) {
     while let Ok(bytes) = connection.read_datagram().await {
+        let len = bytes.len();
+        if len > MAX_DATAGRAM {
+            let what = format!("a datagram of {len} bytes, of at most {MAX_DATAGRAM}");
+            return peer.close(&connection, LinkError::Protocol(what));
+        }
         if !peer.state.lock().gone {
             shared.handler.datagram(peer.node, &bytes);
         }
+        // Whoever pours them does not keep the others waiting.
+        tokio::task::yield_now().await;
     }
 }

@@ -13,10 +13,11 @@ use std::time::{Duration, Instant};
 use parking_lot::{Mutex, RwLock};
 use quinn::VarInt;
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 
 use crate::base::NodeId;
 use crate::core::session::Session;
+use crate::link::bounds::{Bounds, Handshakes};
 use crate::link::forgotten::Forgotten;
 use crate::link::lag::Lag;
 use crate::link::near::Door;
@@ -39,6 +40,8 @@ pub(crate) struct Counts {
     pub lost: AtomicU64,
     pub connections: AtomicU64,
     pub refused: AtomicU64,
+    pub unanswered: AtomicU64,
+    pub unexpected: AtomicU64,
 }
 
 /// All other tasks together did nothing if a spinning one's turn comes again so soon.
@@ -54,7 +57,8 @@ pub(crate) struct Shared {
     pub door: Option<Arc<Door>>,
     pub handshake: Duration,
     pub max_unacked: usize,
-    pub max_peers: usize,
+    pub bounds: Bounds,
+    pub early: Duration,
     pub ca: Mutex<Option<Arc<Ca>>>,
     pub answering: Answering,
     pub transports: Transports,
@@ -65,7 +69,7 @@ pub(crate) struct Shared {
     pub counts: Counts,
     pub stopping: AtomicBool,
     pub stopped: Notify,
-    pub handshakes: Arc<Semaphore>,
+    pub handshakes: Arc<Handshakes>,
     pub calls: AtomicUsize,
     pub serial: AtomicU64,
     pub runtime: Handle,
@@ -99,15 +103,27 @@ impl Shared {
         if let Some(peer) = peers.get(&node) {
             return Ok(peer.clone());
         }
-        if peers.len() >= self.max_peers {
-            return Err(LinkError::NoRoom {
-                what: "peer",
-                limit: self.max_peers,
-            });
+        let limit = self.bounds.peers;
+        if peers.len() >= limit {
+            let what = "peer";
+            return Err(LinkError::NoRoom { what, limit });
         }
         let peer = Arc::new(PeerLink::new(node, self.max_unacked));
         peers.insert(node, peer.clone());
         Ok(peer)
+    }
+
+    /// A handshake with it came to nothing: whoever was never met is not kept.
+    pub fn not_met(&self, node: NodeId) {
+        let mut peers = self.peers.write();
+        // Others that have it took it from the table, which is locked now.
+        let unmet = |peer: &Arc<PeerLink>| {
+            let state = peer.state.lock();
+            Arc::strong_count(peer) == 1 && state.epoch == 0 && state.active.is_none()
+        };
+        if peers.get(&node).is_some_and(unmet) {
+            peers.remove(&node);
+        }
     }
 
     pub fn is_stopping(&self) -> bool {
@@ -199,6 +215,8 @@ impl Shared {
             bulk_in: counts.bulk_in.load(Relaxed),
             connections: counts.connections.load(Relaxed),
             refused: counts.refused.load(Relaxed),
+            unanswered: counts.unanswered.load(Relaxed),
+            unexpected: counts.unexpected.load(Relaxed),
             connected: 0,
             near: 0,
         };

@@ -3,8 +3,10 @@
 //! Invariant: nothing waits without a deadline. Left out: what is tested, which the files beside this say.
 
 mod basic;
+mod bounds;
 mod breaks;
 mod codecs;
+mod floods;
 mod hostile;
 mod join;
 mod memory;

@@ -6,7 +6,7 @@ use std::net::UdpSocket;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
-use quinn::{Connection, ConnectionError, TokioRuntime};
+use quinn::{Connection, ConnectionError, SendStream, TokioRuntime};
 use tokio::runtime::Runtime;
 
 use super::*;
@@ -22,11 +22,18 @@ pub(crate) struct Raw {
 
 impl Raw {
     pub fn new() -> Raw {
-        let runtime = tokio::runtime::Builder::new_current_thread()
+        Raw::at(loopback())
+    }
+
+    /// One whose packets come from this address.
+    pub fn at(addr: SocketAddr) -> Raw {
+        // Its packets go and come also while the test does something else.
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
             .enable_all()
             .build()
             .unwrap();
-        let (socket, _) = tune::bind(loopback()).unwrap();
+        let (socket, _) = tune::bind(addr).unwrap();
         let inside = runtime.enter();
         let quic = quinn::Endpoint::new(
             tune::endpoint_config(),
@@ -86,17 +93,24 @@ pub(crate) fn greeting(ca: &Ca, number: u64) -> Greeting {
     }
 }
 
-/// Greets, then says this on the control stream.
+/// Greets, then says this on the control stream, and never reads.
 pub(crate) async fn greet_and_say(connection: &Connection, greeting: &Greeting, bytes: &[u8]) {
+    let mut send = greet(connection, greeting).await;
+    // The other side may have had enough before the end.
+    let _ = send.write_all(bytes).await;
+    std::mem::forget(send);
+}
+
+/// Greets, and never reads what comes after the answer.
+pub(crate) async fn greet(connection: &Connection, greeting: &Greeting) -> SendStream {
     let (mut send, mut recv) = connection.open_bi().await.unwrap();
     write_message(&mut send, &greeting.encode()).await.unwrap();
     let theirs = crate::link::greet::read_message(&mut recv, 1 << 20, "a greeting")
         .await
         .unwrap();
     Greeting::decode(&theirs).unwrap();
-    // The other side may have had enough before the end.
-    let _ = send.write_all(bytes).await;
-    std::mem::forget((send, recv));
+    std::mem::forget(recv);
+    send
 }
 
 /// Carries packets between whoever talks to it and one address.
