@@ -87,15 +87,19 @@ pub struct Call<'a> {
     pub bound: bool,
 }
 
-/// There are [`MAX_CALLS`] calls already.
+/// There are as many calls as may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TooManyCalls;
+pub struct TooManyCalls {
+    /// How many.
+    pub limit: usize,
+}
 
 impl fmt::Display for TooManyCalls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{MAX_CALLS} calls to other nodes have not ended: take results before submitting more"
+            "{} calls to other nodes have not ended: take results before submitting more",
+            self.limit
         )
     }
 }
@@ -205,9 +209,20 @@ struct Shape {
     calls: usize,
 }
 
+/// How many calls there may be.
+#[derive(Debug)]
+struct Limit(usize);
+
+impl Default for Limit {
+    fn default() -> Limit {
+        Limit(MAX_CALLS)
+    }
+}
+
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Submitter {
+    limit: Limit,
     shapes: BTreeMap<u32, Shape>,
     by_demand: BTreeMap<(Demand, i32), u32>,
     by_lease: BTreeMap<(NodeId, u32), u32>,
@@ -225,9 +240,18 @@ impl Submitter {
         Submitter::default()
     }
 
+    /// One that takes at most so many calls.
+    #[cfg(test)]
+    pub(super) fn with_limit(calls: usize) -> Submitter {
+        Submitter {
+            limit: Limit(calls),
+            ..Submitter::default()
+        }
+    }
+
     /// Sends a call to a lease of its shape that has room. False: there is none, and the call is not taken.
     pub fn reuse(&mut self, now: Duration, call: &Call<'_>, out: &mut Vec<Effect>) -> bool {
-        if call.bound || self.calls.contains_key(&call.id) || self.calls.len() >= MAX_CALLS {
+        if call.bound || self.calls.contains_key(&call.id) || self.calls.len() >= self.limit.0 {
             return false;
         }
         let Some(id) = self.find(call.demand, call.priority) else {
@@ -263,8 +287,9 @@ impl Submitter {
             call.id
         );
         debug_assert!(node.is_some() || !call.bound, "bound to nobody");
-        if self.calls.len() >= MAX_CALLS {
-            return Err(TooManyCalls);
+        if self.calls.len() >= self.limit.0 {
+            let limit = self.limit.0;
+            return Err(TooManyCalls { limit });
         }
         if self.reuse(now, call, out) || self.calls.contains_key(&call.id) {
             return Ok(());

@@ -1,6 +1,7 @@
 //! Laws of leases: some nodes, each a submitter, a grantor and its ledger, any order of events that FIFO sessions allow,
 //! deaths included; then everything runs dry.
 
+mod bound;
 mod steady;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
