@@ -121,7 +121,11 @@ impl Cluster {
         let (number, caller, to) = (record.id, record.caller(), actor.owner);
         let sent = self.with(local, |books, todo| {
             if !books.peers.contains_key(&to) {
-                return false;
+                return Ok(false);
+            }
+            // A program that outruns its actor is told so, before the actor's node is taken for one that hears nothing.
+            if let Some(waiting) = books.backlog.is_long(to) {
+                return Err(waiting);
             }
             let call = self.export_call(books, todo, to, call);
             let sent = Sent {
@@ -146,9 +150,16 @@ impl Cluster {
             if !sent && let Some(sent) = books.sent.remove(&number) {
                 todo.later.record(sent.record);
             }
-            sent
+            Ok(sent)
         });
-        if !sent {
+        if let Err(waiting) = sent {
+            let full = Error::MailboxFull {
+                actor: record.target().map_or("an actor", |a| a.entry().name),
+                max_pending: u32::try_from(waiting).unwrap_or(u32::MAX),
+            };
+            return local.engine.settle_error(local, record, full);
+        }
+        if sent == Ok(false) {
             let error = Error::ActorDied {
                 actor: record.target().map_or("an actor", |a| a.entry().name),
                 name: record.target().and_then(|a| a.name().map(Arc::from)),

@@ -5,12 +5,13 @@
 //! link under the lock, so that they leave in the order in which the books changed. Left out: what the entries mean, which the
 //! other files say.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
+use super::backlog::Backlog;
 use super::leasing::Leasing;
 use super::lineage::Remakes;
 use super::objects::Lander;
@@ -132,7 +133,7 @@ pub(super) struct Books {
     /// Names that were given back while there was no keeper.
     pub unfreed: Vec<Question>,
     /// Frames that the link had no room for; what comes after waits behind them.
-    pub backlog: HashMap<NodeId, VecDeque<Vec<u8>>>,
+    pub backlog: Backlog,
     /// Nodes without a connection, and since when.
     pub gone_since: HashMap<NodeId, std::time::Duration>,
     /// Calls and actors that came from others, and how many had when this node last told of itself.
@@ -220,7 +221,7 @@ impl Books {
             far_actors: HashMap::new(),
             asks: HashMap::new(),
             unfreed: Vec::new(),
-            backlog: HashMap::new(),
+            backlog: Backlog::new(),
             gone_since: HashMap::new(),
             took: 0,
             told_took: 0,

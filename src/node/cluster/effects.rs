@@ -16,7 +16,7 @@ use crate::core::owners::{Effect, Message, RefState, Stand};
 use crate::core::pulls::Effect as Pulling;
 use crate::exec::cell::finished;
 use crate::exec::{Local, RawRef};
-use crate::link::SendError;
+use crate::link::{self, SendError};
 use crate::wire::{Beside, Frame};
 
 /// Something that is done without the books.
@@ -362,7 +362,7 @@ impl Cluster {
     }
 
     fn hand_on(&self, books: &Books, to: NodeId, bytes: Vec<u8>) -> Result<(), SendError> {
-        if books.backlog.contains_key(&to) {
+        if books.backlog.has(to) {
             // It must not overtake what waits.
             return Err(SendError::Full {
                 to,
@@ -376,18 +376,12 @@ impl Cluster {
         }
     }
 
-    /// Hands a frame to the link, or keeps it until the link takes it. False if the other node is gone.
+    /// Hands a frame to the link, or keeps it until the link takes it. False if the other node is gone, or about to be
+    /// taken for dead since it takes nothing.
     pub(super) fn send_surely(&self, books: &mut Books, to: NodeId, frame: &Frame) -> bool {
         match self.send(books, to, frame) {
             Ok(()) => true,
-            Err(SendError::Full { .. }) => {
-                books
-                    .backlog
-                    .entry(to)
-                    .or_default()
-                    .push_back(frame.encode());
-                true
-            }
+            Err(SendError::Full { .. }) => books.backlog.push(to, frame.encode()),
             Err(_) => false,
         }
     }
@@ -396,10 +390,7 @@ impl Cluster {
     pub(super) fn send_bytes(&self, books: &mut Books, to: NodeId, bytes: Vec<u8>) -> bool {
         match self.hand_on(books, to, bytes.clone()) {
             Ok(()) => true,
-            Err(SendError::Full { .. }) => {
-                books.backlog.entry(to).or_default().push_back(bytes);
-                true
-            }
+            Err(SendError::Full { .. }) => books.backlog.push(to, bytes),
             Err(_) => false,
         }
     }
@@ -407,15 +398,7 @@ impl Cluster {
     /// Sends what was kept, as far as the link takes it.
     pub(super) fn flush(&self, books: &mut Books) {
         let Some(link) = self.link.get() else { return };
-        books.backlog.retain(|to, frames| {
-            while let Some(frame) = frames.front() {
-                match link.send(*to, frame.clone().into()) {
-                    Ok(()) => drop(frames.pop_front()),
-                    Err(SendError::Full { .. }) => return true,
-                    Err(_) => return false,
-                }
-            }
-            false
-        });
+        let send = |to, frame: &[u8]| link.send(to, link::Bytes::copy_from_slice(frame));
+        books.backlog.flush(send);
     }
 }

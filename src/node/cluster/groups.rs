@@ -10,8 +10,9 @@
 //! calls run in a bundle (`exec::groups`).
 
 mod calls;
+mod waiting;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -27,6 +28,7 @@ use crate::exec::groups::TICKETS;
 use crate::exec::{Engine, Local, RawRef};
 use crate::wire::Frame;
 pub(super) use calls::{group_of, strategy_of};
+use waiting::Waiting;
 
 /// Calls that wait until they know where their group's bundles are.
 pub const MAX_WAITING: usize = 1 << 20;
@@ -58,8 +60,7 @@ struct State {
     /// Of this node alone, if it is.
     view: View,
     /// Calls that wait for news of their group.
-    waiting: HashMap<GroupId, Vec<RawRef>>,
-    waits: usize,
+    waiting: Waiting<RawRef>,
     /// Calls that wait for the link.
     aside: Vec<RawRef>,
     ticked: Duration,
@@ -111,8 +112,7 @@ impl Groups {
                 participant: Participant::new(capacity, TICKETS),
                 lookup: Lookup::new(),
                 view,
-                waiting: HashMap::new(),
-                waits: 0,
+                waiting: Waiting::new(MAX_WAITING),
                 aside: Vec::new(),
                 ticked: Duration::ZERO,
                 closed: false,
@@ -180,10 +180,8 @@ impl Groups {
                 Role::Lookup => {
                     if state.lookup.handle(from, &msg)
                         && let GroupMsg::Located { group, .. } = &msg
-                        && let Some(calls) = state.waiting.remove(group)
                     {
-                        state.waits -= calls.len();
-                        acts.push(Act::Place(calls));
+                        acts.push(Act::Place(state.waiting.take(*group)));
                     }
                 }
             },
@@ -192,17 +190,8 @@ impl Groups {
                 state.coordinator.died(now, node, &mut made);
                 state.participant.died(node, &mut held);
                 state.lookup.died(node);
-                let of_it: Vec<GroupId> = state
-                    .waiting
-                    .keys()
-                    .filter(|g| g.node == node)
-                    .copied()
-                    .collect();
-                for group in of_it {
-                    let calls = state.waiting.remove(&group).unwrap_or_default();
-                    state.waits -= calls.len();
-                    acts.push(Act::Place(calls));
-                }
+                let of_it = state.waiting.take_of(node);
+                acts.extend(of_it.into_iter().map(Act::Place));
             }
             Event::Tick => {
                 self.with_view(local, &mut state.view, |view| {

@@ -13,6 +13,7 @@
 
 mod actors;
 mod authority;
+mod backlog;
 mod books;
 mod calls;
 mod cross;

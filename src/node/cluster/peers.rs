@@ -130,17 +130,20 @@ impl Cluster {
     /// What is due.
     pub(super) fn tick(self: &Arc<Cluster>, local: &Local) {
         let now = self.now();
-        let dead: Vec<NodeId> = self.with(local, |books, todo| {
+        let (deaf, dead): (Vec<_>, Vec<NodeId>) = self.with(local, |books, todo| {
             self.flush(books);
             books.owners.tick(now, &mut todo.effects);
             let late = books
                 .gone_since
                 .iter()
                 .filter(|(_, since)| now.saturating_sub(**since) > self.patience);
-            late.map(|(node, _)| *node)
-                .filter(|node| !self.membership.has(*node))
-                .collect()
+            let late = late.map(|(node, _)| *node);
+            let late = late.filter(|node| !self.membership.has(*node));
+            (books.backlog.deaf(), late.collect())
         });
+        for (node, why) in deaf {
+            self.died(local, node, &why.to_string());
+        }
         for node in dead {
             self.died(local, node, "no connection could be made to it");
         }
@@ -207,7 +210,7 @@ impl Cluster {
                     .into_iter()
                     .for_each(|p| todo.later.pin(p));
             }
-            books.backlog.remove(&node);
+            books.backlog.remove(node);
             books.leasing.died(node);
             books.owners.peer_died(now, node, &mut todo.effects);
             books.pulls.peer_died(node, &mut todo.pulls);

@@ -8,7 +8,7 @@ use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
 use super::super::actors;
-use super::{Act, Event, Groups, MAX_WAITING, State};
+use super::{Act, Event, Groups, State};
 use crate::base::{Demand, Error, GroupId, GroupSpec, NodeId, Strategy};
 use crate::core::groups::GroupMsg;
 use crate::core::groups::lookup::Located;
@@ -97,12 +97,8 @@ impl Groups {
                 false => self.find(&mut state, at, &demand, record.id),
             };
             let waits = matches!(place, Place::Waits(_));
-            if waits && state.waits >= MAX_WAITING {
-                let why = format!("has {MAX_WAITING} calls waiting for it: take results first");
-                place = Place::Fails(no_group(at.0, &why));
-            } else if waits {
-                state.waits += 1;
-                state.waiting.entry(at.0).or_default().push(record.clone());
+            if waits && let Err(full) = state.waiting.add(at.0, record.clone()) {
+                place = Place::Fails(no_group(at.0, &full.to_string()));
             }
             (place, waits)
         };
@@ -268,10 +264,8 @@ impl groups::Groups for Groups {
         let calls: Vec<RawRef> = {
             let mut state = self.state.lock();
             state.closed = true;
-            state.waits = 0;
             let aside = std::mem::take(&mut state.aside);
-            let waiting = std::mem::take(&mut state.waiting);
-            waiting.into_values().flatten().chain(aside).collect()
+            state.waiting.take_all().into_iter().chain(aside).collect()
         };
         self.news.notify_all();
         for record in calls {
