@@ -1,4 +1,5 @@
-//! Membership under a plan of joins, deaths, departures, stalls, lost datagrams and splits, each from a seed.
+//! Membership under a plan of joins, deaths, departures, stalls, splits, and datagrams that are lost, come twice and overtake each
+//! other, each from a seed.
 //!
 //! Invariant: nobody is taken for dead who runs and is reached; who died or left is known to be gone by all, as what it did;
 //! nobody comes twice; a cluster that was split comes down to the side with the head; what a member says of itself last is
@@ -28,6 +29,8 @@ pub struct Happened {
     pub stalls: u64,
     pub splits: u64,
     pub outvoted: u64,
+    pub doubled: u64,
+    pub held_up: u64,
 }
 
 impl Happened {
@@ -38,9 +41,11 @@ impl Happened {
         self.stalls += more.stalls;
         self.splits += more.splits;
         self.outvoted += more.outvoted;
+        self.doubled += more.doubled;
+        self.held_up += more.held_up;
     }
 
-    pub fn counts(&self) -> [u64; 6] {
+    pub fn counts(&self) -> [u64; 8] {
         [
             self.joins,
             self.deaths,
@@ -48,6 +53,8 @@ impl Happened {
             self.stalls,
             self.splits,
             self.outvoted,
+            self.doubled,
+            self.held_up,
         ]
     }
 }
@@ -87,6 +94,10 @@ pub fn run(seed: u64, planted: Planted) -> Result<Happened, String> {
     } else {
         0
     };
+    if chance.permille(500) {
+        net.twice = chance.between(1, 300) as u32;
+        net.late = chance.between(1, 100) as u32;
+    }
     net.add(Pace::LAN, true, &[]);
     let mut run = Run {
         net,
@@ -126,6 +137,7 @@ pub fn run(seed: u64, planted: Planted) -> Result<Happened, String> {
         run.split()?;
         run.check(true)?;
     }
+    (run.happened.doubled, run.happened.held_up) = run.net.odd;
     Ok(run.happened)
 }
 

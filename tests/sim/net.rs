@@ -5,7 +5,8 @@
 //! connection leads from one side to the other.
 //!
 //! Invariant: events come by time, and those of one time in the order they were made. What a session hands over is checked
-//! against what was sent: each once, in order. Left out: datagrams.
+//! against what was sent: each once, in order. Datagrams have no session: each goes its own way, and may be lost, come twice, or after those
+//! that were sent later. Left out: membership, see `members`.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -111,6 +112,13 @@ pub enum Event {
         epoch: u64,
         upto: u64,
     },
+    /// A datagram arrives; [`Net::next`] makes it a `Deliver`.
+    Datagram {
+        from: NodeId,
+        to: NodeId,
+        number: u64,
+        packet: Packet,
+    },
     /// Some connection breaks.
     Break,
     /// A broken connection is made again.
@@ -158,10 +166,16 @@ pub enum Event {
 impl Event {
     /// Whether a run is not over before it.
     fn counts(&self) -> bool {
-        use Event::{Ack, AckDue, Break, Connect, Frame, Tick};
+        use Event::{Ack, AckDue, Break, Connect, Datagram, Frame, Tick};
         !matches!(
             self,
-            Ack { .. } | AckDue { .. } | Break | Connect { .. } | Frame { .. } | Tick { .. }
+            Ack { .. }
+                | AckDue { .. }
+                | Break
+                | Connect { .. }
+                | Datagram { .. }
+                | Frame { .. }
+                | Tick { .. }
         )
     }
 }
@@ -201,6 +215,15 @@ struct Link {
     epoch: u64,
 }
 
+/// What became of datagrams.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Datagrams {
+    pub lost: u64,
+    pub doubled: u64,
+    /// Came after one that was sent later.
+    pub overtaken: u64,
+}
+
 /// Bytes that each message counts.
 const LEN: usize = 100;
 
@@ -217,6 +240,9 @@ pub struct Net {
     pairs: BTreeMap<(NodeId, NodeId), Pair>,
     links: BTreeMap<(NodeId, NodeId), Link>,
     dead: BTreeSet<NodeId>,
+    /// The number of the latest datagram that came, of each sender at each receiver.
+    heard: BTreeMap<(NodeId, NodeId), u64>,
+    pub datagrams: Datagrams,
     pub breaks: u64,
     /// What a session did wrong.
     pub wrong: Option<String>,
@@ -239,6 +265,8 @@ impl Net {
             pairs: BTreeMap::new(),
             links: BTreeMap::new(),
             dead: BTreeSet::new(),
+            heard: BTreeMap::new(),
+            datagrams: Datagrams::default(),
             breaks: 0,
             wrong: None,
             split: None,
@@ -287,6 +315,39 @@ impl Net {
             }
         }
         self.pump(from, to);
+    }
+
+    /// Sends what nobody waits for.
+    pub fn datagram(&mut self, from: NodeId, to: NodeId, packet: Packet) {
+        let down = self.links.get(&link(from, to)).is_some_and(|l| l.down);
+        if down || self.chance.permille(self.plan.losses) {
+            self.datagrams.lost += 1;
+            return;
+        }
+        let twice = self.chance.permille(self.plan.losses);
+        self.datagrams.doubled += u64::from(twice);
+        for _ in 0..1 + u64::from(twice) {
+            let time = self.now + self.latency();
+            let datagram = Event::Datagram {
+                from,
+                to,
+                number: self.last,
+                packet: packet.clone(),
+            };
+            self.at(time, datagram);
+        }
+    }
+
+    /// A datagram arrives.
+    fn hear(&mut self, from: NodeId, to: NodeId, number: u64, packet: Packet) -> Option<Event> {
+        if self.dead.contains(&to) || self.apart(from, to) {
+            self.datagrams.lost += 1;
+            return None;
+        }
+        let latest = self.heard.entry((from, to)).or_default();
+        self.datagrams.overtaken += u64::from(number < *latest);
+        *latest = number.max(*latest);
+        Some(Event::Deliver { from, to, packet })
     }
 
     /// Puts frames on the connection.
@@ -485,6 +546,16 @@ impl Net {
                     if current(from, to, epoch)
                         && let Some(event) = self.arrive(from, to, number, packet)
                     {
+                        return Some(event);
+                    }
+                }
+                Event::Datagram {
+                    from,
+                    to,
+                    number,
+                    packet,
+                } => {
+                    if let Some(event) = self.hear(from, to, number, packet) {
                         return Some(event);
                     }
                 }

@@ -600,6 +600,13 @@ impl Node {
         }
     }
 
+    /// As [`send`](Self::send), of what may be lost.
+    pub fn tell(&self, cx: &mut Cx<'_>, to: NodeId, packet: Packet) {
+        if !self.dead.contains(&to) {
+            cx.net.datagram(self.id, to, packet);
+        }
+    }
+
     pub fn post(&mut self, cx: &mut Cx<'_>, to: NodeId, message: Message) {
         let lost = match message {
             Message::Release { .. } => self.fault == Fault::LoseRelease,

@@ -713,7 +713,7 @@ impl Node {
         let news = self.places.news(now);
         self.places.view.merge(self.id, news.clone());
         for &to in tell {
-            self.send(cx, to, Packet::News(news.clone()));
+            self.tell(cx, to, Packet::News(news.clone()));
         }
         self.place_waiting(cx);
     }

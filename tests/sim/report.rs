@@ -50,4 +50,7 @@ report! {
     splits: "splits",
     breaks: "broken connections",
     resent: "frames sent again",
+    datagrams_lost: "datagrams lost",
+    doubled: "datagrams that came twice",
+    overtaken: "datagrams that were overtaken",
 }

@@ -191,9 +191,13 @@ impl World {
         }
         self.drained()?;
         let (breaks, resent) = (self.net.breaks, self.net.resent());
+        let datagrams = self.net.datagrams;
         Ok(Report {
             breaks,
             resent,
+            datagrams_lost: datagrams.lost,
+            doubled: datagrams.doubled,
+            overtaken: datagrams.overtaken,
             ..self.log.report
         })
     }
@@ -366,7 +370,8 @@ impl World {
                 self.on(node, |node, cx| node.rebuilt(cx, key));
             }
             // The network keeps those to itself.
-            Event::Frame { .. }
+            Event::Datagram { .. }
+            | Event::Frame { .. }
             | Event::AckDue { .. }
             | Event::Ack { .. }
             | Event::Break

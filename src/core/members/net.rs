@@ -45,6 +45,14 @@ pub struct Net {
     pub hosts: Vec<Host>,
     /// How much of it is lost, of 1,000 datagrams.
     pub loss: u32,
+    /// How much of it comes twice.
+    pub twice: u32,
+    /// How much of it is held up on the way, so that much of what was sent after it comes before it.
+    pub late: u32,
+    /// How long that takes at most.
+    pub held_up: Duration,
+    /// Datagrams that came twice, and that were held up.
+    pub odd: (u64, u64),
     /// The shortest way and how much longer the longest is.
     pub latency: (Duration, Duration),
     /// Whether effects other than sending are kept.
@@ -63,6 +71,10 @@ impl Net {
         Net {
             hosts: Vec::new(),
             loss: 0,
+            twice: 0,
+            late: 0,
+            held_up: Duration::from_millis(60),
+            odd: (0, 0),
             latency: (Duration::from_micros(200), Duration::from_micros(800)),
             keep_log: true,
             now: Duration::ZERO,
@@ -141,8 +153,13 @@ impl Net {
                 if (self.chance.below(1000) as u32) < self.loss {
                     continue;
                 }
-                let spread = self.chance.below(1 + self.latency.1.as_nanos() as usize);
-                let when = self.now + self.latency.0 + Duration::from_nanos(spread as u64);
+                if self.happens(self.twice) {
+                    self.odd.0 += 1;
+                    let bytes = bytes.clone();
+                    let when = self.arrival();
+                    self.push(when, target, What::Arrive { from: at, bytes });
+                }
+                let when = self.arrival();
                 self.push(when, target, What::Arrive { from: at, bytes });
             } else if self.keep_log {
                 self.hosts[at].log.push((self.now, effect));
@@ -156,6 +173,23 @@ impl Net {
             host.wake = due;
             self.push(due, at, What::Wake);
         }
+    }
+
+    /// Draws only if it may happen, so that a seed gives the same run as it did before there was this.
+    fn happens(&mut self, share: u32) -> bool {
+        share > 0 && (self.chance.below(1000) as u32) < share
+    }
+
+    /// When a datagram that is sent now arrives: each goes its own way.
+    fn arrival(&mut self) -> Duration {
+        let spread = self.chance.below(1 + self.latency.1.as_nanos() as usize);
+        let usual = self.now + self.latency.0 + Duration::from_nanos(spread as u64);
+        if !self.happens(self.late) {
+            return usual;
+        }
+        self.odd.1 += 1;
+        let more = self.chance.below(1 + self.held_up.as_nanos() as usize);
+        usual + Duration::from_nanos(more as u64)
     }
 
     fn push(&mut self, when: Duration, at: usize, what: What) {
