@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::books::{Books, Export, Later};
 use super::{Cluster, Todo};
 use crate::base::{Error, NodeId, ObjectKey};
-use crate::core::owners::{RefState, Stand};
+use crate::core::owners::{Effect, RefState, Stand};
 use crate::exec::actor::HandleRef;
 use crate::exec::cell::{self, Phase};
 use crate::exec::far::proxy::{self, Found};
@@ -227,6 +227,13 @@ impl Cluster {
                 (stand, _) => stand,
             };
             let state = books.owners.export(key, to, stand, &mut todo.effects);
+            // It may have ended since it was looked at, and that was told to those before: then its value or its failure goes along.
+            let beside = match (stand, &state) {
+                (Stand::Pending, RefState::Ready { .. } | RefState::Failed) => {
+                    describe(self.me, &record).1
+                }
+                _ => beside,
+            };
             if let std::collections::hash_map::Entry::Vacant(v) = books.exports.entry(key.number) {
                 v.insert(Export::Object(record.clone(), tag));
                 if stand == Stand::Pending {
@@ -350,8 +357,9 @@ impl Cluster {
                 .import(key, via, transit, state, &mut todo.effects);
             return found.ok_or_else(|| lost(key, via, "it is not known here"));
         }
-        let record = match self.proxies.find(local, key, tag) {
-            Found::New(record) | Found::Known(record) => record,
+        let (record, new) = match self.proxies.find(local, key, tag) {
+            Found::New(record) => (record, true),
+            Found::Known(record) => (record, false),
             Found::OtherType => {
                 return Err(lost(
                     key,
@@ -364,6 +372,9 @@ impl Cluster {
         books
             .owners
             .import(key, via, transit, state, &mut todo.effects);
+        if new {
+            settle_anew(books, todo, key, from);
+        }
         self.learn(books, todo, key, beside, from);
         Ok(record)
     }
@@ -377,14 +388,10 @@ impl Cluster {
         beside: Beside,
         from: usize,
     ) {
-        use crate::core::owners::Effect;
         if beside == Beside::Refers {
             books.refers.insert(key);
         }
-        let settles = todo.effects[from..]
-            .iter()
-            .any(|e| matches!(e, Effect::Settled { key: k, .. } if *k == key));
-        if settles && beside != Beside::Nothing {
+        if settles(&todo.effects[from..], key) && beside != Beside::Nothing {
             todo.beside.insert(key, beside);
         }
     }
@@ -546,6 +553,21 @@ impl Cluster {
             }
         }
     }
+}
+
+/// A new record stands for an object that is known to have settled: the one before it went just now, and the owners' machine has
+/// not heard of that, so it says nothing.
+fn settle_anew(books: &Books, todo: &mut Todo, key: ObjectKey, from: usize) {
+    let state = books.owners.known(key);
+    if state != RefState::Pending && !settles(&todo.effects[from..], key) {
+        todo.effects.push(Effect::Settled { key, state });
+    }
+}
+
+/// Whether the object settles by one of these.
+fn settles(effects: &[Effect], key: ObjectKey) -> bool {
+    let mut effects = effects.iter();
+    effects.any(|e| matches!(e, Effect::Settled { key: k, .. } if *k == key))
 }
 
 fn drop_carried(carried: Vec<Carried>, later: &mut Later) {
