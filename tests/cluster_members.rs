@@ -2,6 +2,7 @@
 //!
 //! Invariant: nodes are processes of this very binary. Left out: the laws of membership, which `core` tests in virtual time.
 
+#[cfg(feature = "etcd")]
 #[path = "../src/base/skip.rs"]
 mod skip;
 
