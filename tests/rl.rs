@@ -3,6 +3,8 @@
 //! Invariant: tests/rl/record.py made the recordings; nothing here knows what they say. Left out: units, which are
 //! beside their code.
 
+#[path = "rl/events.rs"]
+mod events;
 #[path = "rl/learning.rs"]
 mod learning;
 #[path = "rl/wrappers.rs"]
@@ -214,4 +216,6 @@ fn what_the_command_cannot_do_is_refused_with_what_it_can() {
     );
     refused("--tuned cartpole-pp", "did you mean \"cartpole-ppo\"?");
     refused("--restore no-such-file", "no-such-file");
+    refused("--rendr", "did you mean --render?");
+    refused("--alg PPO --env CartPole-v1 --render", "--evaluate");
 }

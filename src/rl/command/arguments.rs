@@ -26,11 +26,12 @@ Trains an agent, or evaluates one.
   --stop-steps N          end after so many environment steps
   --stop-time SECONDS     end after so long
   --stop-iterations N     end after so many iterations
-  --out DIR               write result.jsonl, config.json, curve.svg and checkpoints there
+  --out DIR               write result.jsonl, config.json, curve.svg, TensorBoard's events and checkpoints there
   --checkpoint-freq N     write a checkpoint every N iterations, and at the end (needs --out)
   --restore FILE          go on from a checkpoint
   --evaluate FILE         play greedy episodes with a checkpoint's agent
-  --episodes N            how many (default 100)
+  --episodes N            how many (default 100, with --render 1)
+  --render                with --evaluate: draw each step in the terminal (classic problems and games of pixels)
   --quiet                 no progress lines
 ";
 
@@ -68,6 +69,8 @@ pub struct Arguments {
     pub evaluate: Option<PathBuf>,
     /// `--episodes`.
     pub episodes: usize,
+    /// `--render`.
+    pub render: bool,
     /// `--quiet`.
     pub quiet: bool,
     /// `--help`.
@@ -93,6 +96,9 @@ const OPTIONS: &[&str] = &[
     "--episodes",
 ];
 
+/// Those that take none.
+const FLAGS: &[&str] = &["--render", "--quiet", "--help"];
+
 impl Arguments {
     /// Reads the words behind the program's name.
     ///
@@ -112,18 +118,21 @@ impl Arguments {
             ..Arguments::default()
         };
         let mut words = words.into_iter().map(Into::into);
+        let mut counted = false;
         while let Some(word) = words.next() {
             match word.as_str() {
                 "--quiet" => arguments.quiet = true,
+                "--render" => arguments.render = true,
                 "--help" | "-h" => arguments.help = true,
                 option if OPTIONS.contains(&option) => {
                     let value = words
                         .next()
                         .ok_or_else(|| Error::Usage(format!("{option} needs a value behind it")))?;
+                    counted |= option == "--episodes";
                     arguments.set(option, value)?;
                 }
                 other => {
-                    let near = nearest(other, OPTIONS.iter().copied())
+                    let near = nearest(other, OPTIONS.iter().chain(FLAGS).copied())
                         .map(|option| format!("; did you mean {option}?"))
                         .unwrap_or_default();
                     return Err(Error::Usage(format!(
@@ -131,6 +140,9 @@ impl Arguments {
                     )));
                 }
             }
+        }
+        if arguments.render && !counted {
+            arguments.episodes = 1;
         }
         Ok(arguments)
     }

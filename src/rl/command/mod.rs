@@ -5,7 +5,9 @@
 
 mod arguments;
 mod curve;
+mod events;
 mod run;
+mod show;
 
 pub use arguments::{Arguments, HELP};
 pub use run::{Outcome, run};

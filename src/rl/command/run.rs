@@ -6,13 +6,15 @@
 
 use super::arguments::Arguments;
 use super::curve::svg;
+use super::events::Events;
+use super::show::show;
 use crate::rl::agent::{Agent, Progress, agent, restore};
 use crate::rl::error::{Error, Result};
 use crate::rl::evaluate::Evaluation;
 use crate::rl::tuned::{Tuned, tuned};
 use serde_json::{Map, Value, json};
 use std::fs::File;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -39,6 +41,11 @@ pub fn run(arguments: &Arguments) -> Result<Outcome> {
     if let Some(path) = &arguments.evaluate {
         return judge(arguments, path);
     }
+    if arguments.render {
+        return Err(Error::Usage(
+            "--render shows what --evaluate plays: give both".to_owned(),
+        ));
+    }
     let mut agent = make(arguments)?;
     let mut files = arguments
         .out
@@ -52,9 +59,16 @@ pub fn run(arguments: &Arguments) -> Result<Outcome> {
 }
 
 fn judge(arguments: &Arguments, path: &Path) -> Result<Outcome> {
-    let agent = restore(path)?;
+    let mut agent = restore(path)?;
     let start = Instant::now();
-    let evaluation = agent.evaluate(arguments.episodes, arguments.seed)?;
+    let evaluation = match arguments.render {
+        true => {
+            let terminal = std::io::stdout().is_terminal();
+            let pace = if terminal { FRAME } else { Duration::ZERO };
+            show(&mut *agent, arguments, pace, &mut std::io::stdout().lock())?
+        }
+        false => agent.evaluate(arguments.episodes, arguments.seed)?,
+    };
     if !arguments.quiet {
         println!(
             "{} on {}: {} episodes, mean return {:.1} +- {:.1}",
@@ -73,6 +87,9 @@ fn judge(arguments: &Arguments, path: &Path) -> Result<Outcome> {
         evaluation: Some(evaluation),
     })
 }
+
+/// How long a frame stays on a terminal.
+const FRAME: Duration = Duration::from_millis(40);
 
 /// The agent that the arguments ask for.
 fn make(arguments: &Arguments) -> Result<Box<dyn Agent>> {
@@ -247,7 +264,10 @@ fn line(progress: &Progress, steps: u64, time: Duration, arguments: &Arguments) 
 struct Files {
     dir: PathBuf,
     results: File,
+    events: Events,
     points: Vec<(u64, f32)>,
+    /// Steps and time at the last iteration.
+    last: Option<(u64, Duration)>,
 }
 
 impl Files {
@@ -270,10 +290,13 @@ impl Files {
             .write(true)
             .open(&path)
             .map_err(|error| at(&path, &error))?;
+        let events = Events::new(dir, arguments.restore.is_some());
         Ok(Files {
             dir: dir.to_owned(),
             results,
+            events: events.map_err(|error| at(dir, &error))?,
             points: Vec::new(),
+            last: None,
         })
     }
 
@@ -286,7 +309,29 @@ impl Files {
         if let Some(mean) = progress.episode_return_mean {
             self.points.push((progress.steps, mean));
         }
-        Ok(())
+        let scalars = self.scalars(progress, time);
+        self.last = Some((progress.steps, time));
+        let added = self.events.add(progress.steps, &scalars);
+        added.map_err(|error| at(&self.dir, &error))
+    }
+
+    /// What TensorBoard shows of an iteration; its speed is not known of the first.
+    fn scalars(&self, progress: &Progress, time: Duration) -> Vec<(String, f32)> {
+        let mut scalars = Vec::new();
+        let mut add = |tag: &str, number: Option<f32>| {
+            scalars.extend(number.map(|number| (tag.to_owned(), number)));
+        };
+        add("episode/return", progress.episode_return_mean);
+        add("episode/length", progress.episode_length_mean);
+        let speed = self.last.map(|(steps, then)| {
+            let seconds = time.saturating_sub(then).as_secs_f64().max(1e-9);
+            ((progress.steps - steps) as f64 / seconds) as f32
+        });
+        add("time/steps_per_second", speed);
+        for (name, number) in &progress.metrics {
+            add(&format!("train/{name}"), Some(*number));
+        }
+        scalars
     }
 
     fn picture(&self, agent: &dyn Agent) -> Result<()> {
