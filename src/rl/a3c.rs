@@ -17,6 +17,7 @@ use super::error::Result;
 use super::evaluate::{Evaluation, evaluate};
 use super::learned::Learned;
 use super::mlp::Activation;
+use super::network::Net;
 use super::ops;
 use super::player::Episode;
 use super::policy::{Policy, Scratch};
@@ -56,6 +57,8 @@ pub struct Config {
     pub value_coefficient: f64,
     /// The bound of the gradient's norm.
     pub max_grad_norm: f32,
+    /// Whether both networks have filters before their hidden layers: `mlp` or `cnn`.
+    pub net: Net,
     /// Hidden units of both networks, layer by layer.
     pub hidden: Vec<usize>,
     /// What hidden layers end in.
@@ -79,6 +82,7 @@ impl Default for Config {
             entropy_coefficient: 0.0,
             value_coefficient: 0.25,
             max_grad_norm: 0.5,
+            net: Net::Mlp,
             hidden: vec![64, 64],
             activation: Activation::Tanh,
             log_std: 0.0,
@@ -153,14 +157,14 @@ pub(super) fn gradient(
     let count = played.actions.len();
     let actions = Tensor::from_vec(played.actions, count, cpu)?;
 
-    let out = ops::mlp(&policy.actor, &observations, &learned.actor)?;
+    let out = ops::network(&policy.actor, &observations, &learned.actor)?;
     let terms = match &learned.log_std {
         None => ops::categorical_terms(&out, &actions)?,
         Some(log_std) => ops::gaussian_terms(&out, log_std, &actions)?,
     };
     let policy_loss = (terms.get_on_dim(1, 0)? * advantages)?.mean_all()?.neg()?;
     let entropy = terms.get_on_dim(1, 1)?.mean_all()?;
-    let values = ops::mlp(&policy.critic, &observations, &learned.critic)?.squeeze(1)?;
+    let values = ops::network(&policy.critic, &observations, &learned.critic)?.squeeze(1)?;
     let value = (values - returns)?.sqr()?.mean_all()?;
     let mut total = (&policy_loss + (&value * f64::from(value_coefficient))?)?;
     if entropy_coefficient != 0.0 {
@@ -213,11 +217,12 @@ impl A3c {
             steps: config.num_steps as u64,
             hidden: config.hidden.iter().map(|n| *n as u64).collect(),
             relu: config.activation == Activation::Relu,
+            cnn: config.net == Net::Cnn,
             gamma: config.gamma,
             lambda: config.lambda,
             seed: (seed, 0),
         };
-        let policy = setup.policy(&*make_vec(env, 1)?);
+        let policy = setup.policy(&*make_vec(env, 1)?)?;
         let mut rng = Rng::stream(seed, u64::MAX);
         let weights = policy.init(&mut rng, config.log_std);
         Ok(A3c {

@@ -10,6 +10,7 @@ use super::env::{VecEnv, Words};
 use super::error::{Error, Result};
 use super::gae::gae;
 use super::mlp::Activation;
+use super::network::Net;
 use super::player::{Episode, Player};
 use super::policy::{Policy, Scratch};
 use super::space::Actions;
@@ -30,6 +31,8 @@ pub struct Setup {
     pub hidden: Vec<u64>,
     /// Whether hidden layers end in `max(x, 0)` rather than in a hyperbolic tangent.
     pub relu: bool,
+    /// Whether networks have filters before their hidden layers.
+    pub cnn: bool,
     /// The discount.
     pub gamma: f32,
     /// The decay of advantages.
@@ -57,18 +60,15 @@ pub struct Rollout {
 }
 
 impl Setup {
-    pub(super) fn policy(&self, envs: &dyn VecEnv) -> Policy {
+    pub(super) fn policy(&self, envs: &dyn VecEnv) -> Result<Policy> {
         let hidden: Vec<usize> = self.hidden.iter().map(|n| *n as usize).collect();
         let activation = match self.relu {
             true => Activation::Relu,
             false => Activation::Tanh,
         };
-        Policy::new(
-            &envs.observation_space(),
-            &envs.action_space(),
-            &hidden,
-            activation,
-        )
+        let net = if self.cnn { Net::Cnn } else { Net::Mlp };
+        let spaces = [&envs.observation_space(), &envs.action_space()];
+        Policy::of(net, &self.env, spaces, &hidden, activation)
     }
 }
 
@@ -83,7 +83,7 @@ impl Actor {
     fn new(setup: &Setup) -> Result<Actor> {
         let player = Player::new(&setup.env, setup.envs, setup.seed)?;
         Ok(Actor {
-            policy: setup.policy(&*player.envs),
+            policy: setup.policy(&*player.envs)?,
             player,
             scratch: Scratch::default(),
         })

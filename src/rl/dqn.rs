@@ -19,6 +19,7 @@ use super::env::make_vec;
 use super::error::Result;
 use super::evaluate::{Evaluation, evaluate};
 use super::mlp::{Activation, Tape};
+use super::network::Net;
 use super::ops;
 use super::q_network::QNetwork;
 use super::replay::{Memory, Transitions};
@@ -77,6 +78,8 @@ pub struct Config {
     pub beta: f64,
     /// The bound of the gradient's norm.
     pub max_grad_norm: f32,
+    /// Whether the network has filters before its hidden layers: `mlp` or `cnn`.
+    pub net: Net,
     /// Hidden units, layer by layer.
     pub hidden: Vec<usize>,
     /// What hidden layers end in.
@@ -108,6 +111,7 @@ impl Default for Config {
             alpha: 0.6,
             beta: 0.4,
             max_grad_norm: 10.0,
+            net: Net::Mlp,
             hidden: vec![64, 64],
             activation: Activation::Relu,
         }
@@ -260,6 +264,7 @@ impl Dqn {
             steps: config.num_steps as u64,
             hidden: config.hidden.iter().map(|n| *n as u64).collect(),
             relu: config.activation == Activation::Relu,
+            cnn: config.net == Net::Cnn,
             dueling: config.dueling,
             gamma: config.gamma,
             n_step: config.n_step as u64,

@@ -4,6 +4,7 @@
 //! the row can use the network, wherever the row lies. Hidden layers end in an [`Activation`], the last one in
 //! nothing. Left out: which loss is behind it; `ops.rs` gives the passes to candle.
 
+use super::conv::Pass;
 use super::matrix::{Begin, Product};
 use super::rng::Rng;
 use super::simd::{self, Kernel, tanh};
@@ -31,6 +32,8 @@ pub struct Mlp {
 #[derive(Clone, Debug, Default)]
 pub struct Tape {
     layers: Vec<Vec<f32>>,
+    /// Of what stands before the first layer, if anything does.
+    pub(super) filters: Vec<Pass>,
 }
 
 impl Tape {
@@ -171,12 +174,7 @@ impl Mlp {
                 c: by_matrix,
             }
             .compute();
-            by_bias.fill(0.0);
-            for row in slope.chunks_exact(outs) {
-                for (sum, x) in by_bias.iter_mut().zip(row) {
-                    *sum += x;
-                }
-            }
+            sum_rows(&slope, by_bias);
             if layer == 0 && by_inputs.is_none() {
                 break;
             }
@@ -207,8 +205,18 @@ impl Mlp {
     }
 }
 
+/// The sum of all rows, each as long as `sum`.
+pub(super) fn sum_rows(rows: &[f32], sum: &mut [f32]) {
+    sum.fill(0.0);
+    for row in rows.chunks_exact(sum.len()) {
+        for (sum, x) in sum.iter_mut().zip(row) {
+            *sum += x;
+        }
+    }
+}
+
 /// The columns of a matrix with rows of `width`, one after the other.
-fn transpose(matrix: &[f32], width: usize, to: &mut Vec<f32>) {
+pub(super) fn transpose(matrix: &[f32], width: usize, to: &mut Vec<f32>) {
     to.clear();
     to.reserve(matrix.len());
     for column in 0..width {
@@ -217,9 +225,9 @@ fn transpose(matrix: &[f32], width: usize, to: &mut Vec<f32>) {
 }
 
 /// Applies an activation to all numbers.
-struct Activate<'a> {
-    numbers: &'a mut [f32],
-    activation: Activation,
+pub(super) struct Activate<'a> {
+    pub numbers: &'a mut [f32],
+    pub activation: Activation,
 }
 
 impl Kernel for Activate<'_> {
@@ -243,10 +251,10 @@ impl Kernel for Activate<'_> {
 }
 
 /// Multiplies by the slope of the activation, from the values that it gave.
-struct Slope<'a> {
-    slope: &'a mut [f32],
-    values: &'a [f32],
-    activation: Activation,
+pub(super) struct Slope<'a> {
+    pub slope: &'a mut [f32],
+    pub values: &'a [f32],
+    pub activation: Activation,
 }
 
 impl Kernel for Slope<'_> {
@@ -271,7 +279,7 @@ impl Kernel for Slope<'_> {
 
 /// A matrix of `rows x columns` whose rows or columns, whichever are fewer, are orthogonal and of length `gain`: Gram
 /// and Schmidt on random vectors, in `f64`.
-fn orthogonal_matrix(rng: &mut Rng, rows: usize, columns: usize, gain: f32) -> Vec<f32> {
+pub(super) fn orthogonal_matrix(rng: &mut Rng, rows: usize, columns: usize, gain: f32) -> Vec<f32> {
     let (count, length) = (rows.min(columns), rows.max(columns));
     let mut vectors: Vec<Vec<f64>> = Vec::with_capacity(count);
     while vectors.len() < count {

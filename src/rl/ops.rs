@@ -5,7 +5,8 @@
 //! (tests below). Left out: devices other than the CPU.
 
 use super::distribution::{categorical, categorical_slope, gaussian, gaussian_slope};
-use super::mlp::{Mlp, Tape};
+use super::mlp::Tape;
+use super::network::Network;
 use candle_core::{CpuStorage, CustomOp2, DType, Layout, Result, Shape, Storage, Tensor, bail};
 use std::sync::Mutex;
 
@@ -40,29 +41,29 @@ pub(super) fn read<R>(tensor: &Tensor, with: impl FnOnce(&[f32]) -> R) -> Result
     }
 }
 
-/// `mlp(inputs, weights)`, with gradients by both.
-pub(super) fn mlp(mlp: &Mlp, inputs: &Tensor, weights: &Tensor) -> Result<Tensor> {
+/// `network(inputs, weights)`, with gradients by both.
+pub(super) fn network(network: &Network, inputs: &Tensor, weights: &Tensor) -> Result<Tensor> {
     inputs.apply_op2(
         weights,
-        MlpOp {
-            mlp: mlp.clone(),
+        NetworkOp {
+            network: network.clone(),
             tape: Mutex::new(Tape::default()),
             inputs: inputs.track_op(),
         },
     )
 }
 
-struct MlpOp {
-    mlp: Mlp,
+struct NetworkOp {
+    network: Network,
     /// What the forward pass computed.
     tape: Mutex<Tape>,
     /// Whether the gradient by the inputs is wanted.
     inputs: bool,
 }
 
-impl CustomOp2 for MlpOp {
+impl CustomOp2 for NetworkOp {
     fn name(&self) -> &'static str {
-        "mlp"
+        "network"
     }
 
     fn cpu_fwd(
@@ -74,15 +75,15 @@ impl CustomOp2 for MlpOp {
     ) -> Result<(CpuStorage, Shape)> {
         let inputs = numbers(inputs, inputs_layout)?;
         let weights = numbers(weights, weights_layout)?;
-        if weights.len() != self.mlp.weights() || inputs.len() % self.mlp.inputs() != 0 {
+        if weights.len() != self.network.weights() || inputs.len() % self.network.inputs() != 0 {
             bail!("the network does not fit its inputs or weights");
         }
         let mut tape = self.tape.lock().expect("nobody panics with it");
-        self.mlp.forward(weights, inputs, &mut tape);
-        let rows = inputs.len() / self.mlp.inputs();
+        self.network.forward(weights, inputs, &mut tape);
+        let rows = inputs.len() / self.network.inputs();
         Ok((
             CpuStorage::F32(tape.output().to_vec()),
-            (rows, self.mlp.outputs()).into(),
+            (rows, self.network.outputs()).into(),
         ))
     }
 
@@ -94,12 +95,12 @@ impl CustomOp2 for MlpOp {
         slope: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let tape = self.tape.lock().expect("nobody panics with it");
-        let mut by_weights = vec![0.0; self.mlp.weights()];
+        let mut by_weights = vec![0.0; self.network.weights()];
         let mut by_inputs = self.inputs.then(|| vec![0.0; inputs.elem_count()]);
         read(inputs, |inputs| {
             read(weights, |weights| {
                 read(slope, |slope| {
-                    self.mlp.backward(
+                    self.network.backward(
                         weights,
                         inputs,
                         &tape,

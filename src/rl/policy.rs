@@ -5,7 +5,8 @@
 
 use super::distribution::{best, draw_categorical, draw_gaussian};
 use super::error::{Error, Result};
-use super::mlp::{Activation, Mlp, Tape};
+use super::mlp::{Activation, Tape};
+use super::network::{Net, Network};
 use super::rng::Rng;
 use super::space::{Actions, Space};
 
@@ -13,9 +14,9 @@ use super::space::{Actions, Space};
 #[derive(Clone, Debug)]
 pub struct Policy {
     /// From observations to logits or means.
-    pub actor: Mlp,
+    pub actor: Network,
     /// From observations to a value.
-    pub critic: Mlp,
+    pub critic: Network,
     /// What can be done.
     pub actions: Space,
 }
@@ -35,15 +36,31 @@ impl Policy {
         hidden: &[usize],
         activation: Activation,
     ) -> Policy {
-        let outputs = match actions {
-            Space::Discrete(n) => *n,
-            Space::Box { low, .. } => low.len(),
-        };
+        let inputs = observations.len();
         Policy {
-            actor: Mlp::new(observations.len(), hidden, outputs, activation),
-            critic: Mlp::new(observations.len(), hidden, 1, activation),
+            actor: Network::mlp(inputs, hidden, outputs(actions), activation),
+            critic: Network::mlp(inputs, hidden, 1, activation),
             actions: actions.clone(),
         }
+    }
+
+    /// With networks of this kind, each of which sees what environment `env` shows with filters of its own.
+    ///
+    /// # Errors
+    /// Those of [`Network::new`].
+    pub fn of(
+        net: Net,
+        env: &str,
+        [observations, actions]: [&Space; 2],
+        hidden: &[usize],
+        activation: Activation,
+    ) -> Result<Policy> {
+        let network = |n| Network::new(net, env, observations, hidden, n, activation);
+        Ok(Policy {
+            actor: network(outputs(actions))?,
+            critic: network(1)?,
+            actions: actions.clone(),
+        })
     }
 
     /// How many deviations there are.
@@ -135,6 +152,14 @@ impl Policy {
         self.critic
             .forward(critic, observations, &mut scratch.critic);
         scratch.critic.output().to_vec()
+    }
+}
+
+/// Logits or means for these actions.
+fn outputs(actions: &Space) -> usize {
+    match actions {
+        Space::Discrete(n) => *n,
+        Space::Box { low, .. } => low.len(),
     }
 }
 

@@ -14,6 +14,7 @@ use super::error::Result;
 use super::evaluate::{Evaluation, evaluate};
 use super::learned::Learned;
 use super::mlp::Activation;
+use super::network::Net;
 use super::ops;
 use super::policy::{Policy, Scratch};
 use super::rng::Rng;
@@ -65,6 +66,8 @@ pub struct Config {
     pub max_grad_norm: f32,
     /// Whether advantages are shifted and scaled to mean 0 and deviation 1 in each minibatch.
     pub normalize_advantages: bool,
+    /// Whether both networks have filters before their hidden layers: `mlp` or `cnn`.
+    pub net: Net,
     /// Hidden units of both networks, layer by layer.
     pub hidden: Vec<usize>,
     /// What hidden layers end in.
@@ -95,6 +98,7 @@ impl Default for Config {
             value_coefficient: 0.5,
             max_grad_norm: 0.5,
             normalize_advantages: true,
+            net: Net::Mlp,
             hidden: vec![64, 64],
             activation: Activation::Tanh,
             log_std: 0.0,
@@ -192,7 +196,7 @@ fn loss(
     clip: f64,
     kl_coefficient: f64,
 ) -> candle_core::Result<Loss> {
-    let out = ops::mlp(&policy.actor, &batch.observations, &learned.actor)?;
+    let out = ops::network(&policy.actor, &batch.observations, &learned.actor)?;
     let terms = match &learned.log_std {
         None => ops::categorical_terms(&out, &batch.actions)?,
         Some(log_std) => ops::gaussian_terms(&out, log_std, &batch.actions)?,
@@ -212,7 +216,7 @@ fn loss(
     // An estimate of the divergence that is never negative (Schulman, 2020).
     let kl = ((&ratio - 1.0)? - &log_ratio)?.mean_all()?;
 
-    let values = ops::mlp(&policy.critic, &batch.observations, &learned.critic)?.squeeze(1)?;
+    let values = ops::network(&policy.critic, &batch.observations, &learned.critic)?.squeeze(1)?;
     let mut errors = (&values - &batch.returns)?.sqr()?;
     if let Some(bound) = config.value_clip {
         let moved = (&values - &batch.values)?.clamp(-bound, bound)?;
@@ -272,11 +276,12 @@ impl Ppo {
             steps: config.num_steps as u64,
             hidden: config.hidden.iter().map(|n| *n as u64).collect(),
             relu: config.activation == Activation::Relu,
+            cnn: config.net == Net::Cnn,
             gamma: config.gamma,
             lambda: config.lambda,
             seed: (seed, 0),
         };
-        let policy = setup.policy(&*make_vec(env, 1)?);
+        let policy = setup.policy(&*make_vec(env, 1)?)?;
         let mut rng = Rng::stream(seed, u64::MAX);
         let learned = Learned::new(&policy, &policy.init(&mut rng, config.log_std))?;
         let lengths: Vec<usize> = learned.vars().iter().map(|var| var.elem_count()).collect();

@@ -5,7 +5,8 @@
 //! a choice is worth the value, plus its advantage less the mean advantage. Both streams share all hidden layers. Left out: learning.
 
 use super::distribution::best;
-use super::mlp::{Activation, Mlp, Tape};
+use super::mlp::{Activation, Tape};
+use super::network::Network;
 use super::ops;
 use super::rng::Rng;
 use candle_core::{Device, Result, Tensor};
@@ -13,7 +14,7 @@ use candle_core::{Device, Result, Tensor};
 /// The shape of the network.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QNetwork {
-    mlp: Mlp,
+    network: Network,
     choices: usize,
     dueling: bool,
 }
@@ -27,16 +28,28 @@ impl QNetwork {
         activation: Activation,
         dueling: bool,
     ) -> QNetwork {
+        let outputs = QNetwork::outputs(choices, dueling);
+        let network = Network::mlp(inputs, hidden, outputs, activation);
+        QNetwork::over(network, choices, dueling)
+    }
+
+    /// Of a network that gives so many numbers as [`outputs`](QNetwork::outputs) says.
+    pub fn over(network: Network, choices: usize, dueling: bool) -> QNetwork {
         QNetwork {
-            mlp: Mlp::new(inputs, hidden, choices + usize::from(dueling), activation),
+            network,
             choices,
             dueling,
         }
     }
 
+    /// How many numbers the network beneath gives.
+    pub fn outputs(choices: usize, dueling: bool) -> usize {
+        choices + usize::from(dueling)
+    }
+
     /// How many numbers are seen.
     pub fn inputs(&self) -> usize {
-        self.mlp.inputs()
+        self.network.inputs()
     }
 
     /// How many choices there are.
@@ -46,12 +59,12 @@ impl QNetwork {
 
     /// First weights.
     pub fn init(&self, rng: &mut Rng) -> Vec<f32> {
-        self.mlp.orthogonal(rng, 2f32.sqrt(), 0.1)
+        self.network.orthogonal(rng, 2f32.sqrt(), 0.1)
     }
 
     /// What every choice is worth, for rows of observations: without candle, for acting and for targets.
     pub fn values(&self, weights: &[f32], observations: &[f32], tape: &mut Tape) -> Vec<f32> {
-        self.mlp.forward(weights, observations, tape);
+        self.network.forward(weights, observations, tape);
         if !self.dueling {
             return tape.output().to_vec();
         }
@@ -73,14 +86,14 @@ impl QNetwork {
 
     /// What every choice is worth, as tensors.
     pub fn tensors(&self, observations: &Tensor, weights: &Tensor) -> Result<Tensor> {
-        let out = ops::mlp(&self.mlp, observations, weights)?;
+        let out = ops::network(&self.network, observations, weights)?;
         if !self.dueling {
             return Ok(out);
         }
         // One more layer, whose weights do not change. (A product of candle's would ask the system how many processors
         // there are, which takes longer than all else here.)
         let (n, mean) = (self.choices, 1.0 / self.choices as f32);
-        let layer = Mlp::new(n + 1, &[], n, Activation::Relu);
+        let layer = Network::mlp(n + 1, &[], n, Activation::Relu);
         // The value counts for every choice; each advantage for its own, less its part of the mean.
         let matrix = (0..(n + 1) * n).map(|i| match (i / n, i % n) {
             (0, _) => 1.0,
@@ -89,7 +102,7 @@ impl QNetwork {
         });
         let constant: Vec<f32> = matrix.chain(std::iter::repeat_n(0.0, n)).collect();
         let constant = Tensor::from_vec(constant, layer.weights(), &Device::Cpu)?;
-        ops::mlp(&layer, &out, &constant)
+        ops::network(&layer, &out, &constant)
     }
 }
 

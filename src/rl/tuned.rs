@@ -78,6 +78,19 @@ pub const TUNED: &[Tuned] = &[
             "entropy_coefficient": 0.05, "schedule_steps": 5000000}"#,
     },
     Tuned {
+        name: "catch-pixels-dqn",
+        algorithm: "DQN",
+        env: "CatchPixels-v0",
+        config: r#"{"net": "cnn", "hidden": [64], "learning_rate": 0.0007, "target_every": 128, "gamma": 0.95}"#,
+    },
+    Tuned {
+        name: "catch-pixels-a3c",
+        algorithm: "A3C",
+        env: "CatchPixels-v0",
+        config: r#"{"net": "cnn", "hidden": [64], "activation": "relu", "learning_rate": 0.0007, "num_envs": 16,
+            "num_steps": 16, "entropy_coefficient": 0.05, "schedule_steps": 5000000}"#,
+    },
+    Tuned {
         name: "cartpole-es",
         algorithm: "ES",
         env: "CartPole-v1",

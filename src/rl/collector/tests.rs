@@ -10,6 +10,7 @@ fn setup(env: &str) -> Setup {
         steps: 1,
         hidden: vec![8],
         relu: false,
+        cnn: false,
         gamma: 0.9,
         // One step's advantage is then its reward and the next value, less its own.
         lambda: 0.0,

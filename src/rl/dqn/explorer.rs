@@ -8,6 +8,7 @@ use crate::rl::distribution::best;
 use crate::rl::env::{VecEnv, Words};
 use crate::rl::error::{Error, Result};
 use crate::rl::mlp::{Activation, Tape};
+use crate::rl::network::{Net, Network};
 use crate::rl::player::{Episode, Player};
 use crate::rl::q_network::QNetwork;
 use crate::rl::replay::Transitions;
@@ -29,6 +30,8 @@ pub struct Setup {
     pub hidden: Vec<u64>,
     /// Whether hidden layers end in `max(x, 0)` rather than in a hyperbolic tangent.
     pub relu: bool,
+    /// Whether the network has filters before its hidden layers.
+    pub cnn: bool,
     /// Whether the network is a dueling one.
     pub dueling: bool,
     /// The discount.
@@ -55,14 +58,13 @@ impl Setup {
             true => Activation::Relu,
             false => Activation::Tanh,
         };
-        let inputs = envs.observation_space().len();
-        Ok(QNetwork::new(
-            inputs,
-            &hidden,
-            choices,
-            activation,
-            self.dueling,
-        ))
+        let net = if self.cnn { Net::Cnn } else { Net::Mlp };
+        let (seen, outputs) = (
+            envs.observation_space(),
+            QNetwork::outputs(choices, self.dueling),
+        );
+        let network = Network::new(net, &self.env, &seen, &hidden, outputs, activation)?;
+        Ok(QNetwork::over(network, choices, self.dueling))
     }
 }
 
@@ -277,6 +279,7 @@ mod tests {
             steps: 37,
             hidden: vec![4],
             relu: true,
+            cnn: false,
             dueling: true,
             gamma: 1.0,
             n_step: 3,

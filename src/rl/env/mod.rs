@@ -16,7 +16,7 @@ mod trig;
 mod vector;
 mod wrap;
 
-pub use catch::Catch;
+pub use catch::{Catch, CatchOn, CatchPixels};
 pub use classic::Classic;
 pub use identity::Identity;
 pub use normalize::{NormalizeObservation, NormalizeReward, RunningMean};

@@ -5,8 +5,8 @@
 
 use super::gym::Gym;
 use super::{
-    Acrobot, Batch, CartPole, Catch, Classic, ClipReward, Each, Env, FrameStack, Identity,
-    MountainCar, MountainCarContinuous, Pendulum, TimeLimit, VecEnv,
+    Acrobot, Batch, CartPole, Catch, CatchPixels, Classic, ClipReward, Each, Env, FrameStack,
+    Identity, MountainCar, MountainCarContinuous, Pendulum, TimeLimit, VecEnv,
 };
 use crate::rl::error::{Error, Result, nearest};
 use std::collections::BTreeMap;
@@ -47,6 +47,7 @@ const TABLE: &[(&str, Makers)] = &[
     ("Acrobot-v1", classic!(Acrobot, 4, 6, 500)),
     ("Pendulum-v1", classic!(Pendulum, 2, 3, 200)),
     ("Catch-v0", game!(Catch)),
+    ("CatchPixels-v0", game!(CatchPixels)),
     ("Identity-v0", game!(Identity)),
 ];
 

@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::rl::mlp::Activation;
+use crate::rl::network::Net;
 use crate::rl::rng::Rng;
+use crate::rl::space::Space;
 use candle_core::{Device, Var};
 
 fn var(rng: &mut Rng, shape: impl Into<Shape>) -> Result<Var> {
@@ -45,7 +47,7 @@ fn a_network_is_what_candle_makes_of_its_layers() -> Result<()> {
     for activation in [Activation::Tanh, Activation::Relu] {
         for rows in [1, 7, 32] {
             let mut rng = Rng::new(rows as u64);
-            let net = Mlp::new(5, &[18, 9], 3, activation);
+            let net = Network::mlp(5, &[18, 9], 3, activation);
             let inputs = var(&mut rng, (rows, 5))?;
             let weights = var(&mut rng, net.weights())?;
             let (mut x, mut at) = (inputs.as_tensor().clone(), 0);
@@ -64,9 +66,46 @@ fn a_network_is_what_candle_makes_of_its_layers() -> Result<()> {
                     };
                 }
             }
-            let ours = mlp(&net, &inputs, &weights)?;
+            let ours = network(&net, &inputs, &weights)?;
             compare(&[("weights", &weights), ("inputs", &inputs)], &ours, &x)?;
         }
+    }
+    Ok(())
+}
+
+#[test]
+fn filters_are_what_candle_makes_of_them() -> Result<()> {
+    // Also two planes, and one column more than lies under filters. (Candle finds no gradient where something is left over.)
+    for (depth, rows, columns, used) in [(1, 8, 8, 8), (2, 12, 9, 8), (1, 20, 20, 20)] {
+        let mut rng = Rng::new(rows as u64);
+        let space = Space::uniform(0.0, 1.0, &[depth, rows, columns]);
+        let net = Network::new(Net::Cnn, "it", &space, &[7], 3, Activation::Tanh)
+            .map_err(|error| candle_core::Error::Msg(error.to_string()))?;
+        let inputs = var(&mut rng, (5, depth * rows * columns))?;
+        let weights = var(&mut rng, net.weights())?;
+        let pictures = inputs.reshape((5, depth, rows, columns))?;
+        let (mut x, mut at) = (pictures.narrow(3, 0, used)?.contiguous()?, 0);
+        let mut part = |length: usize| {
+            at += length;
+            weights.narrow(0, at - length, length)
+        };
+        for (size, depth) in [(4, depth), (3, 16)] {
+            let kernel = part(size * size * depth * 16)?.reshape((size, size, depth, 16))?;
+            let kernel = kernel.permute((3, 2, 0, 1))?.contiguous()?;
+            let bias = part(16)?.reshape((1, 16, 1, 1))?;
+            x = x
+                .conv2d(&kernel, 0, 2, 1, 1)?
+                .broadcast_add(&bias)?
+                .relu()?;
+        }
+        x = x.permute((0, 2, 3, 1))?.flatten_from(1)?;
+        let seen = x.dims()[1];
+        let hidden = part(seen * 7)?.reshape((seen, 7))?;
+        x = x.matmul(&hidden)?.broadcast_add(&part(7)?)?.tanh()?;
+        x = x.matmul(&part(21)?.reshape((7, 3))?)?;
+        x = x.broadcast_add(&part(3)?)?;
+        let ours = network(&net, &inputs, &weights)?;
+        compare(&[("weights", &weights), ("inputs", &inputs)], &ours, &x)?;
     }
     Ok(())
 }

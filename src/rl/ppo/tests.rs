@@ -73,7 +73,7 @@ fn at_ratio_one_the_gradient_is_the_policy_gradient() -> Result<()> {
     let observations = Tensor::from_vec(numbers(&mut rng, n * 3), (n, 3), cpu)?;
     let actions = tensor((0..n).map(|i| (i % 4) as f32).collect())?;
     let terms = || {
-        let logits = ops::mlp(&policy.actor, &observations, &learned.actor)?;
+        let logits = ops::network(&policy.actor, &observations, &learned.actor)?;
         ops::categorical_terms(&logits, &actions)?.get_on_dim(1, 0)
     };
     let batch = Minibatch {
