@@ -1,0 +1,136 @@
+//! Threads that call one object as long as they are told to, and write down what came of it.
+//!
+//! Some calls are made by this process, a few at a time; some by tasks on other nodes, whose death leaves the outcome unknown.
+//!
+//! Invariant: a call is written down before it is made and after it has returned; one that neither returns nor fails in time fails the
+//! test. Left out: what happens to the nodes (`world`).
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use mobula::{Error, NodeId};
+
+use crate::actors::Object;
+use crate::chance::Chance;
+use crate::history::Log;
+
+/// What clients share.
+#[derive(Default)]
+pub struct Shared {
+    pub stop: AtomicBool,
+    /// Nodes from which calls may be made.
+    pub nodes: Mutex<Vec<NodeId>>,
+    /// The last number given to an operation.
+    pub numbers: AtomicU64,
+}
+
+/// An object under fire, and what was done to it.
+pub struct Target<M: Object> {
+    pub actor: M::Handle,
+    pub log: Log<M>,
+}
+
+impl<M: Object> Target<M> {
+    pub fn new(actor: M::Handle) -> Target<M> {
+        Target {
+            actor,
+            log: Log::new(),
+        }
+    }
+
+    /// One client. It makes some calls a second, so that the history can be judged.
+    pub fn client(&self, who: usize, shared: &Shared, mut chance: Chance) {
+        let mut last = None;
+        while !shared.stop.load(Ordering::Relaxed) {
+            let mut draw = || {
+                let number = 1 + shared.numbers.fetch_add(1, Ordering::Relaxed);
+                M::draw(&mut chance, number, last.as_ref())
+            };
+            let deeds: Vec<M::Deed> = (0..3).map(|_| draw()).collect();
+            if chance.permille(300) {
+                let nodes = shared.nodes.lock().expect("nobody panics here").clone();
+                if let Some(node) = chance.pick(&nodes) {
+                    last = self.from(who, node, &deeds[0]).or(last);
+                }
+            } else {
+                let many = chance.between(1, deeds.len() as u64) as usize;
+                last = self.here(who, &deeds[..many]).or(last);
+            }
+            std::thread::park_timeout(Duration::from_millis(chance.below(25)));
+        }
+    }
+
+    /// Calls made by this process, all at once; what the last of them gave.
+    pub fn here(&self, who: usize, deeds: &[M::Deed]) -> Option<M::Gave> {
+        let make = |deed: &M::Deed| {
+            let number = self.log.makes(who, deed);
+            (number, M::call(&self.actor, deed.clone()))
+        };
+        let calls: Vec<_> = deeds.iter().map(make).collect();
+        let mut last = None;
+        for (number, call) in calls {
+            match call() {
+                Ok(gave) => {
+                    self.log.returned(number, gave.clone());
+                    last = Some(gave);
+                }
+                // This process and the records live: a kept actor's calls end well.
+                Err(e) => panic!("{}, call {number}: {e}", M::NAME),
+            }
+        }
+        last
+    }
+
+    /// A call made by a task on a node, which may die.
+    fn from(&self, who: usize, node: NodeId, deed: &M::Deed) -> Option<M::Gave> {
+        let number = self.log.makes(who, deed);
+        let call = M::call_from(node, &self.actor, deed.clone());
+        match call() {
+            Ok(gave) => {
+                self.log.returned(number, gave.clone());
+                return Some(gave);
+            }
+            Err(e @ Error::Timeout { .. }) => {
+                panic!("{}, call {number} by a task on {node}: {e}", M::NAME)
+            }
+            Err(e) => self.log.failed(number, e.to_string()),
+        }
+        None
+    }
+}
+
+/// What the thread that plays the plan does with an object, whichever it is.
+pub trait Probe: Sync {
+    /// Looks at it; its answer says that it is where it can be kept.
+    fn look(&self);
+    /// The process that it is in.
+    fn process(&self) -> u32;
+    /// Has it save its state.
+    fn checkpoint(&self);
+    /// Judges what was done to it; how many calls there were, and how many with unknown outcomes.
+    fn judge(&self) -> (usize, usize);
+}
+
+impl<M: Object> Probe for Target<M> {
+    fn look(&self) {
+        self.here(usize::MAX, &[M::look()]);
+    }
+
+    fn process(&self) -> u32 {
+        M::process(&self.actor)().expect("it is somewhere")
+    }
+
+    fn checkpoint(&self) {
+        // It may fail: the node that was to save it died.
+        if let Err(e @ Error::Timeout { .. }) = M::checkpoint(&self.actor)() {
+            panic!("{}: a checkpoint hangs: {e}", M::NAME);
+        }
+    }
+
+    fn judge(&self) -> (usize, usize) {
+        let calls = self.log.calls();
+        assert!(calls.is_linearizable(), "{}", calls.explain());
+        (calls.calls.len(), calls.unknown())
+    }
+}

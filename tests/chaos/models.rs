@@ -1,0 +1,246 @@
+//! What the objects under fire are without machines, deaths or threads: one state, one operation after the other.
+//!
+//! Invariant: each operation's answer says enough of the state that one which is lost, or counted twice, shows in the answers that
+//! follow. Left out: the actors that are to be like this (`actors`), and the comparison (`history`).
+
+use std::collections::VecDeque;
+use std::fmt::Debug;
+use std::hash::Hash;
+
+use crate::chance::Chance;
+
+/// An object as it is to be.
+pub trait Model: Clone + Eq + Hash + Debug + Send + 'static {
+    /// What it is called.
+    const NAME: &'static str;
+    /// An operation.
+    type Deed: Clone + Debug + Send + 'static;
+    /// What it gives.
+    type Gave: Clone + Debug + PartialEq + Send + 'static;
+
+    /// How it begins.
+    fn new() -> Self;
+    /// Does it.
+    fn run(&mut self, deed: &Self::Deed) -> Self::Gave;
+    /// Some operation; `number` is given to no other, `last` is what was given last to whoever asks.
+    fn draw(chance: &mut Chance, number: u64, last: Option<&Self::Gave>) -> Self::Deed;
+    /// One that only looks at all of it.
+    fn look() -> Self::Deed;
+    /// Whether it changed the state.
+    fn changed(deed: &Self::Deed, gave: &Self::Gave) -> bool;
+}
+
+/// A number that grows.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Counter(u64);
+
+#[mobula::value]
+#[derive(Clone, Debug)]
+pub enum Count {
+    Add(u64),
+    Total,
+}
+
+impl Model for Counter {
+    const NAME: &'static str = "counter";
+    type Deed = Count;
+    type Gave = u64;
+
+    fn new() -> Counter {
+        Counter(0)
+    }
+
+    fn run(&mut self, deed: &Count) -> u64 {
+        if let Count::Add(n) = deed {
+            self.0 += n;
+        }
+        self.0
+    }
+
+    fn draw(chance: &mut Chance, number: u64, _: Option<&u64>) -> Count {
+        if chance.permille(200) {
+            Count::Total
+        } else {
+            // No two sums of a few of these are alike by mere chance.
+            Count::Add(number * 1000 + chance.below(1000))
+        }
+    }
+
+    fn look() -> Count {
+        Count::Total
+    }
+
+    fn changed(deed: &Count, _: &u64) -> bool {
+        matches!(deed, Count::Add(_))
+    }
+}
+
+/// How many accounts there are, and what is in each at first.
+pub const ACCOUNTS: usize = 5;
+pub const AT_FIRST: u64 = 1000;
+
+/// Accounts between which money moves.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Bank([u64; ACCOUNTS]);
+
+#[mobula::value]
+#[derive(Clone, Debug)]
+pub enum Banking {
+    Transfer { from: u8, to: u8, amount: u64 },
+    Balances,
+}
+
+impl Model for Bank {
+    const NAME: &'static str = "bank";
+    type Deed = Banking;
+    /// What all accounts have; of a transfer what those two have, nothing if it was refused.
+    type Gave = Vec<u64>;
+
+    fn new() -> Bank {
+        Bank([AT_FIRST; ACCOUNTS])
+    }
+
+    fn run(&mut self, deed: &Banking) -> Vec<u64> {
+        let Banking::Transfer { from, to, amount } = *deed else {
+            return self.0.to_vec();
+        };
+        let (from, to) = (from as usize, to as usize);
+        if self.0[from] < amount {
+            return Vec::new();
+        }
+        self.0[from] -= amount;
+        self.0[to] += amount;
+        vec![self.0[from], self.0[to]]
+    }
+
+    fn draw(chance: &mut Chance, _: u64, _: Option<&Vec<u64>>) -> Banking {
+        if chance.permille(200) {
+            return Banking::Balances;
+        }
+        let from = chance.below(ACCOUNTS as u64) as u8;
+        let other = 1 + chance.below(ACCOUNTS as u64 - 1) as u8;
+        Banking::Transfer {
+            from,
+            to: (from + other) % ACCOUNTS as u8,
+            amount: chance.between(1, 600),
+        }
+    }
+
+    fn look() -> Banking {
+        Banking::Balances
+    }
+
+    fn changed(deed: &Banking, gave: &Vec<u64>) -> bool {
+        matches!(deed, Banking::Transfer { .. }) && !gave.is_empty()
+    }
+}
+
+/// First in, first out.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Queue(VecDeque<u64>);
+
+#[mobula::value]
+#[derive(Clone, Debug)]
+pub enum Queueing {
+    Push(u64),
+    Pop,
+    Len,
+}
+
+impl Model for Queue {
+    const NAME: &'static str = "queue";
+    type Deed = Queueing;
+    /// What was taken out; else how many are in it.
+    type Gave = Option<u64>;
+
+    fn new() -> Queue {
+        Queue(VecDeque::new())
+    }
+
+    fn run(&mut self, deed: &Queueing) -> Option<u64> {
+        match deed {
+            Queueing::Push(n) => self.0.push_back(*n),
+            Queueing::Pop => return self.0.pop_front(),
+            Queueing::Len => {}
+        }
+        Some(self.0.len() as u64)
+    }
+
+    fn draw(chance: &mut Chance, number: u64, _: Option<&Option<u64>>) -> Queueing {
+        match chance.below(10) {
+            0..=4 => Queueing::Push(number),
+            5..=8 => Queueing::Pop,
+            _ => Queueing::Len,
+        }
+    }
+
+    fn look() -> Queueing {
+        Queueing::Len
+    }
+
+    fn changed(deed: &Queueing, gave: &Option<u64>) -> bool {
+        !matches!(deed, Queueing::Len) && gave.is_some()
+    }
+}
+
+/// How many weights there are.
+pub const WEIGHTS: usize = 4;
+
+/// Weights that take gradients computed from their newest version, and refuse others.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Weights {
+    version: u64,
+    weights: [i64; WEIGHTS],
+}
+
+#[mobula::value]
+#[derive(Clone, Debug)]
+pub enum Learning {
+    Apply { version: u64, gradient: Vec<i64> },
+    Read,
+}
+
+impl Model for Weights {
+    const NAME: &'static str = "parameter server";
+    type Deed = Learning;
+    /// The version, and the weights unless a gradient was refused.
+    type Gave = (u64, Vec<i64>);
+
+    fn new() -> Weights {
+        Weights {
+            version: 0,
+            weights: [0; WEIGHTS],
+        }
+    }
+
+    fn run(&mut self, deed: &Learning) -> (u64, Vec<i64>) {
+        if let Learning::Apply { version, gradient } = deed {
+            if *version != self.version {
+                return (self.version, Vec::new());
+            }
+            self.version += 1;
+            for (weight, step) in self.weights.iter_mut().zip(gradient) {
+                *weight -= step;
+            }
+        }
+        (self.version, self.weights.to_vec())
+    }
+
+    fn draw(chance: &mut Chance, _: u64, last: Option<&(u64, Vec<i64>)>) -> Learning {
+        match last {
+            Some((version, _)) if !chance.permille(150) => Learning::Apply {
+                version: *version,
+                gradient: (0..WEIGHTS).map(|_| chance.below(1 << 20) as i64).collect(),
+            },
+            _ => Learning::Read,
+        }
+    }
+
+    fn look() -> Learning {
+        Learning::Read
+    }
+
+    fn changed(deed: &Learning, gave: &(u64, Vec<i64>)) -> bool {
+        matches!(deed, Learning::Apply { .. }) && !gave.1.is_empty()
+    }
+}

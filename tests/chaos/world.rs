@@ -1,0 +1,164 @@
+//! The cluster: a head, which is this process and lives, and nodes that are killed and stopped as the plan says.
+//!
+//! Invariant: there are as many nodes as at first when a step has been done, and every object has answered a call that was made after
+//! it: by then each has a backup again, so that the next death finds what it is promised. Left out: the plan.
+
+use std::time::{Duration, Instant};
+
+use mobula::{Config, Mobula, NodeId};
+
+use crate::LONG;
+use crate::clients::{Probe, Shared};
+use crate::cluster_common::{Node, head, until};
+use crate::plan::{NODES, Step, Whom};
+
+/// Deaths are found after some hundred milliseconds: many processes of unoptimised code share few CPUs.
+const PACE: u32 = 2;
+
+struct Seat {
+    node: Node,
+    name: String,
+    id: NodeId,
+}
+
+/// See the file.
+pub struct World {
+    seats: Vec<Seat>,
+    named: usize,
+    pub deaths: usize,
+    pub head: Mobula,
+}
+
+impl World {
+    pub fn new() -> World {
+        let config = Config::new()
+            .num_cpus(2)
+            .object_store_memory(128 << 20)
+            .cluster_pace(PACE)
+            .attach(false)
+            .on_unobserved_failure(|_| {});
+        let mut world = World {
+            seats: Vec::new(),
+            named: 0,
+            deaths: 0,
+            head: head(config),
+        };
+        for _ in 0..NODES {
+            let seat = world.start();
+            world.seats.push(seat);
+        }
+        for at in 0..NODES {
+            world.arrives(at);
+        }
+        world
+    }
+
+    fn start(&mut self) -> Seat {
+        let name = format!("node{}", self.named);
+        self.named += 1;
+        let pace = PACE.to_string();
+        let settings = [
+            ("MOBULA_OBJECT_STORE_MEMORY", "128M"),
+            ("MOBULA_CLUSTER_PACE", pace.as_str()),
+        ];
+        Seat {
+            node: Node::start(&self.head, &name, &settings),
+            name,
+            id: NodeId::NONE,
+        }
+    }
+
+    fn arrives(&mut self, at: usize) {
+        let name = self.seats[at].name.clone();
+        let find = |head: &Mobula| head.nodes().into_iter().find(|n| n.name == name);
+        until("a node joins", LONG, || find(&self.head).is_some());
+        self.seats[at].id = find(&self.head).expect("it has just joined").id;
+    }
+
+    pub fn ids(&self) -> Vec<NodeId> {
+        self.seats.iter().map(|seat| seat.id).collect()
+    }
+
+    fn seat_of(&self, whom: Whom, objects: &[&dyn Probe]) -> usize {
+        match whom {
+            Whom::Node(at) => at,
+            Whom::HostOf(object, other) => {
+                let process = objects[object].process();
+                let mut seats = self.seats.iter();
+                let at = seats.position(|seat| seat.node.process.id() == process);
+                at.unwrap_or(other)
+            }
+        }
+    }
+
+    /// Does one thing, and waits until the cluster can bear the next.
+    pub fn step(&mut self, step: Step, objects: &[&dyn Probe], shared: &Shared) {
+        match step {
+            Step::Wait(millis) => std::thread::park_timeout(Duration::from_millis(millis)),
+            Step::Checkpoint(object) => objects[object].checkpoint(),
+            Step::Pause(at, millis) => {
+                self.signal(at, "STOP");
+                std::thread::sleep(Duration::from_millis(millis));
+                self.signal(at, "CONT");
+            }
+            Step::Kill(whom) => {
+                let at = self.seat_of(whom, objects);
+                self.replace(&[at], Duration::ZERO);
+                self.calm(objects, shared);
+            }
+            Step::KillBoth(one, other, millis) => {
+                self.replace(&[one, other], Duration::from_millis(millis));
+                self.calm(objects, shared);
+            }
+            Step::Freeze(whom) => {
+                let at = self.seat_of(whom, objects);
+                let id = self.seats[at].id;
+                self.signal(at, "STOP");
+                until("a node that is stopped is held for dead", LONG, || {
+                    !self.head.nodes().iter().any(|n| n.id == id)
+                });
+                self.signal(at, "CONT");
+                // It learns that it is out while calls are made that may still reach it.
+                for object in objects {
+                    object.look();
+                }
+                self.replace(&[at], Duration::ZERO);
+                self.calm(objects, shared);
+            }
+        }
+    }
+
+    fn replace(&mut self, all: &[usize], between: Duration) {
+        for (n, &at) in all.iter().enumerate() {
+            if n > 0 {
+                std::thread::park_timeout(between);
+            }
+            self.seats[at].node.kill();
+            self.deaths += 1;
+        }
+        for &at in all {
+            let seat = self.start();
+            self.seats[at] = seat;
+        }
+    }
+
+    fn calm(&mut self, objects: &[&dyn Probe], shared: &Shared) {
+        for object in objects {
+            object.look();
+        }
+        for at in 0..NODES {
+            if self.seats[at].id == NodeId::NONE {
+                self.arrives(at);
+            }
+        }
+        *shared.nodes.lock().expect("nobody panics here") = self.ids();
+    }
+
+    fn signal(&self, at: usize, which: &str) {
+        let process = &self.seats[at].node.process;
+        let sent = std::process::Command::new("kill")
+            .args([&format!("-{which}"), &process.id().to_string()])
+            .status();
+        assert!(sent.expect("a signal can be sent").success());
+    }
+}
