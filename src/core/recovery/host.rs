@@ -161,6 +161,8 @@ pub struct Host<P> {
     order: u64,
     /// Places of calls that have not ended.
     open: BTreeSet<u64>,
+    /// The last place that was given elsewhere: calls up to it run again here.
+    again: u64,
     calls: Dedup<P>,
     /// Ended calls whose outcomes nobody was told, by place.
     waiting: BTreeMap<u64, CallId>,
@@ -241,6 +243,7 @@ impl<P: Clone> Host<P> {
             phase: Phase::Open,
             bytes: history.bytes(),
             order: history.order(),
+            again: history.order(),
             open: history.entries.iter().map(|entry| entry.order).collect(),
             calls,
             waiting: BTreeMap::new(),
@@ -422,6 +425,10 @@ impl<P: Clone> Host<P> {
 
     /// Keeps the log within its bounds.
     fn bound(&mut self, now: Duration, out: &mut Vec<Effect<P>>) {
+        // Calls that run again are in it already, and until they have there is no state to save that would make it shorter.
+        if self.open.first().is_some_and(|order| *order <= self.again) {
+            return;
+        }
         let full = self.bytes.max(self.unsaved_bytes) >= self.limits.most;
         if full != self.held {
             self.held = full;

@@ -290,6 +290,38 @@ fn a_full_log_holds_turns_until_a_checkpoint() {
 }
 
 #[test]
+fn a_full_log_holds_no_call_that_runs_again() {
+    let limits = Limits {
+        replicas: 0,
+        most: 15,
+        ..Limits::default()
+    };
+    let mut history = History::new(Arc::new(Checkpoint {
+        order: 0,
+        state: 0,
+        bytes: 1,
+        ran: Dedup::default(),
+    }));
+    history.entries.extend([entry(1), entry(2)]);
+    let record = Record {
+        actor: key(1, 1),
+        incarnation: 2,
+        version: 2,
+        at: key(2, 1),
+        backups: Vec::new(),
+    };
+    let mut host = Host::resume(NOW, &record, history, limits, Vec::new());
+    // Held, they would never run, and no state would ever be saved.
+    assert_eq!(host_did(&mut host, host::Event::Tick), []);
+    let mut end = |order| {
+        let call = call(3, order);
+        host_did(&mut host, host::Event::Ended { call, outcome: 0 })
+    };
+    assert_eq!(end(1), []);
+    assert_eq!(end(2), [host::Effect::Hold, host::Effect::Checkpoint]);
+}
+
+#[test]
 fn a_backup_refuses_gaps_and_earlier_incarnations() {
     let mut backup = Backup::new(node(9));
     let saved = |incarnation, beat| ToHost::Saved { incarnation, beat };

@@ -607,6 +607,10 @@ impl Member {
             return;
         }
         let incarnation = running.host.incarnation();
+        // Whoever drains heeds it for each call, whether it runs again or not.
+        if !running.replay.is_empty() && running.host.is_held() {
+            return;
+        }
         if let Some(entry) = running.replay.pop_front() {
             all.counts.replayed += 1;
             running.runs = Some((entry.call, entry.load));
