@@ -115,6 +115,8 @@ impl Cluster {
                     Some(export) => todo.later.export(export),
                     None => books.owners.gone(key, &mut todo.effects),
                 },
+                // Others have handles that have not said so here yet.
+                Effect::Let(key) if self.came_lately(key) => {}
                 Effect::Let(key) => {
                     if let Some(export) = books.exports.remove(&key.number) {
                         if let Export::Object(..) = export

@@ -206,6 +206,11 @@ impl KeptHost {
         })
     }
 
+    /// Whether it was on another node before.
+    pub fn has_moved(&self) -> bool {
+        self.at != self.actor
+    }
+
     /// Whether it has been made.
     pub fn has_begun(&self) -> bool {
         self.begun.load(Ordering::Acquire)

@@ -367,10 +367,24 @@ impl Cluster {
         }
     }
 
+    /// Whether an actor came here so lately that whoever has handles may not have said so: that one who had is gone does not end it,
+    /// [`sweep`](Self::sweep) does.
+    pub(super) fn came_lately(&self, key: ObjectKey) -> bool {
+        let at = load::actor(key);
+        // Others' numbers say so.
+        if at.number >> 63 == 0 {
+            return false;
+        }
+        let now = self.now();
+        let lately =
+            |host: &KeptHost| host.has_moved() && now.saturating_sub(host.since) < GRACE;
+        let hosts = self.recovery.hosts.lock();
+        hosts.values().any(|host| host.at == at && lately(host))
+    }
+
     /// An actor that was taken over and that nobody has said to have a handle to ends, as after its last handle.
     fn sweep(self: &Arc<Cluster>, local: &Local, host: &KeptHost) {
-        let moved = host.at != host.actor;
-        if !moved || self.now().saturating_sub(host.since) < GRACE {
+        if !host.has_moved() || self.now().saturating_sub(host.since) < GRACE {
             return;
         }
         self.with(local, |books, todo| {
