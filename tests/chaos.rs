@@ -24,6 +24,7 @@ mod plan;
 #[path = "chaos/world.rs"]
 mod world;
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -31,6 +32,7 @@ use actors::Object;
 use chance::Chance;
 use clients::{Probe, Shared, Target};
 use cluster_common::alone;
+use mobula::Mobula;
 use models::{Bank, Counter, Model, Queue, Weights};
 use plan::Round;
 use world::World;
@@ -83,13 +85,18 @@ fn play(world: &mut World, chance: &mut Chance, round: &Round) -> (usize, usize)
             scope.spawn(move || queue.client(who, shared, c));
             scope.spawn(move || weights.client(who, shared, d));
         }
-        struct Stop<'a>(&'a Shared);
+        struct Stop<'a>(&'a Shared, &'a Mobula);
         impl Drop for Stop<'_> {
             fn drop(&mut self) {
                 self.0.stop.store(true, Ordering::Relaxed);
+                if std::thread::panicking() {
+                    let nodes: Vec<_> = self.1.nodes().iter().map(|n| n.id).collect();
+                    clients::report(&nodes);
+                }
             }
         }
-        let _stop = Stop(&shared);
+        let head = Arc::clone(&world.head);
+        let _stop = Stop(&shared, &head);
         for step in &round.steps {
             world.step(*step, &objects, &shared);
         }
@@ -99,7 +106,7 @@ fn play(world: &mut World, chance: &mut Chance, round: &Round) -> (usize, usize)
         object.look();
     }
     let left = queue.log.calls().calls.len();
-    let empty = |gave: Option<Option<u64>>| gave.flatten().is_none();
+    let empty = |gave: Option<(u64, Option<u64>)>| gave.is_none_or(|(_, item)| item.is_none());
     let drained = (0..left).any(|_| empty(queue.here(CLIENTS, &[models::Queueing::Pop])));
     assert!(drained, "there was more in the queue than was ever put in");
     let judged = objects.map(|object| object.judge());

@@ -3,12 +3,15 @@
 //! Invariant: plain data; every list is bounded and says how many entries it leaves out; what cannot be known without
 //! slowing the program down is `None`, never a guess. Left out: how it is found (`exec`), carried and shown.
 
+mod history;
+
 use std::fmt;
 
 #[cfg(feature = "attach")]
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::query::Part;
+pub use history::{History, Kept};
 
 /// The number of a call, an object or an actor; written `0x1000000002`, in JSON as that text, since numbers of this size
 /// are not exact everywhere.
@@ -440,26 +443,10 @@ pub struct Actor {
     pub cause: Option<String>,
     /// Handles to it.
     pub handles: u64,
-    /// What brings its state back if its process dies; `None` if that is not kept.
+    /// What brings its state back if its process dies, or its node; `None` if that is not kept.
     pub history: Option<History>,
-}
-
-/// What is kept of an actor so that it can be made again as it was.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "attach", derive(Serialize, Deserialize))]
-#[cfg_attr(feature = "attach", serde(default))]
-#[non_exhaustive]
-pub struct History {
-    /// Calls that may have changed its state, since it was made.
-    pub order: u64,
-    /// Those of them that would run again.
-    pub logged: u64,
-    /// Bytes of their arguments.
-    pub log_bytes: u64,
-    /// The call after which its state was saved last; 0 if it never was.
-    pub saved: u64,
-    /// Bytes of that.
-    pub state_bytes: u64,
+    /// Who keeps that on other nodes; `None` if nobody is to, or if it runs elsewhere.
+    pub kept: Option<Kept>,
 }
 
 /// Where an object's bytes are.

@@ -146,6 +146,7 @@ object!(
 #[remote(max_restarts = 1000, checkpoint_every = 7)]
 pub struct KeptBank {
     accounts: Vec<u64>,
+    moved: u64,
 }
 
 #[remote]
@@ -153,21 +154,23 @@ impl KeptBank {
     pub fn new() -> Self {
         KeptBank {
             accounts: vec![AT_FIRST; ACCOUNTS],
+            moved: 0,
         }
     }
 
-    pub fn transfer(&mut self, from: u8, to: u8, amount: u64) -> Vec<u64> {
+    pub fn transfer(&mut self, from: u8, to: u8, amount: u64) -> (u64, Vec<u64>) {
         let (from, to) = (usize::from(from), usize::from(to));
         let Some(left) = self.accounts[from].checked_sub(amount) else {
-            return Vec::new();
+            return (self.moved, Vec::new());
         };
         self.accounts[from] = left;
         self.accounts[to] += amount;
-        vec![left, self.accounts[to]]
+        self.moved += 1;
+        (self.moved, vec![left, self.accounts[to]])
     }
 
-    pub fn balances(&self) -> Vec<u64> {
-        self.accounts.clone()
+    pub fn balances(&self) -> (u64, Vec<u64>) {
+        (self.moved, self.accounts.clone())
     }
 
     pub fn process(&self) -> u32 {
@@ -175,7 +178,7 @@ impl KeptBank {
     }
 }
 
-fn call_bank(actor: &Handle<KeptBank>, deed: Banking) -> ObjectRef<Vec<u64>> {
+fn call_bank(actor: &Handle<KeptBank>, deed: Banking) -> ObjectRef<(u64, Vec<u64>)> {
     match deed {
         Banking::Transfer { from, to, amount } => actor.transfer(from, to, amount),
         Banking::Balances => actor.balances(),
@@ -186,7 +189,7 @@ object!(
     Bank,
     KeptBank,
     Banking,
-    Vec<u64>,
+    (u64, Vec<u64>),
     makes_bank,
     asks_bank,
     call_bank
@@ -195,6 +198,7 @@ object!(
 #[remote(max_restarts = 1000, checkpoint_every = 1)]
 pub struct KeptQueue {
     items: VecDeque<u64>,
+    changes: u64,
 }
 
 #[remote]
@@ -202,20 +206,24 @@ impl KeptQueue {
     pub fn new() -> Self {
         KeptQueue {
             items: VecDeque::new(),
+            changes: 0,
         }
     }
 
-    pub fn push(&mut self, item: u64) -> Option<u64> {
+    pub fn push(&mut self, item: u64) -> (u64, Option<u64>) {
         self.items.push_back(item);
-        Some(self.items.len() as u64)
+        self.changes += 1;
+        self.len()
     }
 
-    pub async fn pop(&mut self) -> Option<u64> {
-        self.items.pop_front()
+    pub async fn pop(&mut self) -> (u64, Option<u64>) {
+        let item = self.items.pop_front();
+        self.changes += u64::from(item.is_some());
+        (self.changes, item)
     }
 
-    pub fn len(&self) -> Option<u64> {
-        Some(self.items.len() as u64)
+    pub fn len(&self) -> (u64, Option<u64>) {
+        (self.changes, Some(self.items.len() as u64))
     }
 
     pub fn process(&self) -> u32 {
@@ -223,7 +231,7 @@ impl KeptQueue {
     }
 }
 
-fn call_queue(actor: &Handle<KeptQueue>, deed: Queueing) -> ObjectRef<Option<u64>> {
+fn call_queue(actor: &Handle<KeptQueue>, deed: Queueing) -> ObjectRef<(u64, Option<u64>)> {
     match deed {
         Queueing::Push(item) => actor.push(item),
         Queueing::Pop => actor.pop(),
@@ -235,7 +243,7 @@ object!(
     Queue,
     KeptQueue,
     Queueing,
-    Option<u64>,
+    (u64, Option<u64>),
     makes_queue,
     asks_queue,
     call_queue

@@ -9,10 +9,13 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use mobula::inspect::{Part, Query, snapshot};
 use mobula::{Error, NodeId};
 
+use crate::LONG;
 use crate::actors::Object;
 use crate::chance::Chance;
+use crate::cluster_common;
 use crate::history::Log;
 
 /// What clients share.
@@ -97,6 +100,56 @@ impl<M: Object> Target<M> {
             Err(e) => self.log.failed(number, e.to_string()),
         }
         None
+    }
+}
+
+/// How the kept actors of a node stand there.
+#[mobula::remote]
+fn stands() -> Vec<String> {
+    let query = Query::of(&[Part::Actors]);
+    let look = snapshot(&query).expect("a node can be looked at");
+    let kept = look.actors.items.into_iter().filter(|a| a.kept.is_some());
+    kept.map(|a| {
+        format!(
+            "{} {:?}, {:?} calls wait, {:?}, {:?}",
+            a.type_name, a.state, a.pending, a.history, a.kept
+        )
+    })
+    .collect()
+}
+
+/// How many kept actors of a node have not all backups among these nodes.
+#[mobula::remote]
+fn lacking(living: Vec<String>) -> u64 {
+    let query = Query::of(&[Part::Actors]);
+    let look = snapshot(&query).expect("a node can be looked at");
+    let kept = look.actors.items.into_iter().filter_map(|a| a.kept);
+    let lacks = kept.filter(|kept| {
+        let there = kept.backups.iter().filter(|node| living.contains(node));
+        there.count() < kept.replicas as usize
+    });
+    lacks.count() as u64
+}
+
+/// Waits until all actors have all backups that they are to have.
+pub fn all_backed(nodes: &[NodeId]) {
+    let living: Vec<String> = nodes.iter().map(NodeId::to_string).collect();
+    cluster_common::until("all actors have their backups", LONG, || {
+        let ask = |node: &NodeId| lacking::options().on_node(*node).remote(living.clone());
+        let asked: Vec<_> = nodes.iter().map(ask).collect();
+        let told = mobula::get_timeout(&asked, LONG);
+        told.expect("all nodes answer")
+            .iter()
+            .all(|lack| *lack == 0)
+    });
+}
+
+/// Says how all kept actors stand, for whoever reads of a failure.
+pub fn report(nodes: &[NodeId]) {
+    for node in nodes {
+        let asked = stands::options().on_node(*node).remote();
+        let told = mobula::get_timeout(&asked, Duration::from_secs(5));
+        eprintln!("on {node}: {told:#?}");
     }
 }
 

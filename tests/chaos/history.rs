@@ -22,7 +22,7 @@ use todc_utils::specifications::Specification;
 use crate::models::Model;
 
 /// A judgement takes no longer than this.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A call.
 #[derive(Clone, Debug)]
@@ -167,10 +167,11 @@ impl<M: Model> Calls<M> {
         match told.recv_timeout(PATIENCE) {
             Ok(verdict) => verdict,
             Err(RecvTimeoutError::Timeout) => panic!(
-                "{}: {} calls, {} of them with unknown outcomes, were not judged within {PATIENCE:?}",
+                "{}: {} calls, {} of them with unknown outcomes, were not judged within {PATIENCE:?}:\n{}",
                 M::NAME,
                 self.calls.len(),
-                self.unknown()
+                self.unknown(),
+                self.table(&self.order)
             ),
             Err(RecvTimeoutError::Disconnected) => panic!("{}: the search failed", M::NAME),
         }
@@ -197,12 +198,18 @@ impl<M: Model> Calls<M> {
                 bad = middle;
             }
         }
-        let mut text = format!(
+        let text = format!(
             "{}: {} calls; nothing explains the last of these:\n",
             M::NAME,
             self.calls.len()
         );
-        for &(number, returns) in &self.order[bad.saturating_sub(60)..bad] {
+        text + &self.table(&self.order[bad.saturating_sub(60)..bad])
+    }
+
+    /// Calls and returns, a line each.
+    fn table(&self, order: &[(usize, bool)]) -> String {
+        let mut text = String::new();
+        for &(number, returns) in order {
             let call = &self.calls[number];
             let _ = match (&call.gave, returns) {
                 (Some((at, gave)), true) => {

@@ -1,7 +1,7 @@
 //! What the objects under fire are without machines, deaths or threads: one state, one operation after the other.
 //!
-//! Invariant: each operation's answer says enough of the state that one which is lost, or counted twice, shows in the answers that
-//! follow. Left out: the actors that are to be like this (`actors`), and the comparison (`history`).
+//! Invariant: each operation's answer says how many have changed the state before: one that is lost, or counted twice, shows in the
+//! next answer, and the search for an order of many that ran at once stays short. Left out: the actors that are to be like this (`actors`), and the comparison (`history`).
 
 use std::collections::VecDeque;
 use std::fmt::Debug;
@@ -79,9 +79,9 @@ impl Model for Counter {
 pub const ACCOUNTS: usize = 5;
 pub const AT_FIRST: u64 = 1000;
 
-/// Accounts between which money moves.
+/// Accounts between which money moves, and how often it did.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub struct Bank([u64; ACCOUNTS]);
+pub struct Bank([u64; ACCOUNTS], u64);
 
 #[mobula::value]
 #[derive(Clone, Debug)]
@@ -93,27 +93,28 @@ pub enum Banking {
 impl Model for Bank {
     const NAME: &'static str = "bank";
     type Deed = Banking;
-    /// What all accounts have; of a transfer what those two have, nothing if it was refused.
-    type Gave = Vec<u64>;
+    /// How many transfers there were, and what all accounts have; of a transfer what those two have, nothing if it was refused.
+    type Gave = (u64, Vec<u64>);
 
     fn new() -> Bank {
-        Bank([AT_FIRST; ACCOUNTS])
+        Bank([AT_FIRST; ACCOUNTS], 0)
     }
 
-    fn run(&mut self, deed: &Banking) -> Vec<u64> {
+    fn run(&mut self, deed: &Banking) -> (u64, Vec<u64>) {
         let Banking::Transfer { from, to, amount } = *deed else {
-            return self.0.to_vec();
+            return (self.1, self.0.to_vec());
         };
         let (from, to) = (from as usize, to as usize);
         if self.0[from] < amount {
-            return Vec::new();
+            return (self.1, Vec::new());
         }
+        self.1 += 1;
         self.0[from] -= amount;
         self.0[to] += amount;
-        vec![self.0[from], self.0[to]]
+        (self.1, vec![self.0[from], self.0[to]])
     }
 
-    fn draw(chance: &mut Chance, _: u64, _: Option<&Vec<u64>>) -> Banking {
+    fn draw(chance: &mut Chance, _: u64, _: Option<&(u64, Vec<u64>)>) -> Banking {
         if chance.permille(200) {
             return Banking::Balances;
         }
@@ -130,14 +131,14 @@ impl Model for Bank {
         Banking::Balances
     }
 
-    fn changed(deed: &Banking, gave: &Vec<u64>) -> bool {
-        matches!(deed, Banking::Transfer { .. }) && !gave.is_empty()
+    fn changed(deed: &Banking, gave: &(u64, Vec<u64>)) -> bool {
+        matches!(deed, Banking::Transfer { .. }) && !gave.1.is_empty()
     }
 }
 
-/// First in, first out.
+/// First in, first out, and how often something went in or out.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub struct Queue(VecDeque<u64>);
+pub struct Queue(VecDeque<u64>, u64);
 
 #[mobula::value]
 #[derive(Clone, Debug)]
@@ -150,23 +151,30 @@ pub enum Queueing {
 impl Model for Queue {
     const NAME: &'static str = "queue";
     type Deed = Queueing;
-    /// What was taken out; else how many are in it.
-    type Gave = Option<u64>;
+    /// How often something went in or out, and what was taken out; else how many are in it.
+    type Gave = (u64, Option<u64>);
 
     fn new() -> Queue {
-        Queue(VecDeque::new())
+        Queue(VecDeque::new(), 0)
     }
 
-    fn run(&mut self, deed: &Queueing) -> Option<u64> {
+    fn run(&mut self, deed: &Queueing) -> (u64, Option<u64>) {
         match deed {
-            Queueing::Push(n) => self.0.push_back(*n),
-            Queueing::Pop => return self.0.pop_front(),
+            Queueing::Push(n) => {
+                self.0.push_back(*n);
+                self.1 += 1;
+            }
+            Queueing::Pop => {
+                let item = self.0.pop_front();
+                self.1 += u64::from(item.is_some());
+                return (self.1, item);
+            }
             Queueing::Len => {}
         }
-        Some(self.0.len() as u64)
+        (self.1, Some(self.0.len() as u64))
     }
 
-    fn draw(chance: &mut Chance, number: u64, _: Option<&Option<u64>>) -> Queueing {
+    fn draw(chance: &mut Chance, number: u64, _: Option<&(u64, Option<u64>)>) -> Queueing {
         match chance.below(10) {
             0..=4 => Queueing::Push(number),
             5..=8 => Queueing::Pop,
@@ -178,8 +186,8 @@ impl Model for Queue {
         Queueing::Len
     }
 
-    fn changed(deed: &Queueing, gave: &Option<u64>) -> bool {
-        !matches!(deed, Queueing::Len) && gave.is_some()
+    fn changed(deed: &Queueing, gave: &(u64, Option<u64>)) -> bool {
+        !matches!(deed, Queueing::Len) && gave.1.is_some()
     }
 }
 

@@ -3,12 +3,13 @@
 //! Invariant: there are as many nodes as at first when a step has been done, and every object has answered a call that was made after
 //! it: by then each has a backup again, so that the next death finds what it is promised. Left out: the plan.
 
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use mobula::{Config, Mobula, NodeId};
 
 use crate::LONG;
-use crate::clients::{Probe, Shared};
+use crate::clients::{Probe, Shared, all_backed};
 use crate::cluster_common::{Node, head, until};
 use crate::plan::{NODES, Step, Whom};
 
@@ -26,7 +27,7 @@ pub struct World {
     seats: Vec<Seat>,
     named: usize,
     pub deaths: usize,
-    pub head: Mobula,
+    pub head: Arc<Mobula>,
 }
 
 impl World {
@@ -41,7 +42,7 @@ impl World {
             seats: Vec::new(),
             named: 0,
             deaths: 0,
-            head: head(config),
+            head: Arc::new(head(config)),
         };
         for _ in 0..NODES {
             let seat = world.start();
@@ -107,6 +108,8 @@ impl World {
                 self.calm(objects, shared);
             }
             Step::KillBoth(one, other, millis) => {
+                let all: Vec<NodeId> = self.head.nodes().iter().map(|n| n.id).collect();
+                all_backed(&all);
                 self.replace(&[one, other], Duration::from_millis(millis));
                 self.calm(objects, shared);
             }

@@ -482,6 +482,16 @@ impl<P: Clone> Host<P> {
         self.bytes
     }
 
+    /// How many calls are in it.
+    pub fn logged(&self) -> usize {
+        self.history.entries.len()
+    }
+
+    /// Where the last checkpoint stands, and what it takes.
+    pub fn checkpoint(&self) -> (u64, u64) {
+        (self.history.checkpoint.order, self.history.checkpoint.bytes)
+    }
+
     /// Outcomes that nobody was told, and calls that are remembered.
     pub fn load(&self) -> (usize, usize) {
         (self.waiting.len() + self.seen.len(), self.calls.len())

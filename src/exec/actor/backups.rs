@@ -17,7 +17,7 @@ use super::super::local::Local;
 use super::history;
 use super::run::Drain;
 use super::{ActorCell, ActorRef, More};
-use crate::base::{ActorKey, Error};
+use crate::base::{ActorKey, Error, snapshot};
 
 /// What is wanted of the drainer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -62,6 +62,9 @@ pub trait Backups: Send + Sync {
 
     /// The actor was made anew, with nothing behind it.
     fn anew(&self, local: &Local);
+
+    /// What can be seen from outside.
+    fn look(&self) -> (snapshot::History, snapshot::Kept);
 }
 
 /// How an actor is made that another node had.

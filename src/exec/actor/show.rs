@@ -75,6 +75,8 @@ fn show(actor: &ActorRef) -> Actor {
     let more = actor.more.get();
     let bound = more.map_or(0, |m| m.max_pending);
     let state = actor.state_now();
+    let own = more.filter(|m| m.keeps_history()).map(|m| m.shown.look());
+    let (history, kept) = actor.backups().map(|b| b.look()).unzip();
     Actor {
         id: Id(actor.id),
         type_name: actor.entry.name.to_owned(),
@@ -94,7 +96,8 @@ fn show(actor: &ActorRef) -> Actor {
             .filter(|_| actor.life() == Life::Dead)
             .and_then(|m| m.cause.lock().as_deref().map(str::to_owned)),
         handles: u64::from(actor.handles.load(Ordering::Relaxed)),
-        history: more.filter(|m| m.keeps_history()).map(|m| m.shown.look()),
+        history: own.or(history),
+        kept,
     }
 }
 

@@ -63,8 +63,9 @@ impl KeptBackup {
                 Effect::Look => self.look(&cluster),
                 Effect::Swap { expect, record } => self.claim(&cluster, expect, record),
                 Effect::TakeOver { record, history } => {
+                    let dead = self.machine.lock().host();
                     cluster.recovery.backups.lock().remove(&self.actor);
-                    cluster.take_over(local, &record, history);
+                    cluster.take_over(local, &record, history, dead);
                     cluster.claim_ended(local, record.at);
                 }
                 Effect::Drop => {
@@ -125,18 +126,26 @@ impl KeptBackup {
 
 impl Cluster {
     /// An actor is this node's now: it is made from its history.
-    fn take_over(self: &Arc<Cluster>, local: &Local, record: &Record, history: History<Load>) {
+    fn take_over(
+        self: &Arc<Cluster>,
+        local: &Local,
+        record: &Record,
+        history: History<Load>,
+        dead: NodeId,
+    ) {
         let Load::State(state) = history.checkpoint.state.clone() else {
             return;
         };
         let before = record.incarnation - 1;
         let most = u64::from(state.terms.max_restarts);
         if before > most {
-            let cause = format!("its node died, and all {most} of its restarts are used up");
+            let cause = format!("its node {dead} died, and all {most} of its restarts are used up");
             return self.end_taken(local, record, &cause);
         }
-        if let Err(e) = self.revive(local, record, history, &state, before) {
-            let cause = format!("its node died, and its state could not be brought back: {e}");
+        let death = format!("its node {dead} died");
+        if let Err(e) = self.revive(local, record, history, &state, (before, death)) {
+            let cause =
+                format!("its node {dead} died, and its state could not be brought back: {e}");
             self.end_taken(local, record, &cause);
         }
     }
@@ -147,7 +156,7 @@ impl Cluster {
         record: &Record,
         history: History<Load>,
         state: &Arc<State>,
-        restarts: u64,
+        (restarts, death): (u64, String),
     ) -> Result<(), Error> {
         let at = record.at;
         let init = match state.init.get() {
@@ -169,7 +178,7 @@ impl Cluster {
                 .collect()
         };
         let entries = history.entries.clone();
-        let kept = KeptHost::resume(self, record, history, state);
+        let kept = KeptHost::resume(self, record, history, state, death);
         for node in callers {
             if !self.lives(node) {
                 kept.post(local, Input::Machine(host::Event::Died(node)));
@@ -189,6 +198,8 @@ impl Cluster {
             .hosts
             .lock()
             .insert(record.actor, Arc::clone(&kept));
+        // Whoever died before it was entered; backups of before among them.
+        kept.post(local, Input::Nodes);
         let refers = init.refers();
         let made = actor::create_for(
             &local.engine,

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::host::{Input, KeptHost};
-use super::load::Kept;
+use super::load;
+use crate::base::snapshot::{History, Kept};
 use crate::base::{ActorKey, Error};
 use crate::core::recovery::host::Event;
 use crate::exec::actor::{ActorRef, Backups, Wants};
@@ -34,7 +35,7 @@ impl Backups for Ear {
 
     fn born(&self, local: &Local, init: Option<Parcel>) {
         let host = &self.0;
-        let init = init.and_then(|parcel| Kept::new(0, parcel).ok());
+        let init = init.and_then(|parcel| load::Kept::new(0, parcel).ok());
         if let Some(init) = init {
             let _ = host.init.set(init);
         }
@@ -45,7 +46,7 @@ impl Backups for Ear {
         // An argument that is lost fails the call, which then changes nothing.
         if !self.0.is_over()
             && !self.0.replays(record.id)
-            && let Ok(kept) = Kept::new(record.caller(), call)
+            && let Ok(kept) = load::Kept::new(record.caller(), call)
         {
             self.0.post(local, Input::Turn(record.clone(), kept));
         }
@@ -95,5 +96,10 @@ impl Backups for Ear {
     fn anew(&self, local: &Local) {
         let state = self.0.state_of(None);
         self.0.post(local, Input::State(state, 1));
+    }
+
+    fn look(&self) -> (History, Kept) {
+        let host = &self.0;
+        host.shown.look(host.incarnation, host.terms.replicas)
     }
 }

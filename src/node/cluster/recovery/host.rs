@@ -16,9 +16,10 @@ use parking_lot::Mutex;
 
 use super::desk::Desk;
 use super::load::{Came, Kept, Load, State, came, direct};
+use super::shown::Shown;
 use crate::base::{ActorKey, Error, NodeId};
 use crate::core::recovery::host::{Effect, Event};
-use crate::core::recovery::{CallId, Entry, History, Host, Limits, Record};
+use crate::core::recovery::{CallId, History, Host, Limits, Record};
 use crate::exec::actor::{self, ActorRef};
 use crate::exec::call::Outcome;
 use crate::exec::entry::ActorEntry;
@@ -35,6 +36,8 @@ const AGAIN: Duration = Duration::from_secs(1);
 pub(super) enum Input {
     /// To the machine alone.
     Machine(Event<Load>),
+    /// Which nodes there are has changed.
+    Nodes,
     /// A call came.
     Came(Call),
     /// The turn of a call has come.
@@ -110,7 +113,7 @@ pub(super) struct KeptHost {
     pub init: Arc<OnceLock<Kept>>,
     begun: AtomicBool,
     /// Calls in the mailbox that are in the log already, by their records.
-    replays: Mutex<HashSet<u64>>,
+    pub replays: Mutex<HashSet<u64>>,
     desk: Desk<Input>,
     inner: Mutex<Inner>,
     pub wants_state: AtomicBool,
@@ -120,6 +123,7 @@ pub(super) struct KeptHost {
     pub cell: Mutex<Option<ActorRef>>,
     /// Since when it is here, if nobody may have a handle yet.
     pub since: Duration,
+    pub shown: Shown,
 }
 
 /// What the machine is to keep to.
@@ -149,7 +153,7 @@ impl KeptHost {
         let made = (Load::State(Arc::clone(&state)), 1);
         let nodes = cluster.backups_for(at, creator);
         let machine = Host::new(cluster.now(), at, made, limits, nodes);
-        KeptHost::made_of(cluster, (at, at, creator), machine, &state)
+        KeptHost::made_of(cluster, (at, at, creator), machine, &state, None)
     }
 
     /// One that was elsewhere.
@@ -158,12 +162,14 @@ impl KeptHost {
         record: &Record,
         history: History<Load>,
         state: &State,
+        death: String,
     ) -> Arc<KeptHost> {
         let limits = limits(&state.terms, cluster.pace);
         let creator = record.actor.host;
         let nodes = cluster.backups_for(record.actor, creator);
         let machine = Host::resume(cluster.now(), record, history, limits, nodes);
-        KeptHost::made_of(cluster, (record.actor, record.at, creator), machine, state)
+        let at = (record.actor, record.at, creator);
+        KeptHost::made_of(cluster, at, machine, state, Some(death))
     }
 
     fn made_of(
@@ -171,6 +177,7 @@ impl KeptHost {
         (actor, at, creator): (ActorKey, ActorKey, NodeId),
         machine: Host<Load>,
         state: &State,
+        death: Option<String>,
     ) -> Arc<KeptHost> {
         Arc::new(KeptHost {
             cluster: Arc::downgrade(cluster),
@@ -203,6 +210,7 @@ impl KeptHost {
             over: AtomicBool::new(false),
             cell: Mutex::new(None),
             since: cluster.now(),
+            shown: Shown::of(death),
         })
     }
 
@@ -255,6 +263,11 @@ impl KeptHost {
                 }
                 inner.wanted |= matches!(event, Event::Want);
                 inner.machine.handle(now, event, &mut out);
+            }
+            Input::Nodes => {
+                // As they are now: of two that say so at once the later one may have looked first.
+                let nodes = cluster.backups_for(self.actor, self.creator);
+                inner.machine.handle(now, Event::Nodes(nodes), &mut out);
             }
             Input::Came(call) => {
                 let (id, settled) = (call.id, call.settled);
@@ -330,6 +343,7 @@ impl KeptHost {
             inner.machine.handle(now, Event::Close, &mut out);
             self.carry_out(&cluster, local, inner, out, None);
         }
+        self.shown.note(&inner.machine);
     }
 
     /// Which call this is: one of this node's own is numbered now.
@@ -455,7 +469,7 @@ impl KeptHost {
     }
 
     /// Puts a call into the mailbox.
-    fn accept(self: &Arc<KeptHost>, local: &Local, came: Call, again: bool) {
+    pub fn accept(self: &Arc<KeptHost>, local: &Local, came: Call, again: bool) {
         let Call {
             id,
             number,
@@ -497,34 +511,6 @@ impl KeptHost {
             cluster.hold_large(id.node, number, &came);
         }
         self.post(local, Input::Told(id, record.id, came));
-    }
-
-    /// Runs a logged call again, before any other.
-    pub fn replay(self: &Arc<KeptHost>, local: &Local, entry: &Entry<Load>) -> Result<(), Error> {
-        let Load::Call(kept) = &entry.load else {
-            return Ok(());
-        };
-        let parcel = kept.parcel(local)?;
-        if !crate::exec::far::parcel::belongs(parcel.function, self.entry) {
-            return Err(Error::Cluster {
-                why: Arc::from("its history names a method of another actor's"),
-            });
-        }
-        let came = Call {
-            id: entry.call,
-            settled: 0,
-            number: 0,
-            caller: kept.caller,
-            parcel,
-        };
-        self.accept(local, came, true);
-        Ok(())
-    }
-
-    /// Whether the turn has come of a call that is in the log already.
-    pub fn replays(&self, record: u64) -> bool {
-        let mut replays = self.replays.lock();
-        !replays.is_empty() && replays.remove(&record)
     }
 
     /// Nobody is told anything any more.

@@ -1,13 +1,15 @@
 //! Actors that outlive their node: their histories kept by other nodes, driven.
 //!
-//! Room map: [`host`] actors here, [`ear`] what their drainers tell; [`backup`] histories kept here and taken over; [`handles`]
-//! handles here, [`caller`] their calls; [`clerk`] the records; [`load`] what is carried, [`tell`] and [`hear`] how; [`desk`] how events are handled.
+//! Room map: [`host`] actors here, [`ear`] what their drainers tell, [`again`] what they run again; [`backup`] histories kept here and taken over; [`handles`]
+//! handles here, [`caller`] their calls; [`clerk`] the records; [`load`] what is carried, [`tell`] and [`hear`] how; [`desk`] how events are handled;
+//! [`shown`] what can be seen of an actor.
 //!
 //! Actors are named by their first key, for ever; where one is, is another key. Messages about one go between its host, its
 //! backups and its callers.
 //!
 //! Invariant: locks here are held for a look at a table and nothing else. Left out: what is decided (`core::recovery`).
 
+mod again;
 mod backup;
 mod caller;
 mod clerk;
@@ -17,6 +19,7 @@ mod handles;
 mod hear;
 mod host;
 mod load;
+mod shown;
 mod tell;
 
 use std::collections::{HashMap, VecDeque};
@@ -320,8 +323,7 @@ impl Cluster {
     /// Which nodes there are has changed.
     fn nodes_changed(self: &Arc<Cluster>, local: &Local) {
         for host in Recovery::all(&self.recovery.hosts) {
-            let nodes = self.backups_for(host.actor, host.creator);
-            host.post(local, Input::Machine(hosting::Event::Nodes(nodes)));
+            host.post(local, Input::Nodes);
         }
     }
 
@@ -376,8 +378,7 @@ impl Cluster {
             return false;
         }
         let now = self.now();
-        let lately =
-            |host: &KeptHost| host.has_moved() && now.saturating_sub(host.since) < GRACE;
+        let lately = |host: &KeptHost| host.has_moved() && now.saturating_sub(host.since) < GRACE;
         let hosts = self.recovery.hosts.lock();
         hosts.values().any(|host| host.at == at && lately(host))
     }
