@@ -5,6 +5,8 @@
 //! simulator tries (`tests/sim/history`).
 
 mod cluster_common;
+#[path = "cluster_recovery/large.rs"]
+mod large;
 
 use std::time::{Duration, Instant};
 
