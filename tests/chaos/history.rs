@@ -90,6 +90,14 @@ impl<M: Model> Log<M> {
         all.calls[number].error = Some(why);
     }
 
+    /// Whether the call that was made last of those that have ended had an answer.
+    pub fn is_answered(&self) -> bool {
+        let all = self.calls.lock().expect("nobody panics here");
+        let ended = |call: &&Call<M>| call.gave.is_some() || call.error.is_some();
+        let last = all.calls.iter().rev().find(ended);
+        last.is_none_or(|call| call.gave.is_some())
+    }
+
     /// All of it.
     pub fn calls(&self) -> Calls<M> {
         self.calls.lock().expect("nobody panics here").clone()

@@ -3,10 +3,12 @@
 //! Invariant: there are as many nodes as at first when a step has been done, and every object has answered a call that was made after
 //! it: by then each has a backup again, so that the next death finds what it is promised. Left out: the plan.
 
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use mobula::{Config, Mobula, NodeId};
+use mobula::{Config, Mobula, NodeDeath, NodeId};
 
 use crate::LONG;
 use crate::clients::{Probe, Shared, all_backed};
@@ -27,6 +29,10 @@ pub struct World {
     seats: Vec<Seat>,
     named: usize,
     pub deaths: usize,
+    /// Nodes that the plan has die, or has had.
+    planned: Arc<Mutex<HashSet<NodeId>>>,
+    /// A node was held for dead that the plan did not mean: too much else runs on this machine.
+    pub more_died: Arc<AtomicBool>,
     pub head: Arc<Mobula>,
 }
 
@@ -42,6 +48,8 @@ impl World {
             seats: Vec::new(),
             named: 0,
             deaths: 0,
+            planned: Arc::default(),
+            more_died: Arc::default(),
             head: Arc::new(head(config)),
         };
         for _ in 0..NODES {
@@ -51,6 +59,21 @@ impl World {
         for at in 0..NODES {
             world.arrives(at);
         }
+        let (planned, more_died) = (Arc::clone(&world.planned), Arc::clone(&world.more_died));
+        let hear = move |death: NodeDeath| {
+            if !planned
+                .lock()
+                .expect("nobody panics here")
+                .contains(&death.node)
+            {
+                println!("{} was held for dead: {}", death.name, death.cause);
+                more_died.store(true, Ordering::Relaxed);
+            }
+        };
+        world
+            .head
+            .on_node_death(hear)
+            .expect("it is told of deaths");
         world
     }
 
@@ -108,14 +131,16 @@ impl World {
                 self.calm(objects, shared);
             }
             Step::KillBoth(one, other, millis) => {
-                let all: Vec<NodeId> = self.head.nodes().iter().map(|n| n.id).collect();
-                all_backed(&all);
+                until("all actors have their backups", LONG, || {
+                    self.more_died.load(Ordering::Relaxed) || all_backed(&self.living())
+                });
                 self.replace(&[one, other], Duration::from_millis(millis));
                 self.calm(objects, shared);
             }
             Step::Freeze(whom) => {
                 let at = self.seat_of(whom, objects);
                 let id = self.seats[at].id;
+                self.means(at);
                 self.signal(at, "STOP");
                 until("a node that is stopped is held for dead", LONG, || {
                     !self.head.nodes().iter().any(|n| n.id == id)
@@ -131,11 +156,25 @@ impl World {
         }
     }
 
+    /// Nodes that are there, but for those that are only not yet known to be dead.
+    fn living(&self) -> Vec<NodeId> {
+        let planned = self.planned.lock().expect("nobody panics here");
+        let nodes = self.head.nodes().into_iter().map(|n| n.id);
+        nodes.filter(|id| !planned.contains(id)).collect()
+    }
+
+    /// A node is to be held for dead.
+    fn means(&self, at: usize) {
+        let mut planned = self.planned.lock().expect("nobody panics here");
+        planned.insert(self.seats[at].id);
+    }
+
     fn replace(&mut self, all: &[usize], between: Duration) {
         for (n, &at) in all.iter().enumerate() {
             if n > 0 {
                 std::thread::park_timeout(between);
             }
+            self.means(at);
             self.seats[at].node.kill();
             self.deaths += 1;
         }
@@ -150,6 +189,15 @@ impl World {
             object.look();
         }
         for at in 0..NODES {
+            // It was held for dead, and has ended.
+            if self.seats[at]
+                .node
+                .process
+                .try_wait()
+                .is_ok_and(|status| status.is_some())
+            {
+                self.replace(&[at], Duration::ZERO);
+            }
             if self.seats[at].id == NodeId::NONE {
                 self.arrives(at);
             }
