@@ -4,7 +4,7 @@
 //! which `status` and `memory` have.
 
 use clap::{Subcommand, ValueEnum};
-use mobula::inspect::{ActorState, History, Id, Part, Place, Query, Snapshot, TaskState};
+use mobula::inspect::{ActorState, History, Id, Kept, Part, Place, Query, Snapshot, TaskState};
 
 use crate::Failure;
 use crate::attached::Attached;
@@ -217,7 +217,7 @@ fn tasks(s: &Snapshot) -> String {
 
 fn actors(s: &Snapshot) -> String {
     let mut t = table(&[
-        "id", "type", "name", "state", "calls", "restarts", "log", "runs", "died of",
+        "id", "type", "name", "state", "calls", "restarts", "log", "kept", "runs", "died of",
     ]);
     for a in &s.actors.items {
         let calls = match (a.pending, a.max_pending) {
@@ -233,6 +233,9 @@ fn actors(s: &Snapshot) -> String {
             calls,
             format!("{} of {}", a.restarts, a.max_restarts),
             a.history.map_or_else(String::new, log),
+            a.kept
+                .as_ref()
+                .map_or_else(String::new, |k| kept(s.taken, k)),
             clean(&a.running.join(", ")),
             clean(a.cause.as_deref().unwrap_or_default()),
         ]);
@@ -247,6 +250,23 @@ fn log(h: History) -> String {
         saved => format!(", saved after {} ({})", number(saved), bytes(h.state_bytes)),
     };
     format!("{} calls, {}{since}", number(h.logged), bytes(h.log_bytes))
+}
+
+/// By whom it would be made again if this node died, and why it is here.
+fn kept(taken: u64, k: &Kept) -> String {
+    let mut text = format!(
+        "incarnation {}, {} of {} backups",
+        k.incarnation,
+        k.backups.len(),
+        k.replicas
+    );
+    if let Some(at) = k.saved_at {
+        text += &format!(", saved {} ago", ago(taken, at));
+    }
+    if let Some(death) = &k.last_death {
+        text += &format!(", came since {}", clean(death));
+    }
+    text
 }
 
 fn objects(s: &Snapshot) -> String {
