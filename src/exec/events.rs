@@ -338,6 +338,27 @@ pub fn actor(local: &Local, turn: Turn, actor: &ActorCell, cause: Option<&str>) 
     });
 }
 
+/// Something was done since `begin` for an actor whose state is kept, at so many calls, with so many bytes.
+#[cold]
+pub fn kept(local: &Local, deed: Deed, of: &ActorCell, begin: u64, calls: u64, bytes: u64) {
+    let Some(pen) = local.lane.pen().filter(|_| begin != NOT_RECORDED) else {
+        return;
+    };
+    let name = match of.name() {
+        Some(name) => pen.name_anew(&format!("{} {name}", of.entry.name)),
+        None => pen.name(of.entry.name),
+    };
+    pen.put(&Event::Object {
+        deed,
+        name,
+        line: u32::try_from(calls).unwrap_or(u32::MAX),
+        begin,
+        end: pen.now(),
+        object: of.id,
+        bytes,
+    });
+}
+
 /// An actor ends; of one that was told to, only if it is recorded.
 #[cold]
 pub fn died(local: &Local, ended: &ActorCell, cause: &str, stopped: bool) {

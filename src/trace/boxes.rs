@@ -126,6 +126,9 @@ impl<W: Write> Writer<'_, W> {
             Deed::Restore => "\"restore\"",
             Deed::Segment => "\"spill\"",
             Deed::Transfer => "\"transfer\"",
+            Deed::Checkpoint | Deed::Revive | Deed::Replay => {
+                return self.history(lane, deed, (name, line), (begin, end), (object, bytes));
+            }
         };
         if deed == Deed::Segment {
             self.complete(lane, "store", what, begin, end);
@@ -157,5 +160,31 @@ impl<W: Write> Writer<'_, W> {
                 lane,
             });
         }
+    }
+
+    /// What is done for an actor whose state is kept.
+    fn history(
+        &mut self,
+        lane: u32,
+        deed: Deed,
+        (name, calls): (u32, u32),
+        (begin, end): (u64, u64),
+        (actor, bytes): (u64, u64),
+    ) {
+        let (does, what) = match deed {
+            Deed::Checkpoint => ("checkpoint", "after"),
+            Deed::Replay => ("replay", "calls"),
+            _ => ("restore", "after"),
+        };
+        let name = self.name(name);
+        let name = format!("{} {does}\"", &name.last[..name.last.len() - 1]);
+        self.complete(lane, "actor", &name, begin, end);
+        self.out.raw(",\"args\":{\"actor\":").id(actor);
+        self.out
+            .raw(",\"")
+            .raw(what)
+            .raw("\":")
+            .number(calls.into());
+        self.out.raw(",\"bytes\":").number(bytes).raw("}}");
     }
 }

@@ -272,6 +272,7 @@ impl<W: Write> Writer<'_, W> {
                     Turn::Born => "created",
                     Turn::Restarted => "restarted",
                     Turn::Died => "ended",
+                    Turn::TakenOver => "taken over",
                 };
                 let name = self.name(name);
                 let what = format!("{} {did}\"", &name.last[..name.last.len() - 1]);

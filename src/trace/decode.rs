@@ -152,7 +152,13 @@ impl Decoder {
                 });
             }
             Event::Object {
-                deed: deed @ (Deed::Restore | Deed::Segment | Deed::Transfer),
+                deed:
+                    deed @ (Deed::Restore
+                    | Deed::Segment
+                    | Deed::Transfer
+                    | Deed::Checkpoint
+                    | Deed::Revive
+                    | Deed::Replay),
                 name,
                 begin,
                 end,
@@ -284,6 +290,7 @@ impl Decoder {
         let key = match deed {
             Deed::Restore => (u32::MAX, None),
             Deed::Transfer => (from, Some(u32::MAX)),
+            Deed::Checkpoint | Deed::Revive | Deed::Replay => (from, Some(u32::MAX - deed as u32)),
             _ => (u32::MAX - 1, None),
         };
         let (recorder, names) = (&self.recorder, &mut self.out.names);
@@ -296,6 +303,15 @@ impl Decoder {
                         "transfer from {}",
                         from.as_deref().unwrap_or("another node")
                     )
+                }
+                Deed::Checkpoint | Deed::Revive | Deed::Replay => {
+                    let does = match deed {
+                        Deed::Checkpoint => "checkpoint of",
+                        Deed::Replay => "replay of",
+                        _ => "restore of",
+                    };
+                    let actor = recorder.read_name(from);
+                    format!("{does} {}", actor.as_deref().unwrap_or("an actor"))
                 }
                 _ => "spill".into(),
             });

@@ -12,12 +12,14 @@ use std::sync::Arc;
 use super::super::call::{CallError, Outcome, StateRef};
 use super::super::cell::RawRef;
 use super::super::engine::Engine;
+use super::super::events;
 use super::super::far::Parcel;
 use super::super::local::Local;
 use super::history;
 use super::run::Drain;
 use super::{ActorCell, ActorRef, More};
 use crate::base::{ActorKey, Error, snapshot};
+use crate::trace::Deed;
 
 /// What is wanted of the drainer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -154,7 +156,12 @@ impl Drain<'_> {
         };
         if wants.state && !changing() {
             let state = StateRef(actor.state.load(std::sync::atomic::Ordering::Relaxed));
+            let begin = events::now();
             let saved = history::saved(engine, local, actor, state);
+            if let Ok(state) = &saved {
+                let (calls, bytes) = (backups.look().0.order, state.value_size() as u64);
+                events::kept(local, Deed::Checkpoint, actor, begin, calls, bytes);
+            }
             backups.state(local, saved);
         }
         backups.wants().rest

@@ -15,12 +15,13 @@ use super::super::call::{CallError, StateRef};
 use super::super::cell::{self, Blank, Phase, RawRef};
 use super::super::engine::Engine;
 use super::super::entry::{FnEntry, Kind};
+use super::super::events;
 use super::super::far::{Arg, Parcel};
 use super::super::local::Local;
 use super::{ActorRef, More, run};
 use crate::base::{Error, Exit, snapshot};
 use crate::core::history::{Log, Terms};
-use crate::trace::NOT_RECORDED;
+use crate::trace::{Deed, NOT_RECORDED};
 
 /// One logged call.
 struct Entry {
@@ -142,9 +143,12 @@ impl History {
         state: StateRef,
     ) -> Result<(), Error> {
         let shown = &actor.more().shown;
+        let begin = events::now();
         match saved(engine, local, actor, state) {
             Ok(checkpoint) => {
                 let bytes = checkpoint.value_size() as u64;
+                let calls = self.log.order();
+                events::kept(local, Deed::Checkpoint, actor, begin, calls, bytes);
                 self.log.saved(bytes, self.now());
                 shown.saved.store(self.log.order(), Ordering::Relaxed);
                 shown.state.store(bytes, Ordering::Relaxed);
@@ -205,6 +209,7 @@ impl History {
         local: &Local,
         actor: &ActorRef,
     ) -> Result<(), Error> {
+        let begin = events::now();
         for entry in &self.entries {
             let function = entry.call.function;
             let record =
@@ -223,6 +228,10 @@ impl History {
             if let Some(e) = failed {
                 return Err(e);
             }
+        }
+        let (calls, bytes) = self.log.len();
+        if calls > 0 {
+            events::kept(local, Deed::Replay, actor, begin, calls, bytes);
         }
         Ok(())
     }

@@ -18,7 +18,7 @@ use super::super::local::{self, Local};
 use super::super::mail;
 use super::{ActorCell, ActorRef, DIE, Inner, LIVE, Life, More, RESTART, STOPPED, host};
 use crate::base::{Error, FailureKind};
-use crate::trace::Turn;
+use crate::trace::{Deed, Turn};
 
 impl ActorRef {
     /// The constructor's arguments are settled: now its resources.
@@ -71,10 +71,11 @@ pub(super) fn construct(
         };
         let mut state: *mut () = std::ptr::null_mut();
         let revives = inner.restore.take();
-        let restoring = revives.or_else(|| inner.history.as_ref()?.restoring(local, actor));
+        let mut restoring = revives.or_else(|| inner.history.as_ref()?.restoring(local, actor));
         // Its arguments may be gone when it has run.
         let packed = actor.backups().map(|_| Parcel::pack(local, &init).ok());
         let call = restoring.as_ref().unwrap_or(&init);
+        let begin = events::now();
         let outcome = if actor.more.get().is_some_and(|m| m.isolate) {
             Ok(host::construct_there(
                 engine, local, actor, call, &mut state,
@@ -82,10 +83,25 @@ pub(super) fn construct(
         } else {
             super::run::construct_here(local, call, &mut state)
         };
-        drop(restoring);
+        let restored = restoring.take().is_some();
         let outcome = match outcome {
             Ok(Ok(())) => {
                 actor.state.store(state, Ordering::Relaxed);
+                // One that another node had may have been made by its constructor there, and never saved.
+                let kept = actor
+                    .backups()
+                    .map(|backups| (backups.kept().1, backups.look().0));
+                if restored || kept.is_some_and(|(incarnation, _)| incarnation > 1) {
+                    let from = kept.map_or_else(|| actor.more().shown.look(), |(_, from)| from);
+                    events::kept(
+                        local,
+                        Deed::Revive,
+                        actor,
+                        begin,
+                        from.saved,
+                        from.state_bytes,
+                    );
+                }
                 let replayed = inner.history.as_ref();
                 let replayed = replayed.map_or(Ok(()), |h| h.replay(engine, local, actor));
                 if replayed.is_err() {

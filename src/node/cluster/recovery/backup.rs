@@ -17,9 +17,11 @@ use crate::core::recovery::backup::{Effect, Event};
 use crate::core::recovery::{Backup, History, Record, host};
 use crate::exec::Local;
 use crate::exec::actor::{self, Foreign, HandleRef, Revival};
+use crate::exec::events;
 use crate::exec::far::{Arg, Parcel};
 use crate::node::cluster::books::Export;
 use crate::node::cluster::{Cluster, actors};
+use crate::trace::Turn;
 use crate::wire::Recovering;
 
 /// See the file.
@@ -142,8 +144,7 @@ impl Cluster {
             let cause = format!("its node {dead} died, and all {most} of its restarts are used up");
             return self.end_taken(local, record, &cause);
         }
-        let death = format!("its node {dead} died");
-        if let Err(e) = self.revive(local, record, history, &state, (before, death)) {
+        if let Err(e) = self.revive(local, record, history, &state, (before, dead)) {
             let cause =
                 format!("its node {dead} died, and its state could not be brought back: {e}");
             self.end_taken(local, record, &cause);
@@ -156,7 +157,7 @@ impl Cluster {
         record: &Record,
         history: History<Load>,
         state: &Arc<State>,
-        (restarts, death): (u64, String),
+        (restarts, dead): (u64, NodeId),
     ) -> Result<(), Error> {
         let at = record.at;
         let init = match state.init.get() {
@@ -178,10 +179,15 @@ impl Cluster {
                 .collect()
         };
         let entries = history.entries.clone();
-        let kept = KeptHost::resume(self, record, history, state, death);
+        let death = format!("its node {dead} died");
+        let kept = KeptHost::resume(self, record, history, state, death.clone());
+        kept.replay.is_to_run(entries.len() as u64);
         for node in callers {
-            if !self.lives(node) {
+            if node == direct(dead) || self.is_dead(node) {
                 kept.post(local, Input::Machine(host::Event::Died(node)));
+            } else if !self.lives(node) {
+                // It may have come lately, and is only not known here yet.
+                kept.strangers.lock().push(node);
             }
         }
         let mut options = actors::options(state.terms.clone());
@@ -218,6 +224,7 @@ impl Cluster {
             }
         };
         self.enter_kept(local, at, &handle);
+        events::actor(local, Turn::TakenOver, handle.actor(), Some(&death));
         for entry in &entries {
             kept.replay(local, entry)?;
         }

@@ -7,13 +7,14 @@
 //! Invariant: a call is settled, or its caller on another node told, only when the machine says so. Left out: how an actor comes here
 //! (`backup`, `actors`).
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use super::again::Replay;
 use super::desk::Desk;
 use super::load::{Came, Kept, Load, State, came, direct};
 use super::shown::Shown;
@@ -112,8 +113,7 @@ pub(super) struct KeptHost {
     pub terms: ActorTerms,
     pub init: Arc<OnceLock<Kept>>,
     begun: AtomicBool,
-    /// Calls in the mailbox that are in the log already, by their records.
-    pub replays: Mutex<HashSet<u64>>,
+    pub replay: Replay,
     desk: Desk<Input>,
     inner: Mutex<Inner>,
     pub wants_state: AtomicBool,
@@ -123,6 +123,8 @@ pub(super) struct KeptHost {
     pub cell: Mutex<Option<ActorRef>>,
     /// Since when it is here, if nobody may have a handle yet.
     pub since: Duration,
+    /// Nodes that called it where it was, and that this node does not know.
+    pub strangers: Mutex<Vec<NodeId>>,
     pub shown: Shown,
 }
 
@@ -191,7 +193,7 @@ impl KeptHost {
             terms: state.terms.clone(),
             init: Arc::clone(&state.init),
             begun: AtomicBool::new(false),
-            replays: Mutex::default(),
+            replay: Replay::default(),
             desk: Desk::shut(),
             inner: Mutex::new(Inner {
                 machine,
@@ -210,6 +212,7 @@ impl KeptHost {
             over: AtomicBool::new(false),
             cell: Mutex::new(None),
             since: cluster.now(),
+            strangers: Mutex::default(),
             shown: Shown::of(death),
         })
     }
@@ -482,7 +485,7 @@ impl KeptHost {
         let record = parcel.unpack(local, caller, Some(cell), None);
         self.calls.lock().by_record.insert(record.id, id);
         if again {
-            self.replays.lock().insert(record.id);
+            self.replay.records.lock().insert(record.id);
         }
         let host = Arc::clone(self);
         if !again && let Some(cluster) = self.cluster.upgrade() {
@@ -491,7 +494,12 @@ impl KeptHost {
         }
         local.engine.accept(local, record, move |record| {
             let number = (!again).then_some(number);
-            let _ = crate::exec::local::with(|local| host.told(local, id, number, &record));
+            let _ = crate::exec::local::with(|local| {
+                if again {
+                    host.replayed(local);
+                }
+                host.told(local, id, number, &record);
+            });
         });
     }
 
@@ -557,6 +565,7 @@ impl KeptHost {
     /// The actor has been made: what waited for that is handled.
     pub fn begin(self: &Arc<KeptHost>, local: &Local) {
         if !self.begun.swap(true, Ordering::AcqRel) {
+            self.replay.begins();
             self.desk.open(|input| self.handle(local, input));
             self.post(local, Input::Machine(Event::Tick));
         }

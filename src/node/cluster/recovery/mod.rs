@@ -171,6 +171,11 @@ impl Cluster {
         known && !books.view.is_gone(node)
     }
 
+    /// Whether a node is dead, as this one was told. One that it never heard of may only be new.
+    fn is_dead(&self, node: NodeId) -> bool {
+        self.books.lock().view.is_gone(node)
+    }
+
     /// Nodes that could keep an actor's history, the best first.
     fn backups_for(&self, actor: ActorKey, creator: NodeId) -> Vec<NodeId> {
         let books = self.books.lock();
@@ -384,9 +389,14 @@ impl Cluster {
     }
 
     /// An actor that was taken over and that nobody has said to have a handle to ends, as after its last handle.
-    fn sweep(self: &Arc<Cluster>, local: &Local, host: &KeptHost) {
+    fn sweep(self: &Arc<Cluster>, local: &Local, host: &Arc<KeptHost>) {
         if !host.has_moved() || self.now().saturating_sub(host.since) < GRACE {
             return;
+        }
+        for node in std::mem::take(&mut *host.strangers.lock()) {
+            if !self.lives(node) {
+                host.post(local, Input::Machine(hosting::Event::Died(node)));
+            }
         }
         self.with(local, |books, todo| {
             let key = load::object(host.at);

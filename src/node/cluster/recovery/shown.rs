@@ -55,14 +55,15 @@ impl Shown {
     /// What was noted last.
     pub fn look(&self, incarnation: u64, replicas: u32) -> (History, Kept) {
         let saved_at: Micros = self.at.load(Ordering::Relaxed);
-        let mut history = History::default();
-        history.order = self.order.load(Ordering::Relaxed);
-        history.logged = self.logged.load(Ordering::Relaxed);
-        history.log_bytes = self.bytes.load(Ordering::Relaxed);
-        history.saved = self.saved.load(Ordering::Relaxed);
-        if history.saved > 0 {
-            history.state_bytes = self.state.load(Ordering::Relaxed);
-        }
+        let saved = self.saved.load(Ordering::Relaxed);
+        let state = self.state.load(Ordering::Relaxed);
+        let history = History {
+            order: self.order.load(Ordering::Relaxed),
+            logged: self.logged.load(Ordering::Relaxed),
+            log_bytes: self.bytes.load(Ordering::Relaxed),
+            saved,
+            state_bytes: if saved > 0 { state } else { 0 },
+        };
         let backups = self.backups.lock();
         let kept = Kept {
             incarnation,
