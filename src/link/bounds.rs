@@ -33,8 +33,9 @@ impl Default for Bounds {
     fn default() -> Bounds {
         Bounds {
             peers: 4096,
-            handshakes: 256,
-            handshakes_of_one: 64,
+            handshakes: 512,
+            // Many nodes may begin at once behind one address.
+            handshakes_of_one: 256,
             calls: 1024,
             bodies: 4096,
             early: 8,

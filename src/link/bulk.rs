@@ -223,11 +223,20 @@ pub(crate) async fn send(
     report.done(outcome);
 }
 
+/// A stream that is given up in the middle says so: quinn would end it as if it were whole.
+struct Unfinished(quinn::SendStream);
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        // An error: it was finished, or refused.
+        let _ = self.0.reset(VarInt::from_u32(0));
+    }
+}
+
 async fn send_stripe(connection: Connection, stripe: Stripe, part: Bytes) -> Result<(), LinkError> {
-    let mut stream = connection
-        .open_uni()
-        .await
-        .map_err(|error| broken(&error))?;
+    let opened = connection.open_uni().await;
+    let mut stream = Unfinished(opened.map_err(|error| broken(&error))?);
+    let stream = &mut stream.0;
     // Frames go first.
     let _ = stream.set_priority(-1);
     let mut chunks = [Bytes::from(stripe.encode()), part];

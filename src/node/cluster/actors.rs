@@ -123,9 +123,9 @@ impl Cluster {
             if !books.peers.contains_key(&to) {
                 return Ok(false);
             }
-            // A program that outruns its actor is told so, before the actor's node is taken for one that hears nothing.
-            if let Some(waiting) = books.backlog.is_long(to) {
-                return Err(waiting);
+            // A program that outruns a node is told so, before that is taken for one that hears nothing.
+            if let Some(full) = books.backlog.is_long(to) {
+                return Err(full);
             }
             let call = self.export_call(books, todo, to, call);
             let sent = Sent {
@@ -152,12 +152,15 @@ impl Cluster {
             }
             Ok(sent)
         });
-        if let Err(waiting) = sent {
-            let full = Error::MailboxFull {
-                actor: record.target().map_or("an actor", |a| a.entry().name),
-                max_pending: u32::try_from(waiting).unwrap_or(u32::MAX),
+        if let Err(full) = &sent {
+            let why = format!(
+                "node {to} takes calls more slowly than they are made: {full}; wait for results now and then, or bound the actor's \
+                 calls with max_pending"
+            );
+            let e = Error::Cluster {
+                why: Arc::from(why),
             };
-            return local.engine.settle_error(local, record, full);
+            return local.engine.settle_error(local, record, e);
         }
         if sent == Ok(false) {
             let error = Error::ActorDied {

@@ -1,20 +1,23 @@
 //! Frames that the link had no room for: what comes after waits behind them.
 //!
 //! The link keeps some for a node that does not take them; the rest waits here, since what nodes tell of references must not be
-//! lost. A node that asks and asks, and never takes its answers, would fill this one's memory: at the bound it is given up, as one
-//! that is dead.
+//! lost. A node that asks and asks, and never takes its answers, would fill this one's memory: beyond a bound it is given up, as one
+//! that is dead, unless it took something lately; one that is only slow has more room.
 //!
-//! Invariant: frames of one node leave in the order in which they came; at most `limit` bytes wait for it. Left out: who is told that it
+//! Invariant: frames of one node leave in the order in which they came; at most `most` bytes wait for it. Left out: who is told that it
 //! is dead (`peers`).
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
+use std::time::{Duration, Instant};
 
 use crate::base::NodeId;
-use crate::link::SendError;
+use crate::link::{MAX_FRAME, SendError};
 
-/// Bytes that may wait for one node, beside those that its link keeps.
+/// Bytes that may wait for one node that takes nothing, beside those that its link keeps.
 const LIMIT: usize = 512 << 20;
+/// How many times as many may wait for one that takes some.
+const SLOW: usize = 8;
 /// What each frame counts beside its bytes.
 const OVERHEAD: usize = 64;
 
@@ -35,10 +38,11 @@ impl fmt::Display for Deaf {
     }
 }
 
-#[derive(Default)]
 struct Line {
     frames: VecDeque<Vec<u8>>,
     held: usize,
+    /// When the node last took something, or began to take nothing.
+    moved: Instant,
     /// One had no room: the node is as good as dead.
     deaf: bool,
 }
@@ -47,17 +51,22 @@ struct Line {
 pub(super) struct Backlog {
     lines: HashMap<NodeId, Line>,
     limit: usize,
+    most: usize,
+    /// Who takes nothing for longer is not only slow.
+    patience: Duration,
 }
 
 impl Backlog {
-    pub fn new() -> Backlog {
-        Backlog::with_limit(LIMIT)
+    pub fn new(patience: Duration) -> Backlog {
+        Backlog::with_limits(LIMIT, LIMIT * SLOW, patience)
     }
 
-    fn with_limit(limit: usize) -> Backlog {
+    fn with_limits(limit: usize, most: usize, patience: Duration) -> Backlog {
         Backlog {
             lines: HashMap::new(),
             limit,
+            most,
+            patience,
         }
     }
 
@@ -66,22 +75,33 @@ impl Backlog {
         self.lines.contains_key(&to)
     }
 
-    /// How many frames wait for this node, if that is so much that it should be sent nothing that can be refused: more than half of
+    /// How many bytes wait for this node, if that is so much that it should be sent nothing that can be refused: more than half of
     /// what may.
-    pub fn is_long(&self, to: NodeId) -> Option<usize> {
+    pub fn is_long(&self, to: NodeId) -> Option<Deaf> {
         let line = self.lines.get(&to)?;
-        (line.held > self.limit / 2).then_some(line.frames.len())
+        let (held, limit) = (line.held, self.most);
+        (held > limit / 2).then_some(Deaf { held, limit })
     }
 
-    /// A frame waits for this node. False: there is no room for it, and the node is to be taken for dead.
+    /// A frame waits for this node. False: it is longer than any may be, or there is no room for it, and then the node is to be taken
+    /// for dead.
     pub fn push(&mut self, to: NodeId, frame: Vec<u8>) -> bool {
-        let line = self.lines.entry(to).or_default();
-        let cost = frame.len() + OVERHEAD;
-        if line.deaf || line.held + cost > self.limit {
+        if frame.len() > MAX_FRAME {
+            return false;
+        }
+        let line = self.lines.entry(to).or_insert_with(|| Line {
+            frames: VecDeque::new(),
+            held: 0,
+            moved: Instant::now(),
+            deaf: false,
+        });
+        let held = line.held + frame.len() + OVERHEAD;
+        let stands = || line.moved.elapsed() >= self.patience;
+        if line.deaf || held > self.most || held > self.limit && stands() {
             line.deaf = true;
             return false;
         }
-        line.held += cost;
+        line.held = held;
         line.frames.push_back(frame);
         true
     }
@@ -113,6 +133,7 @@ impl Backlog {
             while let Some(frame) = line.frames.front().filter(|_| !line.deaf) {
                 match send(*to, frame) {
                     Ok(()) => {
+                        line.moved = Instant::now();
                         line.held -= frame.len() + OVERHEAD;
                         line.frames.pop_front();
                     }
@@ -135,16 +156,12 @@ mod tests {
 
     #[test]
     fn who_takes_nothing_is_given_up_at_the_bound_and_others_are_not() {
-        let mut backlog = Backlog::with_limit(1000);
+        let mut backlog = Backlog::with_limits(1000, 8000, Duration::ZERO);
         let (one, two) = (node(1), node(2));
         let frame = |n: u8| vec![n; 36];
         // Each counts 100.
         assert!((0..10).all(|n| backlog.push(one, frame(n))));
         assert!((0..5).all(|n| backlog.push(two, frame(n))));
-        assert_eq!(
-            (backlog.is_long(one), backlog.is_long(two)),
-            (Some(10), None)
-        );
         assert_eq!(backlog.deaf(), []);
         assert!(!backlog.push(one, frame(10)), "an eleventh");
         let deaf = backlog.deaf();
@@ -175,8 +192,25 @@ mod tests {
     }
 
     #[test]
+    fn who_takes_something_has_more_room() {
+        let mut backlog = Backlog::with_limits(1000, 3000, Duration::from_secs(3600));
+        let one = node(1);
+        assert!((0..15).all(|n| backlog.push(one, vec![n; 36])));
+        assert_eq!(backlog.is_long(one), None);
+        assert!((15..30).all(|n| backlog.push(one, vec![n; 36])));
+        let (held, limit) = (3000, 3000);
+        assert_eq!(backlog.is_long(one), Some(Deaf { held, limit }));
+        assert_eq!(backlog.deaf(), []);
+        assert!(!backlog.push(one, vec![0; 36]), "the most");
+        assert_eq!(backlog.deaf().len(), 1);
+        // What no link takes is not kept, and nobody's fault.
+        assert!(!backlog.push(node(2), vec![0; MAX_FRAME + 1]));
+        assert!(!backlog.has(node(2)));
+    }
+
+    #[test]
     fn what_waits_leaves_in_order_and_makes_room() {
-        let mut backlog = Backlog::with_limit(300);
+        let mut backlog = Backlog::with_limits(300, 300, Duration::ZERO);
         let one = node(1);
         let mut sent = Vec::new();
         for n in 0..30u8 {

@@ -191,7 +191,13 @@ impl Later {
 
 impl Books {
     /// With so much to lend, and so many bytes for lineages.
-    pub fn new(me: NodeId, head: NodeId, capacity: Capacity, lineage: u64) -> Books {
+    pub fn new(
+        me: NodeId,
+        head: NodeId,
+        capacity: Capacity,
+        lineage: u64,
+        patience: Duration,
+    ) -> Books {
         Books {
             owners: Owners::new(me, GRACE),
             view: View::new(),
@@ -221,7 +227,7 @@ impl Books {
             far_actors: HashMap::new(),
             asks: HashMap::new(),
             unfreed: Vec::new(),
-            backlog: Backlog::new(),
+            backlog: Backlog::new(patience),
             gone_since: HashMap::new(),
             took: 0,
             told_took: 0,

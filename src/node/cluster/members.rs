@@ -394,6 +394,10 @@ impl Cluster {
             why: Arc::from(why),
         });
         let peers: Vec<NodeId> = self.books.lock().peers.keys().copied().collect();
+        // Those who take this node for one of theirs hear that it goes, before anything else: not that they were declared dead.
+        if let Some(link) = self.link.get() {
+            link.stop(Duration::ZERO);
+        }
         for node in peers {
             self.died(local, node, why);
         }

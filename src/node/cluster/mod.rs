@@ -165,6 +165,7 @@ impl Cluster {
                     // Not said: a part of the store, since what is kept may lie there.
                     how.lineage_bytes
                         .unwrap_or_else(|| engine.memory_file().1 / LINEAGE),
+                    how.pace().worst() * 3,
                 )),
                 proxies,
                 errands: Mutex::new(None),

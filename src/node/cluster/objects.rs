@@ -446,7 +446,19 @@ impl Cluster {
             }
             match (PinnedRef::new(record), cluster.link.get()) {
                 (Ok(pinned), Some(link)) => {
-                    link.send_bulk(from, transfer, Bytes::from_owner(pinned), Box::new(|_| {}));
+                    let (again, bytes) = (Arc::downgrade(&cluster), Bytes::from_owner(pinned));
+                    let done = move |sent: Result<(), LinkError>| {
+                        // Nothing of it went, and who waits for it hears of that by nobody else.
+                        if let (Err(LinkError::NoRoom { .. }), Some(cluster)) =
+                            (sent, again.upgrade())
+                        {
+                            let told = Arc::clone(&cluster);
+                            cluster.errand(move |local| {
+                                told.tell_fetched(local, from, transfer, None)
+                            });
+                        }
+                    };
+                    link.send_bulk(from, transfer, bytes, Box::new(done));
                 }
                 _ => cluster.tell_fetched(local, from, transfer, None),
             }
