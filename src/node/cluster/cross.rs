@@ -249,7 +249,11 @@ impl Cluster {
                 beside,
             };
         }
-        let state = books.owners.known(key);
+        // What was not settled when it was looked at goes as such, without its value: its owner tells the rest.
+        let state = match stand {
+            Stand::Pending => RefState::Pending,
+            _ => books.owners.known(key),
+        };
         if key.owner == to {
             // Its owner has it; we keep ours until it says that it found it.
             let transit = books.owners.hand_on(key, to);
