@@ -7,6 +7,8 @@
 mod cluster_common;
 #[path = "cluster_recovery/large.rs"]
 mod large;
+#[path = "cluster_recovery/leaves.rs"]
+mod leaves;
 #[path = "cluster_recovery/shown.rs"]
 mod shown;
 

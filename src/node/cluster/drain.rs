@@ -1,7 +1,8 @@
 //! Leaving in order: nothing new is taken, what runs is finished, then the node goes.
 //!
 //! Invariant: a call that was taken is finished, or its submitter is told, whatever the time. Left out: moving actors and objects
-//! to other nodes: actors end with the node, and objects that only it has are waited for while somebody needs them.
+//! to other nodes: actors whose history others keep go on there, as after a death, others end with the node, and objects that only it has
+//! are waited for while somebody needs them.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
