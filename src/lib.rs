@@ -75,6 +75,7 @@
 //! | see what went wrong | [`Error`], [`Failure`], [`StoreFull`], [`Infeasible`] |
 //! | see what happened | [`timeline`](timeline()), [`span!`], [`counter!`], [`Config::trace`] |
 //! | see what there is | [`registry`], [`Mobula::store`], [`Mobula::store_pages`], [`Mobula::holders`] |
+//! | hear of deaths | [`Mobula::on_actor_death`], `Mobula::on_node_death` |
 //!
 //! # What may be passed
 //!
@@ -181,6 +182,7 @@ pub use base::{
 };
 #[cfg(feature = "cluster")]
 pub use base::{GroupId, GroupStrategy};
+pub use exec::actor::ActorDeath;
 pub use exec::entry::Registered;
 pub use exec::isolate::{WorkerLine, WorkerOutput, WorkerStream};
 pub use exec::options::Memory;

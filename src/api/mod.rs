@@ -56,6 +56,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::{Error, Holder, Result};
+use crate::exec::actor::ActorDeath;
 use crate::node::{Config, Node};
 use crate::shm::StorePages;
 
@@ -229,6 +230,45 @@ impl Mobula {
     #[cfg(feature = "dashboard")]
     pub fn dashboard_url(&self) -> Option<String> {
         self.dashboard.as_ref().map(crate::dashboard::Server::url)
+    }
+
+    /// Calls this at every death of an actor that nobody asked to end, from now on, until this node ends: of actors that run on this
+    /// node, and of those elsewhere to which this node has handles. One that may restart is told of as `restarted` by the node that makes it again. Each listener has a
+    /// thread of its own, on which it may block, as a supervisor does that starts another in its place; a panic in it ends that one call.
+    ///
+    /// ```
+    /// # use mobula::prelude::*;
+    /// #[remote]
+    /// struct Fragile;
+    ///
+    /// #[remote]
+    /// impl Fragile {
+    ///     pub fn new() -> Self {
+    ///         panic!("not today")
+    ///     }
+    ///
+    ///     pub fn ping(&self) -> u32 {
+    ///         1
+    ///     }
+    /// }
+    ///
+    /// let mobula = mobula::init()?;
+    /// let (send, deaths) = std::sync::mpsc::channel();
+    /// mobula.on_actor_death(move |death| send.send(death.cause).unwrap())?;
+    /// let fragile = Fragile::remote();
+    /// assert!(mobula::get(fragile.ping()).is_err());
+    /// assert!(deaths.recv().unwrap().contains("not today"));
+    /// # Ok::<(), mobula::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Os`] if no thread could be started.
+    pub fn on_actor_death(&self, hear: impl FnMut(ActorDeath) + Send + 'static) -> Result<()> {
+        let deaths = &self.node.engine().deaths;
+        deaths.listen("mobula-mourns", hear).map_err(|e| Error::Os {
+            what: "starting the thread that is told of deaths of actors",
+            source: std::sync::Arc::new(e),
+        })
     }
 
     /// The worker processes of this node, by process id: those that run an isolated call, those that hold an isolated

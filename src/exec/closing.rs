@@ -27,6 +27,8 @@ impl Engine {
     /// Stops taking work, fails what waits, and waits for what runs, until `deadline`. How many threads still run then.
     pub fn shut_down(self: &Arc<Engine>, local: &Local, deadline: std::time::Instant) -> usize {
         self.close();
+        // From here on actors end since the node does.
+        self.deaths.close();
         // A worker that stands still, or a state whose `Drop` does, would hold up what follows.
         self.workers.end_at(deadline);
         // Whoever pushes a call from here on sees that, or its push is seen below.

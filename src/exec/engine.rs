@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use crossbeam_deque::Injector;
 use parking_lot::{Mutex, RwLock};
 
+use super::actor::ActorDeath;
 use super::actor::ActorRef;
 use super::admission::Admission;
 use super::books::Sums;
@@ -26,6 +27,7 @@ use super::events::Recording;
 use super::inspect::Looks;
 use super::local::{Local, Outbox};
 use super::mishaps::Mishaps;
+use super::notices::Notices;
 use super::options::Extra;
 use super::waiter::{Waiter, WaiterKind};
 use super::waiting::{NAMED, Note, WaitingCalls};
@@ -45,6 +47,8 @@ pub struct Engine {
     /// What threads that ended had counted; changed under the lock of `outboxes`.
     pub(super) past: Mutex<Sums>,
     pub(super) mishaps: Mishaps,
+    /// Deaths of actors, for whoever asked to hear of them.
+    pub deaths: Notices<ActorDeath>,
     pub(super) waiting: WaitingCalls,
     pub(super) looks: Mutex<Looks>,
     /// Why no common call can be made.
@@ -104,6 +108,7 @@ impl Engine {
             outboxes: RwLock::new(Vec::new()),
             past: Mutex::new(Sums::new()),
             mishaps: Mishaps::default(),
+            deaths: Notices::default(),
             waiting: WaitingCalls::default(),
             looks: Mutex::new(Looks::new()),
             enlisted: AtomicU64::new(0),

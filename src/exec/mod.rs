@@ -49,6 +49,7 @@ mod mail;
 pub mod memory;
 mod mishaps;
 pub mod moves;
+pub mod notices;
 pub mod options;
 pub mod panics;
 pub mod params;

@@ -219,6 +219,7 @@ pub(super) fn rise(
         return false;
     }
     events::actor(local, Turn::Restarted, actor, Some(cause));
+    super::show::tell(engine, actor, cause, true);
     drop_state(actor);
     actor.life.store(Life::Starting as u8, Ordering::Release);
     construct(engine, local, actor, inner)

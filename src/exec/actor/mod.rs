@@ -56,6 +56,7 @@ pub(super) use life::condemn_of_group;
 pub use life::{kill, restart, stop};
 pub use mailbox::{call, checkpoint};
 pub(super) use run::drain_here;
+pub use show::ActorDeath;
 use show::{KILLED, STOPPED};
 pub(super) use show::{count, list};
 

@@ -21,7 +21,35 @@ pub(super) fn died(engine: &Engine, actor: &ActorCell, cause: &str) {
     if !asked {
         let now = super::super::inspect::now();
         engine.mishaps.died(actor.entry.name, cause, now);
+        tell(engine, actor, cause, false);
     }
+}
+
+/// Tells the program of a death.
+pub(super) fn tell(engine: &Engine, actor: &ActorCell, cause: &str, restarted: bool) {
+    engine.deaths.tell(|| ActorDeath {
+        type_name: actor.entry.name,
+        name: actor.name().map(str::to_owned),
+        cause: cause.to_owned(),
+        restarts: actor.restarts(),
+        restarted,
+    });
+}
+
+/// An actor died that nobody had asked to end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ActorDeath {
+    /// Its type's registered name.
+    pub type_name: &'static str,
+    /// Its name, if it was given one.
+    pub name: Option<String>,
+    /// Why it died: what its constructor or a method panicked with, how its process or which node ended.
+    pub cause: String,
+    /// How often it was made again, this time included.
+    pub restarts: u32,
+    /// It is being made again; else its calls fail from now on.
+    pub restarted: bool,
 }
 
 /// The most actors that are looked at for one list.

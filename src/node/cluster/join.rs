@@ -497,7 +497,7 @@ impl Cluster {
 
     /// Calls this at every death of a node from now on, on a thread of its own.
     pub fn on_death(&self, hear: impl FnMut(NodeDeath) + Send + 'static) -> std::io::Result<()> {
-        self.notices.listen(hear)
+        self.notices.listen("mobula-deaths", hear)
     }
 
     fn end_threads(&self) {

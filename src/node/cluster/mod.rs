@@ -50,6 +50,7 @@ use crate::core::members::Members;
 use crate::exec::actor::{ActorRef, Backups, HandleRef};
 use crate::exec::entry::ActorEntry;
 use crate::exec::far::{Elsewhere, Far, Proxies};
+use crate::exec::notices::Notices;
 use crate::exec::options::Options;
 use crate::exec::{Engine, Local, RawRef};
 pub use crate::link::Stats as NetworkStats;
@@ -108,7 +109,7 @@ pub struct Cluster {
     threads: Mutex<Vec<JoinHandle<()>>>,
     /// Calls of ours that came to nothing, and a bell for whoever waits for nodes to come or go.
     refusals: Mutex<Vec<(SocketAddr, LinkError)>>,
-    notices: notices::Notices,
+    notices: Notices<NodeDeath>,
     /// Lineages that are to be dropped, and whether a thread is at that.
     dropping: Mutex<(bool, Vec<lineage::Recipe>)>,
     change: (Mutex<u64>, Condvar),
@@ -186,7 +187,7 @@ impl Cluster {
                 stopping: AtomicBool::new(false),
                 threads: Mutex::default(),
                 refusals: Mutex::default(),
-                notices: notices::Notices::default(),
+                notices: Notices::default(),
                 dropping: Mutex::default(),
                 change: (Mutex::new(0), Condvar::new()),
                 looker: OnceLock::new(),
@@ -274,7 +275,7 @@ impl Cluster {
     }
 
     fn tell_death(&self, node: NodeId, name: String, why: &str) {
-        self.notices.tell(&NodeDeath {
+        self.notices.tell(|| NodeDeath {
             node,
             name,
             cause: why.to_owned(),
