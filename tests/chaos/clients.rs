@@ -103,6 +103,7 @@ impl<M: Object> Target<M> {
                 return Some(gave);
             }
             Err(e @ Error::Timeout { .. }) => {
+                report(&nodes(node));
                 panic!("{}, call {number} by a task on {node}: {e}", M::NAME)
             }
             Err(e) => self.log.failed(number, e.to_string()),
@@ -111,11 +112,29 @@ impl<M: Object> Target<M> {
     }
 }
 
+/// The nodes that this one knows.
+#[mobula::remote]
+fn known() -> Vec<String> {
+    let look = snapshot(&Query::of(&[Part::Nodes])).expect("a node can be looked at");
+    let ids = look.nodes.items.into_iter().filter_map(|node| node.id);
+    ids.collect()
+}
+
+fn nodes(of: NodeId) -> Vec<NodeId> {
+    let asked = known::options().on_node(of).remote();
+    let told = mobula::get_timeout(&asked, Duration::from_secs(5));
+    let told = told.unwrap_or_else(|e| vec![e.to_string()]);
+    eprintln!("{of} knows {told:?}");
+    told.iter().filter_map(|id| id.parse().ok()).collect()
+}
+
 /// How the kept actors of a node stand there.
 #[mobula::remote]
 fn stands() -> Vec<String> {
-    let query = Query::of(&[Part::Actors]);
+    let query = Query::of(&[Part::Actors, Part::Tasks]);
     let look = snapshot(&query).expect("a node can be looked at");
+    let tasks = look.tasks.items.iter().map(|task| format!("{task:?}"));
+    let tasks: Vec<String> = tasks.collect();
     let kept = look.actors.items.into_iter().filter(|a| a.kept.is_some());
     kept.map(|a| {
         format!(
@@ -123,6 +142,7 @@ fn stands() -> Vec<String> {
             a.type_name, a.state, a.pending, a.history, a.kept
         )
     })
+    .chain(tasks)
     .collect()
 }
 
