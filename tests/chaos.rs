@@ -97,6 +97,7 @@ fn play(world: &mut World, chance: &mut Chance, round: &Round) -> (usize, usize)
             }
         }
         let head = Arc::clone(&world.head);
+        *clients::HEAD.lock().expect("nobody panics here") = Some(Arc::clone(&head));
         let _stop = Stop(&shared, &head);
         for step in &round.steps {
             world.step(*step, &objects, &shared);

@@ -78,6 +78,20 @@ pub(crate) async fn write(
     (ways, offer): (&Arc<Ways>, Option<&Offer>),
     send: &mut SendStream,
 ) -> LinkError {
+    let why = write_all(shared, peer, serial, (ways, offer), send).await;
+    // Two wait for the same bell while one connection takes another's place, and the one that goes may have been woken for a
+    // frame that the other is to write.
+    peer.wake.notify_one();
+    why
+}
+
+async fn write_all(
+    shared: &Arc<Shared>,
+    peer: &Arc<PeerLink>,
+    serial: u64,
+    (ways, offer): (&Arc<Ways>, Option<&Offer>),
+    send: &mut SendStream,
+) -> LinkError {
     let mut copied = BytesMut::with_capacity(BATCH);
     let mut out = Vec::new();
     let mut with_ack = false;
