@@ -43,8 +43,8 @@ struct Line {
     held: usize,
     /// When the node last took something, or began to take nothing.
     moved: Instant,
-    /// One had no room: the node is as good as dead.
-    deaf: bool,
+    /// One had no room: the node is as good as dead. The bound that it met.
+    deaf: Option<usize>,
 }
 
 /// See the file.
@@ -93,12 +93,16 @@ impl Backlog {
             frames: VecDeque::new(),
             held: 0,
             moved: Instant::now(),
-            deaf: false,
+            deaf: None,
         });
         let held = line.held + frame.len() + OVERHEAD;
         let stands = || line.moved.elapsed() >= self.patience;
-        if line.deaf || held > self.most || held > self.limit && stands() {
-            line.deaf = true;
+        if held > self.limit && stands() {
+            line.deaf.get_or_insert(self.limit);
+        } else if held > self.most {
+            line.deaf.get_or_insert(self.most);
+        }
+        if line.deaf.is_some() {
             return false;
         }
         line.held = held;
@@ -108,18 +112,11 @@ impl Backlog {
 
     /// Those that are to be taken for dead, and why.
     pub fn deaf(&self) -> Vec<(NodeId, Deaf)> {
-        let deaf = self.lines.iter().filter(|(_, line)| line.deaf);
-        let limit = self.limit;
-        deaf.map(|(to, line)| {
-            (
-                *to,
-                Deaf {
-                    held: line.held,
-                    limit,
-                },
-            )
-        })
-        .collect()
+        let deaf = self.lines.iter().filter_map(|(to, line)| {
+            let (held, limit) = (line.held, line.deaf?);
+            Some((*to, Deaf { held, limit }))
+        });
+        deaf.collect()
     }
 
     /// A node is gone.
@@ -130,7 +127,7 @@ impl Backlog {
     /// Hands on what waits, as far as it is taken; what waits for a node that is gone is dropped.
     pub fn flush(&mut self, mut send: impl FnMut(NodeId, &[u8]) -> Result<(), SendError>) {
         self.lines.retain(|to, line| {
-            while let Some(frame) = line.frames.front().filter(|_| !line.deaf) {
+            while let Some(frame) = line.frames.front().filter(|_| line.deaf.is_none()) {
                 match send(*to, frame) {
                     Ok(()) => {
                         line.moved = Instant::now();
@@ -141,7 +138,7 @@ impl Backlog {
                     Err(_) => return false,
                 }
             }
-            line.deaf
+            line.deaf.is_some()
         });
     }
 }
@@ -202,7 +199,7 @@ mod tests {
         assert_eq!(backlog.is_long(one), Some(Deaf { held, limit }));
         assert_eq!(backlog.deaf(), []);
         assert!(!backlog.push(one, vec![0; 36]), "the most");
-        assert_eq!(backlog.deaf().len(), 1);
+        assert_eq!(backlog.deaf(), [(one, Deaf { held, limit })]);
         // What no link takes is not kept, and nobody's fault.
         assert!(!backlog.push(node(2), vec![0; MAX_FRAME + 1]));
         assert!(!backlog.has(node(2)));
