@@ -118,11 +118,11 @@ impl World {
     /// Does one thing, and waits until the cluster can bear the next.
     pub fn step(&mut self, step: Step, objects: &[&dyn Probe], shared: &Shared) {
         match step {
-            Step::Wait(millis) => std::thread::park_timeout(Duration::from_millis(millis)),
+            Step::Wait(millis) => wait(millis),
             Step::Checkpoint(object) => objects[object].checkpoint(),
             Step::Pause(at, millis) => {
                 self.signal(at, "STOP");
-                std::thread::sleep(Duration::from_millis(millis));
+                wait(millis);
                 self.signal(at, "CONT");
             }
             Step::Kill(whom) => {
@@ -212,4 +212,9 @@ impl World {
             .status();
         assert!(sent.expect("a signal can be sent").success());
     }
+}
+
+/// The plan's time passes: it says when something happens, not how long something takes.
+fn wait(millis: u64) {
+    std::thread::park_timeout(Duration::from_millis(millis));
 }

@@ -7,12 +7,14 @@
 
 #[path = "../../src/base/skip.rs"]
 pub mod skip;
+#[path = "../../src/base/wait.rs"]
+mod wait;
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mobula::store::{Client, Server};
 
@@ -212,12 +214,10 @@ fn said(child: &mut Child) -> String {
 
 /// Looks again and again until there is something, for [`LONG`] at most.
 pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let since = Instant::now();
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(since.elapsed() < LONG, "waited {LONG:?} for {what}");
-        std::thread::sleep(Duration::from_millis(1));
-    }
+    let mut found = None;
+    wait::until(what, LONG, || {
+        found = look();
+        found.is_some()
+    });
+    found.expect("it was waited for")
 }

@@ -42,7 +42,6 @@ fn calls_beyond_the_bound_are_refused_at_once() {
     let (two, _two) = start(settings(&ca, 2));
     until("room for a call", || {
         one.connect(two.local_addr(), Some(node(2)));
-        std::thread::sleep(Duration::from_millis(20));
         one.is_connected(node(2))
     });
 }
