@@ -155,6 +155,8 @@ pub struct Grantor {
     /// Counts the turns, and when the last was.
     round: (u64, Duration),
     draining: bool,
+    /// What a lease could use has changed since slots were last divided.
+    stale: bool,
 }
 
 impl Grantor {
@@ -174,6 +176,7 @@ impl Grantor {
             local_share: (0, 0),
             round: (0, Duration::ZERO),
             draining: false,
+            stale: false,
         }
     }
 
@@ -351,7 +354,7 @@ impl Grantor {
             (At::Blocked(ticket), Some(known)) => {
                 known.blocked -= 1;
                 self.release(ticket, out);
-                self.settle(key, out);
+                self.turned(key, out);
             }
         }
     }
@@ -368,7 +371,7 @@ impl Grantor {
             if let Some(lease) = self.leases.get_mut(&key) {
                 lease.busy -= 1;
                 lease.blocked += 1;
-                self.settle(key, out);
+                self.turned(key, out);
             }
         }
     }
@@ -385,7 +388,7 @@ impl Grantor {
             if let Some(lease) = self.leases.get_mut(&key) {
                 lease.busy += 1;
                 lease.blocked -= 1;
-                self.settle(key, out);
+                self.turned(key, out);
             }
         }
     }
@@ -405,6 +408,18 @@ impl Grantor {
         }
         out.retain(|effect| !matches!(effect, Effect::Send { to, .. } if *to == node));
         self.rebalance(false, out);
+    }
+
+    /// A call of a lease blocked, or goes on or ended after that: what the lease could use is not what it was when slots were
+    /// last divided. They are divided again with the next tick, since calls may block often; at once if the lease has no share,
+    /// for then nothing of it can run and nobody else has to say anything.
+    fn turned(&mut self, key: Key, out: &mut Vec<Effect>) {
+        self.stale = true;
+        let lease = self.leases.get(&key);
+        if lease.is_some_and(|lease| lease.share == 0 && lease.useful() > 0) {
+            self.rebalance(false, out);
+        }
+        self.settle(key, out);
     }
 
     fn keys_of(&self, node: NodeId) -> impl Iterator<Item = Key> {

@@ -315,6 +315,7 @@ impl World {
             let own = self.nodes.get_mut(&me).unwrap();
             let (mut s, mut g) = (Vec::new(), Vec::new());
             own.grantor.tick(now, &mut g);
+            assert!(own.grantor.is_divided(), "{:#?}", own.grantor);
             own.submitter.tick(now, &mut s);
             self.granted(me, g);
             self.submitted(me, s);

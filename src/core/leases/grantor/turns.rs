@@ -26,7 +26,7 @@ impl Grantor {
         if turn {
             self.round = (self.round.0 + 1, now);
         }
-        if turn || !lapsed.is_empty() {
+        if turn || self.stale || !lapsed.is_empty() {
             self.rebalance(turn, out);
         }
         // Those that found no ticket left.
@@ -61,9 +61,35 @@ impl Grantor {
 
     /// What every lease should have, and the steps there. With a `turn`, nobody keeps what others wait for.
     pub(super) fn rebalance(&mut self, turn: bool, out: &mut Vec<Effect>) {
+        self.stale = false;
         if self.leases.is_empty() {
             return;
         }
+        let (own, shares) = self.divided(turn);
+        let mut moved = Vec::new();
+        self.local_share.0 = own;
+        if own > 0 {
+            self.local_share.1 = self.round.0;
+        }
+        for ((key, lease), share) in self.leases.iter_mut().zip(shares) {
+            if share > 0 {
+                lease.round = self.round.0;
+            }
+            if lease.share != share {
+                let grows = share > lease.share;
+                lease.share = share;
+                moved.push((grows, *key));
+            }
+        }
+        // Those that lose first: what they give back is there when the others ask the ledger.
+        moved.sort_by_key(|(grows, _)| *grows);
+        for (_, key) in moved {
+            self.settle(key, out);
+        }
+    }
+
+    /// What is this node's own, and what every lease should have, in their order.
+    fn divided(&self, turn: bool) -> (u32, Vec<u32>) {
         let one = Demand::ONE_CPU;
         let mut claims = vec![Claim {
             who: 0,
@@ -91,26 +117,24 @@ impl Grantor {
         }
         let mut free = self.whole.clone();
         amounts::subtract(&mut free, &self.local.1);
-        let shares = share::divide(&self.whole, free, &claims, &mut parts);
-        let mut moved = Vec::new();
-        self.local_share.0 = shares[0];
-        if shares[0] > 0 {
-            self.local_share.1 = self.round.0;
+        let mut shares = share::divide(&self.whole, free, &claims, &mut parts);
+        let leases = shares.split_off(1);
+        (shares[0], leases)
+    }
+
+    /// Whether nothing that is nobody's would do for a slot that a lease could use.
+    #[cfg(test)]
+    pub(in crate::core::leases) fn is_divided(&self) -> bool {
+        let mut free = self.whole.clone();
+        amounts::subtract(&mut free, &self.local.1);
+        let held = |n: u32, demand: &Demand, free: &mut Demand| {
+            (0..n).for_each(|_| amounts::subtract(free, demand));
+        };
+        held(self.local_share.0, &Demand::ONE_CPU, &mut free);
+        for lease in self.leases.values() {
+            held(lease.goal(), &lease.demand, &mut free);
         }
-        for ((key, lease), share) in self.leases.iter_mut().zip(shares.into_iter().skip(1)) {
-            if share > 0 {
-                lease.round = self.round.0;
-            }
-            if lease.share != share {
-                let grows = share > lease.share;
-                lease.share = share;
-                moved.push((grows, *key));
-            }
-        }
-        // Those that lose first: what they give back is there when the others ask the ledger.
-        moved.sort_by_key(|(grows, _)| *grows);
-        for (_, key) in moved {
-            self.settle(key, out);
-        }
+        let mut lacking = self.leases.values().filter(|l| l.share < l.useful());
+        !lacking.any(|lease| amounts::fits(&free, &lease.demand))
     }
 }

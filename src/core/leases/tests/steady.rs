@@ -232,6 +232,34 @@ fn any_number_of_calls_may_be_blocked_on_one_slot() {
 }
 
 #[test]
+fn a_lease_whose_calls_were_all_blocked_when_slots_were_divided_has_one_again_when_they_go_on() {
+    for goes_on in [false, true] {
+        let mut world = World::new(&[0, 1]);
+        world.queue(0, 0, 1);
+        world.settle();
+        world.block(1, 0, true);
+        // Divided anew while the lease could use nothing.
+        for cpus in [1, 0] {
+            let (own, mut out) = (world.nodes.get_mut(&node(2)).unwrap(), Vec::new());
+            own.grantor.local(cpus, &Demand::NONE, &mut out);
+            world.granted(node(2), out);
+        }
+        world.settle();
+        if goes_on {
+            world.block(1, 0, false);
+        }
+        world.finish(1, 0);
+        world.settle();
+        // As many as before: there is nothing new to ask for.
+        world.queue(0, 0, 1);
+        world.settle();
+        let running = world.running_at(2).values().sum::<usize>();
+        assert_eq!(running, 1, "goes_on {goes_on}");
+        world.run_dry();
+    }
+}
+
+#[test]
 fn a_dead_node_loses_what_it_had_and_the_rest_is_placed_anew() {
     let mut world = World::new(&[0, 1, 1]);
     world.queue(0, 0, 5);
