@@ -11,9 +11,11 @@ use super::{Env, Step, Steps, VecEnv, Words};
 use crate::rl::error::{Error, Result};
 use crate::rl::rng::Rng;
 use crate::rl::space::{Action, Actions, Space};
+use rustix::process::{Pid, Signal};
 use serde_json::Value;
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -34,6 +36,7 @@ struct Episode {
 /// Environments in one process.
 pub(super) struct Gym {
     name: String,
+    /// What was started, in a process group of its own: `python3` may be a script that starts the interpreter.
     child: Child,
     requests: Option<ChildStdin>,
     answers: BufReader<ChildStdout>,
@@ -86,6 +89,7 @@ impl Gym {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
+            .process_group(0)
             .spawn()
             .map_err(|error| {
                 let help = "is needed; MOBULA_PYTHON names another interpreter";
@@ -145,10 +149,17 @@ impl Gym {
         Ok(gym)
     }
 
+    /// Ends what was started and all that it started, once: after that the child is waited for, and its number may be another's.
+    fn kill(&mut self) {
+        if self.requests.take().is_some() {
+            let _ = rustix::process::kill_process_group(Pid::from_child(&self.child), Signal::KILL);
+        }
+    }
+
     /// Why the process answers no more.
     fn ended(&mut self) -> String {
         // It closed its pipe; the rest of its end takes a moment, and then all it printed is there.
-        let _ = self.child.kill();
+        self.kill();
         let status = match self.child.wait() {
             Ok(status) => status.to_string(),
             Err(error) => error.to_string(),
@@ -286,7 +297,7 @@ fn read_numbers(bytes: &[u8], to: &mut [f32]) {
 impl Drop for Gym {
     fn drop(&mut self) {
         // Between two requests it waits for the next: nothing is lost.
-        let _ = self.child.kill();
+        self.kill();
         let _ = self.child.wait();
     }
 }
