@@ -69,6 +69,7 @@ fn target<M: Object>(world: &World, chance: &mut Chance, replicas: u32) -> Targe
 
 fn play(world: &mut World, chance: &mut Chance, round: &Round) -> (usize, usize) {
     world.more_died.store(false, Ordering::Relaxed);
+    world.fill();
     let counter = target::<Counter>(world, chance, round.replicas);
     let bank = target::<Bank>(world, chance, round.replicas);
     let queue = target::<Queue>(world, chance, round.replicas);

@@ -188,21 +188,23 @@ impl World {
         for object in objects {
             object.look();
         }
+        self.fill();
+        *shared.nodes.lock().expect("nobody panics here") = self.ids();
+    }
+
+    /// Has as many nodes as at first again: one that the plan did not mean may be held for dead.
+    pub fn fill(&mut self) {
+        let known: Vec<NodeId> = self.head.nodes().into_iter().map(|n| n.id).collect();
         for at in 0..NODES {
-            // It was held for dead, and has ended.
-            if self.seats[at]
-                .node
-                .process
-                .try_wait()
-                .is_ok_and(|status| status.is_some())
-            {
+            let Seat { id, node, .. } = &mut self.seats[at];
+            let lost = *id != NodeId::NONE && !known.contains(id);
+            if lost || matches!(node.process.try_wait(), Ok(Some(_))) {
                 self.replace(&[at], Duration::ZERO);
             }
             if self.seats[at].id == NodeId::NONE {
                 self.arrives(at);
             }
         }
-        *shared.nodes.lock().expect("nobody panics here") = self.ids();
     }
 
     fn signal(&self, at: usize, which: &str) {
