@@ -256,3 +256,34 @@ fn nothing_is_left_of_many_calls_between_nodes() {
         });
     });
 }
+
+/// So many references to small values, all together.
+#[remote]
+fn many_small(count: usize, bytes: usize) -> Vec<ObjectRef<Vec<u8>>> {
+    (0..count)
+        .map(|n| mobula::put(&vec![n as u8; bytes]).unwrap())
+        .collect()
+}
+
+#[test]
+fn references_with_more_beside_them_than_a_frame_takes_arrive_and_too_many_are_an_error() {
+    // 18 MiB of values, of which each is small enough to travel with its reference; a frame has at most 16 MiB.
+    const COUNT: usize = 40_000;
+    const BYTES: usize = 480;
+    with(1, |cluster| {
+        let there = others(cluster)[0];
+        let made = many_small::options().on_node(there).remote(COUNT, BYTES);
+        let all = mobula::get_timeout(made, SOON).unwrap();
+        assert_eq!(all.len(), COUNT);
+        for n in [0, 1, COUNT / 2, COUNT - 1] {
+            let value = mobula::get_timeout(&all[n], SOON).unwrap();
+            assert_eq!(value, vec![n as u8; BYTES], "{n}");
+        }
+        let made = many_small::options().on_node(there).remote(100_001, 1);
+        let error = mobula::get_timeout(made, SOON).unwrap_err().to_string();
+        assert!(
+            error.contains("100001 references inside, more than the 100000"),
+            "{error}"
+        );
+    });
+}

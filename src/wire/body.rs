@@ -34,7 +34,7 @@ pub enum Beside {
         /// The archive.
         bytes: Vec<u8>,
     },
-    /// It has references inside, and is to be asked for before it can be used.
+    /// It is to be asked for before it can be used: it has references inside, or the frame had no room for it.
     Refers,
     /// Why it failed.
     Failed(Vec<u8>),

@@ -22,6 +22,9 @@ use super::super::{INLINE_MAX, call};
 use crate::base::{Error, Origin};
 use crate::value::Cap;
 
+/// References inside of a value that travels, at most: in a frame each takes some sixty bytes.
+const MAX_REFS: usize = 100_000;
+
 /// A reference inside a value.
 #[derive(Clone)]
 pub enum Carried {
@@ -250,9 +253,19 @@ impl ValueParcel {
     /// Copies a value out of its record, which is `Done`. Blocks if it must be brought back first.
     ///
     /// # Errors
-    /// That it is lost.
+    /// That it is lost, or that there are more references in it than one frame takes.
     pub fn of(record: &RawRef) -> Result<ValueParcel, Error> {
         let pin = Pin::new(record)?;
+        let refers = pin.caps().len();
+        if refers > MAX_REFS {
+            let why = format!(
+                "there are {refers} references inside, more than the {MAX_REFS} that travel in one value: give them in several"
+            );
+            return Err(Error::Encode {
+                value: (record.entry.output)(),
+                why: Arc::from(why),
+            });
+        }
         let carried = carried(pin.caps());
         Ok(match record.stored() {
             Some(_) => ValueParcel {

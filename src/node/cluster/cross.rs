@@ -8,14 +8,13 @@
 
 use std::sync::Arc;
 
+use super::beside::{describe, lighten};
 use super::books::{Books, Export, Later};
 use super::{Cluster, Todo};
 use crate::base::{Error, NodeId, ObjectKey};
 use crate::core::owners::{Effect, RefState, Stand};
 use crate::exec::actor::HandleRef;
-use crate::exec::cell::{self, Phase};
 use crate::exec::far::proxy::{self, Found};
-use crate::exec::far::take::{self, Told};
 use crate::exec::far::{Arg, Carried, Layout, Parcel, ValueParcel, parcel};
 use crate::exec::{Local, RawRef};
 use crate::wire::{ArgBody, Beside, CallBody, CapBody, HandleBody, RefBody, ValueBody};
@@ -54,37 +53,6 @@ pub(super) struct OutValue {
     whole: bool,
     bytes: Vec<u8>,
     caps: Vec<Out>,
-}
-
-/// How an object stands, and what of it is small enough to travel with the reference.
-pub(super) fn describe(me: NodeId, record: &RawRef) -> (Stand, Beside) {
-    match cell::phase(record.state()) {
-        Phase::Done => match take::told(record) {
-            Told::Value(len, refers) => {
-                let stand = Stand::Ready {
-                    len: len as u64,
-                    at: me,
-                };
-                let beside = if refers {
-                    Beside::Refers
-                } else if take::is_stored(record) {
-                    Beside::Nothing
-                } else {
-                    Beside::Value {
-                        whole: false,
-                        bytes: record.archive().to_vec(),
-                    }
-                };
-                (stand, beside)
-            }
-            Told::Failed(why) => (Stand::Failed, Beside::Failed(why)),
-        },
-        Phase::Failed => match take::peek(record) {
-            Told::Failed(why) => (Stand::Failed, Beside::Failed(why)),
-            Told::Value(..) => (Stand::Failed, Beside::Nothing),
-        },
-        _ => (Stand::Pending, Beside::Nothing),
-    }
 }
 
 impl Cluster {
@@ -159,15 +127,15 @@ impl Cluster {
             },
         });
         let args = args.collect();
-        let caps = call
-            .caps
-            .into_iter()
-            .map(|out| self.export(books, todo, to, out));
+        let caps = call.caps.into_iter();
+        let caps = caps.map(|out| self.export(books, todo, to, out));
+        let mut caps = caps.collect();
+        lighten(&mut caps);
         CallBody {
             function: call.function,
             args,
             inline: call.inline,
-            caps: caps.collect(),
+            caps,
         }
     }
 
@@ -179,14 +147,14 @@ impl Cluster {
         to: NodeId,
         value: OutValue,
     ) -> ValueBody {
-        let caps = value
-            .caps
-            .into_iter()
-            .map(|out| self.export(books, todo, to, out));
+        let caps = value.caps.into_iter();
+        let caps = caps.map(|out| self.export(books, todo, to, out));
+        let mut caps = caps.collect();
+        lighten(&mut caps);
         ValueBody {
             whole: value.whole,
             bytes: value.bytes,
-            caps: caps.collect(),
+            caps,
         }
     }
 

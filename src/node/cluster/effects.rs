@@ -5,8 +5,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::beside::describe;
 use super::books::{Books, Export, Later};
-use super::cross::describe;
 use super::leasing::Follow;
 use super::lineage::Recipe;
 use super::objects::Lander;

@@ -14,6 +14,7 @@
 mod actors;
 mod authority;
 mod backlog;
+mod beside;
 mod books;
 mod calls;
 mod cross;
