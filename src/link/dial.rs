@@ -101,27 +101,36 @@ pub(crate) async fn finish(shared: &Arc<Shared>, addr: SocketAddr, met: Result<M
     }
 }
 
-/// Closes a connection that is not dropped by accident before it was said why.
-struct Closing(Option<Connection>);
+/// Closes a connection that is not dropped by accident before it was said why, and keeps nobody who was never met.
+struct Closing<'a> {
+    shared: &'a Shared,
+    connection: Option<Connection>,
+}
 
-impl Closing {
+impl Closing<'_> {
     fn because(mut self, why: LinkError) -> LinkError {
-        if let Some(connection) = self.0.take() {
-            connection.close(code_of(&why), why.to_string().as_bytes());
-        }
+        self.close(code_of(&why), why.to_string().as_bytes());
         why
     }
 
+    fn close(&mut self, code: VarInt, why: &[u8]) {
+        let Some(connection) = self.connection.take() else {
+            return;
+        };
+        if let Ok(node) = certified(&connection) {
+            self.shared.not_met(node);
+        }
+        connection.close(code, why);
+    }
+
     fn keep(mut self) {
-        self.0 = None;
+        self.connection = None;
     }
 }
 
-impl Drop for Closing {
+impl Drop for Closing<'_> {
     fn drop(&mut self) {
-        if let Some(connection) = self.0.take() {
-            connection.close(VarInt::from_u32(code::LATE), b"the handshake took too long");
-        }
+        self.close(VarInt::from_u32(code::LATE), b"the handshake took too long");
     }
 }
 
@@ -163,7 +172,10 @@ pub(crate) async fn meet(
         Ok(connection) => connection,
         Err(error) => return Err(members.why.lock().take().unwrap_or_else(|| broken(&error))),
     };
-    let closing = Closing(Some(connection.clone()));
+    let closing = Closing {
+        shared,
+        connection: Some(connection.clone()),
+    };
     match greet(shared, &connection).await {
         Ok(Met::Used(used)) => {
             closing.keep();
@@ -178,16 +190,8 @@ pub(crate) async fn meet(
             Ok(Met::Known)
         }
         Err(_) if superseded(&connection) => Ok(Met::Known),
-        Err(why) => Err(not_met(shared, closing, why)),
+        Err(why) => Err(closing.because(why)),
     }
-}
-
-/// Closes a connection on which the first words came to nothing.
-fn not_met(shared: &Shared, closing: Closing, why: LinkError) -> LinkError {
-    if let Some(node) = closing.0.as_ref().and_then(|c| certified(c).ok()) {
-        shared.not_met(node);
-    }
-    closing.because(why)
 }
 
 /// The caller's side of the first words.
@@ -247,7 +251,10 @@ async fn answer(shared: &Arc<Shared>, incoming: Incoming) -> Result<Met, LinkErr
         let said = members.and_then(|members| members.why.lock().take());
         said.unwrap_or_else(|| broken(&error))
     })?;
-    let closing = Closing(Some(connection.clone()));
+    let closing = Closing {
+        shared,
+        connection: Some(connection.clone()),
+    };
     if newcomer {
         let ca = shared.ca.lock().clone();
         let known = |node| {
@@ -274,7 +281,7 @@ async fn answer(shared: &Arc<Shared>, incoming: Incoming) -> Result<Met, LinkErr
             Ok(Met::Known)
         }
         Err(_) if superseded(&connection) => Ok(Met::Known),
-        Err(why) => Err(not_met(shared, closing, why)),
+        Err(why) => Err(closing.because(why)),
     }
 }
 

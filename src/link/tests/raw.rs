@@ -113,6 +113,24 @@ pub(crate) async fn greet(connection: &Connection, greeting: &Greeting) -> SendS
     send
 }
 
+/// A member that anybody may call, and that says nothing. It ends with its runtime.
+pub(crate) fn silent(identity: &Identity) -> (Runtime, SocketAddr) {
+    let raw = Raw::new();
+    let answering = tls::Answering::new(identity, &Arc::new(Forgotten::default())).unwrap();
+    let (crypto, _) = answering.members().unwrap();
+    let config = quinn::ServerConfig::with_crypto(crypto);
+    raw.quic.set_server_config(Some(config));
+    let addr = raw.quic.local_addr().unwrap();
+    let quic = raw.quic;
+    raw.runtime.spawn(async move {
+        let mut held = Vec::new();
+        while let Some(incoming) = quic.accept().await {
+            held.push(incoming.await);
+        }
+    });
+    (raw.runtime, addr)
+}
+
 /// Carries packets between whoever talks to it and one address.
 pub(crate) struct Wire {
     pub addr: SocketAddr,
