@@ -93,10 +93,20 @@ impl World {
     }
 
     fn arrives(&mut self, at: usize) {
-        let name = self.seats[at].name.clone();
-        let find = |head: &Mobula| head.nodes().into_iter().find(|n| n.name == name);
-        until("a node joins", LONG, || find(&self.head).is_some());
-        self.seats[at].id = find(&self.head).expect("it has just joined").id;
+        until("a node joins", LONG, || {
+            // It may be held for dead before it was seen.
+            if self.has_ended(at) {
+                self.seats[at] = self.start();
+            }
+            let name = &self.seats[at].name;
+            let joined = self.head.nodes().into_iter().find(|n| n.name == *name);
+            self.seats[at].id = joined.map_or(NodeId::NONE, |node| node.id);
+            self.seats[at].id != NodeId::NONE
+        });
+    }
+
+    fn has_ended(&mut self, at: usize) -> bool {
+        matches!(self.seats[at].node.process.try_wait(), Ok(Some(_)))
     }
 
     pub fn ids(&self) -> Vec<NodeId> {
@@ -196,9 +206,9 @@ impl World {
     pub fn fill(&mut self) {
         let known: Vec<NodeId> = self.head.nodes().into_iter().map(|n| n.id).collect();
         for at in 0..NODES {
-            let Seat { id, node, .. } = &mut self.seats[at];
-            let lost = *id != NodeId::NONE && !known.contains(id);
-            if lost || matches!(node.process.try_wait(), Ok(Some(_))) {
+            let id = self.seats[at].id;
+            let lost = id != NodeId::NONE && !known.contains(&id);
+            if lost || self.has_ended(at) {
                 self.replace(&[at], Duration::ZERO);
             }
             if self.seats[at].id == NodeId::NONE {
