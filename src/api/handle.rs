@@ -73,7 +73,8 @@ impl<A: Actor> Handle<A> {
     }
 
     /// Has the actor save its state, after the calls that this thread has sent it: the reference ends when that is done. From then
-    /// on a death costs no more than the calls after this one. Costs what archiving the state does; returns at once.
+    /// on a death costs no more than the calls after this one. Costs what archiving the state does, and for an actor of another node
+    /// what a call there costs; returns at once.
     ///
     /// Fails, at `get`, with [`Error::Encode`](crate::Error::Encode) for an actor that keeps no history, or whose state has no
     /// archive.

@@ -75,3 +75,31 @@ fn who_keeps_an_actor_and_what_befell_it_is_shown() {
         }
     });
 }
+
+#[test]
+fn a_checkpoint_can_be_asked_for_from_another_node() {
+    with(2, |cluster| {
+        let there = called(&cluster.head, "node0");
+        let counter = Counter::options().on_node(there).remote(0);
+        let calls: Vec<_> = (0..10).map(|_| counter.add(1)).collect();
+        // After the calls that were made before it.
+        get(&counter.checkpoint());
+        assert_eq!(get_all(&calls).last(), Some(&10));
+        let (actor, _) = shown(&cluster.head).expect("it is kept");
+        let history = actor.history.expect("a log");
+        assert_eq!((history.order, history.saved, history.logged), (10, 10, 0));
+        // Asked of a node that dies, it is one of whoever goes on.
+        let calls: Vec<_> = (0..50).map(|_| counter.add(1)).collect();
+        let kept = counter.checkpoint();
+        cluster.nodes[0].kill();
+        get(&kept);
+        assert_eq!(get_all(&calls).last(), Some(&60));
+        let (actor, _) = shown(&cluster.head).expect("it is kept");
+        let history = actor.history.expect("a log");
+        assert_eq!((history.order, history.saved, history.logged), (60, 60, 0));
+        let there = called(&cluster.head, "node1");
+        let none = Counter::options().replicas(0).on_node(there).remote(0);
+        let e = fails(&none.checkpoint()).to_string();
+        assert!(e.contains("keeps no history"), "{e}");
+    });
+}

@@ -307,7 +307,7 @@ pub(super) fn none(actor: &ActorRef) -> CallError {
     CallError::Runtime(Error::Encode {
         value: actor.entry.name,
         why: Arc::from(
-            "it keeps no history, so there is nothing to save: make it isolated, with max_restarts above 0",
+            "it keeps no history, so there is nothing to save: give it max_restarts above 0, and have it isolated or, in a cluster, with replicas",
         ),
     })
 }

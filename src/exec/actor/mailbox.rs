@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::super::call::CallWriter;
 use super::super::cell::{self, Blank, Phase, RawRef};
 use super::super::engine::Engine;
-use super::super::entry::{FnEntry, Kind};
+use super::super::entry::{CHECKPOINT, FnEntry, Kind};
 use super::super::local::Local;
 use super::super::mail::Pushed;
 use super::{ActorCell, ActorRef};
@@ -95,18 +95,12 @@ fn blank(
 /// Entries of records that carry no call.
 static STOP: FnEntry = FnEntry::inert("stop", Kind::Stop);
 static POKE: FnEntry = FnEntry::inert("poke", Kind::Object);
-static CHECKPOINT: FnEntry = FnEntry::inert("checkpoint", Kind::Checkpoint);
 
 /// Has the actor save its state, after the calls that this caller has sent: a call that gives nothing.
 pub fn checkpoint(engine: &Arc<Engine>, local: &Local, actor: &ActorRef) -> RawRef {
     let begun = local.lane.begin();
     let why = if actor.born != local.generation() && actor.life() != super::Life::Dead {
         Some(Error::ShutDown)
-    } else if actor.far().is_some() {
-        Some(Error::Encode {
-            value: "a checkpoint",
-            why: Arc::from("the actor is on another node, which makes its checkpoints itself"),
-        })
     } else {
         actor
             .more

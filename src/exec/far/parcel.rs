@@ -369,10 +369,16 @@ pub fn argument_tag(entry: &FnEntry, index: usize) -> u64 {
     (entry.arg_tag)(index)
 }
 
-/// Whether it is a method of this actor type, or its constructor.
+/// Whether it is a function, which needs no actor.
+pub fn is_function(entry: &'static FnEntry) -> bool {
+    matches!(entry.kind, Kind::Task | Kind::AsyncTask)
+}
+
+/// Whether it is a method of this actor type, or its constructor, or what every actor can be asked for.
 pub fn belongs(entry: &'static FnEntry, actor: &'static ActorEntry) -> bool {
     (entry.owner)().is_some_and(|a| std::ptr::eq(a, actor))
         || std::ptr::eq(entry, &actor.constructor)
+        || entry.kind == Kind::Checkpoint
 }
 
 /// Every remote item by name, with a number that changes when its signature does; in order.
@@ -382,6 +388,7 @@ pub fn symbols() -> Vec<(String, u64)> {
         .iter()
         .copied()
         .chain(table().actors.iter().map(|a| &a.constructor))
+        .filter(|f| f.kind != Kind::Checkpoint)
         .map(|f| {
             let mut hash = std::hash::DefaultHasher::new();
             (f.kind as u8, (f.output)(), f.arity).hash(&mut hash);

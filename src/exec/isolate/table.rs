@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::OnceLock;
 
-use super::super::entry::{ActorEntry, ActorRegistration, FnEntry, Registration};
+use super::super::entry::{ActorEntry, ActorRegistration, CHECKPOINT, FnEntry, Registration};
 
 /// Marks the number of an actor that is to be made from its saved state.
 pub const RESTORE: u32 = 1 << 31;
@@ -44,6 +44,7 @@ impl Table {
         let constructors = actors.iter().map(|a| address(&&a.constructor)).zip(0..);
         // After all others, and by their actors: they have no names of their own.
         functions.extend(actors.iter().filter_map(keeps).map(|(save, _)| save));
+        functions.push(&CHECKPOINT);
         let restores = actors.iter().zip(0..);
         let restores = restores.filter_map(|(a, n)| Some((address(&keeps(a)?.1), RESTORE | n)));
         let numbers = functions.iter().map(address).zip(0..);

@@ -126,7 +126,8 @@ impl Cluster {
             owner: from,
             number,
         };
-        let Some(function) = parcel::function(call.function) else {
+        let function = parcel::function(call.function);
+        let Some(function) = function.filter(|f| parcel::is_function(f)) else {
             return self.misbehaves(from, "it called a function that there is not");
         };
         if lease.is_some() == terms.group.is_some() {
