@@ -12,7 +12,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// See the module.
 pub struct Cluster {
-    others: Vec<Child>,
+    /// With their names.
+    others: Vec<(String, Child)>,
+    started: usize,
     head: Mobula,
     store: u64,
     busy_poll: bool,
@@ -44,6 +46,7 @@ impl Cluster {
             .expect("the head starts");
         Cluster {
             others: Vec::new(),
+            started: 0,
             head,
             store,
             busy_poll,
@@ -61,18 +64,21 @@ impl Cluster {
         let me = std::env::current_exe().expect("the benchmark knows its own path");
         for _ in 0..count {
             let mut command = Command::new(&me);
+            let name = format!("node{}", self.started);
+            self.started += 1;
             let address = self.head.address().expect("the head listens");
             let token = self.head.join_token().expect("the head has a token");
             command
                 .env("MOBULA_JOIN", address.to_string())
                 .env("MOBULA_SHARE_MEMORY", u8::from(self.shares).to_string())
                 .env("MOBULA_TOKEN", token)
-                .env("MOBULA_NODE_NAME", format!("node{}", self.others.len()))
+                .env("MOBULA_NODE_NAME", &name)
                 .env("MOBULA_NUM_CPUS", "2")
                 .env("MOBULA_OBJECT_STORE_MEMORY", self.store.to_string())
                 .env("MOBULA_BUSY_POLL", u8::from(self.busy_poll).to_string())
                 .stdin(Stdio::null());
-            self.others.push(command.spawn().expect("a node starts"));
+            let node = command.spawn().expect("a node starts");
+            self.others.push((name, node));
         }
         self.head
             .wait_for_nodes(self.others.len() + 1, PATIENCE)
@@ -87,28 +93,38 @@ impl Cluster {
 
     /// The node that was started last.
     pub fn last(&self) -> NodeId {
-        let name = format!("node{}", self.others.len() - 1);
+        let (name, _) = self.others.last().expect("there is one");
         let mut nodes = self.head.nodes().into_iter();
-        nodes.find(|n| n.name == name).expect("it joined").id
+        nodes.find(|n| n.name == *name).expect("it joined").id
     }
 
     /// Kills it.
     pub fn kill_last(&mut self) {
-        let mut child = self.others.pop().expect("there is one");
+        let (_, mut child) = self.others.pop().expect("there is one");
         child.kill().expect("a child can be killed");
+        child.wait().expect("a child can be waited for");
+    }
+
+    /// Has the node that was started first leave, and waits until its process has ended.
+    pub fn retire_first(&mut self) {
+        let (_, mut child) = self.others.remove(0);
+        let told = Command::new("kill")
+            .args(["-TERM", &child.id().to_string()])
+            .status();
+        assert!(told.expect("kill can be run").success());
         child.wait().expect("a child can be waited for");
     }
 
     /// All processes.
     pub fn pids(&self) -> Vec<u32> {
-        let others = self.others.iter().map(Child::id);
+        let others = self.others.iter().map(|(_, node)| node.id());
         others.chain([std::process::id()]).collect()
     }
 }
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        for other in &mut self.others {
+        for (_, other) in &mut self.others {
             let _ = other.kill();
             let _ = other.wait();
         }

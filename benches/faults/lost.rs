@@ -21,7 +21,7 @@ fn at(node: NodeId) -> Strategy {
 
 /// Keeps its state over the death of its node.
 #[remote(max_restarts = 3)]
-struct Counter {
+pub struct Counter {
     total: u64,
 }
 

@@ -3,13 +3,14 @@
 //! `cargo bench --bench faults [-- --json] [--quick] [--only a,b]`. Processes are killed with SIGKILL; the time runs from the
 //! moment before. Every row checks the answer: a counter that was told to add one ten times says eleven next, however its
 //! process died. `logged_..` is an isolated actor that keeps its history beside `unlogged_..`, one that does not, in turn;
-//! `replay_..` is the death after 10,000 calls, with and without checkpoints. Nodes are processes of this machine over QUIC, so that
+//! `replay_..` is the death after 10,000 calls, with and without checkpoints; `rolling_..` replaces three nodes under load. Nodes are processes of this machine over QUIC, so that
 //! no answer waits for a network; what a death costs there is its detection.
 //!
 //! Left out: machines, whose loss looks the same from outside; partitions (tests have them).
 
 mod logs;
 mod lost;
+mod rolling;
 mod workers;
 
 #[allow(dead_code, reason = "each benchmark uses its part")]
@@ -26,6 +27,7 @@ fn main() {
     workers::rows(&mut report);
     logs::rows(&mut report);
     lost::rows(&mut report);
+    rolling::rows(&mut report);
     report.end();
 }
 
