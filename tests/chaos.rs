@@ -59,12 +59,26 @@ impl Drop for Again {
 }
 
 /// Makes an object: one node says so, another has it.
-fn target<M: Object>(world: &World, chance: &mut Chance, replicas: u32) -> Target<M> {
-    let ids = world.ids();
-    let from = chance.below(ids.len() as u64) as usize;
-    let on = (from + 1 + chance.below(ids.len() as u64 - 1) as usize) % ids.len();
-    let made = M::make(ids[from], ids[on], replicas)();
-    Target::new(made.expect("a node makes it"), &world.more_died)
+fn target<M: Object>(world: &mut World, chance: &mut Chance, replicas: u32) -> Target<M> {
+    let nodes = world.ids().len();
+    let from = chance.below(nodes as u64) as usize;
+    let on = (from + 1 + chance.below(nodes as u64 - 1) as usize) % nodes;
+    for _ in 0..3 {
+        let ids = world.ids();
+        let why = match M::make(ids[from], ids[on], replicas)() {
+            Ok(made) => return Target::new(made, &world.more_died),
+            Err(why) => why,
+        };
+        // Unless one of the two was held for dead, against the plan.
+        let lost = || world.more_died.load(Ordering::Relaxed);
+        cluster_common::until(
+            &format!("a death explains why {}: {why}", M::NAME),
+            LONG,
+            lost,
+        );
+        world.fill();
+    }
+    panic!("{} cannot be made", M::NAME);
 }
 
 fn play(world: &mut World, chance: &mut Chance, round: &Round) -> (usize, usize) {
