@@ -265,6 +265,19 @@ fn many_small(count: usize, bytes: usize) -> Vec<ObjectRef<Vec<u8>>> {
         .collect()
 }
 
+type LargeWithOne = (Vec<u8>, Vec<ObjectRef<u64>>);
+
+/// A reference to a value of this many bytes, in which there is another.
+#[remote]
+fn large_with_one(bytes: usize) -> Vec<ObjectRef<LargeWithOne>> {
+    let one = vec![mobula::put(&1).unwrap()];
+    vec![mobula::put(&(vec![7; bytes], one)).unwrap()]
+}
+
+fn get_inner(outer: ObjectRef<Vec<ObjectRef<LargeWithOne>>>) -> ObjectRef<LargeWithOne> {
+    mobula::get_timeout(outer, SOON).unwrap().remove(0)
+}
+
 #[test]
 fn references_with_more_beside_them_than_a_frame_takes_arrive_and_too_many_are_an_error() {
     // 18 MiB of values, of which each is small enough to travel with its reference; a frame has at most 16 MiB.
@@ -279,11 +292,24 @@ fn references_with_more_beside_them_than_a_frame_takes_arrive_and_too_many_are_a
             let value = mobula::get_timeout(&all[n], SOON).unwrap();
             assert_eq!(value, vec![n as u8; BYTES], "{n}");
         }
-        let made = many_small::options().on_node(there).remote(100_001, 1);
+        let made = many_small::options().on_node(there).remote(130_000, 1);
         let error = mobula::get_timeout(made, SOON).unwrap_err().to_string();
         assert!(
-            error.contains("100001 references inside, more than the 100000"),
+            error.contains("130000 references inside, which count 96 bytes each"),
             "{error}"
+        );
+        // An object that is asked for, and the most that still goes.
+        let large = large_with_one::options().on_node(there).remote(12 << 20);
+        let error = mobula::get_timeout(&get_inner(large), SOON).unwrap_err();
+        assert!(
+            error.to_string().contains("more than travels at once"),
+            "{error}"
+        );
+        let fits = large_with_one::options().on_node(there).remote(11 << 20);
+        let (bytes, one) = mobula::get_timeout(&get_inner(fits), SOON).unwrap();
+        assert_eq!(
+            (bytes.len(), mobula::get_timeout(&one[0], SOON).unwrap()),
+            (11 << 20, 1)
         );
     });
 }

@@ -22,8 +22,10 @@ use super::super::{INLINE_MAX, call};
 use crate::base::{Error, Origin};
 use crate::value::Cap;
 
-/// References inside of a value that travels, at most: in a frame each takes some sixty bytes.
-const MAX_REFS: usize = 100_000;
+/// A value with references inside travels in one message: so many bytes, at most.
+const MAX_MESSAGE: usize = 12 << 20;
+/// What each reference counts of them.
+const REFERENCE: usize = 96;
 
 /// A reference inside a value.
 #[derive(Clone)]
@@ -253,19 +255,30 @@ impl ValueParcel {
     /// Copies a value out of its record, which is `Done`. Blocks if it must be brought back first.
     ///
     /// # Errors
-    /// That it is lost, or that there are more references in it than one frame takes.
-    pub fn of(record: &RawRef) -> Result<ValueParcel, Error> {
+    /// That it is lost, or has references inside and is more than travels in one message.
+    pub fn of_message(record: &RawRef) -> Result<ValueParcel, Error> {
         let pin = Pin::new(record)?;
-        let refers = pin.caps().len();
-        if refers > MAX_REFS {
+        let (len, refers) = (pin.bytes().len(), pin.caps().len());
+        if refers > 0 && refers.saturating_mul(REFERENCE).saturating_add(len) > MAX_MESSAGE {
             let why = format!(
-                "there are {refers} references inside, more than the {MAX_REFS} that travel in one value: give them in several"
+                "a value of {len} bytes with {refers} references inside, which count {REFERENCE} bytes each, is more than the {MAX_MESSAGE} \
+                 bytes that travel at once: give the references apart from the data, or in several values"
             );
             return Err(Error::Encode {
                 value: (record.entry.output)(),
                 why: Arc::from(why),
             });
         }
+        drop(pin);
+        ValueParcel::of(record)
+    }
+
+    /// As [`of_message`](Self::of_message), of any length.
+    ///
+    /// # Errors
+    /// That it is lost.
+    pub fn of(record: &RawRef) -> Result<ValueParcel, Error> {
+        let pin = Pin::new(record)?;
         let carried = carried(pin.caps());
         Ok(match record.stored() {
             Some(_) => ValueParcel {
@@ -374,11 +387,15 @@ pub fn is_function(entry: &'static FnEntry) -> bool {
     matches!(entry.kind, Kind::Task | Kind::AsyncTask)
 }
 
-/// Whether it is a method of this actor type, or its constructor, or what every actor can be asked for.
-pub fn belongs(entry: &'static FnEntry, actor: &'static ActorEntry) -> bool {
+/// Whether it is a method of this actor type, or its constructor.
+pub fn is_method_of(entry: &'static FnEntry, actor: &'static ActorEntry) -> bool {
     (entry.owner)().is_some_and(|a| std::ptr::eq(a, actor))
         || std::ptr::eq(entry, &actor.constructor)
-        || entry.kind == Kind::Checkpoint
+}
+
+/// Whether this actor can be asked for it: a method of its type, or what every actor does.
+pub fn belongs(entry: &'static FnEntry, actor: &'static ActorEntry) -> bool {
+    is_method_of(entry, actor) || entry.kind == Kind::Checkpoint
 }
 
 /// Every remote item by name, with a number that changes when its signature does; in order.

@@ -4,14 +4,16 @@
 //! asks for that. Left out: the references.
 
 use crate::base::NodeId;
-use crate::core::owners::Stand;
+use crate::core::owners::{RefState, Stand};
 use crate::exec::RawRef;
 use crate::exec::cell::{self, Phase};
 use crate::exec::far::take::{self, Told};
 use crate::wire::{Beside, CapBody};
 
-/// Bytes that come with the references inside of one value, at most.
-const MOST: usize = 4 << 20;
+/// What of a frame is for a value with references inside, and for the rest.
+const ROOM: usize = crate::link::MAX_FRAME - (1 << 20);
+/// A reference alone, at most, but for the nodes that have it.
+const REFERENCE: usize = 96;
 
 /// How an object stands, and what of it is small enough to travel with the reference.
 pub(super) fn describe(me: NodeId, record: &RawRef) -> (Stand, Beside) {
@@ -44,13 +46,20 @@ pub(super) fn describe(me: NodeId, record: &RawRef) -> (Stand, Beside) {
     }
 }
 
-/// Takes away what is too much for one frame; those before it keep theirs.
-pub(super) fn lighten(caps: &mut Vec<CapBody>) {
-    let mut left = MOST;
+/// Takes away what is too much for one frame that has `len` bytes beside the references; those before it keep theirs.
+pub(super) fn lighten(len: usize, caps: &mut Vec<CapBody>) {
+    let mut left = ROOM.saturating_sub(len + REFERENCE * caps.len());
     for cap in caps {
         let CapBody::Object(object) = cap else {
             continue;
         };
+        if let RefState::Ready { at, .. } = &mut object.state {
+            // One is enough to ask.
+            if at.len() > 1 && size_of_val(at.as_slice()) > left {
+                at.truncate(1);
+            }
+            left = left.saturating_sub(size_of_val(at.as_slice()));
+        }
         let bytes = match &object.beside {
             Beside::Value { bytes, .. } | Beside::Failed(bytes) => bytes.len(),
             Beside::Nothing | Beside::Refers => 0,
@@ -68,8 +77,10 @@ pub(super) fn lighten(caps: &mut Vec<CapBody>) {
 mod tests {
     use super::*;
     use crate::base::ObjectKey;
-    use crate::core::owners::RefState;
     use crate::wire::RefBody;
+
+    /// What five references leave for what comes with them.
+    const LEFT: usize = ROOM - 1000 - 5 * REFERENCE;
 
     #[test]
     fn what_comes_with_references_is_bounded_and_small_ones_still_come() {
@@ -91,15 +102,15 @@ mod tests {
         };
         let mut caps = vec![
             cap(Beside::Refers),
-            cap(value(MOST - 10)),
+            cap(value(LEFT - 10)),
             cap(Beside::Failed(vec![0; 11])),
             cap(value(10)),
             cap(value(1)),
         ];
-        lighten(&mut caps);
+        lighten(1000, &mut caps);
         let left = [
             Beside::Refers,
-            value(MOST - 10),
+            value(LEFT - 10),
             Beside::Nothing,
             value(10),
             Beside::Refers,

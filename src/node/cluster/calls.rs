@@ -22,8 +22,6 @@ use crate::wire::{CallBody, Frame, Outcome, Terms};
 
 /// Results of up to so many bytes are sent to the owner at once; larger ones stay where they are until somebody reads them.
 const SMALL: usize = 64 << 10;
-/// A value with references inside travels in one frame: at most so many bytes.
-const LARGEST: usize = 8 << 20;
 
 impl Cluster {
     /// Sends a claimed call to a slot of another node; one that cannot be sent is placed anew, or ends.
@@ -498,16 +496,7 @@ fn outcome(record: &RawRef) -> Ran {
     let failed = |e: &Error| Ran::Failed(take::failure_bytes(e));
     match take::told(record) {
         Told::Value(len, false) if take::is_stored(record) && len > SMALL => Ran::Stored(len),
-        Told::Value(len, true) if len > LARGEST => {
-            let why = format!(
-                "a value of {len} bytes with references inside is more than the {LARGEST} bytes that travel: return the references apart from the data"
-            );
-            failed(&Error::Encode {
-                value: (record.entry.output)(),
-                why: Arc::from(why),
-            })
-        }
-        Told::Value(..) => match ValueParcel::of(record) {
+        Told::Value(..) => match ValueParcel::of_message(record) {
             Ok(value) => Ran::Value(value),
             Err(e) => failed(&e),
         },

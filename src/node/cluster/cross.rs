@@ -130,7 +130,7 @@ impl Cluster {
         let caps = call.caps.into_iter();
         let caps = caps.map(|out| self.export(books, todo, to, out));
         let mut caps = caps.collect();
-        lighten(&mut caps);
+        lighten(call.inline.len(), &mut caps);
         CallBody {
             function: call.function,
             args,
@@ -150,7 +150,7 @@ impl Cluster {
         let caps = value.caps.into_iter();
         let caps = caps.map(|out| self.export(books, todo, to, out));
         let mut caps = caps.collect();
-        lighten(&mut caps);
+        lighten(value.bytes.len(), &mut caps);
         ValueBody {
             whole: value.whole,
             bytes: value.bytes,

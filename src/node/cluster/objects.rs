@@ -432,7 +432,7 @@ impl Cluster {
         // It may have to come back from disk first.
         self.errand(move |local| {
             if refers || !take::is_stored(&record) {
-                let value = ValueParcel::of(&record)
+                let value = ValueParcel::of_message(&record)
                     .ok()
                     .map(|value| cluster.out_value(value));
                 cluster.with(local, |books, todo| {
@@ -552,7 +552,11 @@ impl Cluster {
             Some(Ok(value)) => self.settle(local, record, value),
             Some(Err(e)) => local.engine.settle_error(local, &record, e),
             None => {
-                let e = lost(key, from, "it has the value no more");
+                let e = lost(
+                    key,
+                    from,
+                    "it has the value no more, or that has references inside and is more than travels at once (12 MiB)",
+                );
                 local.engine.settle_error(local, &record, e);
             }
         }

@@ -12,6 +12,7 @@ use super::host::{Call, KeptHost};
 use super::load::Load;
 use crate::base::Error;
 use crate::core::recovery::Entry;
+use crate::exec::far::parcel;
 use crate::exec::{Local, events};
 use crate::trace::Deed;
 
@@ -21,8 +22,9 @@ impl KeptHost {
         let Load::Call(kept) = &entry.load else {
             return Ok(());
         };
-        let parcel = kept.parcel(local)?;
-        if !crate::exec::far::parcel::belongs(parcel.function, self.entry) {
+        let call = kept.parcel(local)?;
+        // A checkpoint changes nothing, and is in no log.
+        if !parcel::is_method_of(call.function, self.entry) {
             return Err(Error::Cluster {
                 why: Arc::from("its history names a method of another actor's"),
             });
@@ -32,7 +34,7 @@ impl KeptHost {
             settled: 0,
             number: 0,
             caller: kept.caller,
-            parcel,
+            parcel: call,
         };
         self.accept(local, came, true);
         Ok(())

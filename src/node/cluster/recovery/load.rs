@@ -118,20 +118,11 @@ impl Kept {
 pub(super) fn came(record: &RawRef) -> Came {
     let failed = |e: &Error| Came::Failed(take::failure_bytes(e));
     match take::told(record) {
-        Told::Value(len, _) if len <= LARGEST => match ValueParcel::of(record) {
+        Told::Value(len, false) if len > LARGEST => Came::Large(len, record.clone()),
+        Told::Value(..) => match ValueParcel::of_message(record) {
             Ok(value) => Came::Value(value),
             Err(e) => failed(&e),
         },
-        Told::Value(len, false) => Came::Large(len, record.clone()),
-        Told::Value(len, true) => {
-            let why = format!(
-                "a value of {len} bytes with references inside is more than the {LARGEST} bytes that travel: return the references apart from the data"
-            );
-            failed(&Error::Encode {
-                value: (record.entry.output)(),
-                why: Arc::from(why),
-            })
-        }
         Told::Failed(why) => Came::Failed(why),
     }
 }
