@@ -42,7 +42,7 @@ pub use group::{Bundle, GroupHandle, GroupOptions, PlacementGroup};
 pub use handle::Handle;
 pub use object_ref::ObjectRef;
 pub use options::{ActorOptions, TaskOptions, WhenFull};
-pub use put::{Writing, create, put, put_archived, put_slice};
+pub use put::{PutOptions, Writing, create, put, put_archived, put_slice};
 #[cfg(feature = "async")]
 pub use queue::Queue;
 pub use timeline::{Span, timeline};

@@ -6,11 +6,13 @@
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::panic::Location;
+use std::time::Duration;
 
 use super::ObjectRef;
 use crate::base::{Error, Origin, Result};
 use crate::exec::call::{self, CallWriter};
-use crate::exec::{RawRef, cell, events, local};
+use crate::exec::options::Extra;
+use crate::exec::{Local, RawRef, cell, events, local};
 use crate::store::Draft;
 use crate::trace::{Deed, NOT_RECORDED};
 use crate::value::{self, Native, Value};
@@ -38,25 +40,124 @@ pub fn put<T: Value>(value: &T) -> Result<ObjectRef<T>> {
     local::with(|local| call::put(local, value, origin))?.map(ObjectRef::new)
 }
 
+/// How a value is put: with copies on other nodes, so that it outlives its own.
+///
+/// What [`put`] makes has its bytes on this node, and is lost with it. With replicas, references to it that are on other nodes can be
+/// read after this node died, as long as one of those that have a copy lives; they can be handed on, too. While this node
+/// lives, a copy that was lost with its node is made again on another. Copies are freed with the last reference.
+///
+/// ```
+/// # use mobula::prelude::*;
+/// use mobula::{Error, PutOptions};
+///
+/// let _mobula = mobula::Config::new().num_cpus(1).init()?;
+/// let weights = vec![0.5f32; 1000];
+/// // On two other nodes; where there are none, that is said.
+/// match PutOptions::new().replicas(2).put(&weights) {
+///     Ok(kept) => println!("{}", mobula::view(&kept)?.len()),
+///     Err(Error::TooFewReplicas { wanted, made, nodes, .. }) => assert_eq!((wanted, made, nodes), (2, 0, 0)),
+///     Err(e) => return Err(e),
+/// }
+/// # Ok::<(), mobula::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "nothing is put before .put(..)"]
+pub struct PutOptions {
+    replicas: u32,
+    timeout: Duration,
+}
+
+impl Default for PutOptions {
+    fn default() -> PutOptions {
+        PutOptions::new()
+    }
+}
+
+impl PutOptions {
+    /// As [`put`] does it: no replicas.
+    pub fn new() -> PutOptions {
+        PutOptions {
+            replicas: 0,
+            timeout: Duration::from_secs(60),
+        }
+    }
+
+    /// How many other nodes have a copy, beside this one, as with `replicas` of an actor: the value outlives as many of these
+    /// nodes and its own as die together, less one. Those of other machines go before those of this one. Default: 0.
+    pub fn replicas(mut self, n: u32) -> PutOptions {
+        self.replicas = n;
+        self
+    }
+
+    /// How long [`put`](Self::put) waits for the copies. Default: a minute.
+    pub fn timeout(mut self, longest: Duration) -> PutOptions {
+        self.timeout = longest;
+        self
+    }
+
+    /// Puts a value, and returns when as many nodes have it as were asked for: blocks for the time that its bytes take to each of
+    /// them, with the CPU lent. With replicas it is in shared memory however small it is, and readers elsewhere ask for its bytes.
+    ///
+    /// # Errors
+    /// As for [`put()`]. [`Error::TooFewReplicas`] with the numbers, at once if there are too few nodes, or later if they have no room,
+    /// leave or die, or it takes longer than the timeout: then no node keeps anything. [`Error::Encode`] if there are references in the
+    /// value, which a copy would not keep.
+    #[track_caller]
+    pub fn put<T: Value>(&self, value: &T) -> Result<ObjectRef<T>> {
+        if self.replicas == 0 {
+            return put(value);
+        }
+        let origin = Origin::Put(Location::caller());
+        self.replicated(|local, extra| call::put_apart(local, value, origin, extra))
+    }
+
+    /// As [`put`](Self::put), numbers as a `Vec`, without making one first.
+    #[track_caller]
+    pub fn put_slice<T: Native>(&self, numbers: &[T]) -> Result<ObjectRef<Vec<T>>> {
+        if self.replicas == 0 {
+            return put_slice(numbers);
+        }
+        let origin = Origin::Put(Location::caller());
+        self.replicated(|local, extra| slice_object(local, numbers, origin, extra))
+    }
+
+    fn replicated<T>(
+        &self,
+        make: impl FnOnce(&Local, &dyn Fn(u64) -> Option<Box<Extra>>) -> Result<RawRef>,
+    ) -> Result<ObjectRef<T>> {
+        local::with(|local| {
+            let far = local.engine.far();
+            let object = make(local, &|number| far.map(|far| far.replicated(number)))?;
+            let engine = &local.engine;
+            engine.replicate(local, &object, self.replicas, self.timeout)?;
+            Ok(ObjectRef::new(object))
+        })?
+    }
+}
+
 /// Puts numbers as a `Vec`, without making one first. Cost and errors as for [`put`].
 #[track_caller]
 pub fn put_slice<T: Native>(numbers: &[T]) -> Result<ObjectRef<Vec<T>>> {
     let origin = Origin::Put(Location::caller());
-    slice_object(numbers, origin).map(ObjectRef::new)
+    local::with(|local| slice_object(local, numbers, origin, &|_| None))?.map(ObjectRef::new)
 }
 
-fn slice_object<T: Native>(numbers: &[T], origin: Origin) -> Result<RawRef> {
-    local::with(|local| {
-        let begun = local.lane.begin();
-        let (size, _) = value::vec_layout::<T>(numbers.len()).ok_or_else(too_many::<T>)?;
-        let mut draft = local.engine.create(local, size, origin)?;
-        draft.write_at(0, value::number_bytes(numbers));
-        value::vec_root::<T>(&mut draft, numbers.len());
-        let blank = call::object_blank(local, None, begun);
-        let object = cell::with_stored_value(blank, draft.seal());
-        events::object(local, begun, Deed::Put, origin, &object);
-        Ok(object)
-    })?
+fn slice_object<T: Native>(
+    local: &Local,
+    numbers: &[T],
+    origin: Origin,
+    extra: &dyn Fn(u64) -> Option<Box<Extra>>,
+) -> Result<RawRef> {
+    let begun = local.lane.begin();
+    let (size, _) = value::vec_layout::<T>(numbers.len()).ok_or_else(too_many::<T>)?;
+    let mut draft = local.engine.create(local, size, origin)?;
+    draft.write_at(0, value::number_bytes(numbers));
+    value::vec_root::<T>(&mut draft, numbers.len());
+    let mut blank = call::object_blank(local, None, begun);
+    blank.extra = extra(blank.id);
+    let object = cell::with_stored_value(blank, draft.seal());
+    events::object(local, begun, Deed::Put, origin, &object);
+    Ok(object)
 }
 
 pub(super) fn write_slice<T: Native>(numbers: &[T], call: &mut CallWriter<'_>)
@@ -67,7 +168,8 @@ where
         call.value(&numbers.to_vec());
         return;
     }
-    match slice_object(numbers, Origin::Argument(call.function())) {
+    let origin = Origin::Argument(call.function());
+    match local::with(|local| slice_object(local, numbers, origin, &|_| None)).flatten() {
         Ok(object) => call.reference(object),
         Err(e) => call.fail(e),
     }

@@ -137,6 +137,17 @@ pub enum Error {
         /// Why not, and what would help.
         why: Arc<str>,
     },
+    /// A put asked for more replicas than it got: see `PutOptions::replicas`. Nothing of it is kept.
+    TooFewReplicas {
+        /// How many other nodes were to have a copy.
+        wanted: u32,
+        /// How many had.
+        made: u32,
+        /// How many other nodes there were that take any.
+        nodes: u32,
+        /// What was in the way, and what would help.
+        why: Arc<str>,
+    },
     /// A placement group cannot be made, or a call cannot run in it.
     Group {
         /// Which or what of it, why not, and what would help.
@@ -257,6 +268,15 @@ impl fmt::Display for Error {
             Error::Deadlock { what } => write!(f, "this wait could never end: {what}"),
             Error::NodeLost { node, what } => write!(f, "node {node} is lost: {what}"),
             Error::NoNode { why } => write!(f, "no node can run the call: {why}"),
+            Error::TooFewReplicas {
+                wanted,
+                made,
+                nodes,
+                why,
+            } => write!(
+                f,
+                "put with {wanted} replicas has {made}, of {nodes} other nodes that take any: {why}"
+            ),
             Error::Group { why } => write!(f, "placement group: {why}"),
             Error::Cluster { why } => write!(f, "no cluster: {why}"),
             Error::DuplicateName {

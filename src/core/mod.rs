@@ -75,6 +75,9 @@ pub mod pulls;
 )]
 pub mod recovery;
 #[cfg(feature = "cluster")]
+#[allow(dead_code, reason = "tests use more of it")]
+pub mod replicas;
+#[cfg(feature = "cluster")]
 #[allow(
     dead_code,
     unused_imports,

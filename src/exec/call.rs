@@ -11,6 +11,7 @@ use super::cell::{self, BODY, Blank, PAD, Phase, RawRef, Record, SLOT, Slot, Slo
 use super::entry::{FnEntry, Kind};
 use super::events;
 use super::local::Local;
+use super::options::Extra;
 use super::pin::{Pin, PinnedRef};
 use crate::base::{Error, Failure, Origin};
 use crate::store::Draft;
@@ -297,6 +298,42 @@ pub fn object_blank(local: &Local, caps: Option<Box<[Cap]>>, begun: u64) -> Blan
 pub fn put<T: Value>(local: &Local, value: &T, origin: Origin) -> Result<RawRef, Error> {
     let begun = local.lane.begin();
     let object = place(local, value, origin, begun)?;
+    events::object(local, begun, Deed::Put, origin, &object);
+    Ok(object)
+}
+
+/// As [`put`], always in the store, with what `extra` gives for its number.
+///
+/// # Errors
+/// As for [`put`], and that there are references in it.
+pub fn put_apart<T: Value>(
+    local: &Local,
+    value: &T,
+    origin: Origin,
+    extra: impl FnOnce(u64) -> Option<Box<Extra>>,
+) -> Result<RawRef, Error> {
+    let begun = local.lane.begin();
+    let (sealed, caps) = {
+        let mut ser = local.borrow_ser();
+        ser.begin(BODY);
+        match ser.place(value).map_err(|e| encode_error::<T>(&e))? {
+            Placed::Scratch => {
+                let caps = ser.take_caps();
+                (store_padded(local, &ser.bytes()[BODY..], origin)?, caps)
+            }
+            Placed::Measured(size) => store_measured(local, &mut ser, value, size, origin)?,
+        }
+    };
+    if caps.is_some() {
+        return Err(Error::Encode {
+            value: std::any::type_name::<T>(),
+            why: "there are references in it, which a replica would not keep: put what they refer to with replicas, and the rest without"
+                .into(),
+        });
+    }
+    let mut blank = object_blank(local, None, begun);
+    blank.extra = extra(blank.id);
+    let object = cell::with_stored_value(blank, sealed);
     events::object(local, begun, Deed::Put, origin, &object);
     Ok(object)
 }

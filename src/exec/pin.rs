@@ -61,6 +61,24 @@ impl PinnedRef {
         Ok(PinnedRef(raw))
     }
 
+    /// As [`new`](Self::new); if it is elsewhere and there is no room for it here, that is waited for no longer than this.
+    pub fn within(raw: RawRef, longest: std::time::Duration) -> Result<PinnedRef, Error> {
+        if let Some(stored) = raw.stored()
+            && !stored.try_pin()
+        {
+            local::with(|local| {
+                local.engine.patiently(local, |patience| {
+                    let patience = Patience {
+                        longest,
+                        ..*patience
+                    };
+                    restore(local, &raw, stored, &patience)
+                })
+            })??;
+        }
+        Ok(PinnedRef(raw))
+    }
+
     /// The reference.
     #[inline]
     pub fn raw(&self) -> &RawRef {

@@ -38,6 +38,8 @@ pub enum Beside {
     Refers,
     /// Why it failed.
     Failed(Vec<u8>),
+    /// It has replicas: they are looked for when its owner is dead.
+    Replicated,
 }
 
 /// A reference to an object.
@@ -224,6 +226,7 @@ pub(super) fn beside(w: &mut Writer, beside: &Beside) {
             w.u8(3);
             w.bytes(bytes);
         }
+        Beside::Replicated => w.u8(4),
     }
 }
 
@@ -236,6 +239,7 @@ pub(super) fn read_beside(r: &mut Reader<'_>) -> Read<Beside> {
         },
         2 => Beside::Refers,
         3 => Beside::Failed(r.bytes()?.to_vec()),
+        4 => Beside::Replicated,
         _ => return bad("value beside a reference"),
     })
 }

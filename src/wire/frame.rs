@@ -9,11 +9,13 @@ use super::grouping;
 use super::leasing;
 use super::owning;
 use super::recovering::{self, Recovering};
+use super::replicating;
 use crate::base::{ActorKey, ObjectKey};
 use crate::core::groups::GroupMsg;
 use crate::core::leases::LeaseMsg;
 use crate::core::owners::Message;
 use crate::core::recovery::Record;
+use crate::core::replicas;
 
 /// One thing said.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,6 +87,11 @@ pub enum Frame {
         message: Message,
         /// A small value that comes with it.
         beside: Beside,
+    },
+    /// About replicas.
+    Replica {
+        /// What.
+        message: replicas::Message,
     },
     /// Send the bytes of an object, as this transfer.
     Fetch {
@@ -379,6 +386,10 @@ impl Frame {
                 w.u8(21);
                 leasing::message(w, message);
             }
+            Frame::Replica { message } => {
+                w.u8(23);
+                replicating::message(w, message);
+            }
             Frame::View { view } => {
                 w.u8(13);
                 w.bytes(view);
@@ -489,6 +500,9 @@ impl Frame {
             },
             21 => Frame::Lease {
                 message: leasing::read_message(r)?,
+            },
+            23 => Frame::Replica {
+                message: replicating::read_message(r)?,
             },
             _ => return bad("frame"),
         })

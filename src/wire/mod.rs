@@ -2,7 +2,7 @@
 //!
 //! Room map: [`frame`] what is said; [`body`] calls, values and references in it; [`owning`] messages about references;
 //! [`grouping`] about placement groups; [`leasing`] about leases; [`recovering`] about actors that keep their history;
-//! [`codec`] fields.
+//! [`replicating`] about replicas; [`codec`] fields.
 //!
 //! Invariant: reading is total; a frame that was written is read as it was. Left out: carrying frames (`link`), and what
 //! follows from them (`node`).
@@ -16,6 +16,7 @@ mod grouping;
 mod leasing;
 mod owning;
 mod recovering;
+mod replicating;
 #[cfg(any(test, fuzzing))]
 mod samples;
 #[cfg(test)]

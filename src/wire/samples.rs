@@ -185,6 +185,7 @@ fn call() -> CallBody {
         inline: vec![9; 100],
         caps: vec![
             CapBody::Object(reference(RefState::Pending, Beside::Refers)),
+            CapBody::Object(reference(RefState::Pending, Beside::Replicated)),
             CapBody::Actor(handle),
         ],
     }
@@ -280,6 +281,29 @@ fn leasing() -> Vec<Frame> {
         ended(Ending::Lapsed),
     ];
     all.map(|message| Frame::Lease { message }).to_vec()
+}
+
+fn replicas() -> Vec<Frame> {
+    use crate::core::replicas::{Message, Why};
+    let key = key(9);
+    let len = 1 << 35;
+    let declined = |why| Message::Declined { key, why };
+    let all = [
+        Message::Make { key, len },
+        Message::Made { key },
+        declined(Why::NoRoom),
+        declined(Why::Leaves),
+        declined(Why::Failed),
+        Message::Free { key },
+        Message::Seek { key },
+        Message::Found { key, len: None },
+        Message::Found {
+            key,
+            len: Some(len),
+        },
+        Message::Quit { key },
+    ];
+    all.map(|message| Frame::Replica { message }).to_vec()
 }
 
 /// All of them.
@@ -434,5 +458,6 @@ pub fn frames() -> Vec<Frame> {
     .chain(grouping())
     .chain(leasing())
     .chain(recovering())
+    .chain(replicas())
     .collect()
 }

@@ -253,6 +253,17 @@ impl Pulls {
 
     /// A node is dead: what it owned does not come, and what it was sending comes from others.
     pub fn peer_died(&mut self, node: NodeId, out: &mut Vec<Effect>) {
+        self.peer_died_but(node, |_| false, out);
+    }
+
+    /// As [`peer_died`](Self::peer_died); objects of the dead node for which `others` is true are asked for anew, and whoever carries
+    /// the question has it answered by others.
+    pub fn peer_died_but(
+        &mut self,
+        node: NodeId,
+        others: impl Fn(ObjectKey) -> bool,
+        out: &mut Vec<Effect>,
+    ) {
         let concerned = self.pulls.iter().filter(|(key, pull)| {
             let from = match pull.phase {
                 Phase::Asked(_) => None,
@@ -262,7 +273,17 @@ impl Pulls {
         });
         let concerned: Vec<ObjectKey> = concerned.map(|(key, _)| *key).collect();
         for key in concerned {
-            if key.owner == node {
+            let phase = self.pulls.get(&key).map(|pull| pull.phase);
+            if key.owner == node && others(key) {
+                match phase {
+                    Some(Phase::Asked(_)) => self.ask(key, None, out),
+                    Some(Phase::Waits(from, _) | Phase::Fetching(from, _)) if from != node => {}
+                    _ => {
+                        self.abort(key, out);
+                        self.failed(key, node, out);
+                    }
+                }
+            } else if key.owner == node {
                 self.end(key, out);
                 out.push(Effect::Failed(key, Why::OwnerDied));
             } else {

@@ -16,6 +16,7 @@ pub mod proxy;
 pub mod take;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use actor::FarActor;
 pub use parcel::{Arg, Carried, Layout, Parcel, ValueParcel};
@@ -26,7 +27,7 @@ use super::cell::RawRef;
 use super::engine::Engine;
 use super::entry::ActorEntry;
 use super::local::Local;
-use super::options::Options;
+use super::options::{Extra, Options};
 use crate::base::{Demand, Error};
 
 /// The other nodes, as the engine asks about them.
@@ -95,6 +96,21 @@ pub trait Far: Send + Sync {
     /// An actor of this node has ended: whoever has handles to it is told.
     fn ended(&self, actor: u64, cause: &str);
 
+    /// What an object carries that is about to have replicas and this number: so its last reference is told of.
+    fn replicated(&self, number: u64) -> Box<Extra>;
+
+    /// Has so many other nodes keep a copy of an object that carries that. Blocks until they do.
+    ///
+    /// # Errors
+    /// That there are too few that can, or that it takes longer.
+    fn replicate(
+        &self,
+        local: &Local,
+        record: &RawRef,
+        replicas: u32,
+        timeout: Duration,
+    ) -> Result<(), Error>;
+
     /// Says of the first of these, which is this node, what the cluster knows of it, and adds the others.
     fn describe(&self, nodes: &mut Vec<crate::base::snapshot::Node>);
 }
@@ -121,6 +137,29 @@ impl Engine {
     #[inline]
     pub fn far(&self) -> Option<&Arc<dyn Far>> {
         self.far.get()
+    }
+
+    /// Has so many other nodes keep a copy of an object made with [`Far::replicated`]. Blocks, with the CPU lent.
+    ///
+    /// # Errors
+    /// As [`Far::replicate`].
+    pub fn replicate(
+        self: &Arc<Engine>,
+        local: &Local,
+        record: &RawRef,
+        replicas: u32,
+        timeout: Duration,
+    ) -> Result<(), Error> {
+        let Some(far) = self.far() else {
+            return Err(Error::TooFewReplicas {
+                wanted: replicas,
+                made: 0,
+                nodes: 0,
+                why: Arc::from("this node is of no cluster"),
+            });
+        };
+        let _block = self.block(local, ("replicas of an object", record.id, 1));
+        super::tasks::aside(|| far.replicate(local, record, replicas, timeout))
     }
 
     /// From here on there are other nodes. False if that had been said before.

@@ -20,6 +20,7 @@ use super::super::options::Extra;
 use super::super::pin::Pin;
 use super::super::{INLINE_MAX, call};
 use crate::base::{Error, Origin};
+use crate::store::Distant;
 use crate::value::Cap;
 
 /// A value with references inside travels in one message: so many bytes, at most.
@@ -339,22 +340,34 @@ impl ValueParcel {
     /// # Errors
     /// That the store has none.
     pub fn object(self, local: &Local) -> Result<RawRef, Error> {
-        let blank = Blank {
-            entry: &CAME,
-            refs: 1,
-            phase: Phase::Running,
-            caller: 0,
-            id: local.next_object(crate::trace::NOT_RECORDED),
-            target: None,
-            extra: None,
-            caps: None,
-        };
-        // SAFETY: no slots.
-        let record = unsafe { cell::with_args(blank, 0, &[], BODY, INLINE_MAX) };
+        let record = claimed_object(local);
         self.put(local, &record)?;
         local.engine.settle(local, &record, Ok(Ok(())));
         Ok(record)
     }
+}
+
+/// An object of this node's own of `len` bytes that are elsewhere, until somebody pins it.
+pub(crate) fn object_elsewhere(local: &Local, len: usize, distant: Box<dyn Distant>) -> RawRef {
+    let record = claimed_object(local);
+    local.engine.settle_distant(local, &record, len, distant);
+    record
+}
+
+/// The record of an object that has no value yet, claimed.
+fn claimed_object(local: &Local) -> RawRef {
+    let blank = Blank {
+        entry: &CAME,
+        refs: 1,
+        phase: Phase::Running,
+        caller: 0,
+        id: local.next_object(crate::trace::NOT_RECORDED),
+        target: None,
+        extra: None,
+        caps: None,
+    };
+    // SAFETY: no slots.
+    unsafe { cell::with_args(blank, 0, &[], BODY, INLINE_MAX) }
 }
 
 /// The function of this number, which is the same on every node of one registry.

@@ -4,6 +4,8 @@
 //! is another count of the same record. The table knows each without holding it; when its last reference goes, the record
 //! takes itself out of the table and whoever keeps books with the object's owner is told.
 //!
+//! An object of this node whose last reference matters to others, since they keep replicas of it, is in the table as itself.
+//!
 //! Invariant: a record in the table is not freed while the table's lock is held, since it takes itself out under it first. All
 //! references to one object are of one type. Left out: messages.
 
@@ -118,16 +120,33 @@ impl Proxies {
         self.known.lock().keys().copied().collect()
     }
 
-    fn make(self: &Arc<Proxies>, local: &Local, key: ObjectKey) -> RawRef {
+    /// What an object of this node carries that is to be in the table under this key.
+    pub fn ticket(self: &Arc<Proxies>, key: ObjectKey) -> Box<Extra> {
         let ticket = Ticket {
             table: Arc::downgrade(self),
             key,
         };
-        let extra = Extra {
+        Box::new(Extra {
             demand: None,
             ticket: Some(Box::new(ticket)),
             ..Extra::of_actor(Demand::NONE)
+        })
+    }
+
+    /// Puts an object of this node into the table, which carries its ticket: it stands for itself there, until its last reference
+    /// goes.
+    pub fn know(&self, record: &RawRef) {
+        let Some(key) = key_of(record) else { return };
+        let known = Known {
+            record: record.as_ptr(),
+            records: 1,
+            tag: 0,
+            ends: true,
         };
+        self.known.lock().insert(key, known);
+    }
+
+    fn make(self: &Arc<Proxies>, local: &Local, key: ObjectKey) -> RawRef {
         let blank = Blank {
             entry: &FAR,
             refs: 1,
@@ -135,7 +154,7 @@ impl Proxies {
             caller: 0,
             id: local.next_object(crate::trace::NOT_RECORDED),
             target: None,
-            extra: Some(Box::new(extra)),
+            extra: Some(self.ticket(key)),
             caps: None,
         };
         // SAFETY: no slots.

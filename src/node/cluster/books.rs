@@ -18,6 +18,7 @@ use super::objects::Lander;
 use crate::base::{Capacity, NodeId, ObjectKey};
 use crate::core::owners::Owners;
 use crate::core::pulls::{Limits, Pulls};
+use crate::core::replicas::{Replicas, Short};
 use crate::core::view::{NodeView, View};
 use crate::exec::RawRef;
 use crate::exec::actor::{ActorRef, HandleRef};
@@ -57,6 +58,8 @@ pub(super) struct Want {
     pub len: usize,
     /// Who sent them, once they are there.
     pub from: Option<NodeId>,
+    /// They are for a replica that is made here.
+    pub replica: bool,
     /// Who waits.
     pub tell: SyncSender<Result<Came, String>>,
 }
@@ -67,6 +70,15 @@ pub(super) enum Came {
     Bytes(Draft, Option<NodeId>),
     /// It was made anew on this very node, under another record; what was to take the bytes, if that is still there.
     Here(Option<Draft>),
+}
+
+/// A replica of another node's object.
+pub(super) struct Copy {
+    pub record: RawRef,
+    /// Which attempt made it, or is about to.
+    pub attempt: u64,
+    /// Its bytes are here.
+    pub whole: bool,
 }
 
 /// A node that is connected, or was and is not known to be dead.
@@ -112,6 +124,11 @@ pub(super) struct Books {
     /// How lost objects of this node are made again.
     pub remakes: Remakes,
     pub pulls: Pulls,
+    pub replicas: Replicas,
+    /// The replicas here, whole or being made.
+    pub copies: HashMap<ObjectKey, Copy>,
+    /// Who waits for replicas of an object of this node.
+    pub putting: HashMap<u64, SyncSender<Result<(), Short>>>,
     /// Transfers that begin after a pause, since others of their objects failed: when, of what, from whom.
     pub paused: Vec<(std::time::Duration, ObjectKey, NodeId, u64)>,
     /// Objects that are pulled.
@@ -216,6 +233,9 @@ impl Books {
             refers: HashSet::new(),
             remakes: Remakes::new(lineage),
             pulls: Pulls::new(me, Limits::default()),
+            replicas: Replicas::new(me, GRACE),
+            copies: HashMap::new(),
+            putting: HashMap::new(),
             paused: Vec::new(),
             wants: HashMap::new(),
             transfers: HashMap::new(),

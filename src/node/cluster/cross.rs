@@ -189,6 +189,10 @@ impl Cluster {
         (key, tag): (ObjectKey, u64),
         (stand, beside): (Stand, Beside),
     ) -> RefBody {
+        let beside = match beside {
+            Beside::Nothing if books.replicas.knows(key) => Beside::Replicated,
+            beside => beside,
+        };
         if key.owner == self.me {
             let stand = match (stand, books.tickets.get(&key.number)) {
                 (Stand::Ready { len, .. }, Some((at, _))) => Stand::Ready { len, at: *at },
@@ -362,6 +366,9 @@ impl Cluster {
     ) {
         if beside == Beside::Refers {
             books.refers.insert(key);
+        }
+        if beside == Beside::Replicated && self.proxies.has(key) {
+            books.replicas.learn(key);
         }
         if settles(&todo.effects[from..], key) && beside != Beside::Nothing {
             todo.beside.insert(key, beside);

@@ -26,6 +26,7 @@ impl Cluster {
         self.with(local, |books, _| {
             books.draining = true;
             books.leasing.drain();
+            books.replicas.leave();
             let version = books.version();
             let view = self.own_view(books, version, true);
             books.view.merge(self.me, view.clone());
@@ -38,7 +39,8 @@ impl Cluster {
         let left = loop {
             let (calls, objects) = {
                 let books = self.books.lock();
-                (books.running.len(), books.held.len())
+                let replicas = books.replicas.size().claimed;
+                (books.running.len(), books.held.len() + replicas)
             };
             if calls == 0 && objects == 0 {
                 break None;

@@ -14,6 +14,7 @@ use super::{Cluster, lost};
 use crate::base::{Error, NodeId, ObjectKey};
 use crate::core::owners::{Effect, Message, RefState, Stand};
 use crate::core::pulls::Effect as Pulling;
+use crate::core::replicas::Effect as Replica;
 use crate::exec::cell::finished;
 use crate::exec::{Local, RawRef};
 use crate::link::{self, SendError};
@@ -29,6 +30,12 @@ pub(super) struct Todo {
     pub effects: Vec<Effect>,
     /// The pulls' machine's.
     pub pulls: Vec<Pulling>,
+    /// The replicas' machine's.
+    pub replicas: Vec<Replica>,
+    /// Replicas that are to be made here: of what, how long, as which attempt.
+    pub makes: Vec<(ObjectKey, u64, u64)>,
+    /// Objects of dead owners: who has a replica and how long it is, or that nobody has one.
+    pub orphans: Vec<(ObjectKey, Option<(NodeId, u64)>)>,
     /// What came beside references that settle now.
     pub beside: HashMap<ObjectKey, Beside>,
     /// Objects of this node whose end others are to be told of.
@@ -74,7 +81,8 @@ impl Cluster {
     fn tell(&self, books: &mut Books, todo: &mut Todo) {
         loop {
             self.tell_owners(books, todo);
-            if todo.pulls.is_empty() {
+            self.tell_replicas(books, todo);
+            if todo.pulls.is_empty() && todo.effects.is_empty() {
                 return;
             }
             for effect in std::mem::take(&mut todo.pulls) {
@@ -97,12 +105,21 @@ impl Cluster {
                 Effect::Send { to, message } if to == self.me => {
                     self.hear(books, todo, self.me, message);
                 }
+                // Who has replicas answers, not the owner.
+                Effect::Send { to, ref message } if self.divert(books, todo, to, message) => {}
                 Effect::Send { to, message } => {
                     let beside = self.beside(books, &message);
+                    let asks = matches!(message, Message::Where { .. });
                     if !self.send_surely(books, to, &Frame::Owning { message, beside }) {
                         let now = self.now();
                         books.owners.peer_died(now, to, &mut todo.effects);
+                        if asks {
+                            books.pulls.peer_died(to, &mut todo.pulls);
+                        }
                     }
+                }
+                Effect::OwnerDied(key) if books.replicas.knows(key) => {
+                    self.look_for(books, todo, key);
                 }
                 // It was put there by whoever exported it.
                 Effect::Keep(_) => {}
@@ -196,7 +213,10 @@ impl Cluster {
         };
         match (state, books.exports.get(&key.number)) {
             (RefState::Pending, _) => Beside::Nothing,
-            (_, Some(Export::Object(record, _))) => describe(self.me, record).1,
+            (_, Some(Export::Object(record, _))) => match describe(self.me, record).1 {
+                Beside::Nothing if books.replicas.knows(*key) => Beside::Replicated,
+                beside => beside,
+            },
             _ => Beside::Nothing,
         }
     }
@@ -215,6 +235,8 @@ impl Cluster {
             later,
             leases,
             keeps,
+            makes,
+            orphans,
             ..
         } = todo;
         drop(later);
@@ -234,6 +256,12 @@ impl Cluster {
         }
         for (from, transfer, lander) in landings {
             self.expect(local, from, transfer, lander);
+        }
+        for (key, len, attempt) in makes {
+            self.make_replica(local, key, len, attempt);
+        }
+        for (key, found) in orphans {
+            self.orphan_found(local, key, found);
         }
         for record in watch {
             let cluster = Arc::downgrade(self);
@@ -290,7 +318,7 @@ impl Cluster {
     }
 
     /// An object of another node has ended.
-    fn proxy_settled(
+    pub(super) fn proxy_settled(
         self: &Arc<Cluster>,
         local: &Local,
         key: ObjectKey,

@@ -181,6 +181,11 @@ impl Membership {
         self.living.lock().contains_key(&node)
     }
 
+    /// The members, but this node.
+    pub fn others(&self) -> Vec<NodeId> {
+        self.living.lock().keys().copied().collect()
+    }
+
     /// Whether somebody came a moment ago, so that deaths take longer to be noticed.
     pub fn is_settling(&self) -> bool {
         self.settling.load(Ordering::Relaxed)
@@ -332,7 +337,7 @@ impl Cluster {
                 self.bury(local, peer.node, why);
             }
             Effect::View { node, duty, bytes } => {
-                self.hear_view(node, duty != Duty::Serving, &bytes)
+                self.hear_view(local, node, duty != Duty::Serving, &bytes)
             }
             Effect::Dead(death) => self.fence(local, &declared(death)),
             Effect::Suspected(node) => drop(self.suspected.lock().insert(node)),
@@ -415,12 +420,24 @@ impl Cluster {
     }
 
     /// What another node says of itself.
-    pub(super) fn hear_view(&self, from: NodeId, leaves: bool, bytes: &[u8]) {
+    pub(super) fn hear_view(
+        self: &Arc<Cluster>,
+        local: &Local,
+        from: NodeId,
+        leaves: bool,
+        bytes: &[u8],
+    ) {
         if let Ok((node, mut told)) = view::decode(bytes, self.now())
             && node == from
         {
             told.draining |= leaves;
+            let drains = told.draining;
             self.books.lock().view.merge(node, told);
+            if drains {
+                self.with(local, |books, todo| {
+                    books.replicas.peer_leaves(node, &mut todo.replicas);
+                });
+            }
         }
     }
 }

@@ -3,7 +3,7 @@
 //! Room map: [`books`] what is kept; [`effects`] what follows from a change of it; [`cross`] references on their way out and in;
 //! [`calls`], [`actors`], [`objects`], [`names`] what is carried; [`records`] what is kept of names; [`place`] which calls go
 //! elsewhere, [`leasing`] into whose slots; [`peers`] the other nodes, [`members`] which there are, [`head`] the first of them; [`join`] how a node becomes one
-//! of a cluster, [`authority`] who may let it in, [`drain`] how it leaves; [`groups`] placement groups; [`lineage`] lost results made again; [`recovery`] actors that
+//! of a cluster, [`authority`] who may let it in, [`drain`] how it leaves; [`groups`] placement groups; [`lineage`] lost results made again; [`replicas`] copies that were asked for; [`recovery`] actors that
 //! outlive their node.
 //!
 //! Decisions are `core`'s: who still needs an object, and where a call runs. This drives them with frames of the link.
@@ -34,6 +34,7 @@ mod peers;
 mod place;
 mod records;
 mod recovery;
+mod replicas;
 mod serve;
 
 use std::collections::{BTreeMap, HashSet};
@@ -52,7 +53,7 @@ use crate::exec::actor::{ActorRef, Backups, HandleRef};
 use crate::exec::entry::ActorEntry;
 use crate::exec::far::{Elsewhere, Far, Proxies};
 use crate::exec::notices::Notices;
-use crate::exec::options::Options;
+use crate::exec::options::{Extra, Options};
 use crate::exec::{Engine, Local, RawRef};
 pub use crate::link::Stats as NetworkStats;
 use crate::link::{JoinToken, Link, LinkError};
@@ -150,6 +151,7 @@ impl Cluster {
                         if !cluster.proxies.has(key) {
                             books.refers.remove(&key);
                             books.owners.dropped(key, &mut todo.effects);
+                            cluster.replicas_unneeded(books, todo, key);
                         }
                     });
                 });
@@ -433,6 +435,20 @@ impl Far for Face {
 
     fn ended(&self, actor: u64, cause: &str) {
         self.0.actor_ended(actor, cause);
+    }
+
+    fn replicated(&self, number: u64) -> Box<Extra> {
+        self.0.replica_ticket(number)
+    }
+
+    fn replicate(
+        &self,
+        local: &Local,
+        record: &RawRef,
+        replicas: u32,
+        timeout: Duration,
+    ) -> Result<(), Error> {
+        self.0.replicate(local, record, replicas, timeout)
     }
 
     fn describe(&self, nodes: &mut Vec<crate::base::snapshot::Node>) {

@@ -102,8 +102,19 @@ impl Cluster {
         at: NodeId,
         mut draft: Draft,
     ) -> Result<(Draft, store::Came), Error> {
-        if self.books.lock().held.contains_key(&key) {
+        let (held, copied) = {
+            let books = self.books.lock();
+            (
+                books.held.contains_key(&key),
+                books.copies.contains_key(&key),
+            )
+        };
+        if held {
             self.copy_own(key, &mut draft)?;
+            return Ok((draft, store::Came::Here));
+        }
+        // A replica may be given up just now: then the bytes are asked for as any.
+        if copied && self.copy_own(key, &mut draft).is_ok() {
             return Ok((draft, store::Came::Here));
         }
         let (tell, ended) = sync_channel(1);
@@ -121,6 +132,7 @@ impl Cluster {
                     draft: Some(draft),
                     len,
                     from: None,
+                    replica: false,
                     tell,
                 };
                 books.wants.insert(key, want);
@@ -176,7 +188,11 @@ impl Cluster {
             Pulling::Here(key) => {
                 let (want, own) = {
                     let mut books = self.books.lock();
-                    (books.wants.remove(&key), books.held.contains_key(&key))
+                    let want = books.wants.remove(&key);
+                    let replica = want.as_ref().is_some_and(|want| want.replica);
+                    let whole = books.copies.get(&key).is_some_and(|copy| copy.whole);
+                    let own = books.held.contains_key(&key) || (whole && !replica);
+                    (want, own)
                 };
                 if let Some(Want {
                     draft, from, tell, ..
@@ -351,7 +367,12 @@ impl Cluster {
     /// The bytes lie in this node already, under another record.
     fn copy_own(&self, key: ObjectKey, draft: &mut Draft) -> Result<(), Error> {
         let gone = || lost(key, self.me, "this node has no copy any more");
-        let record = self.books.lock().held.get(&key).cloned().ok_or_else(gone)?;
+        let record = {
+            let books = self.books.lock();
+            let copy = books.copies.get(&key).map(|copy| &copy.record);
+            books.held.get(&key).or(copy).cloned()
+        };
+        let record = record.ok_or_else(gone)?;
         let pinned = PinnedRef::new(record)?;
         if pinned.bytes().len() != draft.len() {
             return Err(gone());
@@ -468,16 +489,18 @@ impl Cluster {
     /// The object here, whatever it is to this node.
     fn find(&self, key: ObjectKey) -> Option<RawRef> {
         let books = self.books.lock();
-        if let Some(record) = books.held.get(&key) {
+        let copy = books.copies.get(&key).filter(|copy| copy.whole);
+        if let Some(record) = books.held.get(&key).or(copy.map(|copy| &copy.record)) {
             return Some(record.clone());
         }
-        if key.owner == self.me {
-            return match books.exports.get(&key.number) {
-                Some(Export::Object(record, _)) => Some(record.clone()),
-                _ => None,
+        if let (true, Some(export)) = (key.owner == self.me, books.exports.get(&key.number)) {
+            return match export {
+                Export::Object(record, _) => Some(record.clone()),
+                Export::Actor(_) => None,
             };
         }
         drop(books);
+        // Of another node; or of this one, with replicas.
         self.proxies.get(key)
     }
 

@@ -55,12 +55,14 @@ impl Cluster {
         let addr = peer.hello.reach.unwrap_or(peer.addr);
         let (head, name, place) = Cluster::read_app(&peer.hello.app);
         self.come_near(peer.node, place.as_ref());
-        self.with(local, |books, _| {
+        self.with(local, |books, todo| {
             if books.view.is_gone(peer.node) {
                 return; // it was declared dead while its connection was made: the link is about to hear of it
             }
             books.peers.insert(peer.node, Peer { addr, name, head });
             books.gone_since.remove(&peer.node);
+            let near = books.near.contains_key(&peer.node);
+            books.replicas.peer_up(peer.node, near, &mut todo.replicas);
             let led = |books: &Books| books.peers.get(&books.head).is_some_and(|p| p.head);
             if head {
                 *self.head_left.lock() = None;
@@ -133,6 +135,7 @@ impl Cluster {
         let (deaf, dead): (Vec<_>, Vec<NodeId>) = self.with(local, |books, todo| {
             self.flush(books);
             books.owners.tick(now, &mut todo.effects);
+            books.replicas.tick(now, &mut todo.replicas);
             let late = books
                 .gone_since
                 .iter()
@@ -212,8 +215,10 @@ impl Cluster {
             }
             books.backlog.remove(node);
             books.leasing.died(node);
+            books.replicas.peer_died(now, node, &mut todo.replicas);
             books.owners.peer_died(now, node, &mut todo.effects);
-            books.pulls.peer_died(node, &mut todo.pulls);
+            let replicated = |key| books.replicas.knows(key);
+            books.pulls.peer_died_but(node, replicated, &mut todo.pulls);
             let numbers: Vec<u64> = books
                 .sent
                 .iter()
@@ -315,6 +320,12 @@ impl Cluster {
                     self.learn(books, todo, key, beside, 0);
                 }
             }),
+            Frame::Replica { message } => self.with(local, |books, todo| {
+                let now = self.now();
+                books
+                    .replicas
+                    .handle(now, from, message, &mut todo.replicas);
+            }),
             Frame::Fetch {
                 key,
                 transfer,
@@ -329,7 +340,7 @@ impl Cluster {
             Frame::Fetched { transfer, value } => self.on_fetched(local, from, transfer, value),
             Frame::Ask { ask, question } => self.on_ask(from, ask, question),
             Frame::Answer { ask, found } => self.on_answer(from, ask, found),
-            Frame::View { view } => self.hear_view(from, false, &view),
+            Frame::View { view } => self.hear_view(local, from, false, &view),
             Frame::Leave => self.said_goodbye(local, from),
             Frame::Lease { message } => self.on_lease(local, from, &message),
             Frame::Recover { message } => self.on_recovering(local, from, *message),
@@ -350,6 +361,7 @@ impl Cluster {
             let parked = std::mem::take(&mut books.parked);
             books.asks.clear();
             books.values.clear();
+            books.putting.clear();
             // Who waits for bytes finds the other end gone.
             for (_, want) in books.wants.drain() {
                 want.draft

@@ -1,0 +1,203 @@
+//! The part of whoever has references to an object whose owner is dead: it asks all others for replicas.
+//!
+//! Invariant: an orphan is readable, lost, or there is a living node that has not answered. Every pull that asks for a source gets an
+//! answer, after the last of those. Left out: references, which the driver counts.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::{Effect, Message, Replicas, send};
+use crate::base::{NodeId, ObjectKey};
+
+/// An object whose owner is dead, with references here.
+#[derive(Debug, Default)]
+pub(super) struct Orphan {
+    /// Who is to answer; true: it was asked.
+    pending: BTreeMap<NodeId, bool>,
+    /// Who has one; true: a transfer from there failed.
+    at: BTreeMap<NodeId, bool>,
+    /// A pull that waits for a source.
+    ask: Option<u64>,
+    /// It was said that it can be read, with so many bytes, or that it is lost.
+    said: Option<Said>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Said {
+    Readable(NodeId, u64),
+    Lost,
+}
+
+impl Said {
+    fn effect(self, key: ObjectKey) -> Effect {
+        match self {
+            Said::Readable(at, len) => Effect::Readable { key, at, len },
+            Said::Lost => Effect::Lost(key),
+        }
+    }
+}
+
+impl Replicas {
+    /// A reference came that says that its object, of another node, has replicas.
+    pub fn learn(&mut self, key: ObjectKey) {
+        if key.owner != self.me {
+            self.known.insert(key);
+        }
+    }
+
+    /// The last reference here is gone.
+    pub fn dropped(&mut self, now: Duration, key: ObjectKey, out: &mut Vec<Effect>) {
+        self.known.remove(&key);
+        let Some(orphan) = self.orphans.remove(&key) else {
+            return;
+        };
+        self.on_quit(now, self.me, key);
+        let asked = orphan.pending.into_iter().filter(|(_, asked)| *asked);
+        for to in asked.map(|(node, _)| node).chain(orphan.at.into_keys()) {
+            if to != self.me {
+                send(out, to, Message::Quit { key });
+            }
+        }
+    }
+
+    /// The owner of an object with replicas is dead, and there are references here. `members`: all other living nodes, connected or not.
+    /// Said again, it says again how the object stands, since the references may be others.
+    pub fn orphaned(
+        &mut self,
+        key: ObjectKey,
+        members: impl IntoIterator<Item = NodeId>,
+        out: &mut Vec<Effect>,
+    ) {
+        if let Some(orphan) = self.orphans.get(&key) {
+            return out.extend(orphan.said.map(|said| said.effect(key)));
+        }
+        let mut orphan = Orphan::default();
+        let own = self.claim_own(key);
+        if let Some(len) = own {
+            let at = self.me;
+            orphan.at.insert(at, false);
+            let said = Said::Readable(at, len);
+            orphan.said = Some(said);
+            out.push(said.effect(key));
+        } else {
+            let connected = self.peers.keys().copied();
+            for node in connected.chain(members) {
+                if node != self.me && node != key.owner {
+                    orphan.pending.insert(node, false);
+                }
+            }
+            for (&to, asked) in &mut orphan.pending {
+                *asked = self.peers.contains_key(&to);
+                if *asked {
+                    send(out, to, Message::Seek { key });
+                }
+            }
+        }
+        self.orphans.insert(key, orphan);
+        self.conclude(key, out);
+    }
+
+    /// Whether the owner's death has made it an orphan.
+    pub fn is_orphan(&self, key: ObjectKey) -> bool {
+        self.orphans.contains_key(&key)
+    }
+
+    /// A pull asks for a source of an orphan; `failed`: the last one did not send the bytes. Answered by [`Effect::Source`].
+    pub fn asks(
+        &mut self,
+        key: ObjectKey,
+        ask: u64,
+        failed: Option<NodeId>,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(orphan) = self.orphans.get_mut(&key) else {
+            return out.push(Effect::Source {
+                key,
+                ask,
+                from: None,
+            });
+        };
+        if let Some(bad) = failed.and_then(|node| orphan.at.get_mut(&node)) {
+            *bad = true;
+        }
+        orphan.ask = Some(ask);
+        self.conclude(key, out);
+    }
+
+    /// Answers what can be answered.
+    fn conclude(&mut self, key: ObjectKey, out: &mut Vec<Effect>) {
+        let Some(orphan) = self.orphans.get_mut(&key) else {
+            return;
+        };
+        if orphan.pending.is_empty() && orphan.at.is_empty() && orphan.said.is_none() {
+            orphan.said = Some(Said::Lost);
+            out.push(Effect::Lost(key));
+        }
+        let Some(ask) = orphan.ask else {
+            return;
+        };
+        let good = |orphan: &Orphan| {
+            let mut at = orphan.at.iter();
+            at.find(|(_, bad)| !**bad).map(|(node, _)| *node)
+        };
+        let mut from = good(orphan);
+        if from.is_none() && orphan.pending.is_empty() {
+            // All failed it, perhaps for a moment only. How often it tries is bounded by itself.
+            orphan.at.values_mut().for_each(|bad| *bad = false);
+            from = good(orphan);
+        } else if from.is_none() {
+            return;
+        }
+        orphan.ask = None;
+        out.push(Effect::Source { key, ask, from });
+    }
+
+    pub(super) fn on_found(
+        &mut self,
+        from: NodeId,
+        key: ObjectKey,
+        len: Option<u64>,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(orphan) = self.orphans.get_mut(&key) else {
+            return; // it was told that nobody here needs it
+        };
+        let asked = orphan.pending.remove(&from).is_some();
+        match len {
+            Some(len) if asked => {
+                orphan.at.insert(from, false);
+                if orphan.said.is_none() {
+                    let said = Said::Readable(from, len);
+                    orphan.said = Some(said);
+                    out.push(said.effect(key));
+                }
+            }
+            Some(_) => {}
+            // It had one, and gave it up.
+            None => drop(orphan.at.remove(&from)),
+        }
+        self.conclude(key, out);
+    }
+
+    /// A node came that may have replicas of orphans.
+    pub(super) fn seek_from(&mut self, node: NodeId, out: &mut Vec<Effect>) {
+        for (&key, orphan) in &mut self.orphans {
+            if let Some(asked) = orphan.pending.get_mut(&node)
+                && !std::mem::replace(asked, true)
+            {
+                send(out, node, Message::Seek { key });
+            }
+        }
+    }
+
+    pub(super) fn sought_died(&mut self, node: NodeId, out: &mut Vec<Effect>) {
+        let concerned = self.orphans.iter_mut().filter_map(|(key, orphan)| {
+            let pending = orphan.pending.remove(&node).is_some();
+            let had = orphan.at.remove(&node).is_some();
+            (pending || had).then_some(*key)
+        });
+        for key in concerned.collect::<Vec<_>>() {
+            self.conclude(key, out);
+        }
+    }
+}

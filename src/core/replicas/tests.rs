@@ -1,0 +1,3 @@
+//! Replicas between a few nodes, by hand and by chance.
+
+use super::*;
