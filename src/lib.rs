@@ -67,7 +67,7 @@
 //! | call with options | `f::options()`: [`TaskOptions`]; `Actor::options()`: [`ActorOptions`] |
 //! | hold what a call gives | [`ObjectRef`], an actor [`Handle`] |
 //! | take values out | [`get`](get()), [`get_timeout`], [`view`](view()), [`wait`](wait()), `.await` |
-//! | make objects | [`put`](put()), [`put_slice`], [`create`], [`put_archived`] |
+//! | make objects | [`put`](put()), [`put_slice`], [`create`], [`put_archived`]; with copies on other nodes [`PutOptions`] |
 //! | make types that travel | [`value`](macro@value), [`Value`] |
 //! | reserve resources together | [`PlacementGroup`] |
 //! | stop things | [`cancel`], [`check_cancelled`], [`Handle::stop`], [`Handle::kill`] |

@@ -265,6 +265,42 @@ fn a_surviving_copy_is_preferred() {
     });
 }
 
+/// Fills the store of the node where it runs, until what came from another node is on disk; how many bytes that are.
+#[remote]
+fn fills(mut blocks: usize) -> u64 {
+    use mobula::inspect::{Part, Query, snapshot};
+    let spilled = || {
+        let look = snapshot(&Query::of(&[Part::Objects])).expect("a node can be looked at");
+        let its = look.origins.items.iter();
+        let its = its.filter(|o| o.origin.contains("another node"));
+        its.map(|o| o.spilled_bytes).sum()
+    };
+    let mut all = Vec::new();
+    while blocks > 0 && spilled() == 0u64 {
+        all.push(mobula::put(&vec![1u64; MANY]).expect("there is a disk"));
+        blocks -= 1;
+    }
+    spilled()
+}
+
+#[test]
+fn a_surviving_copy_on_disk_is_preferred() {
+    let notes = Notes::new("on-disk");
+    let small = [("MOBULA_OBJECT_STORE_MEMORY", "4M")];
+    with(config(), &small, |cluster| {
+        let there = called(&cluster.head, "node0");
+        let third = called(&cluster.head, "node1");
+        let object = makes::options().strategy(at(there)).remote(notes.path(), 0);
+        let keeps = Keeps::options().on_node(third).remote(vec![object.clone()]);
+        assert_eq!(within(keeps.last()).unwrap(), MANY as u64 - 1);
+        let spilled = fills::options().on_node(third).remote(40);
+        assert!(within(&spilled).unwrap() > 0, "the copy is on disk");
+        cluster.nodes[0].kill();
+        assert_eq!(within(&object).unwrap().len(), MANY);
+        assert_eq!(notes.runs(), 1, "node1 had a copy on disk");
+    });
+}
+
 #[test]
 fn what_is_not_made_again_says_why() {
     let notes: Vec<_> = (0..4).map(|i| Notes::new(&format!("why{i}"))).collect();

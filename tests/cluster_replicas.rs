@@ -1,18 +1,21 @@
-//! Puts with replicas: what they promise when nodes are killed.
+//! Puts with replicas: what they promise when nodes are killed, have no room, or leave.
 //!
 //! Invariant: nodes are processes, and every wait has a deadline. Left out: which nodes are chosen and who frees what when, which
 //! `core` tests with chance.
 
 mod cluster_common;
 
+use std::path::Path;
 use std::time::Duration;
 
-use cluster_common::{Cluster, head};
+use cluster_common::{Cluster, Node, head, until};
+use mobula::inspect::{Part, Query, snapshot};
 use mobula::prelude::*;
 use mobula::{Config, Error, Mobula, NodeId, PutOptions};
 
 /// Numbers in an object.
 const MANY: usize = 50_000;
+const LONG: Duration = Duration::from_secs(30);
 
 fn config() -> Config {
     Config::new()
@@ -21,9 +24,21 @@ fn config() -> Config {
         .attach(false)
 }
 
-fn with(others: usize, test: impl FnOnce(&mut Cluster)) {
+/// Settings of a node.
+type Settings = &'static [(&'static str, &'static str)];
+const PLAIN: Settings = &[];
+
+/// A head, and nodes with these settings, which are called `node0` and so on.
+fn with(nodes: &[Settings], test: impl FnOnce(&mut Cluster)) {
     let _alone = cluster_common::alone();
-    test(&mut cluster_common::cluster(config(), others));
+    let head = head(config());
+    let nodes = nodes.iter().enumerate();
+    let nodes: Vec<_> = nodes
+        .map(|(i, settings)| Node::start(&head, &format!("node{i}"), settings))
+        .collect();
+    head.wait_for_nodes(nodes.len() + 1, LONG)
+        .expect("all nodes join");
+    test(&mut Cluster { nodes, head });
 }
 
 fn called(mobula: &Mobula, name: &str) -> NodeId {
@@ -33,7 +48,7 @@ fn called(mobula: &Mobula, name: &str) -> NodeId {
 
 /// The value, which comes within half a minute or is a failure.
 fn within<G: mobula::Get>(objects: G) -> mobula::Result<G::Output> {
-    mobula::get_timeout(objects, Duration::from_secs(30))
+    mobula::get_timeout(objects, LONG)
 }
 
 type Numbers = ObjectRef<Vec<u64>>;
@@ -47,15 +62,253 @@ fn puts(objects: u64, replicas: u32) -> Result<Vec<Numbers>, String> {
     all.map_err(|e| e.to_string())
 }
 
+/// How many replicas the node has where it runs.
+#[remote]
+fn replicas() -> u64 {
+    let look = snapshot(&Query::of(&[Part::Objects])).expect("a node can be looked at");
+    let its = look.origins.items.iter();
+    let its = its.filter(|o| o.origin.contains("replica"));
+    its.map(|o| o.objects).sum()
+}
+
+/// How many replicas each of these nodes has.
+fn counted(nodes: &[NodeId]) -> Vec<u64> {
+    let ask = |node: &NodeId| replicas::options().on_node(*node).remote();
+    within(&nodes.iter().map(ask).collect::<Vec<_>>()).expect("all nodes answer")
+}
+
+fn until_counted(what: &str, nodes: &[NodeId], right: impl Fn(&[u64]) -> bool) {
+    until(what, LONG, || right(&counted(nodes)));
+}
+
+#[remote]
+fn last(of: &[u64]) -> u64 {
+    of[of.len() - 1]
+}
+
+#[remote]
+fn waits(file: String) {
+    until("it may end", LONG, || Path::new(&file).exists());
+}
+
+#[remote]
+struct Keeps {
+    of: Vec<Numbers>,
+}
+
+#[remote]
+impl Keeps {
+    pub fn new(of: Vec<Numbers>) -> Self {
+        Keeps { of }
+    }
+
+    pub fn sum(&self) -> u64 {
+        let all = self.of.iter().map(|of| within(of).expect("it is read"));
+        all.map(|of| of[MANY - 1]).sum()
+    }
+}
+
 #[test]
 fn what_a_killed_node_put_is_read_from_its_replicas() {
-    with(3, |cluster| {
+    with(&[PLAIN; 3], |cluster| {
         let there = called(&cluster.head, "node0");
         // Some of them on each pair of other nodes.
         let objects = within(puts::options().on_node(there).remote(12, 2)).unwrap();
         cluster.nodes[0].kill();
         for (i, object) in objects.iter().enumerate() {
             assert_eq!(within(object).unwrap(), vec![i as u64; MANY]);
+        }
+    });
+}
+
+#[test]
+fn a_read_under_way_when_the_owner_dies_goes_on_elsewhere() {
+    with(&[PLAIN; 3], |cluster| {
+        let there = called(&cluster.head, "node0");
+        let objects = within(puts::options().on_node(there).remote(40, 1)).unwrap();
+        std::thread::scope(|scope| {
+            let read = |of: &Numbers| within(of).map(|v| v.len());
+            let halves = objects.chunks(20);
+            let readers: Vec<_> = halves
+                .map(|half| scope.spawn(move || half.iter().map(read).collect::<Vec<_>>()))
+                .collect();
+            cluster.nodes[0].kill();
+            for reader in readers {
+                for read in reader.join().expect("all are read") {
+                    assert_eq!(read.unwrap(), MANY);
+                }
+            }
+        });
+    });
+}
+
+#[test]
+fn without_replicas_the_death_of_the_owner_is_an_error_that_says_so() {
+    with(&[PLAIN; 2], |cluster| {
+        let there = called(&cluster.head, "node0");
+        let objects = within(puts::options().on_node(there).remote(2, 0)).unwrap();
+        cluster.nodes[0].kill();
+        until("it is gone", LONG, || cluster.head.nodes().len() == 2);
+        for object in &objects {
+            match within(object) {
+                Err(Error::NodeLost { node, .. }) => assert_eq!(node, there),
+                other => panic!("{other:?}"),
+            }
+        }
+    });
+}
+
+#[test]
+fn references_are_handed_on_after_the_owners_death_and_replicas_go_with_the_last() {
+    with(&[PLAIN; 3], |cluster| {
+        let [zero, one, two] = ["node0", "node1", "node2"].map(|n| called(&cluster.head, n));
+        let objects = within(puts::options().on_node(zero).remote(6, 1)).unwrap();
+        cluster.nodes[0].kill();
+        until("it is gone", LONG, || cluster.head.nodes().len() == 3);
+        // Never read here.
+        for (i, object) in objects.iter().enumerate() {
+            let at = if i % 2 == 0 { one } else { two };
+            let read = last::options().on_node(at).remote(object);
+            assert_eq!(within(&read).unwrap(), i as u64);
+        }
+        let here = cluster.head.node_id().expect("it is a node");
+        let keeps = Keeps::options().on_node(two).remote(objects);
+        assert_eq!(within(keeps.sum()).unwrap(), 15);
+        // The call's references are gone, here and where it was called from; the actor's are not.
+        let all = [here, one, two];
+        assert_eq!(counted(&all).iter().sum::<u64>(), 6);
+        drop(keeps);
+        until_counted("nobody needs them", &all, |n| n == [0; 3]);
+    });
+}
+
+#[test]
+fn replicas_go_with_the_last_reference_while_the_owner_lives() {
+    with(&[PLAIN; 2], |cluster| {
+        let [zero, one] = ["node0", "node1"].map(|n| called(&cluster.head, n));
+        let both = PutOptions::new().replicas(2);
+        let numbers = both.put_slice(&[7u64; MANY]).unwrap();
+        // However small.
+        let small = both.put(&3u8).unwrap();
+        assert_eq!(counted(&[zero, one]), [2, 2]);
+        assert_eq!(within(&small).unwrap(), 3);
+        let read = last::options().on_node(one).remote(&numbers);
+        assert_eq!(within(&read).unwrap(), 7);
+        drop(read);
+        // A borrower that has read it and let go takes nothing with it.
+        let other = last::options().on_node(one).remote(&numbers);
+        assert_eq!(within(&other).unwrap(), 7);
+        drop(other);
+        assert_eq!(counted(&[zero, one]), [2, 2]);
+        drop((numbers, small));
+        until_counted("nobody needs them", &[zero, one], |n| n == [0, 0]);
+        assert_eq!(cluster.head.store().objects, 0);
+    });
+}
+
+#[test]
+fn a_replica_that_dies_is_made_again_while_the_owner_lives() {
+    with(&[PLAIN; 3], |cluster| {
+        let ids = ["node0", "node1", "node2"].map(|n| called(&cluster.head, n));
+        let options = PutOptions::new().replicas(1);
+        let put = |i| options.put(&vec![i; MANY]).unwrap();
+        let objects: Vec<_> = (0..12).map(put).collect();
+        let had = counted(&ids);
+        assert_eq!(had.iter().sum::<u64>(), 12);
+        let dead = (0..3).max_by_key(|i| had[*i]).unwrap();
+        cluster.nodes[dead].kill();
+        let rest: Vec<_> = (0..3).filter(|i| *i != dead).map(|i| ids[i]).collect();
+        until("it is gone", LONG, || cluster.head.nodes().len() == 3);
+        until_counted("others have them", &rest, |n| n.iter().sum::<u64>() == 12);
+        // None is left to take them; then one comes.
+        let last = ids.iter().position(|id| *id == rest[0]).unwrap();
+        cluster.nodes[last].kill();
+        until("it is gone", LONG, || cluster.head.nodes().len() == 2);
+        until_counted("the last one has all", &rest[1..], |n| n == [12]);
+        drop(objects);
+        until_counted("nobody needs them", &rest[1..], |n| n == [0]);
+    });
+}
+
+#[test]
+fn too_few_nodes_are_said_with_numbers_and_nothing_stays() {
+    let small: Settings = &[("MOBULA_OBJECT_STORE_MEMORY", "8M")];
+    with(&[small, PLAIN], |cluster| {
+        let ids = ["node0", "node1"].map(|n| called(&cluster.head, n));
+        let three = PutOptions::new().replicas(3).put(&vec![1u64; MANY]);
+        let Err(Error::TooFewReplicas { wanted, nodes, .. }) = three else {
+            panic!("{three:?}")
+        };
+        assert_eq!((wanted, nodes), (3, 2));
+        // One of the two is too small for this, on disk too.
+        let large = vec![1u64; 2 << 20];
+        let both = PutOptions::new().replicas(2).put(&large);
+        let Err(Error::TooFewReplicas {
+            wanted, nodes, why, ..
+        }) = both
+        else {
+            panic!("{both:?}")
+        };
+        assert_eq!((wanted, nodes), (2, 2));
+        let no_room = format!("node {} has no room in its store", ids[0]);
+        assert!(why.contains(&no_room), "{why}");
+        until_counted("nothing stays", &ids, |n| n == [0, 0]);
+        // It is passed over where others suffice.
+        let one = PutOptions::new().replicas(1);
+        let kept: Vec<_> = (0..4).map(|_| one.put(&large).unwrap()).collect();
+        assert_eq!(counted(&ids), [0, 4]);
+        drop(kept);
+        let late = one.clone().timeout(Duration::ZERO).put(&large);
+        let e = late.expect_err("no time is too little").to_string();
+        assert!(e.contains("PutOptions::timeout"), "{e}");
+        until_counted("nothing stays", &ids, |n| n == [0, 0]);
+        assert_eq!(cluster.head.store().objects, 0);
+        let refers = one.put(&vec![mobula::put(&1).unwrap()]);
+        let e = refers.expect_err("they would be lost").to_string();
+        assert!(e.contains("references in it"), "{e}");
+    });
+}
+
+#[test]
+fn a_node_that_leaves_hands_its_replicas_to_others() {
+    with(&[PLAIN; 2], |cluster| {
+        let ids = ["node0", "node1"].map(|n| called(&cluster.head, n));
+        let one = PutOptions::new().replicas(1);
+        let kept: Vec<_> = (0..8).map(|i| one.put(&vec![i; MANY]).unwrap()).collect();
+        let had = counted(&ids);
+        assert_eq!(had.iter().sum::<u64>(), 8);
+        let leaves = usize::from(had[1] > had[0]);
+        let stays = [ids[1 - leaves]];
+        let file = std::env::temp_dir().join(format!("mobula-leaves-{}", std::process::id()));
+        let path = file.to_string_lossy().into_owned();
+        let runs = waits::options().on_node(ids[leaves]).remote(path);
+        let pid = cluster.nodes[leaves].process.id().to_string();
+        let told = std::process::Command::new("kill")
+            .args(["-TERM", &pid])
+            .status();
+        assert!(told.expect("a signal can be sent").success());
+        until_counted("the other has all", &stays, |n| n == [8]);
+        std::fs::write(&file, []).unwrap();
+        within(&runs).expect("what runs is finished first");
+        until("it leaves", LONG, || cluster.head.nodes().len() == 2);
+        let _ = std::fs::remove_file(&file);
+        drop(kept);
+        until_counted("nobody needs them", &stays, |n| n == [0]);
+    });
+}
+
+#[test]
+fn replicas_that_were_moved_to_disk_are_read_from_there() {
+    let small: Settings = &[("MOBULA_OBJECT_STORE_MEMORY", "4M")];
+    with(&[PLAIN, small], |cluster| {
+        let there = called(&cluster.head, "node0");
+        // Three times what that node's memory holds.
+        let objects = within(puts::options().on_node(there).remote(30, 2)).unwrap();
+        cluster.nodes[0].kill();
+        let one = called(&cluster.head, "node1");
+        for (i, object) in objects.iter().enumerate() {
+            let read = last::options().on_node(one).remote(object);
+            assert_eq!(within(&read).unwrap(), i as u64);
         }
     });
 }

@@ -99,8 +99,8 @@ impl PutOptions {
     /// them, with the CPU lent. With replicas it is in shared memory however small it is, and readers elsewhere ask for its bytes.
     ///
     /// # Errors
-    /// As for [`put()`]. [`Error::TooFewReplicas`] with the numbers, at once if there are too few nodes, or later if they have no room,
-    /// leave or die, or it takes longer than the timeout: then no node keeps anything. [`Error::Encode`] if there are references in the
+    /// As for [`put()`]. [`Error::TooFewReplicas`] with the numbers and reasons, if there are too few nodes, or too few that have
+    /// room and stay, for longer than a death takes to be noticed, or it takes longer than the timeout: then no node keeps anything. [`Error::Encode`] if there are references in the
     /// value, which a copy would not keep.
     #[track_caller]
     pub fn put<T: Value>(&self, value: &T) -> Result<ObjectRef<T>> {

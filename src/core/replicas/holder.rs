@@ -34,10 +34,18 @@ impl Held {
         self.orphan && !self.claims.is_empty()
     }
 
-    fn unclaim(&mut self, node: NodeId, until: Duration) {
-        if self.claims.remove(&node) && self.claims.is_empty() && self.orphan {
+    /// True: nobody claims it any more, and its owner is dead.
+    fn unclaim(&mut self, node: NodeId, until: Duration) -> bool {
+        let last = self.claims.remove(&node) && self.claims.is_empty() && self.orphan;
+        if last {
             self.until = Some(until);
         }
+        last
+    }
+
+    fn claim(&mut self, node: NodeId) {
+        self.claims.insert(node);
+        self.until = None;
     }
 }
 
@@ -136,6 +144,7 @@ impl Replicas {
         let Some(held) = self.held.remove(&key) else {
             return;
         };
+        self.unclaimed.remove(&key);
         out.push(Effect::Drop(key));
         for to in held.claims {
             if to != self.me {
@@ -157,7 +166,10 @@ impl Replicas {
                 Some(held) if held.phase == Phase::Whole => {
                     held.orphan = true;
                     let unclaimed = held.claims.is_empty();
-                    held.until = unclaimed.then(|| now.saturating_add(self.grace));
+                    if unclaimed {
+                        held.until = Some(now.saturating_add(self.grace));
+                        self.unclaimed.insert(key);
+                    }
                 }
                 _ => self.give_up(key, out),
             }
@@ -168,8 +180,8 @@ impl Replicas {
     pub(super) fn on_seek(&mut self, from: NodeId, key: ObjectKey, out: &mut Vec<Effect>) {
         let mut len = None;
         if let Some(held) = self.held.get_mut(&key) {
-            held.claims.insert(from);
-            held.until = None;
+            held.claim(from);
+            self.unclaimed.remove(&key);
             if held.phase != Phase::Whole {
                 return; // answered when it is whole, or is not to be
             }
@@ -185,31 +197,36 @@ impl Replicas {
             .held
             .get_mut(&key)
             .filter(|h| h.phase == Phase::Whole)?;
-        held.claims.insert(me);
-        held.until = None;
+        held.claim(me);
+        self.unclaimed.remove(&key);
         Some(held.len)
     }
 
     pub(super) fn on_quit(&mut self, now: Duration, from: NodeId, key: ObjectKey) {
         let until = now.saturating_add(self.grace);
-        if let Some(held) = self.held.get_mut(&key) {
-            held.unclaim(from, until);
+        if let Some(held) = self.held.get_mut(&key)
+            && held.unclaim(from, until)
+        {
+            self.unclaimed.insert(key);
         }
     }
 
     pub(super) fn seeker_died(&mut self, now: Duration, node: NodeId) {
         let until = now.saturating_add(self.grace);
-        self.held
-            .values_mut()
-            .for_each(|held| held.unclaim(node, until));
+        for (key, held) in &mut self.held {
+            if held.unclaim(node, until) {
+                self.unclaimed.insert(*key);
+            }
+        }
     }
 
     pub(super) fn expire(&mut self, now: Duration, out: &mut Vec<Effect>) {
-        let due = self
-            .held
-            .iter()
-            .filter(|(_, held)| held.until.is_some_and(|at| at <= now));
-        for key in due.map(|(key, _)| *key).collect::<Vec<_>>() {
+        let due = self.unclaimed.iter().filter(|key| {
+            let held = self.held.get(key);
+            held.is_some_and(|held| held.until.is_some_and(|at| at <= now))
+        });
+        let due: Vec<ObjectKey> = due.copied().collect();
+        for key in due {
             self.give_up(key, out);
         }
     }

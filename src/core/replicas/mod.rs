@@ -170,9 +170,14 @@ pub struct Replicas {
     /// Those that leave.
     leaving: BTreeSet<NodeId>,
     owned: BTreeMap<u64, Owned>,
-    /// When those that declined are asked again.
+    /// Those for which too few nodes are put up with, and until when.
+    hopes: BTreeMap<u64, Duration>,
+    /// Those of which somebody declined, and when they are asked again.
+    declined: BTreeSet<u64>,
     retry: Option<Duration>,
     held: BTreeMap<ObjectKey, Held>,
+    /// Those of dead owners that nobody claims.
+    unclaimed: BTreeSet<ObjectKey>,
     line: VecDeque<ObjectKey>,
     /// Attempts whose end the driver has not told.
     making: BTreeMap<u64, ObjectKey>,
@@ -182,6 +187,8 @@ pub struct Replicas {
     /// Objects of others with references here, known to have replicas.
     known: BTreeSet<ObjectKey>,
     orphans: BTreeMap<ObjectKey, Orphan>,
+    /// Those for which some nodes could not be asked yet.
+    unasked: BTreeSet<ObjectKey>,
 }
 
 impl Replicas {
@@ -194,14 +201,18 @@ impl Replicas {
             peers: BTreeMap::new(),
             leaving: BTreeSet::new(),
             owned: BTreeMap::new(),
+            hopes: BTreeMap::new(),
+            declined: BTreeSet::new(),
             retry: None,
             held: BTreeMap::new(),
+            unclaimed: BTreeSet::new(),
             line: VecDeque::new(),
             making: BTreeMap::new(),
             last: 0,
             leaves: false,
             known: BTreeSet::new(),
             orphans: BTreeMap::new(),
+            unasked: BTreeSet::new(),
         }
     }
 
@@ -257,6 +268,8 @@ impl Replicas {
     /// Time passes.
     pub fn tick(&mut self, now: Duration, out: &mut Vec<Effect>) {
         self.expire(now, out);
+        self.despair(now, out);
+        self.give_up_unasked(now, out);
         self.ask_again(now, out);
     }
 

@@ -1,6 +1,7 @@
 //! The part of whoever has references to an object whose owner is dead: it asks all others for replicas.
 //!
-//! Invariant: an orphan is readable, lost, or there is a living node that has not answered. Every pull that asks for a source gets an
+//! Invariant: an orphan is readable, lost, or there is a living node that has not answered; one that cannot be reached is waited for as
+//! long as the grace period. Every pull that asks for a source gets an
 //! answer, after the last of those. Left out: references, which the driver counts.
 
 use std::collections::BTreeMap;
@@ -16,6 +17,8 @@ pub(super) struct Orphan {
     pending: BTreeMap<NodeId, bool>,
     /// Who has one; true: a transfer from there failed.
     at: BTreeMap<NodeId, bool>,
+    /// Until when those are waited for that were not asked.
+    until: Duration,
     /// A pull that waits for a source.
     ask: Option<u64>,
     /// It was said that it can be read, with so many bytes, or that it is lost.
@@ -48,6 +51,7 @@ impl Replicas {
     /// The last reference here is gone.
     pub fn dropped(&mut self, now: Duration, key: ObjectKey, out: &mut Vec<Effect>) {
         self.known.remove(&key);
+        self.unasked.remove(&key);
         let Some(orphan) = self.orphans.remove(&key) else {
             return;
         };
@@ -64,6 +68,7 @@ impl Replicas {
     /// Said again, it says again how the object stands, since the references may be others.
     pub fn orphaned(
         &mut self,
+        now: Duration,
         key: ObjectKey,
         members: impl IntoIterator<Item = NodeId>,
         out: &mut Vec<Effect>,
@@ -71,27 +76,32 @@ impl Replicas {
         if let Some(orphan) = self.orphans.get(&key) {
             return out.extend(orphan.said.map(|said| said.effect(key)));
         }
-        let mut orphan = Orphan::default();
-        let own = self.claim_own(key);
-        if let Some(len) = own {
+        let mut orphan = Orphan {
+            until: now.saturating_add(self.grace),
+            ..Orphan::default()
+        };
+        if let Some(len) = self.claim_own(key) {
             let at = self.me;
             orphan.at.insert(at, false);
             let said = Said::Readable(at, len);
             orphan.said = Some(said);
             out.push(said.effect(key));
-        } else {
-            let connected = self.peers.keys().copied();
-            for node in connected.chain(members) {
-                if node != self.me && node != key.owner {
-                    orphan.pending.insert(node, false);
-                }
+        }
+        // Others too, whether there is one here or not: theirs are to stay, since this node may die.
+        let connected = self.peers.keys().copied();
+        for node in connected.chain(members) {
+            if node != self.me && node != key.owner {
+                orphan.pending.insert(node, false);
             }
-            for (&to, asked) in &mut orphan.pending {
-                *asked = self.peers.contains_key(&to);
-                if *asked {
-                    send(out, to, Message::Seek { key });
-                }
+        }
+        for (&to, asked) in &mut orphan.pending {
+            *asked = self.peers.contains_key(&to);
+            if *asked {
+                send(out, to, Message::Seek { key });
             }
+        }
+        if orphan.pending.values().any(|asked| !asked) {
+            self.unasked.insert(key);
         }
         self.orphans.insert(key, orphan);
         self.conclude(key, out);
@@ -186,6 +196,21 @@ impl Replicas {
                 && !std::mem::replace(asked, true)
             {
                 send(out, node, Message::Seek { key });
+            }
+        }
+    }
+
+    /// Who cannot be reached for so long is not waited for.
+    pub(super) fn give_up_unasked(&mut self, now: Duration, out: &mut Vec<Effect>) {
+        let due = self.unasked.iter().copied().filter(|key| {
+            let orphan = self.orphans.get(key);
+            orphan.is_none_or(|orphan| orphan.until <= now)
+        });
+        for key in due.collect::<Vec<_>>() {
+            self.unasked.remove(&key);
+            if let Some(orphan) = self.orphans.get_mut(&key) {
+                orphan.pending.retain(|_, asked| *asked);
+                self.conclude(key, out);
             }
         }
     }

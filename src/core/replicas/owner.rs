@@ -28,8 +28,16 @@ pub(super) struct Owned {
 }
 
 impl Replicas {
-    /// An object of this node is to have so many replicas: ends in [`Effect::Kept`] or [`Effect::Short`], unless it is forgotten.
-    pub fn put(&mut self, number: u64, len: u64, wanted: usize, out: &mut Vec<Effect>) {
+    /// An object of this node is to have so many replicas: ends in [`Effect::Kept`] or [`Effect::Short`], unless it is forgotten. Too
+    /// few nodes are put up with until then, since this one may just have come and not know all.
+    pub fn put(
+        &mut self,
+        until: Duration,
+        (number, len): (u64, u64),
+        wanted: usize,
+        out: &mut Vec<Effect>,
+    ) {
+        self.hopes.insert(number, until);
         self.owned.entry(number).or_insert(Owned {
             len,
             wanted,
@@ -42,6 +50,8 @@ impl Replicas {
 
     /// The last reference to it is gone.
     pub fn forget(&mut self, number: u64, out: &mut Vec<Effect>) {
+        self.declined.remove(&number);
+        self.hopes.remove(&number);
         if let Some(owned) = self.owned.remove(&number) {
             let key = self.own(number);
             for to in owned.at.into_keys() {
@@ -101,10 +111,15 @@ impl Replicas {
                 send(out, node, Message::Free { key });
             }
             owned.declined.clear();
+            self.declined.remove(&number);
+            self.hopes.remove(&number);
             if !std::mem::replace(&mut owned.told, true) {
                 out.push(Effect::Kept(number));
             }
-        } else if good < owned.wanted && !std::mem::replace(&mut owned.told, true) {
+        } else if good < owned.wanted
+            && !self.hopes.contains_key(&number)
+            && !std::mem::replace(&mut owned.told, true)
+        {
             let short = Short {
                 made,
                 nodes: self.peers.keys().filter(|node| stays(node)).count(),
@@ -141,6 +156,7 @@ impl Replicas {
         };
         if owned.at.remove(&from).is_some() {
             owned.declined.insert(from, why);
+            self.declined.insert(key.number);
             self.top_up(key.number, out);
         }
     }
@@ -156,22 +172,28 @@ impl Replicas {
         }
     }
 
-    /// Asks those again that declined, where others did not suffice.
+    /// Says what has hoped in vain.
+    pub(super) fn despair(&mut self, now: Duration, out: &mut Vec<Effect>) {
+        let due = self.hopes.iter().filter(|(_, until)| **until <= now);
+        for number in due.map(|(number, _)| *number).collect::<Vec<_>>() {
+            self.hopes.remove(&number);
+            self.top_up(number, out);
+        }
+    }
+
+    /// Asks those again that declined, where others do not suffice.
     pub(super) fn ask_again(&mut self, now: Duration, out: &mut Vec<Effect>) {
-        let lacks = |o: &Owned| !o.declined.is_empty() && o.at.len() < o.wanted;
-        if !self.owned.values().any(lacks) {
+        if self.declined.is_empty() {
             self.retry = None;
-            return;
+        } else if now >= *self.retry.get_or_insert(now.saturating_add(AGAIN)) {
+            self.retry = None;
+            for number in std::mem::take(&mut self.declined) {
+                if let Some(owned) = self.owned.get_mut(&number) {
+                    owned.declined.clear();
+                    self.top_up(number, out);
+                }
+            }
         }
-        if now < *self.retry.get_or_insert(now.saturating_add(AGAIN)) {
-            return;
-        }
-        self.retry = None;
-        self.owned
-            .values_mut()
-            .filter(|o| lacks(o))
-            .for_each(|o| o.declined.clear());
-        self.top_up_all(out);
     }
 }
 

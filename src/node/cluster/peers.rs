@@ -189,6 +189,8 @@ impl Cluster {
         let now = self.now();
         let sent = self.with(local, |books, todo| {
             books.gone_since.remove(&node);
+            // Whoever looks for replicas waits for members that were never connected, too.
+            books.replicas.peer_died(now, node, &mut todo.replicas);
             let Peer { name, head, .. } = books.peers.remove(&node)?;
             if head && why == super::notices::LEFT {
                 *self.head_left.lock() = Some(node);
@@ -215,7 +217,6 @@ impl Cluster {
             }
             books.backlog.remove(node);
             books.leasing.died(node);
-            books.replicas.peer_died(now, node, &mut todo.replicas);
             books.owners.peer_died(now, node, &mut todo.effects);
             let replicated = |key| books.replicas.knows(key);
             books.pulls.peer_died_but(node, replicated, &mut todo.pulls);

@@ -69,8 +69,11 @@ impl Cluster {
         self.with(local, |books, todo| {
             if !self.is_over() {
                 books.putting.insert(number, tell);
-                let wanted = wanted as usize;
-                books.replicas.put(number, len, wanted, &mut todo.replicas);
+                let until = self.now() + self.patience;
+                let (object, wanted) = ((number, len), wanted as usize);
+                books
+                    .replicas
+                    .put(until, object, wanted, &mut todo.replicas);
             }
         });
         let short = match told.recv_timeout(timeout) {
@@ -137,6 +140,9 @@ impl Cluster {
                 Effect::Short(number, short) => tell(books, number, Err(short)),
                 Effect::Readable { key, at, len } => todo.orphans.push((key, Some((at, len)))),
                 Effect::Lost(key) => todo.orphans.push((key, None)),
+                Effect::Source { key, from, .. } if from == Some(self.me) => {
+                    books.pulls.found(key, &mut todo.pulls);
+                }
                 Effect::Source { key, ask, from } => {
                     books
                         .pulls
@@ -174,7 +180,10 @@ impl Cluster {
     /// An object's owner is dead: who has replicas?
     pub(super) fn look_for(&self, books: &mut Books, todo: &mut Todo, key: ObjectKey) {
         let members = self.membership.others();
-        books.replicas.orphaned(key, members, &mut todo.replicas);
+        let now = self.now();
+        books
+            .replicas
+            .orphaned(now, key, members, &mut todo.replicas);
     }
 
     /// An object whose owner is dead can be read, or is lost.
