@@ -16,11 +16,14 @@ use mobula::{Config, Error, Mobula, NodeId, PutOptions};
 /// Numbers in an object.
 const MANY: usize = 50_000;
 const LONG: Duration = Duration::from_secs(30);
+/// How fast deaths are found is not looked at here, and many processes share two CPUs.
+const PACE: u32 = 3;
 
 fn config() -> Config {
     Config::new()
         .num_cpus(2)
         .object_store_memory(256 << 20)
+        .cluster_pace(PACE)
         .attach(false)
 }
 
@@ -34,7 +37,11 @@ fn with(nodes: &[Settings], test: impl FnOnce(&mut Cluster)) {
     let head = head(config());
     let nodes = nodes.iter().enumerate();
     let nodes: Vec<_> = nodes
-        .map(|(i, settings)| Node::start(&head, &format!("node{i}"), settings))
+        .map(|(i, settings)| {
+            let pace = PACE.to_string();
+            let all = [&[("MOBULA_CLUSTER_PACE", pace.as_str())], *settings].concat();
+            Node::start(&head, &format!("node{i}"), &all)
+        })
         .collect();
     head.wait_for_nodes(nodes.len() + 1, LONG)
         .expect("all nodes join");
@@ -232,7 +239,7 @@ fn a_replica_that_dies_is_made_again_while_the_owner_lives() {
 
 #[test]
 fn too_few_nodes_are_said_with_numbers_and_nothing_stays() {
-    let small: Settings = &[("MOBULA_OBJECT_STORE_MEMORY", "8M")];
+    let small: Settings = &[("MOBULA_OBJECT_STORE_MEMORY", "4M")];
     with(&[small, PLAIN], |cluster| {
         let ids = ["node0", "node1"].map(|n| called(&cluster.head, n));
         let three = PutOptions::new().replicas(3).put(&vec![1u64; MANY]);
@@ -241,7 +248,7 @@ fn too_few_nodes_are_said_with_numbers_and_nothing_stays() {
         };
         assert_eq!((wanted, nodes), (3, 2));
         // One of the two is too small for this, on disk too.
-        let large = vec![1u64; 2 << 20];
+        let large = vec![1u64; 1 << 20];
         let both = PutOptions::new().replicas(2).put(&large);
         let Err(Error::TooFewReplicas {
             wanted, nodes, why, ..

@@ -62,6 +62,7 @@ impl PinnedRef {
     }
 
     /// As [`new`](Self::new); if it is elsewhere and there is no room for it here, that is waited for no longer than this.
+    #[cfg(feature = "cluster")]
     pub fn within(raw: RawRef, longest: std::time::Duration) -> Result<PinnedRef, Error> {
         if let Some(stored) = raw.stored()
             && !stored.try_pin()

@@ -62,7 +62,7 @@ pub(super) fn lighten(len: usize, caps: &mut Vec<CapBody>) {
         }
         let bytes = match &object.beside {
             Beside::Value { bytes, .. } | Beside::Failed(bytes) => bytes.len(),
-            Beside::Nothing | Beside::Refers => 0,
+            Beside::Nothing | Beside::Refers | Beside::Replicated => 0,
         };
         match left.checked_sub(bytes) {
             Some(less) => left = less,
