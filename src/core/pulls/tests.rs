@@ -209,6 +209,29 @@ fn deaths_of_sources_and_owners() {
 }
 
 #[test]
+fn what_others_than_the_dead_owner_know_of_is_asked_for_anew() {
+    let mut pulls = pulls(1, 1000, 3);
+    let out = sourced(&mut pulls, 1, 10);
+    let (first, transfer) = started(&out)[0];
+    did(&mut pulls, |p, out| p.want(key(2), 10, out));
+    did(&mut pulls, |p, out| p.want(key(3), 10, out));
+    let known = |of: ObjectKey| of != key(3);
+    let out = did(&mut pulls, |p, out| {
+        p.peer_died_but(node(OWNER), known, out)
+    });
+    // The first comes from another node, and goes on.
+    assert!(pulls.fetches(first, transfer));
+    let (second, ask, failed) = asked(&out);
+    assert_eq!((second, failed), (key(2), None), "no attempt failed");
+    assert_eq!(out[1..], [Effect::Failed(key(3), Why::OwnerDied)]);
+    did(&mut pulls, |p, out| p.fetched(first, transfer, out));
+    let out = did(&mut pulls, |p, out| {
+        p.on_at(node(OWNER), second, ask, Some(node(2)), out)
+    });
+    assert_eq!(started(&out)[0].0, second);
+}
+
+#[test]
 fn what_turns_up_otherwise_is_pulled_no_more() {
     let mut pulls = pulls(1, 1000, 3);
     let out = sourced(&mut pulls, 1, 10);
