@@ -238,6 +238,34 @@ fn a_replica_that_dies_is_made_again_while_the_owner_lives() {
 }
 
 #[test]
+fn deaths_in_the_middle_of_a_put_leave_no_gap_and_nothing_behind() {
+    with(&[PLAIN; 3], |cluster| {
+        let [zero, one, two] = ["node0", "node1", "node2"].map(|n| called(&cluster.head, n));
+        let here = cluster.head.node_id().expect("it is a node");
+        let call = puts::options().on_node(zero).remote(60, 1);
+        // One that makes replicas dies: others make them.
+        until_counted("it has some", &[one], |n| n[0] > 0);
+        cluster.nodes[1].kill();
+        let objects = within(&call).unwrap();
+        drop(call);
+        let rest = [here, two];
+        let all = |n: &[u64]| n.iter().sum::<u64>() == 60;
+        until_counted("others have them", &rest, all);
+        // The owner dies while it puts more: what nobody refers to goes.
+        let call = puts::options().on_node(zero).remote(1_000, 1);
+        until_counted("it puts", &rest, |n| n.iter().sum::<u64>() > 65);
+        cluster.nodes[0].kill();
+        within(&call).expect_err("it was to run on a node that is dead");
+        until_counted("what was not handed out goes", &rest, all);
+        for (i, object) in objects.iter().enumerate() {
+            assert_eq!(within(object).unwrap()[0], i as u64);
+        }
+        drop(objects);
+        until_counted("nobody needs them", &rest, |n| n == [0, 0]);
+    });
+}
+
+#[test]
 fn too_few_nodes_are_said_with_numbers_and_nothing_stays() {
     let small: Settings = &[("MOBULA_OBJECT_STORE_MEMORY", "4M")];
     with(&[small, PLAIN], |cluster| {
