@@ -43,9 +43,10 @@ pub struct Config {
     pub updates: usize,
     /// Adam's step size.
     pub learning_rate: f64,
-    /// What the step size comes to, in a straight line, after `schedule_steps`.
-    pub final_learning_rate: f64,
-    /// Steps after which the schedule has reached its end.
+    /// What the step size comes to, in a straight line, after `schedule_steps`; none for half of `learning_rate`, so that a
+    /// run that is late still learns.
+    pub final_learning_rate: Option<f64>,
+    /// Steps after which the schedule has reached its end; what follows goes on with the last step size.
     pub schedule_steps: u64,
     /// The discount.
     pub gamma: f32,
@@ -75,7 +76,7 @@ impl Default for Config {
             num_steps: 8,
             updates: 16,
             learning_rate: 3e-3,
-            final_learning_rate: 0.0,
+            final_learning_rate: None,
             schedule_steps: 200_000,
             gamma: 0.99,
             lambda: 0.95,
@@ -118,9 +119,20 @@ impl Config {
                 format!("is {value}; it is above 0")
             })?;
         }
+        let last = self.rate(1.0);
+        config::require(NAME, "final_learning_rate", last >= 0.0, || {
+            format!("is {last}; it is 0 or more")
+        })?;
         config::require(NAME, "hidden", !self.hidden.contains(&0), || {
             "has a layer of 0 units".to_owned()
         })
+    }
+
+    /// The step size after this part of the schedule.
+    fn rate(&self, part: f64) -> f64 {
+        let first = self.learning_rate;
+        let last = self.final_learning_rate.unwrap_or(first / 2.0);
+        first + (last - first) * part
     }
 }
 
@@ -273,8 +285,7 @@ impl A3c {
     /// Applies a gradient. Gives its norm.
     fn apply(&mut self, row: &[f32]) -> Result<f32> {
         let part = self.run.part(self.config.schedule_steps);
-        let (first, last) = (self.config.learning_rate, self.config.final_learning_rate);
-        let rate = (first + (last - first) * part) as f32;
+        let rate = self.config.rate(part) as f32;
         let bound = self.config.max_grad_norm;
         // One that is no number changes nothing.
         let norm = self.adam.step_row(&mut self.weights, row, rate, bound);

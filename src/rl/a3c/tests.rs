@@ -103,11 +103,58 @@ fn what_is_no_number_changes_nothing_and_what_cannot_work_is_refused() -> Result
         .expect_err("no number");
     assert!(matches!(error, Error::NotFinite { .. }), "{error}");
     assert_eq!(a3c.weights, before);
+    let refused = |config: Config, says: &str| {
+        let error = A3c::new("CartPole-v1", config, 1).err().expect("refused");
+        assert!(error.to_string().contains(says), "{error}");
+    };
     let gamma = Config {
         gamma: -0.1,
         ..small()
     };
-    let error = A3c::new("CartPole-v1", gamma, 1).err().expect("refused");
-    assert!(error.to_string().contains("between 0 and 1"), "{error}");
+    refused(gamma, "between 0 and 1");
+    let rate = Config {
+        final_learning_rate: Some(-1e-3),
+        ..small()
+    };
+    refused(rate, "is -0.001; it is 0 or more");
     Ok(())
+}
+
+#[test]
+fn a_late_run_still_learns_unless_its_schedule_ends_at_nothing() -> Result<()> {
+    let _turn = crate::rl::turn();
+    let _node = init()?;
+    for (last, moves) in [(None, true), (Some(0.0), false)] {
+        let config = Config {
+            final_learning_rate: last,
+            schedule_steps: 60,
+            ..small()
+        };
+        let mut a3c = A3c::new("CartPole-v1", config, 1)?;
+        // One iteration is the whole schedule.
+        assert_eq!(a3c.train()?.steps, 60);
+        let before = a3c.weights.clone();
+        a3c.train()?;
+        assert_eq!(a3c.weights != before, moves, "{last:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn the_step_size_falls_to_its_last_value_in_a_straight_line() {
+    let config = Config {
+        learning_rate: 0.02,
+        ..small()
+    };
+    let near = |config: &Config, part: f64, want: f64| {
+        assert!((config.rate(part) - want).abs() < 1e-12, "{part}");
+    };
+    near(&config, 0.0, 0.02);
+    near(&config, 0.5, 0.015);
+    near(&config, 1.0, 0.01);
+    let given = Config {
+        final_learning_rate: Some(0.004),
+        ..config
+    };
+    near(&given, 0.5, 0.012);
 }
