@@ -7,6 +7,8 @@
 mod events;
 #[path = "rl/learning.rs"]
 mod learning;
+#[path = "rl/memory.rs"]
+mod memory;
 #[path = "rl/pictures.rs"]
 mod pictures;
 #[path = "rl/wrappers.rs"]

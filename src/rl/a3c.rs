@@ -4,7 +4,8 @@
 //! Invariant: each worker plays a little and takes the gradient of that; the learner applies gradients as they come, and the
 //! worker whose gradient it was goes on with the new weights at once, whatever the others do. A gradient may so be
 //! of weights that are a few gradients old. With one worker the curve follows from the seed; with several it depends on who is
-//! first. Left out: recurrent networks.
+//! first. With `lstm` both networks remember, as in the paper: each worker goes on from what it remembered when its last steps
+//! ended, and gradients go back to there. Left out: gradients that go further back.
 
 use super::adam::Adam;
 use super::agent::{Agent, Progress};
@@ -60,6 +61,9 @@ pub struct Config {
     pub max_grad_norm: f32,
     /// Whether both networks have filters before their hidden layers: `mlp` or `cnn`.
     pub net: Net,
+    /// Units of long short-term memory (Hochreiter and Schmidhuber, 1997) in front of the hidden layers of both networks, for
+    /// problems where what is seen does not say all; none for networks that remember nothing.
+    pub lstm: Option<usize>,
     /// Hidden units of both networks, layer by layer.
     pub hidden: Vec<usize>,
     /// What hidden layers end in.
@@ -84,6 +88,7 @@ impl Default for Config {
             value_coefficient: 0.25,
             max_grad_norm: 0.5,
             net: Net::Mlp,
+            lstm: None,
             hidden: vec![64, 64],
             activation: Activation::Tanh,
             log_std: 0.0,
@@ -122,6 +127,9 @@ impl Config {
         let last = self.rate(1.0);
         config::require(NAME, "final_learning_rate", last >= 0.0, || {
             format!("is {last}; it is 0 or more")
+        })?;
+        config::require(NAME, "lstm", self.lstm != Some(0), || {
+            "is 0; give at least 1, or null for none".to_owned()
         })?;
         config::require(NAME, "hidden", !self.hidden.contains(&0), || {
             "has a layer of 0 units".to_owned()
@@ -169,14 +177,21 @@ pub(super) fn gradient(
     let count = played.actions.len();
     let actions = Tensor::from_vec(played.actions, count, cpu)?;
 
-    let out = ops::network(&policy.actor, &observations, &learned.actor)?;
+    let began = |i: usize| {
+        played
+            .began
+            .get(i)
+            .map(|state| (state, played.over.as_slice()))
+    };
+    let out = ops::steps(&policy.actor, &observations, &learned.actor, began(0))?;
     let terms = match &learned.log_std {
         None => ops::categorical_terms(&out, &actions)?,
         Some(log_std) => ops::gaussian_terms(&out, log_std, &actions)?,
     };
     let policy_loss = (terms.get_on_dim(1, 0)? * advantages)?.mean_all()?.neg()?;
     let entropy = terms.get_on_dim(1, 1)?.mean_all()?;
-    let values = ops::network(&policy.critic, &observations, &learned.critic)?.squeeze(1)?;
+    let values = ops::steps(&policy.critic, &observations, &learned.critic, began(1))?;
+    let values = values.squeeze(1)?;
     let value = (values - returns)?.sqr()?.mean_all()?;
     let mut total = (&policy_loss + (&value * f64::from(value_coefficient))?)?;
     if entropy_coefficient != 0.0 {
@@ -230,6 +245,7 @@ impl A3c {
             hidden: config.hidden.iter().map(|n| *n as u64).collect(),
             relu: config.activation == Activation::Relu,
             cnn: config.net == Net::Cnn,
+            lstm: config.lstm.unwrap_or(0) as u64,
             gamma: config.gamma,
             lambda: config.lambda,
             seed: (seed, 0),
@@ -359,6 +375,10 @@ impl Agent for A3c {
         self.policy
             .best(actor, observations, &mut self.scratch, &mut actions);
         Ok(actions)
+    }
+
+    fn forget(&mut self, row: usize) {
+        self.scratch.forget(row);
     }
 
     fn evaluate(&self, episodes: usize, seed: u64) -> Result<Evaluation> {

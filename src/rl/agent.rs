@@ -29,8 +29,14 @@ pub trait Agent {
     /// [`Error::NotFinite`] when learning went astray: the weights are as they were before the iteration. [`Error::Node`] when the node beneath failed.
     fn train(&mut self) -> Result<Progress>;
 
-    /// The best actions for rows of observations, as learned so far.
+    /// The best actions for rows of observations, as learned so far. An agent that remembers (A3C with `lstm`) takes each row for
+    /// the next step of the episode that was in this row before; with another number of rows all episodes begin.
     fn act(&mut self, observations: &[f32]) -> Result<Actions>;
+
+    /// Says that the next observation in this row begins an episode. Only agents that remember need to be told.
+    fn forget(&mut self, row: usize) {
+        let _ = row;
+    }
 
     /// Plays whole episodes, always with the best action.
     fn evaluate(&self, episodes: usize, seed: u64) -> Result<Evaluation>;

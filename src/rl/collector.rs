@@ -9,6 +9,7 @@ use super::crew::Crew;
 use super::env::{VecEnv, Words};
 use super::error::{Error, Result};
 use super::gae::gae;
+use super::lstm::LstmState;
 use super::mlp::Activation;
 use super::network::Net;
 use super::player::{Episode, Player};
@@ -33,6 +34,8 @@ pub struct Setup {
     pub relu: bool,
     /// Whether networks have filters before their hidden layers.
     pub cnn: bool,
+    /// Units of long short-term memory before their hidden layers; 0 for none.
+    pub lstm: u64,
     /// The discount.
     pub gamma: f32,
     /// The decay of advantages.
@@ -55,6 +58,10 @@ pub struct Rollout {
     pub values: Vec<f32>,
     /// The advantages.
     pub advantages: Vec<f32>,
+    /// What both networks remembered before the first step, if they remember: the actor's, then the critic's.
+    pub began: Vec<LstmState>,
+    /// With that: whether each step was the last of its episode.
+    pub over: Vec<bool>,
     /// Episodes that ended on the way.
     pub episodes: Vec<Episode>,
 }
@@ -68,7 +75,11 @@ impl Setup {
         };
         let net = if self.cnn { Net::Cnn } else { Net::Mlp };
         let spaces = [&envs.observation_space(), &envs.action_space()];
-        Policy::of(net, &self.env, spaces, &hidden, activation)
+        let policy = Policy::of(net, &self.env, spaces, &hidden, activation)?;
+        Ok(match self.lstm {
+            0 => policy,
+            units => policy.with_lstm(units as usize),
+        })
     }
 }
 
@@ -94,6 +105,9 @@ impl Actor {
         let width = self.policy.actor.inputs();
         let weights = self.policy.split(weights)?;
         let mut out = Rollout::default();
+        if self.policy.recurrent() {
+            out.began = self.policy.memory(n, &mut self.scratch).to_vec();
+        }
         let mut rewards = Vec::with_capacity(n * length);
         let mut next_values = vec![0.0; n * length];
         let mut over = Vec::with_capacity(n * length);
@@ -120,14 +134,17 @@ impl Actor {
                 over.push(player.steps.over(i));
                 if player.steps.truncated[i] && !player.steps.terminated[i] {
                     let last = &player.steps.last[i * width..(i + 1) * width];
-                    let value = self.policy.values(weights[2], last, &mut self.scratch);
+                    let value = self.policy.values(weights[2], last, i, &mut self.scratch);
                     next_values[t * n + i] = value[0];
+                }
+                if player.steps.over(i) {
+                    self.scratch.forget(i);
                 }
             }
         }
         self.player.check()?;
         let seen = &self.player.steps.observations;
-        let after = self.policy.values(weights[2], seen, &mut self.scratch);
+        let after = self.policy.values(weights[2], seen, 0, &mut self.scratch);
         for i in (0..n * length).filter(|i| !over[*i]) {
             next_values[i] = *out.values.get(i + n).unwrap_or(&after[i % n]);
         }
@@ -140,7 +157,27 @@ impl Actor {
             setup.gamma,
             setup.lambda,
         );
+        if self.policy.recurrent() {
+            out.over = over;
+        }
         Ok(out)
+    }
+
+    /// Appends all that it knows.
+    fn save(&mut self, words: &mut Vec<u64>) {
+        self.player.save(words);
+        let memory = self.policy.memory(self.player.count(), &mut self.scratch);
+        let numbers = memory.iter_mut().flat_map(LstmState::numbers);
+        words.extend(numbers.map(|x| u64::from(x.to_bits())));
+    }
+
+    /// Takes back what `save` wrote.
+    fn load(&mut self, words: &mut Words<'_>) {
+        self.player.load(words);
+        let memory = self.policy.memory(self.player.count(), &mut self.scratch);
+        for x in memory.iter_mut().flat_map(LstmState::numbers) {
+            *x = f32::from_bits(words.word() as u32);
+        }
     }
 }
 
@@ -184,14 +221,14 @@ impl Collector {
     /// All that it knows.
     pub fn save(&mut self) -> Result<Vec<u64>> {
         let mut words = Vec::new();
-        self.actor()?.player.save(&mut words);
+        self.actor()?.save(&mut words);
         Ok(words)
     }
 
     /// Goes on from what `save` gave.
     pub fn load(&mut self, words: Vec<u64>) -> Result<()> {
         let mut words = Words::new(&words);
-        self.actor()?.player.load(&mut words);
+        self.actor()?.load(&mut words);
         foreign(&self.setup.env, words.complete())
     }
 }

@@ -4,7 +4,8 @@
 //! the row can use the network, wherever the row lies. Hidden layers end in an [`Activation`], the last one in
 //! nothing. Left out: which loss is behind it; `ops.rs` gives the passes to candle.
 
-use super::conv::Pass;
+use super::conv;
+use super::lstm;
 use super::matrix::{Begin, Product};
 use super::rng::Rng;
 use super::simd::{self, Kernel, tanh};
@@ -33,7 +34,8 @@ pub struct Mlp {
 pub struct Tape {
     layers: Vec<Vec<f32>>,
     /// Of what stands before the first layer, if anything does.
-    pub(super) filters: Vec<Pass>,
+    pub(super) filters: Vec<conv::Pass>,
+    pub(super) lstm: lstm::Pass,
 }
 
 impl Tape {
@@ -59,6 +61,12 @@ impl Mlp {
         sizes.extend(hidden);
         sizes.push(outputs);
         Mlp { sizes, activation }
+    }
+
+    /// The same network, with so many numbers that go in.
+    pub(super) fn with_inputs(mut self, inputs: usize) -> Mlp {
+        self.sizes[0] = inputs;
+        self
     }
 
     /// How many numbers go in.

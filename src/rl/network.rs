@@ -1,10 +1,12 @@
-//! A network as learners see it: layers of filters over a picture, if it has any, then an [`Mlp`].
+//! A network as learners see it: layers of filters over a picture, if it has any, then long short-term memory, if it has that,
+//! then an [`Mlp`].
 //!
-//! Invariant: the weights are one row of `f32`, layer by layer from the inputs on; without filters it is the Mlp's own, and
+//! Invariant: the weights are one row of `f32`, layer by layer from the inputs on; of hidden layers alone it is the Mlp's own, and
 //! costs what that costs. Left out: which filters are best for a picture; there is one choice, for small ones.
 
 use super::conv::Conv;
 use super::error::{Error, Result};
+use super::lstm::{Lstm, LstmState};
 use super::mlp::{Activation, Mlp, Tape};
 use super::rng::Rng;
 use super::space::Space;
@@ -25,6 +27,7 @@ pub enum Net {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Network {
     filters: Vec<Conv>,
+    lstm: Option<Lstm>,
     mlp: Mlp,
 }
 
@@ -33,6 +36,7 @@ impl Network {
     pub fn mlp(inputs: usize, hidden: &[usize], outputs: usize, activation: Activation) -> Network {
         Network {
             filters: Vec::new(),
+            lstm: None,
             mlp: Mlp::new(inputs, hidden, outputs, activation),
         }
     }
@@ -98,14 +102,50 @@ impl Network {
         let inputs = second.output().iter().product();
         Ok(Network {
             filters: vec![first, second],
+            lstm: None,
             mlp: Mlp::new(inputs, hidden, outputs, activation),
         })
     }
 
+    /// The same network with a layer of `units` of long short-term memory in front of its hidden layers.
+    ///
+    /// ```
+    /// use mobula::rl::{Activation, Network, Rng, Tape};
+    /// let net = Network::mlp(1, &[], 1, Activation::Tanh).with_lstm(4);
+    /// let weights = net.orthogonal(&mut Rng::new(0), 1.0, 1.0);
+    /// let (mut state, mut tape) = (net.state(1), Tape::default());
+    /// // What it gives follows from what it saw before, too.
+    /// let mut step = |input: f32| {
+    ///     net.advance(&weights, &[input], &[], &mut state, &mut tape);
+    ///     tape.output()[0]
+    /// };
+    /// let first = step(1.0);
+    /// assert_ne!(step(1.0), first);
+    /// ```
+    pub fn with_lstm(mut self, units: usize) -> Network {
+        let inputs = self.mlp.inputs();
+        self.lstm = Some(Lstm { inputs, units });
+        self.mlp = self.mlp.with_inputs(units);
+        self
+    }
+
     /// How many numbers go in.
     pub fn inputs(&self) -> usize {
-        let first = self.filters.first();
-        first.map_or_else(|| self.mlp.inputs(), Conv::inputs)
+        match (self.filters.first(), &self.lstm) {
+            (Some(first), _) => first.inputs(),
+            (None, Some(lstm)) => lstm.inputs,
+            (None, None) => self.mlp.inputs(),
+        }
+    }
+
+    /// Units of long short-term memory; 0 without.
+    pub fn units(&self) -> usize {
+        self.lstm.as_ref().map_or(0, |lstm| lstm.units)
+    }
+
+    /// What is remembered at the beginning of `rows` episodes.
+    pub fn state(&self, rows: usize) -> LstmState {
+        LstmState::new(self.units(), rows)
     }
 
     /// How many come out.
@@ -116,22 +156,42 @@ impl Network {
     /// How many weights there are.
     pub fn weights(&self) -> usize {
         let filters: usize = self.filters.iter().map(Conv::weights).sum();
-        filters + self.mlp.weights()
+        filters + self.lstm.as_ref().map_or(0, Lstm::weights) + self.mlp.weights()
     }
 
-    /// First weights, as [`Mlp::orthogonal`]; filters count as hidden.
+    /// First weights, as [`Mlp::orthogonal`]; filters count as hidden, and matrices of long short-term memory are not scaled.
     pub fn orthogonal(&self, rng: &mut Rng, hidden_gain: f32, output_gain: f32) -> Vec<f32> {
         let mut weights = Vec::with_capacity(self.weights());
         for layer in &self.filters {
             weights.extend(layer.orthogonal(rng, hidden_gain));
         }
+        weights.extend(self.lstm.iter().flat_map(|lstm| lstm.orthogonal(rng)));
         weights.extend(self.mlp.orthogonal(rng, hidden_gain, output_gain));
         weights
     }
 
-    /// Computes all layers for the rows in `inputs` and leaves them in `tape`.
+    /// Computes all layers for the rows in `inputs` and leaves them in `tape`. Where the network remembers, each row is the first
+    /// of an episode.
     pub fn forward(&self, weights: &[f32], inputs: &[f32], tape: &mut Tape) {
-        if self.filters.is_empty() {
+        let mut state = match &self.lstm {
+            None => LstmState::default(),
+            Some(_) => self.state(inputs.len() / self.inputs()),
+        };
+        self.advance(weights, inputs, &[], &mut state, tape);
+    }
+
+    /// As [`forward`](Network::forward), but goes on from `state`, and leaves there what is to be remembered. The rows are steps of as
+    /// many episodes as the state has, one step of all after the other; `over` says which row was the last of its episode, for all
+    /// steps but the last one at least.
+    pub fn advance(
+        &self,
+        weights: &[f32],
+        inputs: &[f32],
+        over: &[bool],
+        state: &mut LstmState,
+        tape: &mut Tape,
+    ) {
+        if self.filters.is_empty() && self.lstm.is_none() {
             return self.mlp.forward(weights, inputs, tape);
         }
         assert_eq!(weights.len(), self.weights(), "weights of another network");
@@ -146,7 +206,16 @@ impl Network {
             layer.forward(own, inputs, &mut here[0]);
         }
         let seen = passes.last().map_or(inputs, |pass| &pass.out);
-        self.mlp.forward(rest, seen, tape);
+        match &self.lstm {
+            None => self.mlp.forward(rest, seen, tape),
+            Some(lstm) => {
+                let (own, rest) = rest.split_at(lstm.weights());
+                let mut pass = std::mem::take(&mut tape.lstm);
+                lstm.forward(own, seen, over, state, &mut pass);
+                self.mlp.forward(rest, &pass.out, tape);
+                tape.lstm = pass;
+            }
+        }
         tape.filters = passes;
     }
 
@@ -161,21 +230,35 @@ impl Network {
         by_weights: &mut [f32],
         mut by_inputs: Option<&mut [f32]>,
     ) {
-        let Some(last) = tape.filters.last().filter(|_| !self.filters.is_empty()) else {
+        let mut end = weights.len() - self.mlp.weights();
+        let filtered = tape.filters.last().map(|pass| &pass.out);
+        let filtered = filtered.filter(|_| !self.filters.is_empty());
+        let Some(seen) = self.lstm.as_ref().map(|_| &tape.lstm.out).or(filtered) else {
             return self
                 .mlp
                 .backward(weights, inputs, tape, slope, by_weights, by_inputs);
         };
-        let mut end = weights.len() - self.mlp.weights();
-        let mut below = vec![0.0; last.out.len()];
+        let mut below = vec![0.0; seen.len()];
         self.mlp.backward(
             &weights[end..],
-            &last.out,
+            seen,
             tape,
             slope,
             &mut by_weights[end..],
             Some(&mut below),
         );
+        if let Some(lstm) = &self.lstm {
+            let part = end - lstm.weights()..end;
+            end = part.start;
+            let slope = std::mem::take(&mut below);
+            below.resize(filtered.map_or(0, Vec::len), 0.0);
+            let by_seen = match filtered {
+                Some(_) => Some(below.as_mut_slice()),
+                None => by_inputs.take(),
+            };
+            let (own, by_own) = (&weights[part.clone()], &mut by_weights[part]);
+            lstm.backward(own, &tape.lstm, &slope, by_own, by_seen);
+        }
         for (i, (layer, pass)) in self.filters.iter().zip(&tape.filters).enumerate().rev() {
             let part = end - layer.weights()..end;
             end = part.start;

@@ -5,6 +5,7 @@
 //! (tests below). Left out: devices other than the CPU.
 
 use super::distribution::{categorical, categorical_slope, gaussian, gaussian_slope};
+use super::lstm::LstmState;
 use super::mlp::Tape;
 use super::network::Network;
 use candle_core::{CpuStorage, CustomOp2, DType, Layout, Result, Shape, Storage, Tensor, bail};
@@ -43,10 +44,22 @@ pub(super) fn read<R>(tensor: &Tensor, with: impl FnOnce(&[f32]) -> R) -> Result
 
 /// `network(inputs, weights)`, with gradients by both.
 pub(super) fn network(network: &Network, inputs: &Tensor, weights: &Tensor) -> Result<Tensor> {
+    steps(network, inputs, weights, None)
+}
+
+/// As [`network`], for rows that are steps of episodes: what is remembered before the first step, and which rows were the last of
+/// their episodes, as [`Network::advance`] has them.
+pub(super) fn steps(
+    network: &Network,
+    inputs: &Tensor,
+    weights: &Tensor,
+    began: Option<(&LstmState, &[bool])>,
+) -> Result<Tensor> {
     inputs.apply_op2(
         weights,
         NetworkOp {
             network: network.clone(),
+            began: began.map(|(state, over)| (state.clone(), over.to_vec())),
             tape: Mutex::new(Tape::default()),
             inputs: inputs.track_op(),
         },
@@ -55,6 +68,7 @@ pub(super) fn network(network: &Network, inputs: &Tensor, weights: &Tensor) -> R
 
 struct NetworkOp {
     network: Network,
+    began: Option<(LstmState, Vec<bool>)>,
     /// What the forward pass computed.
     tape: Mutex<Tape>,
     /// Whether the gradient by the inputs is wanted.
@@ -79,7 +93,14 @@ impl CustomOp2 for NetworkOp {
             bail!("the network does not fit its inputs or weights");
         }
         let mut tape = self.tape.lock().expect("nobody panics with it");
-        self.network.forward(weights, inputs, &mut tape);
+        match &self.began {
+            None => self.network.forward(weights, inputs, &mut tape),
+            Some((state, over)) => {
+                let mut state = state.clone();
+                self.network
+                    .advance(weights, inputs, over, &mut state, &mut tape);
+            }
+        }
         let rows = inputs.len() / self.network.inputs();
         Ok((
             CpuStorage::F32(tape.output().to_vec()),

@@ -1,10 +1,12 @@
 //! A policy and an estimate of values: two networks over one row of weights.
 //!
 //! Invariant: the row is the policy's weights, then the logarithms of the deviations if actions are numbers, then the value's
-//! weights; collectors read it where it lies. Acting uses no candle: two passes and a draw. Left out: learning.
+//! weights; collectors read it where it lies. Acting uses no candle: two passes and a draw. What recurrent networks remember
+//! of episodes goes on by each action, and not by a look at a value. Left out: learning.
 
 use super::distribution::{best, draw_categorical, draw_gaussian};
 use super::error::{Error, Result};
+use super::lstm::LstmState;
 use super::mlp::{Activation, Tape};
 use super::network::{Net, Network};
 use super::rng::Rng;
@@ -21,11 +23,22 @@ pub struct Policy {
     pub actions: Space,
 }
 
-/// What acting computes; allocated once.
+/// What acting computes, allocated once; and what a policy with long short-term memory remembers of episodes under way.
 #[derive(Clone, Debug, Default)]
 pub struct Scratch {
     actor: Tape,
     critic: Tape,
+    /// The actor's, then the critic's: a row for each row of observations.
+    memory: [LstmState; 2],
+}
+
+impl Scratch {
+    /// An episode begins in this row of observations: what is remembered there is from another one.
+    pub fn forget(&mut self, row: usize) {
+        for memory in &mut self.memory {
+            memory.forget(row);
+        }
+    }
 }
 
 impl Policy {
@@ -61,6 +74,30 @@ impl Policy {
             critic: network(1)?,
             actions: actions.clone(),
         })
+    }
+
+    /// The same policy with a layer of `units` of long short-term memory in front of each network's hidden layers.
+    pub fn with_lstm(mut self, units: usize) -> Policy {
+        self.actor = self.actor.with_lstm(units);
+        self.critic = self.critic.with_lstm(units);
+        self
+    }
+
+    /// Whether the networks remember.
+    pub fn recurrent(&self) -> bool {
+        self.actor.units() > 0
+    }
+
+    /// What is remembered of `rows` episodes under way: the actor's, then the critic's. If other rows came last, all begin.
+    pub(super) fn memory<'s>(
+        &self,
+        rows: usize,
+        scratch: &'s mut Scratch,
+    ) -> &'s mut [LstmState; 2] {
+        let [actor, critic] = &mut scratch.memory;
+        actor.fit(self.actor.units(), rows);
+        critic.fit(self.critic.units(), rows);
+        &mut scratch.memory
     }
 
     /// How many deviations there are.
@@ -103,7 +140,8 @@ impl Policy {
         clippy::too_many_arguments,
         reason = "each is written or read by itself"
     )]
-    /// Draws an action for each row of observations. Gives the logarithms of their densities and the values.
+    /// Draws an action for each row of observations. Gives the logarithms of their densities and the values. Rows of a policy that
+    /// remembers are the next steps of the same episodes as before, unless `scratch` was told to forget one.
     pub fn draw(
         &self,
         [actor, log_std, critic]: [&[f32]; 3],
@@ -114,9 +152,13 @@ impl Policy {
         log_probs: &mut Vec<f32>,
         values: &mut Vec<f32>,
     ) {
-        self.actor.forward(actor, observations, &mut scratch.actor);
+        let rows = observations.len() / self.actor.inputs();
+        self.memory(rows, scratch);
+        let [recalled, valued] = &mut scratch.memory;
+        self.actor
+            .advance(actor, observations, &[], recalled, &mut scratch.actor);
         self.critic
-            .forward(critic, observations, &mut scratch.critic);
+            .advance(critic, observations, &[], valued, &mut scratch.critic);
         values.extend_from_slice(scratch.critic.output());
         let rows = scratch.actor.output().chunks_exact(self.actor.outputs());
         match actions {
@@ -135,7 +177,7 @@ impl Policy {
         }
     }
 
-    /// The likeliest action for each row of observations.
+    /// The likeliest action for each row of observations; of a policy that remembers as in [`draw`](Policy::draw).
     pub fn best(
         &self,
         actor: &[f32],
@@ -143,14 +185,28 @@ impl Policy {
         scratch: &mut Scratch,
         actions: &mut Actions,
     ) {
-        self.actor.forward(actor, observations, &mut scratch.actor);
+        let rows = observations.len() / self.actor.inputs();
+        let [memory, _] = &mut scratch.memory;
+        memory.fit(self.actor.units(), rows);
+        self.actor
+            .advance(actor, observations, &[], memory, &mut scratch.actor);
         likeliest(scratch.actor.output(), self.actor.outputs(), actions);
     }
 
-    /// The values of rows of observations.
-    pub fn values(&self, critic: &[f32], observations: &[f32], scratch: &mut Scratch) -> Vec<f32> {
+    /// The values of rows of observations, which would come next in row `first` of those that actions were drawn for and in those
+    /// behind it. What is remembered stays as it is.
+    pub fn values(
+        &self,
+        critic: &[f32],
+        observations: &[f32],
+        first: usize,
+        scratch: &mut Scratch,
+    ) -> Vec<f32> {
+        let rows = observations.len() / self.critic.inputs();
+        let mut memory = scratch.memory[1].rows(first, rows);
+        memory.fit(self.critic.units(), rows);
         self.critic
-            .forward(critic, observations, &mut scratch.critic);
+            .advance(critic, observations, &[], &mut memory, &mut scratch.critic);
         scratch.critic.output().to_vec()
     }
 }

@@ -277,6 +277,7 @@ impl Ppo {
             hidden: config.hidden.iter().map(|n| *n as u64).collect(),
             relu: config.activation == Activation::Relu,
             cnn: config.net == Net::Cnn,
+            lstm: 0,
             gamma: config.gamma,
             lambda: config.lambda,
             seed: (seed, 0),

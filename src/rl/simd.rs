@@ -77,6 +77,12 @@ pub(super) fn tanh<const FMA: bool>(x: f32) -> f32 {
     1.0 - 2.0 / (exp::<FMA>(2.0 * x.clamp(-12.0, 12.0)) + 1.0)
 }
 
+/// The logistic function, `1 / (1 + exp(-x))`, within 2e-7.
+#[inline(always)]
+pub(super) fn sigmoid<const FMA: bool>(x: f32) -> f32 {
+    1.0 / (1.0 + exp::<FMA>(-x))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -92,6 +98,8 @@ mod tests {
             );
             let x = i as f32 * 0.007_1;
             assert!((tanh::<false>(x) - x.tanh()).abs() < 3e-7, "tanh {x}");
+            let want = 1.0 / (1.0 + (-x).exp());
+            assert!((sigmoid::<false>(x) - want).abs() < 2e-7, "sigmoid {x}");
         }
     }
 }

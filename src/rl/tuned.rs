@@ -91,6 +91,13 @@ pub const TUNED: &[Tuned] = &[
             "num_steps": 16, "entropy_coefficient": 0.05, "schedule_steps": 5000000}"#,
     },
     Tuned {
+        name: "recall-a3c",
+        algorithm: "A3C",
+        env: "Recall-v0",
+        config: r#"{"lstm": 32, "hidden": [], "num_envs": 16, "num_steps": 12, "learning_rate": 0.01,
+            "entropy_coefficient": 0.01}"#,
+    },
+    Tuned {
         name: "cartpole-es",
         algorithm: "ES",
         env: "CartPole-v1",

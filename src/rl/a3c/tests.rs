@@ -3,6 +3,7 @@
 use super::*;
 use crate::api::init;
 use crate::rl::error::Error;
+use crate::rl::lstm::LstmState;
 use crate::rl::space::Space;
 
 fn small() -> Config {
@@ -20,8 +21,24 @@ fn small() -> Config {
 fn the_gradient_is_the_slope_of_the_loss() -> Result<()> {
     let mut rng = Rng::new(3);
     let seen = Space::symmetric(&[1.0, 1.0]);
-    for actions in [Space::Discrete(3), Space::symmetric(&[1.0])] {
-        let policy = Policy::new(&seen, &actions, &[4], Activation::Tanh);
+    let problems = [
+        (Space::Discrete(3), false),
+        (Space::symmetric(&[1.0]), false),
+        (Space::Discrete(3), true),
+    ];
+    for (actions, recurrent) in problems {
+        let mut policy = Policy::new(&seen, &actions, &[4], Activation::Tanh);
+        if recurrent {
+            policy = policy.with_lstm(3);
+        }
+        // Of two environments, one of which begins an episode on the way.
+        let mut began = match recurrent {
+            true => vec![policy.actor.state(2), policy.critic.state(2)],
+            false => vec![],
+        };
+        for x in began.iter_mut().flat_map(LstmState::numbers) {
+            *x = rng.normal() as f32;
+        }
         let weights: Vec<f32> = (0..policy.weights())
             .map(|_| 0.5 * rng.normal() as f32)
             .collect();
@@ -32,6 +49,8 @@ fn the_gradient_is_the_slope_of_the_loss() -> Result<()> {
             log_probs: vec![],
             values: row(4),
             advantages: row(4),
+            began,
+            over: vec![false, true, false, false],
             episodes: vec![],
         };
         let loss = |weights: &[f32]| -> Result<f32> {

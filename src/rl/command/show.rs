@@ -31,6 +31,7 @@ pub(super) fn show(
     };
     for episode in 1..=arguments.episodes.max(1) {
         env.reset(Some(arguments.seed + episode as u64 - 1), &mut seen);
+        agent.forget(0);
         let (mut total, mut length) = (0.0, 0);
         loop {
             let drawn = picture(&name, &seen)?;
@@ -94,6 +95,29 @@ mod tests {
         let refused = show(&mut *other, &arguments, Duration::ZERO, &mut Vec::new());
         let why = refused.expect_err("refused").to_string();
         assert!(why.contains("CartPole-v1"), "{why}");
+        Ok(())
+    }
+
+    #[test]
+    fn an_agent_that_remembers_begins_each_episode_anew() -> Result<()> {
+        let _turn = crate::rl::turn();
+        let _node = crate::api::init()?;
+        let settings = r#"{"lstm": 4, "hidden": [], "num_workers": 1}"#;
+        let mut a3c = agent("A3C", "Pendulum-v1+time_limit=4", settings, 1)?;
+        let mut returns = |episodes: &str, seed: &str| -> Result<Vec<f32>> {
+            let arguments = Arguments::parse(["--episodes", episodes, "--seed", seed])?;
+            let shown = show(&mut *a3c, &arguments, Duration::ZERO, &mut Vec::new())?;
+            Ok(shown.returns)
+        };
+        let both = returns("2", "5")?;
+        assert_eq!(both, [returns("1", "5")?, returns("1", "6")?].concat());
+        // What it remembers does count: without a new beginning it acts otherwise.
+        let seen = [0.0, 1.0, 0.5];
+        a3c.forget(0);
+        let first = a3c.act(&seen)?;
+        assert_ne!(a3c.act(&seen)?, first);
+        a3c.forget(0);
+        assert_eq!(a3c.act(&seen)?, first);
         Ok(())
     }
 }

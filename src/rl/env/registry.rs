@@ -6,7 +6,7 @@
 use super::gym::Gym;
 use super::{
     Acrobot, Batch, CartPole, Catch, CatchPixels, Classic, ClipReward, Each, Env, FrameStack,
-    Identity, MountainCar, MountainCarContinuous, Pendulum, TimeLimit, VecEnv,
+    Identity, MountainCar, MountainCarContinuous, Pendulum, Recall, TimeLimit, VecEnv,
 };
 use crate::rl::error::{Error, Result, nearest};
 use std::collections::BTreeMap;
@@ -49,6 +49,7 @@ const TABLE: &[(&str, Makers)] = &[
     ("Catch-v0", game!(Catch)),
     ("CatchPixels-v0", game!(CatchPixels)),
     ("Identity-v0", game!(Identity)),
+    ("Recall-v0", game!(Recall)),
 ];
 
 /// Environments of the program's own.

@@ -137,3 +137,66 @@ fn distributions_are_what_candle_makes_of_their_formulas() -> Result<()> {
     let ours = gaussian_terms(&means, &log_std, &actions)?;
     compare(&[("means", &means), ("log_std", &log_std)], &ours, &candles)
 }
+
+#[test]
+fn memory_is_what_candle_makes_of_its_formulas() -> Result<()> {
+    // Two environments, five steps; one episode ends at the second step, the other at the third.
+    let (n, steps, seen, units) = (2, 5, 3, 6);
+    let mut over = vec![false; n * steps];
+    (over[2], over[5]) = (true, true);
+    let mut rng = Rng::new(4);
+    let net = Network::mlp(seen, &[], 2, Activation::Tanh).with_lstm(units);
+    let inputs = var(&mut rng, (n * steps, seen))?;
+    let weights = var(&mut rng, net.weights())?;
+    let mut began = net.state(n);
+    for x in began.numbers() {
+        *x = rng.normal() as f32;
+    }
+    let ours = super::steps(&net, &inputs, &weights, Some((&began, &over)))?;
+
+    let numbers: Vec<f32> = began.numbers().map(|x| *x).collect();
+    let begin = |part: usize| {
+        let numbers = numbers[part * n * units..(part + 1) * n * units].to_vec();
+        Tensor::from_vec(numbers, (n, units), &Device::Cpu)
+    };
+    let (mut hidden, mut cells) = (begin(0)?, begin(1)?);
+    let matrix = weights.narrow(0, 0, (seen + units) * 4 * units)?;
+    let matrix = matrix.reshape((seen + units, 4 * units))?;
+    let bias = weights.narrow(0, (seen + units) * 4 * units, 4 * units)?;
+    let sigmoid = |x: Tensor| ((x.neg()?.exp()? + 1.0)?).recip();
+    let mut out = Vec::new();
+    for t in 0..steps {
+        if t > 0 {
+            let ended = &over[(t - 1) * n..t * n];
+            let kept: Vec<f32> = ended.iter().map(|o| if *o { 0.0 } else { 1.0 }).collect();
+            let kept = Tensor::from_vec(kept, (n, 1), &Device::Cpu)?;
+            hidden = hidden.broadcast_mul(&kept)?;
+            cells = cells.broadcast_mul(&kept)?;
+        }
+        let joined = Tensor::cat(&[&inputs.narrow(0, t * n, n)?, &hidden], 1)?;
+        let sums = joined.matmul(&matrix)?.broadcast_add(&bias)?;
+        let gate = |i: usize| sums.narrow(1, i * units, units);
+        let (inward, keep) = (sigmoid(gate(0)?)?, sigmoid(gate(1)?)?);
+        let (outward, new) = (sigmoid(gate(2)?)?, gate(3)?.tanh()?);
+        cells = ((keep * cells)? + (inward * new)?)?;
+        hidden = (outward * cells.tanh()?)?;
+        out.push(hidden.clone());
+    }
+    let out = Tensor::cat(&out, 0)?;
+    let end = net.weights() - 2 * units - 2;
+    let last = weights.narrow(0, end, 2 * units)?.reshape((units, 2))?;
+    let out = out.matmul(&last)?;
+    let candles = out.broadcast_add(&weights.narrow(0, end + 2 * units, 2)?)?;
+    compare(
+        &[("weights", &weights), ("inputs", &inputs)],
+        &ours,
+        &candles,
+    )?;
+
+    // Without a beginning, each row is an episode of its own.
+    let alone = network(&net, &inputs, &weights)?;
+    let first = inputs.narrow(0, 3, 1)?;
+    let state = net.state(1);
+    let one = super::steps(&net, &first, &weights, Some((&state, &[])))?;
+    near("one row", &alone.narrow(0, 3, 1)?, &one)
+}
