@@ -147,7 +147,7 @@ const THIRD_PARTY: &[ThirdParty] = &[
     },
     ThirdParty {
         name: "rustix",
-        rooms: &["shm", "store", "link", "exec", "node", "trace", "bin"],
+        rooms: &["shm", "store", "link", "exec", "node", "trace", "rl", "bin"],
     },
     ThirdParty {
         name: "serde",
