@@ -29,9 +29,9 @@ enum Phase {
 }
 
 impl Held {
-    /// Whether its owner is dead and somebody has references.
+    /// Whether its owner lives, which frees it when it has others, or is dead and somebody has references.
     pub fn needed(&self) -> bool {
-        self.orphan && !self.claims.is_empty()
+        !self.orphan || !self.claims.is_empty()
     }
 
     /// True: nobody claims it any more, and its owner is dead.

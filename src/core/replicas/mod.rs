@@ -149,8 +149,8 @@ pub struct Size {
     pub owned: usize,
     /// Replicas here, or being made.
     pub held: usize,
-    /// Those of dead owners that others need.
-    pub claimed: usize,
+    /// Those of dead owners that others need, and those of others that their owners have not freed.
+    pub needed: usize,
     /// Objects of dead owners to which there are references here.
     pub orphans: usize,
     /// Objects of others that are known to have replicas.
@@ -221,7 +221,7 @@ impl Replicas {
         Size {
             owned: self.owned.len(),
             held: self.held.len(),
-            claimed: self.held.values().filter(|h| h.needed()).count(),
+            needed: self.held.values().filter(|h| h.needed()).count(),
             orphans: self.orphans.len(),
             known: self.known.len(),
         }

@@ -103,13 +103,15 @@ impl Replicas {
         }
         let made = owned.at.iter().filter(|(node, has)| **has && stays(node));
         let made = made.count();
-        if made >= owned.wanted {
-            // Who leaves is not needed any more.
+        if made >= owned.wanted || (made == good && good < owned.wanted) {
+            // Who leaves is not needed any more, or nobody can take its place.
             let idle: Vec<NodeId> = owned.at.keys().filter(|n| !stays(n)).copied().collect();
             for node in idle {
                 owned.at.remove(&node);
                 send(out, node, Message::Free { key });
             }
+        }
+        if made >= owned.wanted {
             owned.declined.clear();
             self.declined.remove(&number);
             self.hopes.remove(&number);

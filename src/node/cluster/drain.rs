@@ -39,7 +39,7 @@ impl Cluster {
         let left = loop {
             let (calls, objects) = {
                 let books = self.books.lock();
-                let replicas = books.replicas.size().claimed;
+                let replicas = books.replicas.size().needed;
                 (books.running.len(), books.held.len() + replicas)
             };
             if calls == 0 && objects == 0 {

@@ -114,7 +114,10 @@ impl Cluster {
                         let now = self.now();
                         books.owners.peer_died(now, to, &mut todo.effects);
                         if asks {
-                            books.pulls.peer_died(to, &mut todo.pulls);
+                            // Those who have replicas are asked next.
+                            let replicas = &books.replicas;
+                            let known = |key| replicas.knows(key);
+                            books.pulls.peer_died_but(to, known, &mut todo.pulls);
                         }
                     }
                 }

@@ -78,6 +78,13 @@ impl Landing for Lander {
     }
 }
 
+/// What came of a wish for bytes.
+enum Pulled {
+    Came(Draft, store::Came),
+    /// A replica of them is being made here: here is the draft again.
+    Comes(Draft),
+}
+
 /// The first pause after a transfer that failed is this part of the time in which a death is surely found; each later one is
 /// twice as long.
 const PAUSES: u32 = 48;
@@ -102,31 +109,57 @@ impl Cluster {
         at: NodeId,
         mut draft: Draft,
     ) -> Result<(Draft, store::Came), Error> {
-        let (held, copied) = {
-            let books = self.books.lock();
-            (
-                books.held.contains_key(&key),
-                books.copies.contains_key(&key),
-            )
-        };
-        if held {
-            self.copy_own(key, &mut draft)?;
-            return Ok((draft, store::Came::Here));
+        /// As often may replicas begin, and be given up, while they are waited for.
+        const REPLICAS: usize = 100;
+        for _ in 0..REPLICAS {
+            let (held, copied) = {
+                let books = self.books.lock();
+                (
+                    books.held.contains_key(&key),
+                    books.copies.contains_key(&key),
+                )
+            };
+            if held {
+                self.copy_own(key, &mut draft)?;
+                return Ok((draft, store::Came::Here));
+            }
+            // A replica may be given up just now: then the bytes are asked for as any.
+            if copied && self.copy_own(key, &mut draft).is_ok() {
+                return Ok((draft, store::Came::Here));
+            }
+            match self.pull(key, at, draft)? {
+                Pulled::Came(draft, came) => return Ok((draft, came)),
+                Pulled::Comes(back) => draft = back,
+            }
+            std::thread::sleep(std::time::Duration::from_millis(5));
         }
-        // A replica may be given up just now: then the bytes are asked for as any.
-        if copied && self.copy_own(key, &mut draft).is_ok() {
-            return Ok((draft, store::Came::Here));
-        }
+        let what = format!(
+            "the bytes of object {key} were there: its replicas here were given up again and again"
+        );
+        let what = Arc::from(what);
+        Err(Error::NodeLost { node: at, what })
+    }
+
+    fn pull(
+        self: &Arc<Cluster>,
+        key: ObjectKey,
+        at: NodeId,
+        draft: Draft,
+    ) -> Result<Pulled, Error> {
         let (tell, ended) = sync_channel(1);
         let len = draft.len();
-        local::with(|local| {
+        let back = local::with(|local| {
             self.with(local, |books, todo| {
                 if self.stopping() {
-                    return;
+                    return None;
                 }
                 if books.held.contains_key(&key) {
                     let _ = tell.send(Ok(Came::Here(Some(draft))));
-                    return;
+                    return None;
+                }
+                // A replica's: whoever makes it waits for the end of that, and so does who reads.
+                if books.wants.contains_key(&key) {
+                    return Some(draft);
                 }
                 let want = Want {
                     draft: Some(draft),
@@ -137,11 +170,15 @@ impl Cluster {
                 };
                 books.wants.insert(key, want);
                 books.pulls.want(key, len as u64, &mut todo.pulls);
-            });
+                None
+            })
         })?;
+        if let Some(draft) = back {
+            return Ok(Pulled::Comes(draft));
+        }
         let own = match ended.recv() {
             Ok(Ok(Came::Bytes(draft, from))) => {
-                return Ok((draft, store::Came::Node(from.unwrap_or(at))));
+                return Ok(Pulled::Came(draft, store::Came::Node(from.unwrap_or(at))));
             }
             Ok(Ok(Came::Here(draft))) => draft,
             Ok(Err(why)) => {
@@ -156,7 +193,7 @@ impl Cluster {
             None => local::with(|local| local.engine.create(local, len, ORIGIN))??,
         };
         self.copy_own(key, &mut draft)?;
-        Ok((draft, store::Came::Here))
+        Ok(Pulled::Came(draft, store::Came::Here))
     }
 
     /// What the pulls' machine wants done.
@@ -199,7 +236,8 @@ impl Cluster {
                 }) = want
                 {
                     let _ = tell.send(Ok(match draft {
-                        Some(draft) if !own => Came::Bytes(draft, from),
+                        // What no transfer has filled is no value.
+                        Some(draft) if !own && from.is_some() => Came::Bytes(draft, from),
                         draft => Came::Here(draft),
                     }));
                 }

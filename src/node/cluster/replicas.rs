@@ -169,7 +169,8 @@ impl Cluster {
             books.pulls.on_at(to, key, ask, Some(to), &mut todo.pulls);
             return true;
         }
-        if !books.replicas.knows(key) || books.peers.contains_key(&to) {
+        let lives = books.peers.contains_key(&to) && !books.replicas.is_orphan(key);
+        if !books.replicas.knows(key) || lives {
             return false;
         }
         self.look_for(books, todo, key);
