@@ -32,6 +32,7 @@ mod notices;
 mod objects;
 mod peers;
 mod place;
+mod reads;
 mod records;
 mod recovery;
 mod replicas;

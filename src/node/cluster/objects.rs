@@ -1,56 +1,26 @@
 //! Objects' bytes on their way: asked for, served, and landed in the store.
 //!
-//! Whoever reads an object that another node has waits for its bytes here, with its CPU lent; they land in the draft that becomes
-//! the object. Who has them is asked in this order: the node that is known to have a copy, then the owner.
+//! They land in the draft that becomes the object of whoever reads it here (`reads`). Who has them is asked in this order: the node that is known to have a copy, then the owner.
 //!
 //! Invariant: every transfer that was asked for ends: by its last byte, by a refusal, or by the death of who was asked. Left
-//! out: who has copies (`core::owners`).
+//! out: who has copies (`core::owners`), and whoever waits.
 
-use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Weak};
 
 use super::books::{Came, Export, Want};
 use super::{Cluster, lost};
-use crate::base::{Error, NodeId, ObjectKey, Origin};
+use crate::base::{NodeId, ObjectKey, Origin};
 use crate::core::pulls::{Effect as Pulling, Why};
 use crate::exec::far::ValueParcel;
 use crate::exec::far::take::{self, Told};
 use crate::exec::pin::PinnedRef;
 use crate::exec::{Local, RawRef, cell, local};
 use crate::link::{Bytes, Landing, LinkError};
-use crate::store::{self, Distant, Draft};
+use crate::store::Draft;
 use crate::wire::{Frame, ValueBody};
 
 /// Where such objects come from, as far as this node's store is concerned.
-const ORIGIN: Origin = Origin::Result("an object of another node");
-
-/// Stands for the bytes of an object that another node has.
-struct There {
-    cluster: Weak<Cluster>,
-    key: ObjectKey,
-    at: NodeId,
-}
-
-impl Distant for There {
-    fn origin(&self) -> Origin {
-        ORIGIN
-    }
-
-    fn fetch(&self, draft: Draft) -> Result<(Draft, store::Came), Error> {
-        match self.cluster.upgrade() {
-            Some(cluster) => cluster.fetch(self.key, self.at, draft),
-            None => Err(Error::ShutDown),
-        }
-    }
-}
-
-impl Drop for There {
-    fn drop(&mut self) {
-        if let Some(cluster) = self.cluster.upgrade() {
-            cluster.ticket_gone(self.key);
-        }
-    }
-}
+pub(super) const ORIGIN: Origin = Origin::Result("an object of another node");
 
 /// A draft that bytes land in.
 pub(super) struct Lander {
@@ -78,13 +48,6 @@ impl Landing for Lander {
     }
 }
 
-/// What came of a wish for bytes.
-enum Pulled {
-    Came(Draft, store::Came),
-    /// A replica of them is being made here: here is the draft again.
-    Comes(Draft),
-}
-
 /// The first pause after a transfer that failed is this part of the time in which a death is surely found; each later one is
 /// twice as long.
 const PAUSES: u32 = 48;
@@ -93,109 +56,6 @@ const PAUSES: u32 = 48;
 const VALUE: u64 = 1 << 63;
 
 impl Cluster {
-    /// What stands for the bytes of an object that this node has.
-    pub(super) fn distant(self: &Arc<Cluster>, key: ObjectKey, at: NodeId) -> Box<dyn Distant> {
-        Box::new(There {
-            cluster: Arc::downgrade(self),
-            key,
-            at,
-        })
-    }
-
-    /// Has the bytes of an object brought into the draft. Blocks.
-    fn fetch(
-        self: &Arc<Cluster>,
-        key: ObjectKey,
-        at: NodeId,
-        mut draft: Draft,
-    ) -> Result<(Draft, store::Came), Error> {
-        /// As often may replicas begin, and be given up, while they are waited for.
-        const REPLICAS: usize = 100;
-        for _ in 0..REPLICAS {
-            let (held, copied) = {
-                let books = self.books.lock();
-                (
-                    books.held.contains_key(&key),
-                    books.copies.contains_key(&key),
-                )
-            };
-            if held {
-                self.copy_own(key, &mut draft)?;
-                return Ok((draft, store::Came::Here));
-            }
-            // A replica may be given up just now: then the bytes are asked for as any.
-            if copied && self.copy_own(key, &mut draft).is_ok() {
-                return Ok((draft, store::Came::Here));
-            }
-            match self.pull(key, at, draft)? {
-                Pulled::Came(draft, came) => return Ok((draft, came)),
-                Pulled::Comes(back) => draft = back,
-            }
-            std::thread::sleep(std::time::Duration::from_millis(5));
-        }
-        let what = format!(
-            "the bytes of object {key} were there: its replicas here were given up again and again"
-        );
-        let what = Arc::from(what);
-        Err(Error::NodeLost { node: at, what })
-    }
-
-    fn pull(
-        self: &Arc<Cluster>,
-        key: ObjectKey,
-        at: NodeId,
-        draft: Draft,
-    ) -> Result<Pulled, Error> {
-        let (tell, ended) = sync_channel(1);
-        let len = draft.len();
-        let back = local::with(|local| {
-            self.with(local, |books, todo| {
-                if self.stopping() {
-                    return None;
-                }
-                if books.held.contains_key(&key) {
-                    let _ = tell.send(Ok(Came::Here(Some(draft))));
-                    return None;
-                }
-                // A replica's: whoever makes it waits for the end of that, and so does who reads.
-                if books.wants.contains_key(&key) {
-                    return Some(draft);
-                }
-                let want = Want {
-                    draft: Some(draft),
-                    len,
-                    from: None,
-                    replica: false,
-                    tell,
-                };
-                books.wants.insert(key, want);
-                books.pulls.want(key, len as u64, &mut todo.pulls);
-                None
-            })
-        })?;
-        if let Some(draft) = back {
-            return Ok(Pulled::Comes(draft));
-        }
-        let own = match ended.recv() {
-            Ok(Ok(Came::Bytes(draft, from))) => {
-                return Ok(Pulled::Came(draft, store::Came::Node(from.unwrap_or(at))));
-            }
-            Ok(Ok(Came::Here(draft))) => draft,
-            Ok(Err(why)) => {
-                let why = self.why_not_again(key).unwrap_or(why);
-                let what = Arc::from(format!("the bytes of object {key} were there: {why}"));
-                return Err(Error::NodeLost { node: at, what });
-            }
-            Err(_) => return Err(Error::ShutDown),
-        };
-        let mut draft = match own {
-            Some(draft) => draft,
-            None => local::with(|local| local.engine.create(local, len, ORIGIN))??,
-        };
-        self.copy_own(key, &mut draft)?;
-        Ok(Pulled::Came(draft, store::Came::Here))
-    }
-
     /// What the pulls' machine wants done.
     pub(super) fn pulling(self: &Arc<Cluster>, local: &Local, effect: Pulling) {
         match effect {
@@ -402,25 +262,8 @@ impl Cluster {
         });
     }
 
-    /// The bytes lie in this node already, under another record.
-    fn copy_own(&self, key: ObjectKey, draft: &mut Draft) -> Result<(), Error> {
-        let gone = || lost(key, self.me, "this node has no copy any more");
-        let record = {
-            let books = self.books.lock();
-            let copy = books.copies.get(&key).map(|copy| &copy.record);
-            books.held.get(&key).or(copy).cloned()
-        };
-        let record = record.ok_or_else(gone)?;
-        let pinned = PinnedRef::new(record)?;
-        if pinned.bytes().len() != draft.len() {
-            return Err(gone());
-        }
-        draft.write_at(0, pinned.bytes());
-        Ok(())
-    }
-
     /// The bytes are here, or nobody wants them.
-    fn ticket_gone(self: &Arc<Cluster>, key: ObjectKey) {
+    pub(super) fn ticket_gone(self: &Arc<Cluster>, key: ObjectKey) {
         if key.owner != self.me {
             return;
         }
