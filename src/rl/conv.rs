@@ -4,8 +4,8 @@
 //! place by place, with the numbers of all filters side by side, as the next layer reads it. Every filter ends in `max(x, 0)`. Left
 //! out: edges around the picture, and other distances between places along rows and columns.
 
+use super::layer::{Activate, Activation, Slope, orthogonal_matrix, sum_rows, transpose};
 use super::matrix::{Begin, Product};
-use super::mlp::{Activate, Activation, Slope, orthogonal_matrix, sum_rows, transpose};
 use super::rng::Rng;
 use super::simd;
 

@@ -6,8 +6,8 @@
 //! or all at once, the same numbers come out. Gradients go back to the first step that was given and no further: the state
 //! there is taken as it is. Left out: gates that see the cells, and several such layers.
 
+use super::layer::{orthogonal_matrix, sum_rows, transpose};
 use super::matrix::{Begin, Product};
-use super::mlp::{orthogonal_matrix, sum_rows, transpose};
 use super::rng::Rng;
 use super::simd::{self, Kernel, sigmoid, tanh};
 use mobula_macros::value;

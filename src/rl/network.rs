@@ -6,8 +6,9 @@
 
 use super::conv::Conv;
 use super::error::{Error, Result};
+use super::layer::Activation;
 use super::lstm::{Lstm, LstmState};
-use super::mlp::{Activation, Mlp, Tape};
+use super::mlp::{Mlp, Tape};
 use super::rng::Rng;
 use super::space::Space;
 

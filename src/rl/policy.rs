@@ -6,8 +6,9 @@
 
 use super::distribution::{best, draw_categorical, draw_gaussian};
 use super::error::{Error, Result};
+use super::layer::Activation;
 use super::lstm::LstmState;
-use super::mlp::{Activation, Tape};
+use super::mlp::Tape;
 use super::network::{Net, Network};
 use super::rng::Rng;
 use super::space::{Actions, Space};

@@ -5,7 +5,8 @@
 //! a choice is worth the value, plus its advantage less the mean advantage. Both streams share all hidden layers. Left out: learning.
 
 use super::distribution::best;
-use super::mlp::{Activation, Tape};
+use super::layer::Activation;
+use super::mlp::Tape;
 use super::network::Network;
 use super::ops;
 use super::rng::Rng;

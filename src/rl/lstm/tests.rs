@@ -1,7 +1,8 @@
 //! The layer against candle's own operations, step by step against all at once, slopes below it, first weights.
 
 use super::*;
-use crate::rl::mlp::{Activation, Tape};
+use crate::rl::layer::Activation;
+use crate::rl::mlp::Tape;
 use crate::rl::network::{Net, Network};
 use crate::rl::space::Space;
 

@@ -1,7 +1,7 @@
 //! Our operations and their gradients against the same ones made of candle's own.
 
 use super::*;
-use crate::rl::mlp::Activation;
+use crate::rl::layer::Activation;
 use crate::rl::network::Net;
 use crate::rl::rng::Rng;
 use crate::rl::space::Space;
