@@ -110,15 +110,35 @@ fn too_few_nodes_are_told_soon_with_what_they_said() {
     assert_eq!((said.made, said.declined), (1, vec![(node(2), why)]));
 }
 
-#[test]
-fn who_leaves_is_replaced_first_and_freed_then() {
-    let mut one = one_of(1, 3);
+/// The first of so many nodes, whose object has a replica on the second.
+fn kept_on_two(nodes: u64) -> (Replicas, ObjectKey) {
+    let mut one = one_of(1, nodes);
     let key = key(1);
     assert_eq!(
         asked(&did(&mut one, |r, out| r.put(SOON, (7, 10), 1, out))),
         [2]
     );
     assert_eq!(hear(&mut one, 2, Message::Made { key }), [Effect::Kept(7)]);
+    (one, key)
+}
+
+#[test]
+fn who_leaves_is_freed_at_once_where_nobody_can_take_its_place() {
+    let (mut one, key) = kept_on_two(2);
+    let free = told(2, Message::Free { key });
+    let out = did(&mut one, |r, out| r.peer_leaves(node(2), out));
+    assert_eq!(out, [free.clone()]);
+    // Nor does one that was asked, and declines, keep it waiting.
+    let (mut one, key) = kept_on_two(3);
+    let out = did(&mut one, |r, out| r.peer_leaves(node(2), out));
+    assert_eq!(out, [told(3, Message::Make { key, len: 10 })]);
+    let why = Why::NoRoom;
+    assert_eq!(hear(&mut one, 3, Message::Declined { key, why }), [free]);
+}
+
+#[test]
+fn who_leaves_is_replaced_first_and_freed_then() {
+    let (mut one, key) = kept_on_two(3);
     let out = did(&mut one, |r, out| r.peer_leaves(node(2), out));
     assert_eq!(out, [told(3, Message::Make { key, len: 10 })]);
     let out = hear(&mut one, 3, Message::Made { key });
@@ -127,13 +147,7 @@ fn who_leaves_is_replaced_first_and_freed_then() {
 
 #[test]
 fn a_death_makes_another_and_want_of_nodes_waits_for_one_to_come() {
-    let mut one = one_of(1, 2);
-    let key = key(1);
-    assert_eq!(
-        asked(&did(&mut one, |r, out| r.put(SOON, (7, 10), 1, out))),
-        [2]
-    );
-    assert_eq!(hear(&mut one, 2, Message::Made { key }), [Effect::Kept(7)]);
+    let (mut one, _) = kept_on_two(2);
     let out = did(&mut one, |r, out| r.peer_died(NOW, node(2), out));
     assert_eq!(out, [], "whoever put it was told before");
     let out = did(&mut one, |r, out| r.peer_up(node(4), false, out));
@@ -142,13 +156,7 @@ fn a_death_makes_another_and_want_of_nodes_waits_for_one_to_come() {
 
 #[test]
 fn who_had_no_room_is_asked_again_later() {
-    let mut one = one_of(1, 3);
-    let key = key(1);
-    assert_eq!(
-        asked(&did(&mut one, |r, out| r.put(SOON, (7, 10), 1, out))),
-        [2]
-    );
-    assert_eq!(hear(&mut one, 2, Message::Made { key }), [Effect::Kept(7)]);
+    let (mut one, key) = kept_on_two(3);
     let out = did(&mut one, |r, out| r.peer_died(NOW, node(2), out));
     assert_eq!(asked(&out), [3]);
     let why = Why::NoRoom;
