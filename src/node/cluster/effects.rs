@@ -114,10 +114,11 @@ impl Cluster {
                         let now = self.now();
                         books.owners.peer_died(now, to, &mut todo.effects);
                         if asks {
-                            // Those who have replicas are asked next.
+                            // Those who have replicas are asked next. What is no orphan would be asked of the same node again.
+                            self.look_for_all(books, todo);
                             let replicas = &books.replicas;
-                            let known = |key| replicas.knows(key);
-                            books.pulls.peer_died_but(to, known, &mut todo.pulls);
+                            let orphan = |key| replicas.is_orphan(key);
+                            books.pulls.peer_died_but(to, orphan, &mut todo.pulls);
                         }
                     }
                 }

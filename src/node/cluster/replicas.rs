@@ -14,7 +14,7 @@ use std::time::Duration;
 use super::books::{Books, Came, Copy, Want};
 use super::{Cluster, Todo, lost};
 use crate::base::{Error, NodeId, ObjectKey, Origin};
-use crate::core::owners::{Message as Owning, RefState};
+use crate::core::owners::{Effect as Told, Message as Owning, RefState};
 use crate::core::replicas::{Effect, Short, Why};
 use crate::exec::cell;
 use crate::exec::far::parcel;
@@ -176,6 +176,17 @@ impl Cluster {
         self.look_for(books, todo, key);
         books.replicas.asks(key, ask, failed, &mut todo.replicas);
         true
+    }
+
+    /// As [`look_for`](Self::look_for), for all that are about to be told of their owners' deaths.
+    pub(super) fn look_for_all(&self, books: &mut Books, todo: &mut Todo) {
+        let told = todo.effects.iter().filter_map(|effect| match effect {
+            Told::OwnerDied(key) if books.replicas.knows(*key) => Some(*key),
+            _ => None,
+        });
+        for key in told.collect::<Vec<_>>() {
+            self.look_for(books, todo, key);
+        }
     }
 
     /// An object's owner is dead: who has replicas?
