@@ -5,6 +5,8 @@
 
 #[path = "../src/base/skip.rs"]
 mod skip;
+#[path = "../src/base/wait.rs"]
+mod wait;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -117,8 +119,7 @@ fn the_program() {
         assert!(mobula::get(broken::remote()).is_err());
     }
     // All of it is there once it can be seen.
-    let deadline = Instant::now() + PATIENCE;
-    loop {
+    wait::until("all of it can be seen", PATIENCE, || {
         let look = mobula::inspect::snapshot(&mobula::inspect::Query::all().lines(5)).unwrap();
         let is = |name: &str, state: &str| {
             let mut all = look.tasks.items.iter();
@@ -128,12 +129,8 @@ fn the_program() {
             && is("hold", "waiting-resources")
             && is("outer", "blocked")
             && is("talk", "running");
-        if calls && look.workers.items.iter().any(|w| !w.lines.is_empty()) {
-            break;
-        }
-        assert!(Instant::now() < deadline, "never as it should be: {look:?}");
-        std::thread::sleep(Duration::from_millis(1));
-    }
+        calls && look.workers.items.iter().any(|w| !w.lines.is_empty())
+    });
     println!("\nready {}", mobula.attached_at().unwrap().display());
     std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
     END.store(true, Ordering::Relaxed);

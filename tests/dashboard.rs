@@ -6,6 +6,8 @@
 
 #[path = "../src/base/skip.rs"]
 mod skip;
+#[path = "../src/base/wait.rs"]
+mod wait;
 
 #[path = "dashboard/browser.rs"]
 mod browser;

@@ -1,8 +1,11 @@
 //! Looking at the running program from inside: what is exact is exact, what waits says why, and looking loses nothing.
 
+#[path = "../src/base/wait.rs"]
+mod wait;
+
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mobula::inspect::{Actor, ActorState, Part, Query, Snapshot, TaskState, snapshot};
 use mobula::prelude::*;
@@ -65,15 +68,12 @@ fn look(parts: &[Part]) -> Snapshot {
 
 /// Looks until it is as it should be.
 fn await_look(query: &Query, is: impl Fn(&Snapshot) -> bool) -> Snapshot {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let look = snapshot(query).unwrap();
-        if is(&look) {
-            return look;
-        }
-        assert!(Instant::now() < deadline, "never so: {look:#?}");
-        std::thread::sleep(Duration::from_millis(1));
-    }
+    let mut look = snapshot(query).unwrap();
+    wait::until(&format!("as it was first: {look:#?}"), PATIENCE, || {
+        look = snapshot(query).unwrap();
+        is(&look)
+    });
+    look
 }
 
 /// A node of this test's own, one test after the other: what comes first is dropped last.

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mobula::prelude::*;
 
@@ -60,20 +60,14 @@ fn until(
     path: &str,
     wanted: impl Fn(&serde_json::Value) -> bool,
 ) -> serde_json::Value {
-    let start = Instant::now();
-    loop {
+    let mut last = serde_json::Value::Null;
+    crate::wait::until(path, Duration::from_secs(30), || {
         let answer = get(at, path);
         assert_eq!(answer.status, 200, "{path}: {}", answer.text());
-        let answer = answer.json();
-        if wanted(&answer) {
-            return answer;
-        }
-        assert!(
-            start.elapsed() < Duration::from_secs(30),
-            "{path}: {answer}"
-        );
-        std::thread::sleep(Duration::from_millis(30));
-    }
+        last = answer.json();
+        wanted(&last)
+    });
+    last
 }
 
 #[test]
@@ -225,10 +219,8 @@ fn a_running_program_shows_its_calls_errors_and_actors() {
 static GO: AtomicBool = AtomicBool::new(false);
 
 fn wait_for_go() {
-    let start = Instant::now();
-    while !GO.load(Ordering::Acquire) && start.elapsed() < Duration::from_secs(120) {
-        std::thread::sleep(Duration::from_millis(2));
-    }
+    let soon = Duration::from_secs(120);
+    crate::wait::until("it may go on", soon, || GO.load(Ordering::Acquire));
 }
 
 #[remote]

@@ -186,15 +186,9 @@ fn a_million_calls_stay_smooth() {
     b.until("mobula.stats().selected === '0x2000f4241'");
     // The visible window, as a file.
     b.eval("document.getElementById('download').click()");
-    let start = std::time::Instant::now();
     let file = b.downloads.join("trace.json");
-    while !file.exists() {
-        assert!(
-            start.elapsed() < std::time::Duration::from_secs(60),
-            "nothing was downloaded"
-        );
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
+    let soon = std::time::Duration::from_secs(60);
+    crate::wait::until("the file is downloaded", soon, || file.exists());
     let trace: Value =
         serde_json::from_slice(&std::fs::read(&file).expect("the file")).expect("it is JSON");
     let events = trace["traceEvents"].as_array().map_or(0, Vec::len);
