@@ -127,7 +127,7 @@ fn who_leaves_is_freed_at_once_where_nobody_can_take_its_place() {
     let (mut one, key) = kept_on_two(2);
     let free = told(2, Message::Free { key });
     let out = did(&mut one, |r, out| r.peer_leaves(node(2), out));
-    assert_eq!(out, [free.clone()]);
+    assert_eq!(out, std::slice::from_ref(&free));
     // Nor does one that was asked, and declines, keep it waiting.
     let (mut one, key) = kept_on_two(3);
     let out = did(&mut one, |r, out| r.peer_leaves(node(2), out));
