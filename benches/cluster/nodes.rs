@@ -91,6 +91,12 @@ impl Cluster {
         others.map(|n| n.id).collect()
     }
 
+    /// This process.
+    pub fn head(&self) -> NodeId {
+        let mut nodes = self.head.nodes().into_iter();
+        nodes.find(|n| n.this).expect("it is one").id
+    }
+
     /// The node that was started last.
     pub fn last(&self) -> NodeId {
         let (name, _) = self.others.last().expect("there is one");

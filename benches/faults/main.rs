@@ -8,6 +8,7 @@
 //!
 //! Left out: machines, whose loss looks the same from outside; partitions (tests have them).
 
+mod kept;
 mod logs;
 mod lost;
 mod rolling;
@@ -26,6 +27,7 @@ fn main() {
     let mut report = Report::from_args();
     workers::rows(&mut report);
     logs::rows(&mut report);
+    kept::rows(&mut report);
     lost::rows(&mut report);
     rolling::rows(&mut report);
     report.end();
