@@ -76,13 +76,20 @@ pub(super) fn message(w: &mut Writer, message: &Message) {
             w.u64(*ask);
             w.option(*from, Writer::node);
         }
+        Message::Buried { node } => {
+            w.u8(13);
+            w.node(*node);
+        }
     }
 }
 
 pub(super) fn read_message(r: &mut Reader<'_>) -> Read<Message> {
     let kind = r.u8()?;
-    if kind == 3 {
-        return Ok(Message::Arrived { transit: r.u64()? });
+    // Those that are about no single object.
+    match kind {
+        3 => return Ok(Message::Arrived { transit: r.u64()? }),
+        13 => return Ok(Message::Buried { node: r.node()? }),
+        _ => {}
     }
     let key = r.key()?;
     Ok(match kind {

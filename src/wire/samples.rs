@@ -400,6 +400,7 @@ pub fn frames() -> Vec<Frame> {
             transit: 3,
         }),
         about(Message::Arrived { transit: 3 }),
+        about(Message::Buried { node: node(2) }),
         about(Message::Where {
             key: key(1),
             ask: 2,

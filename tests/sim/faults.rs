@@ -14,6 +14,8 @@ pub enum Fault {
     ArriveEarly,
     /// An owner drops what a dead node borrowed at once.
     NoGrace,
+    /// An owner drops it without having heard that others hold that node for dead, too.
+    OwnBurial,
     /// Some releases get lost.
     LoseRelease,
     /// Some orders to free a copy get lost.
@@ -39,6 +41,7 @@ impl Fault {
         Fault::LetGoEarly,
         Fault::ArriveEarly,
         Fault::NoGrace,
+        Fault::OwnBurial,
         Fault::LoseRelease,
         Fault::LoseFree,
         Fault::Duplicate,

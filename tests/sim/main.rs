@@ -19,6 +19,7 @@
 #[allow(dead_code, unused_imports)]
 #[path = "../../src/base/mod.rs"]
 mod base;
+mod burial;
 mod chance;
 #[allow(dead_code, unused_imports)]
 #[path = "../../src/core/mod.rs"]

@@ -254,6 +254,11 @@ pub struct Net {
 }
 
 impl Net {
+    /// How many there were at first.
+    pub fn nodes(&self) -> u64 {
+        self.plan.nodes
+    }
+
     pub fn new(plan: Plan, fault: Fault) -> Net {
         Net {
             now: 0,
@@ -425,6 +430,11 @@ impl Net {
                 self.count(&packet, false);
             }
         }
+    }
+
+    /// A node holds another for dead: what is still under way from that one never comes.
+    pub fn forget(&mut self, dead: NodeId, at: NodeId) {
+        self.lose(dead, at, 0);
     }
 
     fn connect(&mut self, a: NodeId, b: NodeId) {

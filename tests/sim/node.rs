@@ -501,6 +501,7 @@ impl Node {
             }) => {
                 self.pulls(cx, |p, out| p.on_at(from, key, ask, source, out));
             }
+            Packet::Owners(Message::Buried { node }) => self.hear_burial(cx, from, node),
             Packet::Owners(mut message) => {
                 if let Message::Release { key, received } = &mut message {
                     let sent = self.sent.entry((*key, from)).or_insert(0);
@@ -567,7 +568,9 @@ impl Node {
     /// A node is dead.
     pub fn learn(&mut self, cx: &mut Cx<'_>, dead: NodeId) {
         self.dead.insert(dead);
+        cx.net.forget(dead, self.id);
         self.bury(cx, dead);
+        self.tell_burial(cx, dead);
         self.place_died(cx, dead);
     }
 

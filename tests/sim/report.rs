@@ -46,6 +46,7 @@ report! {
     freed: "freed objects",
     lost: "lost objects",
     orphans: "orphaned objects",
+    let_go_early: "burials by which something was let go",
     crashes: "crashes",
     splits: "splits",
     breaks: "broken connections",

@@ -117,4 +117,9 @@ pub enum Message {
         /// Whom to pull from; `None`: nobody has it, and nobody will.
         from: Option<NodeId>,
     },
+    /// To everybody: I hold this node for dead, and have registered what it had handed on to me.
+    Buried {
+        /// Who is dead.
+        node: NodeId,
+    },
 }

@@ -11,18 +11,19 @@
 //! message that it cannot deliver, since the other node is dead or unknown, it answers with that call, again if need be.
 //!
 //! Invariant: while a living node has a reference, or one is under way from a living node, the owner has not been told to
-//! let go. A reference handed on by a node that died counts for the grace period after that death. What is kept is
-//! proportional to the references and copies that are about. Messages that no honest node would send change nothing.
+//! let go. A reference handed on by a node that died counts for the grace period after that death, or until all that live have
+//! said that nothing more of it will come. What is kept is proportional to the references and copies that are about. Messages that no honest node would send change nothing.
 //! Left out: making lost objects anew, moving bytes (see [`Pulls`](crate::core::pulls::Pulls)).
 
 mod borrowed;
 mod copies;
+mod dead;
 mod message;
 mod owned;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -30,6 +31,7 @@ use crate::base::{NodeId, ObjectKey};
 use borrowed::Borrowed;
 pub use copies::SLOTS;
 use copies::{Answer, Loads};
+use dead::Dying;
 pub use message::{MAX_HINTS, Message, RefState};
 use owned::Owned;
 
@@ -113,8 +115,10 @@ pub struct Owners {
     transits: BTreeMap<u64, (ObjectKey, NodeId)>,
     last_transit: u64,
     loads: Loads,
-    /// Dead nodes, and until when what they handed on may still register.
-    dying: BTreeMap<NodeId, Duration>,
+    /// Dead nodes, of which what they handed on may still register.
+    dying: BTreeMap<NodeId, Dying>,
+    /// Who said of which nodes that they are dead, before this node found that.
+    early: BTreeMap<NodeId, BTreeSet<NodeId>>,
 }
 
 impl Owners {
@@ -131,6 +135,7 @@ impl Owners {
             last_transit: 0,
             loads: Loads::default(),
             dying: BTreeMap::new(),
+            early: BTreeMap::new(),
         }
     }
 
@@ -152,7 +157,7 @@ impl Owners {
 
     /// When [`Owners::tick`] has something to do.
     pub fn next_tick(&self) -> Option<Duration> {
-        self.dying.values().min().copied()
+        self.dying.values().map(|dying| dying.until).min()
     }
 
     /// A reference to an object of this node is put into a message to `to`. Returns what the message says of the object;
@@ -395,7 +400,7 @@ impl Owners {
                     return;
                 }
             }
-            Message::Arrived { .. } | Message::At { .. } => {}
+            Message::Arrived { .. } | Message::At { .. } | Message::Buried { .. } => {}
         }
         match message {
             Message::Release { key, received } => self.on_release(from, key, received, out),
@@ -430,58 +435,8 @@ impl Owners {
                 Some(keep) => *keep = true,
                 None => send(out, from, Message::CopyGone { key }),
             },
-            // It is for `Pulls`, to which the driver gives it.
-            Message::At { .. } => {}
-        }
-    }
-
-    /// A node is dead, or was never there. What it handed on may still register for the grace period.
-    pub fn peer_died(&mut self, now: Duration, node: NodeId, out: &mut Vec<Effect>) {
-        if node == self.me {
-            return;
-        }
-        let borrows = self.owned.values().any(|o| o.borrowers.contains_key(&node));
-        if borrows || self.transits.values().any(|(_, to)| *to == node) {
-            self.dying
-                .entry(node)
-                .or_insert(now.saturating_add(self.grace));
-        }
-        let numbers: Vec<u64> = self.owned.keys().copied().collect();
-        for number in numbers {
-            if let Some(owned) = self.owned.get_mut(&number) {
-                owned.copies.end(node, &mut self.loads);
-                self.drop_copy(node, number, out);
-            }
-        }
-        let all = all_of(node);
-        for (&key, _) in self.copies.range(all.clone()) {
-            out.push(Effect::Free(key));
-        }
-        self.copies.retain(|key, _| key.owner != node);
-        for (&key, borrowed) in self.borrowed.range(all) {
-            if borrowed.local {
-                out.push(Effect::OwnerDied(key));
-            }
-        }
-        self.borrowed.retain(|key, _| key.owner != node);
-        self.transits.retain(|_, (key, _)| key.owner != node);
-    }
-
-    /// Time passes.
-    pub fn tick(&mut self, now: Duration, out: &mut Vec<Effect>) {
-        while let Some((&node, _)) = self.dying.iter().find(|(_, until)| **until <= now) {
-            self.dying.remove(&node);
-            let of_node = |o: &Owned| o.borrowers.contains_key(&node);
-            let numbers = self.owned.iter().filter(|(_, o)| of_node(o));
-            let numbers: Vec<u64> = numbers.map(|(number, _)| *number).collect();
-            for number in numbers {
-                self.unborrow(node, number, u64::MAX, out);
-            }
-            let ours = self.transits.iter().filter(|(_, (_, to))| *to == node);
-            let ours: Vec<u64> = ours.map(|(transit, _)| *transit).collect();
-            for transit in ours {
-                self.on_arrived(node, transit, out);
-            }
+            // It is for `Pulls`, to which the driver gives it; and for `buried`.
+            Message::At { .. } | Message::Buried { .. } => {}
         }
     }
 
