@@ -66,10 +66,9 @@ impl Cluster {
             let mut command = Command::new(&me);
             let name = format!("node{}", self.started);
             self.started += 1;
-            let address = self.head.address().expect("the head listens");
-            let token = self.head.join_token().expect("the head has a token");
+            let (address, token) = self.place();
             command
-                .env("MOBULA_JOIN", address.to_string())
+                .env("MOBULA_JOIN", address)
                 .env("MOBULA_SHARE_MEMORY", u8::from(self.shares).to_string())
                 .env("MOBULA_TOKEN", token)
                 .env("MOBULA_NODE_NAME", &name)
@@ -83,6 +82,13 @@ impl Cluster {
         self.head
             .wait_for_nodes(self.others.len() + 1, PATIENCE)
             .expect("the nodes join");
+    }
+
+    /// Where a program joins, and with which token.
+    pub fn place(&self) -> (String, String) {
+        let address = self.head.address().expect("the head listens");
+        let token = self.head.join_token().expect("the head has a token");
+        (address.to_string(), token)
     }
 
     /// The nodes other than the head.

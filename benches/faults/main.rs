@@ -3,11 +3,13 @@
 //! `cargo bench --bench faults [-- --json] [--quick] [--only a,b]`. Processes are killed with SIGKILL; the time runs from the
 //! moment before. Every row checks the answer: a counter that was told to add one ten times says eleven next, however its
 //! process died. `logged_..` is an isolated actor that keeps its history beside `unlogged_..`, one that does not, in turn;
-//! `replay_..` is the death after 10,000 calls, with and without checkpoints; `rolling_..` replaces three nodes under load. Nodes are processes of this machine over QUIC, so that
+//! `replay_..` is the death after 10,000 calls, with and without checkpoints; `rolling_..` replaces three nodes under load;
+//! `driver_..` is what a program that joined had under way elsewhere. Nodes are processes of this machine over QUIC, so that
 //! no answer waits for a network; what a death costs there is its detection.
 //!
 //! Left out: machines, whose loss looks the same from outside; partitions (tests have them).
 
+mod drivers;
 mod kept;
 mod logs;
 mod lost;
@@ -24,11 +26,13 @@ mod report;
 use report::Report;
 
 fn main() {
+    drivers::driver();
     let mut report = Report::from_args();
     workers::rows(&mut report);
     logs::rows(&mut report);
     kept::rows(&mut report);
     lost::rows(&mut report);
+    drivers::rows(&mut report);
     rolling::rows(&mut report);
     report.end();
 }

@@ -12,7 +12,8 @@ pub use crate::exec::Cancel;
 /// Cancels a call.
 ///
 /// A call that has not begun never will, and whoever waits for it gets [`Error::Cancelled`]. An async call is dropped at
-/// its next await. A call that runs on a thread is only told: see [`check_cancelled`]. Calls that depend on it fail.
+/// its next await. A call that runs on a thread is only told: see [`check_cancelled`]. Calls that depend on it fail. Of one that runs
+/// on another node, what it called on further nodes is cancelled too.
 ///
 /// # Errors
 /// [`Error::NotInitialized`] or [`Error::ShutDown`] without a runtime.

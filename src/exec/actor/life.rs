@@ -296,6 +296,19 @@ pub(in super::super) fn condemn_of_group(actor: &ActorRef, cause: &str) {
     condemn(actor, false, cause);
 }
 
+/// Ends an actor in a process of its own that runs a call of a dead node, if nobody has a handle: it cannot end in order before that
+/// call has, for which nobody waits and which may not look whether it is to stop. False: that is done, or there is no need.
+pub fn forsake(actor: &ActorRef, call: &RawRef, cause: impl FnOnce() -> String) -> bool {
+    if cell::finished(call.state()) || actor.hosted().is_none() {
+        return false;
+    }
+    let wanted = actor.handles.load(Ordering::Acquire) > 0;
+    if !wanted {
+        condemn(actor, false, &cause());
+    }
+    wanted
+}
+
 /// Ends the actor: its state, name and resources go, and all its calls fail.
 pub(super) fn end(
     engine: &Arc<Engine>,

@@ -53,7 +53,7 @@ pub use create::{Foreign, create_for};
 pub use create::{create, stillborn};
 pub(super) use host::host_died;
 pub(super) use life::condemn_of_group;
-pub use life::{kill, restart, stop};
+pub use life::{forsake, kill, restart, stop};
 pub use mailbox::{call, checkpoint};
 pub(super) use run::drain_here;
 pub use show::ActorDeath;

@@ -117,6 +117,8 @@ pub(super) struct Books {
     pub deaths: HashMap<u64, Vec<NodeId>>,
     /// Calls of others that run here.
     pub running: HashMap<(NodeId, u64), RawRef>,
+    /// Methods that run here for nodes that are dead.
+    pub forsaken: Vec<(NodeId, RawRef)>,
     /// Objects of this node whose bytes another has.
     pub tickets: HashMap<u64, (NodeId, u64)>,
     /// Objects of others that have references inside.
@@ -229,6 +231,7 @@ impl Books {
             strangers: HashMap::new(),
             deaths: HashMap::new(),
             running: HashMap::new(),
+            forsaken: Vec::new(),
             tickets: HashMap::new(),
             refers: HashSet::new(),
             remakes: Remakes::new(lineage),
@@ -256,6 +259,15 @@ impl Books {
             head,
             draining: false,
         }
+    }
+
+    /// The calls that this one made and that run elsewhere, or are to. Looks through all that do.
+    pub fn calls_of(&self, caller: u64) -> Vec<RawRef> {
+        let sent = self.sent.values().map(|sent| &sent.record);
+        let all = sent.chain(&self.parked).chain(self.leasing.lined());
+        all.filter(|call| call.caller() == caller)
+            .cloned()
+            .collect()
     }
 
     /// A version of what this node tells of itself.

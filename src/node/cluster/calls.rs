@@ -479,7 +479,17 @@ impl Cluster {
     pub(super) fn on_cancel(self: &Arc<Cluster>, local: &Local, from: NodeId, number: u64) {
         let record = self.books.lock().running.get(&(from, number)).cloned();
         if let Some(record) = record {
-            local.engine.cancel(local, &record);
+            self.forsake(local, &record);
+        }
+    }
+
+    /// Cancels a call that runs here for another node, and what it called on further nodes, which do the same.
+    pub(super) fn forsake(self: &Arc<Cluster>, local: &Local, record: &RawRef) {
+        local.engine.cancel(local, record);
+        // Looked for afterwards: one that has not begun calls nobody now.
+        let calls = self.books.lock().calls_of(record.id);
+        for call in calls {
+            local.engine.cancel(local, &call);
         }
     }
 }

@@ -206,6 +206,11 @@ impl Leasing {
         lined.map(|lined| lined.record).collect()
     }
 
+    /// Calls that wait for slots, or for the answer to their question.
+    pub fn lined(&self) -> impl Iterator<Item = &RawRef> {
+        self.lined.values().map(|lined| &lined.record)
+    }
+
     /// What nobody uses of what is lent.
     pub fn idle(&self) -> Demand {
         self.grantor.idle()

@@ -7,9 +7,11 @@ use std::sync::Arc;
 
 use super::Cluster;
 use super::books::{Books, Peer};
+use super::effects::Todo;
 use crate::base::{Error, NodeId};
+use crate::core::owners::{Effect, Message};
 use crate::core::view;
-use crate::exec::Local;
+use crate::exec::{Local, actor};
 use crate::link::{self, Handler, LinkError};
 use crate::wire::Frame;
 
@@ -135,6 +137,7 @@ impl Cluster {
         let (deaf, dead): (Vec<_>, Vec<NodeId>) = self.with(local, |books, todo| {
             self.flush(books);
             books.owners.tick(now, &mut todo.effects);
+            self.let_go_of_the_dead(books, todo);
             books.replicas.tick(now, &mut todo.replicas);
             let late = books
                 .gone_since
@@ -150,6 +153,7 @@ impl Cluster {
         for node in dead {
             self.died(local, node, "no connection could be made to it");
         }
+        self.end_forsaken();
         self.resume(local);
         self.tick_kept(local);
         if let Some(groups) = self.groups.get() {
@@ -240,6 +244,12 @@ impl Cluster {
                 .iter()
                 .filter_map(|key| books.running.remove(key))
                 .collect();
+            // What it handed on to this node is registered by now.
+            for &to in books.peers.keys() {
+                let message = Message::Buried { node };
+                todo.effects.push(Effect::Send { to, message });
+            }
+            self.let_go_of_the_dead(books, todo);
             Some((name, sent, running))
         });
         let Some((name, sent, running)) = sent else {
@@ -257,12 +267,40 @@ impl Cluster {
             groups.died(local, node);
         }
         self.calls_died(local, node, sent);
-        // Nobody waits for these any more.
-        for record in running {
-            local.engine.cancel(local, &record);
+        // Nobody waits for these any more, nor for what they called.
+        for record in &running {
+            self.forsake(local, record);
         }
+        let methods = running.into_iter().filter(|r| r.target().is_some());
+        let methods = methods.map(|record| (node, record));
+        self.books.lock().forsaken.extend(methods);
+        self.end_forsaken();
         self.tell_death(node, name, why);
         self.changed();
+    }
+
+    /// Ends the processes of actors that run methods for nodes that are dead, once nobody has a handle.
+    fn end_forsaken(&self) {
+        let mut methods = std::mem::take(&mut self.books.lock().forsaken);
+        methods.retain(|(node, record)| {
+            let Some(actor) = record.target() else {
+                return false;
+            };
+            let cause = || format!("node {node} died, which had its last handle");
+            actor::forsake(actor, record, cause)
+        });
+        if !methods.is_empty() {
+            self.books.lock().forsaken.extend(methods);
+        }
+    }
+
+    /// Lets go of what dead nodes had, once all others have buried them. Somebody who came a moment ago may not be known here.
+    fn let_go_of_the_dead(&self, books: &mut Books, todo: &mut Todo) {
+        if books.owners.has_dying() && !self.membership.is_settling() {
+            let living = self.membership.others().into_iter();
+            let living = living.chain(books.peers.keys().copied()).collect();
+            books.owners.let_go_of_the_dead(&living, &mut todo.effects);
+        }
     }
 
     /// A node said that it leaves.
@@ -310,10 +348,17 @@ impl Cluster {
             } => self.on_method(local, from, actor, (caller, number), call),
             Frame::Kill { actor, restart } => self.on_kill(actor, restart),
             Frame::ActorEnded { actor, cause } => self.on_actor_ended(local, from, actor, &cause),
+            Frame::Owning {
+                message: Message::Buried { node },
+                ..
+            } => self.with(local, |books, todo| {
+                let lives = books.peers.contains_key(&node);
+                books.owners.buried(from, node, lives);
+                self.let_go_of_the_dead(books, todo);
+            }),
             Frame::Owning { message, beside } => self.with(local, |books, todo| {
                 let key = match &message {
-                    crate::core::owners::Message::Settled { key, .. }
-                    | crate::core::owners::Message::Borrowed { key, .. } => Some(*key),
+                    Message::Settled { key, .. } | Message::Borrowed { key, .. } => Some(*key),
                     _ => None,
                 };
                 self.hear(books, todo, from, message);
