@@ -19,6 +19,7 @@ mod failure;
     allow(dead_code, reason = "fuzz targets spoil bytes themselves")
 )]
 pub mod hostile;
+mod id_map;
 #[cfg_attr(
     not(feature = "cluster"),
     allow(dead_code, reason = "one machine needs few of these")
@@ -47,6 +48,7 @@ pub use death::{Exit, WorkerDeath};
 pub use defaults::Defaults;
 pub use error::{Error, Result};
 pub use failure::{Failure, FailureKind, Stack};
+pub use id_map::IdMap;
 pub use ids::{ActorKey, BadNodeId, NodeId, ObjectKey};
 pub use object_id::{BadObjectId, ObjectId};
 pub use origin::Origin;

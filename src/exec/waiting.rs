@@ -5,12 +5,10 @@
 //! parts; of the others only the number is known, and those of them that ended count until then. Left out: waiting
 //! itself, which is the engine's.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
-
 use parking_lot::Mutex;
 
 use super::entry::FnEntry;
+use crate::base::IdMap;
 
 /// Parts with a lock each: threads that submit do not meet.
 const PARTS: usize = 16;
@@ -34,30 +32,10 @@ pub struct Note {
     pub named: [Option<(u64, &'static FnEntry)>; NAMED],
 }
 
-/// Ids differ in their low bits and in those of their thread.
-#[derive(Default)]
-struct Mix(u64);
-
-impl Hasher for Mix {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-    fn write(&mut self, bytes: &[u8]) {
-        for b in bytes {
-            self.write_u64(u64::from(*b));
-        }
-    }
-    fn write_u64(&mut self, n: u64) {
-        self.0 = (self.0 ^ n)
-            .wrapping_mul(0x9e37_79b9_7f4a_7c15)
-            .rotate_left(29);
-    }
-}
-
 #[derive(Default)]
 struct Part {
     /// What is noted, and whether the call has ended without its arguments.
-    notes: HashMap<u64, (Note, bool), BuildHasherDefault<Mix>>,
+    notes: IdMap<(Note, bool)>,
     /// How many of these have.
     ended: u64,
     /// How many wait that are not noted.

@@ -49,6 +49,17 @@ pub enum Event<P> {
         /// The call itself.
         load: P,
     },
+    /// The same of a call by the host's own handles: nobody can ask for it again, since whoever could ends with this host.
+    OwnTurn {
+        /// Which.
+        call: CallId,
+        /// What it takes in the log.
+        bytes: u64,
+        /// The call itself.
+        load: P,
+    },
+    /// Such a call has ended, one that only looked at the state too.
+    OwnEnded(CallId),
     /// A call has ended, one that was run again after a takeover too.
     Ended {
         /// Which.
@@ -101,6 +112,8 @@ pub enum Effect<P> {
         /// What.
         outcome: P,
     },
+    /// Say what came of an own call.
+    Own(CallId),
     /// Swap the record if it is still the first (`None`: there is none); `None` as the second deletes it. Answer with
     /// [`Event::Swapped`] or [`Event::Differs`].
     Swap {
@@ -127,11 +140,38 @@ pub enum Effect<P> {
     Closed,
 }
 
+/// Calls of the host's own handles.
+#[derive(Clone, Debug, Default)]
+struct OwnCalls {
+    /// The places of those that have not ended, by number.
+    open: BTreeMap<u64, u64>,
+    /// Those that have and that nobody was told, by place.
+    ended: VecDeque<(u64, CallId)>,
+}
+
+impl OwnCalls {
+    fn wait(&mut self, order: u64, call: CallId) {
+        // Nearly always the last: only calls that run beside each other end in another order.
+        let at = match self.ended.back() {
+            Some((last, _)) if *last > order => self.ended.partition_point(|(o, _)| *o < order),
+            _ => self.ended.len(),
+        };
+        self.ended.insert(at, (order, call));
+    }
+
+    /// The next that may be told, now that all up to this is written down.
+    fn next(&mut self, order: u64) -> Option<CallId> {
+        let next = self.ended.pop_front_if(|(at, _)| *at <= order);
+        next.map(|(_, call)| call)
+    }
+}
+
 /// A call that only looked at the state, and what came of it.
 #[derive(Clone, Debug)]
 struct Seen<P> {
     call: CallId,
-    outcome: P,
+    /// `None`: an own call's.
+    outcome: Option<P>,
     /// It may have seen all calls up to this.
     order: u64,
     /// The round of confirmations that it waits for.
@@ -166,6 +206,7 @@ pub struct Host<P> {
     calls: Dedup<P>,
     /// Ended calls whose outcomes nobody was told, by place.
     waiting: BTreeMap<u64, CallId>,
+    own: OwnCalls,
     seen: VecDeque<Seen<P>>,
     /// The last round of confirmations that something waits for.
     round: u64,
@@ -247,6 +288,7 @@ impl<P: Clone> Host<P> {
             open: history.entries.iter().map(|entry| entry.order).collect(),
             calls,
             waiting: BTreeMap::new(),
+            own: OwnCalls::default(),
             seen: VecDeque::new(),
             round: 0,
             unsaved: VecDeque::new(),
@@ -269,6 +311,12 @@ impl<P: Clone> Host<P> {
 
     /// Something happened.
     pub fn handle(&mut self, now: Duration, event: Event<P>, out: &mut Vec<Effect<P>>) {
+        self.take(now, event, out);
+        self.follow(now, out);
+    }
+
+    /// Something happened, and more has, which comes at once: what follows from all of it is for [`follow`](Self::follow).
+    pub fn take(&mut self, now: Duration, event: Event<P>, out: &mut Vec<Effect<P>>) {
         if self.phase == Phase::Over {
             return;
         }
@@ -280,6 +328,14 @@ impl<P: Clone> Host<P> {
             Event::Turn { call, bytes, load } if self.phase == Phase::Open => {
                 self.turn(call, bytes, load);
             }
+            Event::OwnTurn { call, bytes, load } if self.phase == Phase::Open => {
+                // The process that ran it may have died: then its turn comes once more.
+                if !self.own.open.contains_key(&call.number) {
+                    let order = self.log(call, bytes, load, 0);
+                    self.own.open.insert(call.number, order);
+                }
+            }
+            Event::OwnEnded(call) => self.own_ended(call),
             Event::Ended { call, outcome } => self.ended(call, outcome),
             Event::Message { from, message } => self.message(from, message, out),
             Event::Swapped => self.swapped(out),
@@ -287,8 +343,12 @@ impl<P: Clone> Host<P> {
             Event::Want => self.wanted = true,
             Event::State { state, bytes } => self.state(now, state, bytes),
             Event::Close if self.phase == Phase::Open => self.close(out),
-            Event::Close | Event::Turn { .. } | Event::Tick => {}
+            Event::Close | Event::Turn { .. } | Event::OwnTurn { .. } | Event::Tick => {}
         }
+    }
+
+    /// Does what follows from what happened.
+    pub fn follow(&mut self, now: Duration, out: &mut Vec<Effect<P>>) {
         if self.phase == Phase::Open {
             self.arrange(now, out);
             self.pump(out);
@@ -318,11 +378,17 @@ impl<P: Clone> Host<P> {
         if self.calls.get(call).is_some_and(logged) {
             return;
         }
-        self.order += 1;
-        let order = self.order;
+        let settled = self.calls.floor(call.node);
+        let order = self.log(call, bytes, load, settled);
         if self.calls.get(call).is_some() {
             self.calls.logged(call, order);
         }
+    }
+
+    /// Gives a call its place.
+    fn log(&mut self, call: CallId, bytes: u64, load: P, settled: u64) -> u64 {
+        self.order += 1;
+        let order = self.order;
         self.open.insert(order);
         self.bytes += bytes;
         self.unsaved.push_back((order, bytes));
@@ -330,9 +396,33 @@ impl<P: Clone> Host<P> {
         self.history.entries.push_back(Entry {
             order,
             call,
-            settled: self.calls.floor(call.node),
+            settled,
             bytes,
             load,
+        });
+        order
+    }
+
+    fn own_ended(&mut self, call: CallId) {
+        match self.own.open.remove(&call.number) {
+            Some(order) => {
+                self.open.remove(&order);
+                self.own.wait(order, call);
+            }
+            None => self.saw(call, None),
+        }
+    }
+
+    /// A call has ended that only looked at the state.
+    fn saw(&mut self, call: CallId, outcome: Option<P>) {
+        // Who confirms from now on has known of nobody else until it ran.
+        let sent = self.backups.values().map(|backup| backup.round).max();
+        self.round = self.round.max(sent.unwrap_or(0) + 1);
+        self.seen.push_back(Seen {
+            call,
+            outcome,
+            order: self.order,
+            round: self.round,
         });
     }
 
@@ -343,17 +433,7 @@ impl<P: Clone> Host<P> {
                 self.open.remove(&order);
                 self.waiting.insert(order, call);
             }
-            Some(Stage::Taken) => {
-                // Who confirms from now on has known of nobody else until it ran.
-                let sent = self.backups.values().map(|backup| backup.round).max();
-                self.round = self.round.max(sent.unwrap_or(0) + 1);
-                self.seen.push_back(Seen {
-                    call,
-                    outcome,
-                    order: self.order,
-                    round: self.round,
-                });
-            }
+            Some(Stage::Taken) => self.saw(call, Some(outcome)),
             Some(Stage::Logged(_, Some(_))) => {}
             // Its caller is dead or gave it up.
             None => {
@@ -386,9 +466,16 @@ impl<P: Clone> Host<P> {
                 self.calls.answered(call);
             }
         }
+        while let Some(call) = self.own.next(order) {
+            out.push(Effect::Own(call));
+        }
         let may = |seen: &mut Seen<P>| seen.order <= order && seen.round <= round;
         while let Some(seen) = self.seen.pop_front_if(may) {
             let Seen { call, outcome, .. } = seen;
+            let Some(outcome) = outcome else {
+                out.push(Effect::Own(call));
+                continue;
+            };
             if self.calls.get(call).is_some() {
                 self.calls.remove(call);
                 out.push(Effect::Reply { call, outcome });
@@ -494,6 +581,9 @@ impl<P: Clone> Host<P> {
 
     /// Outcomes that nobody was told, and calls that are remembered.
     pub fn load(&self) -> (usize, usize) {
-        (self.waiting.len() + self.seen.len(), self.calls.len())
+        (
+            self.waiting.len() + self.own.ended.len() + self.seen.len(),
+            self.calls.len(),
+        )
     }
 }

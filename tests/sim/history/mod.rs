@@ -86,6 +86,7 @@ pub struct Counts {
     pub lost: u64,
     pub killed: u64,
     pub kept: u64,
+    pub own: u64,
 }
 
 impl Counts {
@@ -100,6 +101,7 @@ impl Counts {
         self.lost += o.lost;
         self.killed += o.killed;
         self.kept += o.kept;
+        self.own += o.own;
     }
 
     /// Whether each thing happened.
@@ -116,6 +118,7 @@ impl Counts {
             o.lost,
             o.killed,
             o.kept,
+            o.own,
         ]
         .iter()
         .all(|n| *n > 0)

@@ -53,6 +53,8 @@ pub enum Packet {
     Ended,
 }
 
+/// Apart from the numbers of nodes.
+const OWN: u64 = 1000;
 /// The largest call in the log.
 const LARGEST: u64 = 100;
 
@@ -78,6 +80,8 @@ struct Running {
     came: BTreeMap<CallId, Load>,
     runs: Option<(CallId, Load)>,
     state_wanted: bool,
+    /// Calls by handles here that have not been told, and their places.
+    own: BTreeMap<u64, (Made, Option<u64>)>,
     /// Which places the calls have that were told in this step.
     told: Vec<(CallId, u64)>,
     places: BTreeMap<CallId, u64>,
@@ -102,6 +106,7 @@ pub struct Member {
     caller: Caller<Load>,
     made: BTreeMap<u64, Made>,
     next: u64,
+    own_calls: u64,
     keys: u64,
     /// Calls to keys that this node may get.
     early: Vec<(NodeId, Packet)>,
@@ -124,6 +129,7 @@ impl Member {
             caller: Caller::new(actor),
             made: BTreeMap::new(),
             next: 1,
+            own_calls: 0,
             keys: 1,
             early: Vec::new(),
             claims: None,
@@ -157,6 +163,7 @@ impl Member {
             came: BTreeMap::new(),
             runs: None,
             state_wanted: false,
+            own: BTreeMap::new(),
             told: Vec::new(),
             places: BTreeMap::new(),
         });
@@ -177,7 +184,9 @@ impl Member {
     }
 
     pub fn is_quiet(&self) -> bool {
-        let rests = |r: &Running| r.line.is_empty() && r.runs.is_none() && r.replay.is_empty();
+        let rests = |r: &Running| {
+            r.line.is_empty() && r.own.is_empty() && r.runs.is_none() && r.replay.is_empty()
+        };
         let settled = self.caller.is_empty() && !self.caller.seeks();
         settled && self.stopped.is_none() && self.running.as_ref().is_none_or(rests)
     }
@@ -247,6 +256,9 @@ impl Member {
             thread: all.chance.below(2),
             changes: all.chance.permille(700),
         };
+        if self.running.is_some() && all.chance.permille(300) {
+            return self.own_call(all, load);
+        }
         if let Load::Call { thread, changes } = load {
             let high = all.high;
             self.made.insert(
@@ -540,6 +552,52 @@ impl Member {
         self.next_run(all);
     }
 
+    /// One by a handle on the actor's own node, which is in the mailbox at once.
+    fn own_call(&mut self, all: &mut Shared, load: Load) {
+        let node = self.own();
+        let (Some(running), &Load::Call { thread, changes }) = (&mut self.running, &load) else {
+            return;
+        };
+        self.own_calls += 1;
+        let number = self.own_calls;
+        let high = all.high;
+        let made = Made {
+            thread,
+            changes,
+            high,
+        };
+        running.own.insert(number, (made, None));
+        running.line.push_back((CallId { node, number }, load));
+        self.next_run(all);
+    }
+
+    /// Who makes the calls of handles here, and dies with this node.
+    fn own(&self) -> NodeId {
+        NodeId::new(self.me.get() + OWN).expect("it is not 0")
+    }
+
+    /// An own call was told.
+    fn own_told(&mut self, all: &mut Shared, call: CallId) {
+        let running = self.running.as_mut();
+        let told = running.and_then(|r| Some((r.own.remove(&call.number)?, r)));
+        let Some(((made, Some(place)), running)) = told else {
+            return all.wrong(format!("{call:?} was told twice, or before it ended"));
+        };
+        all.counts.told += 1;
+        all.counts.own += 1;
+        if place < made.high + u64::from(made.changes) {
+            all.wrong(format!(
+                "{call:?} was told {place}, and {} was told before it was made",
+                made.high
+            ));
+        }
+        all.high = all.high.max(place);
+        if made.changes {
+            running.told.push((call, place));
+            all.told.insert(call, place);
+        }
+    }
+
     pub fn host_event(&mut self, all: &mut Shared, event: host::Event<Load>) {
         let mut out = Vec::new();
         let Some(running) = &mut self.running else {
@@ -574,6 +632,7 @@ impl Member {
                         all.send(self.me, call.node, Packet::Reply { number, outcome });
                     }
                 }
+                host::Effect::Own(call) => self.own_told(all, call),
                 host::Effect::Swap { expect, record } => {
                     let asks = Asks::Host(running.host.incarnation());
                     let delay = all.delay();
@@ -647,11 +706,17 @@ impl Member {
         all.after(time, self.me, Event::Ran(incarnation, call));
         if let Load::Call { changes: true, .. } = load {
             let bytes = all.chance.between(10, LARGEST);
-            self.host_event(all, host::Event::Turn { call, bytes, load });
+            let own = call.node == self.own();
+            let event = match own {
+                true => host::Event::OwnTurn { call, bytes, load },
+                false => host::Event::Turn { call, bytes, load },
+            };
+            self.host_event(all, event);
         }
     }
 
     fn ran(&mut self, all: &mut Shared, call: CallId) {
+        let own = self.own();
         let Some(running) = &mut self.running else {
             return;
         };
@@ -664,6 +729,13 @@ impl Member {
         let place = running.state.len() as u64;
         if changes {
             running.places.insert(call, place);
+        }
+        // Nobody waits for one that runs again.
+        if call.node == own
+            && let Some((_, told)) = running.own.get_mut(&call.number)
+        {
+            *told = Some(place);
+            return self.host_event(all, host::Event::OwnEnded(call));
         }
         let outcome = Load::Place(place);
         if all.bug == Bug::ReplyEarly && self.lives(call.node) {

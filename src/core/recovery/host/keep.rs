@@ -129,6 +129,7 @@ impl<P: Clone> Host<P> {
     fn fence(&mut self, incarnation: Option<u64>, out: &mut Vec<Effect<P>>) {
         self.phase = Phase::Over;
         self.waiting.clear();
+        self.own = super::OwnCalls::default();
         self.seen.clear();
         for &to in self.backups.keys() {
             let message = ToBackup::Look {
@@ -261,6 +262,12 @@ impl<P: Clone> Host<P> {
             let behind = backup.order < self.order || backup.round < self.round;
             let newer = !backup.begun || backup.checkpoint < checkpoint.order;
             if backup.unanswered.len() >= WINDOW || !(behind || newer) {
+                continue;
+            }
+            // The more is under way, the more goes with the next: each message wakes threads on both sides.
+            let answered = backup.saved.map_or(0, |saved| saved.order);
+            let (on_the_way, waits) = (backup.order - answered, self.order - backup.order);
+            if !backup.unanswered.is_empty() && !newer && waits < on_the_way {
                 continue;
             }
             // What it was sent before stays there, above the checkpoint.

@@ -8,7 +8,7 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
-use super::desk::Desk;
+use super::desk::{Desk, each};
 use super::ear::Ear;
 use super::host::{Input, KeptHost};
 use super::load::{Load, State, direct, object};
@@ -44,7 +44,8 @@ impl KeptBackup {
 
     /// Hands something in.
     pub fn post(self: &Arc<KeptBackup>, local: &Local, event: Event<Load>) {
-        self.desk.post(event, |event| self.handle(local, event));
+        self.desk
+            .post(event, each(|event| self.handle(local, event)));
     }
 
     fn handle(self: &Arc<KeptBackup>, local: &Local, event: Event<Load>) {

@@ -10,7 +10,7 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
-use super::desk::Desk;
+use super::desk::{Desk, each};
 use super::host::Call;
 use super::load::{Load, object};
 use crate::base::{ActorKey, Error, NodeId, ObjectKey};
@@ -149,7 +149,8 @@ impl KeptCaller {
 
     /// Hands something in.
     pub fn post(self: &Arc<KeptCaller>, local: &Local, asked: Asked) {
-        self.desk.post(asked, |asked| self.handle(local, asked));
+        self.desk
+            .post(asked, each(|asked| self.handle(local, asked)));
     }
 
     fn handle(self: &Arc<KeptCaller>, local: &Local, asked: Asked) {

@@ -1,9 +1,9 @@
 //! Events that are handled one after the other, by whichever thread comes first.
 //!
-//! Whoever posts an event handles it, unless somebody is at it already: then that thread does. So nobody waits, no lock is held while
-//! an event is handled, and what follows from one may post others to the same desk.
+//! Whoever posts an event handles it, unless somebody is at it already: then that thread does, with all that has come meanwhile. So
+//! nobody waits, no lock is held while events are handled, and what follows from one may post others to the same desk.
 //!
-//! Invariant: events are handled in the order in which they were posted, one at a time. Left out: what they are.
+//! Invariant: events are handled in the order in which they were posted, by one thread at a time. Left out: what they are.
 
 use std::collections::VecDeque;
 
@@ -37,8 +37,8 @@ impl<E> Desk<E> {
         }
     }
 
-    /// Hands an event in.
-    pub fn post(&self, event: E, handle: impl FnMut(E)) {
+    /// Hands an event in. `handle` is given those that wait, and takes out all.
+    pub fn post(&self, event: E, handle: impl FnMut(&mut VecDeque<E>)) {
         {
             let mut queue = self.queue.lock();
             queue.events.push_back(event);
@@ -50,22 +50,26 @@ impl<E> Desk<E> {
     }
 
     /// Handles what waits. Only for whoever made it shut, once.
-    pub fn open(&self, mut handle: impl FnMut(E)) {
+    pub fn open(&self, mut handle: impl FnMut(&mut VecDeque<E>)) {
+        let mut batch = VecDeque::new();
         loop {
-            let event = {
+            {
                 let mut queue = self.queue.lock();
-                let event = queue.events.pop_front();
-                if event.is_none() {
+                if queue.events.is_empty() {
                     queue.busy = false;
+                    return;
                 }
-                event
-            };
-            match event {
-                Some(event) => handle(event),
-                None => return,
+                std::mem::swap(&mut queue.events, &mut batch);
             }
+            handle(&mut batch);
+            debug_assert!(batch.is_empty(), "all are taken out");
         }
     }
+}
+
+/// Handles one after the other.
+pub(super) fn each<E>(mut handle: impl FnMut(E)) -> impl FnMut(&mut VecDeque<E>) {
+    move |events| events.drain(..).for_each(&mut handle)
 }
 
 #[cfg(test)]
@@ -78,15 +82,15 @@ mod tests {
         let seen = Mutex::new(Vec::new());
         fn handle(desk: &Desk<u32>, seen: &Mutex<Vec<u32>>, n: u32) {
             if n < 10 {
-                desk.post(n + 10, |n| handle(desk, seen, n));
+                desk.post(n + 10, each(|n| handle(desk, seen, n)));
             }
             seen.lock().push(n);
         }
-        desk.post(1, |n| handle(&desk, &seen, n));
-        desk.post(2, |n| handle(&desk, &seen, n));
+        desk.post(1, each(|n| handle(&desk, &seen, n)));
+        desk.post(2, each(|n| handle(&desk, &seen, n)));
         assert!(seen.lock().is_empty(), "it is shut");
-        desk.open(|n| handle(&desk, &seen, n));
-        desk.post(3, |n| handle(&desk, &seen, n));
+        desk.open(each(|n| handle(&desk, &seen, n)));
+        desk.post(3, each(|n| handle(&desk, &seen, n)));
         assert_eq!(*seen.lock(), [1, 2, 11, 12, 3, 13]);
     }
 }

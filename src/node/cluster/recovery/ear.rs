@@ -48,7 +48,8 @@ impl Backups for Ear {
             && !self.0.replays(record.id)
             && let Ok(kept) = load::Kept::new(record.caller(), call)
         {
-            self.0.post(local, Input::Turn(record.clone(), kept));
+            self.0
+                .post(local, Input::Turn(self.0.call(record.id), kept));
         }
     }
 
@@ -57,7 +58,9 @@ impl Backups for Ear {
             // It came: nobody but whoever sent it waits.
             local.engine.settle_kept(local, record, outcome);
         } else {
-            self.0.post(local, Input::Ended(record.clone(), outcome));
+            let call = self.0.forget_call(record.id);
+            self.0
+                .post(local, Input::Ended(call, record.clone(), outcome));
         }
     }
 

@@ -7,7 +7,7 @@
 //! Invariant: a call is settled, or its caller on another node told, only when the machine says so. Left out: how an actor comes here
 //! (`backup`, `actors`).
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
@@ -18,7 +18,7 @@ use super::again::Replay;
 use super::desk::Desk;
 use super::load::{Came, Kept, Load, State, came, direct};
 use super::shown::Shown;
-use crate::base::{ActorKey, Error, NodeId};
+use crate::base::{ActorKey, Error, IdMap, NodeId};
 use crate::core::recovery::host::{Effect, Event};
 use crate::core::recovery::{CallId, History, Host, Limits, Record};
 use crate::exec::actor::{self, ActorRef};
@@ -42,11 +42,11 @@ pub(super) enum Input {
     /// A call came.
     Came(Call),
     /// The turn of a call has come.
-    Turn(RawRef, Kept),
-    /// A call of this node has ended.
-    Ended(RawRef, std::thread::Result<Outcome>),
-    /// One that came has, by its record.
-    Told(CallId, u64, Came),
+    Turn(CallId, Kept),
+    /// A call of this node's own handles has ended.
+    Ended(CallId, RawRef, std::thread::Result<Outcome>),
+    /// One that came has.
+    Told(CallId, Came),
     /// The state, as it is between two calls.
     State(State, u64),
     /// It could not be saved.
@@ -72,9 +72,8 @@ pub(super) struct Call {
 
 struct Inner {
     machine: Host<Load>,
-    /// Calls of this node that the machine knows and that are not settled, and how those ended that have.
-    direct: BTreeSet<u64>,
-    held: HashMap<u64, (RawRef, std::thread::Result<Outcome>)>,
+    /// How calls of this node's own handles ended that have not been settled, by number.
+    held: IdMap<(RawRef, std::thread::Result<Outcome>)>,
     /// Calls that came again: the numbers of their results among their nodes' objects.
     again: HashMap<CallId, u64>,
     /// Who waits for a checkpoint that was not made, and for ones that were.
@@ -90,10 +89,9 @@ struct Inner {
 #[derive(Default)]
 struct Calls {
     /// Those in the mailbox, or further, by their records.
-    by_record: HashMap<u64, CallId>,
-    /// Of those of this node: the last number, and those that have not been settled.
+    by_record: IdMap<CallId>,
+    /// The last number of this node's own.
     last: u64,
-    open: BTreeSet<u64>,
 }
 
 /// See the file.
@@ -197,8 +195,7 @@ impl KeptHost {
             desk: Desk::shut(),
             inner: Mutex::new(Inner {
                 machine,
-                direct: BTreeSet::new(),
-                held: HashMap::new(),
+                held: IdMap::default(),
                 again: HashMap::new(),
                 wants: Vec::new(),
                 wanted: false,
@@ -229,7 +226,7 @@ impl KeptHost {
 
     /// Hands something in.
     pub fn post(self: &Arc<KeptHost>, local: &Local, input: Input) {
-        self.desk.post(input, |input| self.handle(local, input));
+        self.desk.post(input, |inputs| self.handle(local, inputs));
     }
 
     /// Whether another node hosts it, or nobody.
@@ -248,14 +245,38 @@ impl KeptHost {
         }
     }
 
-    fn handle(self: &Arc<KeptHost>, local: &Local, input: Input) {
+    /// All that has happened since it was last looked at; what follows for the backups follows once.
+    fn handle(self: &Arc<KeptHost>, local: &Local, inputs: &mut VecDeque<Input>) {
         let Some(cluster) = self.cluster.upgrade() else {
-            return;
+            return inputs.clear();
         };
         let now = cluster.now();
         let mut guard = self.inner.lock();
         let inner = &mut *guard;
         let mut out = Vec::new();
+        for input in inputs.drain(..) {
+            self.take(&cluster, local, inner, (now, input), &mut out);
+        }
+        inner.machine.follow(now, &mut out);
+        self.carry_out(&cluster, local, inner, &mut out, None);
+        // What was done is told before the end is.
+        let rests = inner.machine.load().0 == 0 && inner.held.is_empty();
+        if inner.closing.is_some() && rests && !std::mem::replace(&mut inner.closed, true) {
+            inner.machine.handle(now, Event::Close, &mut out);
+            self.carry_out(&cluster, local, inner, &mut out, None);
+        }
+        self.shown.note(&inner.machine);
+    }
+
+    /// One thing that has happened; leaves nothing in `out`.
+    fn take(
+        self: &Arc<KeptHost>,
+        cluster: &Arc<Cluster>,
+        local: &Local,
+        inner: &mut Inner,
+        (now, input): (Duration, Input),
+        out: &mut Vec<Effect<Load>>,
+    ) {
         let mut came = None;
         match input {
             Input::Machine(event) => {
@@ -265,52 +286,44 @@ impl KeptHost {
                     self.look_after();
                 }
                 inner.wanted |= matches!(event, Event::Want);
-                inner.machine.handle(now, event, &mut out);
+                inner.machine.take(now, event, out);
             }
             Input::Nodes => {
                 // As they are now: of two that say so at once the later one may have looked first.
                 let nodes = cluster.backups_for(self.actor, self.creator);
-                inner.machine.handle(now, Event::Nodes(nodes), &mut out);
+                inner.machine.take(now, Event::Nodes(nodes), out);
             }
             Input::Came(call) => {
                 let (id, settled) = (call.id, call.settled);
                 let event = Event::Call { call: id, settled };
-                inner.machine.handle(now, event, &mut out);
+                inner.machine.take(now, event, out);
                 came = Some(call);
             }
-            Input::Turn(record, kept) => {
-                let call = self.called(inner, now, record.id, &mut out);
+            Input::Turn(call, kept) => {
                 let bytes = kept.bytes();
                 let load = Load::Call(Arc::new(kept));
-                let event = Event::Turn { call, bytes, load };
-                inner.machine.handle(now, event, &mut out);
+                let event = if call.node == self.direct {
+                    Event::OwnTurn { call, bytes, load }
+                } else {
+                    Event::Turn { call, bytes, load }
+                };
+                inner.machine.take(now, event, out);
             }
-            Input::Ended(record, outcome) if self.is_over() => {
+            Input::Ended(_, record, outcome) if self.is_over() => {
                 self.end_late(local, inner, &record, outcome);
             }
-            Input::Ended(record, outcome) => {
-                let call = self.called(inner, now, record.id, &mut out);
-                self.calls.lock().by_record.remove(&record.id);
+            Input::Ended(call, record, outcome) => {
                 inner.held.insert(call.number, (record, outcome));
-                let outcome = Load::Own;
-                inner
-                    .machine
-                    .handle(now, Event::Ended { call, outcome }, &mut out);
+                inner.machine.take(now, Event::OwnEnded(call), out);
             }
-            Input::Told(call, record, came) => {
-                // Not before its turn was handled, which looks for it there.
-                self.calls.lock().by_record.remove(&record);
+            Input::Told(call, came) => {
                 let outcome = Load::Came(Arc::new(came));
-                inner
-                    .machine
-                    .handle(now, Event::Ended { call, outcome }, &mut out);
+                inner.machine.take(now, Event::Ended { call, outcome }, out);
             }
             Input::State(state, bytes) => {
                 self.wants_state.store(false, Ordering::Release);
                 let state = Load::State(Arc::new(state));
-                inner
-                    .machine
-                    .handle(now, Event::State { state, bytes }, &mut out);
+                inner.machine.take(now, Event::State { state, bytes }, out);
                 let (order, after) = inner.machine.orders();
                 // Else a call ran, and it will be asked for again.
                 if after == order && std::mem::take(&mut inner.wanted) {
@@ -325,7 +338,7 @@ impl KeptHost {
             Input::Want(record) => {
                 inner.wants.push(record);
                 inner.wanted = true;
-                inner.machine.handle(now, Event::Want, &mut out);
+                inner.machine.take(now, Event::Want, out);
             }
             Input::Close(cause) => {
                 inner.closing.get_or_insert(cause);
@@ -335,18 +348,10 @@ impl KeptHost {
                 *self.cell.lock() = None;
             }
         }
-        if let Some(call) = self.carry_out(&cluster, local, inner, out, came) {
+        if let Some(call) = self.carry_out(cluster, local, inner, out, came) {
             // It has been run, or is about to be.
             inner.again.insert(call.id, call.number);
         }
-        // What was done is told before the end is.
-        let rests = inner.machine.load().0 == 0 && inner.held.is_empty();
-        if inner.closing.is_some() && rests && !std::mem::replace(&mut inner.closed, true) {
-            let mut out = Vec::new();
-            inner.machine.handle(now, Event::Close, &mut out);
-            self.carry_out(&cluster, local, inner, out, None);
-        }
-        self.shown.note(&inner.machine);
     }
 
     /// Which call this is: one of this node's own is numbered now.
@@ -362,26 +367,13 @@ impl KeptHost {
             number,
         };
         calls.by_record.insert(record, call);
-        calls.open.insert(number);
         call
     }
 
-    /// The same, for the machine, which hears of this node's own calls here.
-    fn called(
-        &self,
-        inner: &mut Inner,
-        now: Duration,
-        record: u64,
-        out: &mut Vec<Effect<Load>>,
-    ) -> CallId {
+    /// A call is over, for whoever asks which it is.
+    pub fn forget_call(&self, record: u64) -> CallId {
         let call = self.call(record);
-        if call.node == self.direct && inner.direct.insert(call.number) {
-            let settled = self.calls.lock().open.first().copied();
-            let settled = settled.unwrap_or(call.number);
-            inner
-                .machine
-                .handle(now, Event::Call { call, settled }, out);
-        }
+        self.calls.lock().by_record.remove(&record);
         call
     }
 
@@ -390,23 +382,20 @@ impl KeptHost {
         cluster: &Arc<Cluster>,
         local: &Local,
         inner: &mut Inner,
-        out: Vec<Effect<Load>>,
+        out: &mut Vec<Effect<Load>>,
         mut came: Option<Call>,
     ) -> Option<Call> {
-        for effect in out {
+        for effect in out.drain(..) {
             match effect {
                 Effect::Send { to, message } => {
                     cluster.send_to_backup(local, self.actor, to, message);
                 }
-                Effect::Run(call) if call.node == self.direct => {}
                 Effect::Run(call) => {
                     if let Some(came) = came.take_if(|came| came.id == call) {
                         self.accept(local, came, false);
                     }
                 }
-                Effect::Reply { call, .. } if call.node == self.direct => {
-                    self.calls.lock().open.remove(&call.number);
-                    inner.direct.remove(&call.number);
+                Effect::Own(call) => {
                     if let Some((record, outcome)) = inner.held.remove(&call.number) {
                         local.engine.settle_kept(local, &record, outcome);
                     }
@@ -510,6 +499,7 @@ impl KeptHost {
         };
         let asked = |number| cluster.books.lock().running.remove(&(id.node, number));
         drop(number.map(asked));
+        self.calls.lock().by_record.remove(&record.id);
         // Whoever goes on runs it: it did not fail, this node goes.
         if cluster.is_over() || self.is_over() {
             return;
@@ -518,7 +508,7 @@ impl KeptHost {
         if let Some(number) = number {
             cluster.hold_large(id.node, number, &came);
         }
-        self.post(local, Input::Told(id, record.id, came));
+        self.post(local, Input::Told(id, came));
     }
 
     /// Nobody is told anything any more.
@@ -566,7 +556,7 @@ impl KeptHost {
     pub fn begin(self: &Arc<KeptHost>, local: &Local) {
         if !self.begun.swap(true, Ordering::AcqRel) {
             self.replay.begins();
-            self.desk.open(|input| self.handle(local, input));
+            self.desk.open(|inputs| self.handle(local, inputs));
             self.post(local, Input::Machine(Event::Tick));
         }
     }

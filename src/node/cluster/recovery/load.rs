@@ -17,7 +17,10 @@ use crate::node::cluster::Cluster;
 use crate::node::cluster::books::Books;
 use crate::node::cluster::cross::{OutCall, OutValue};
 use crate::node::cluster::effects::Todo;
-use crate::wire::{ActorTerms, CheckpointBody, EntryBody, KeptCall, Outcome, StateBody, ValueBody};
+use crate::wire::{
+    ActorTerms, ArgBody, CallBody, CheckpointBody, EntryBody, KeptCall, Outcome, StateBody,
+    ValueBody,
+};
 
 /// See the file.
 #[derive(Clone)]
@@ -136,17 +139,32 @@ fn lost_result(host: NodeId, len: u64) -> Vec<u8> {
 }
 
 /// On its way out: looked at before the books are locked.
-pub(super) struct OutKept {
-    caller: u64,
-    call: OutCall,
-    values: Vec<(u32, OutValue)>,
+pub(super) enum OutKept {
+    /// Without references, which is most: there is nothing to be counted.
+    Plain(KeptCall),
+    Referring {
+        caller: u64,
+        call: OutCall,
+        values: Vec<(u32, OutValue)>,
+    },
 }
 
 impl Cluster {
     pub(super) fn out_kept(&self, kept: &Kept) -> Option<OutKept> {
         let function = parcel::number(kept.call.function)?;
+        if kept.values.is_empty()
+            && let Some(call) = plain_body(function, &kept.call)
+        {
+            let caller = kept.caller;
+            let values = Vec::new();
+            return Some(OutKept::Plain(KeptCall {
+                caller,
+                call,
+                values,
+            }));
+        }
         let values = kept.values.iter();
-        Some(OutKept {
+        Some(OutKept::Referring {
             caller: kept.caller,
             call: self.out_call(function, kept.call.clone()),
             values: values
@@ -162,10 +180,17 @@ impl Cluster {
         to: NodeId,
         out: OutKept,
     ) -> KeptCall {
-        let values = out.values.into_iter();
+        let (caller, call, values) = match out {
+            OutKept::Plain(kept) => return kept,
+            OutKept::Referring {
+                caller,
+                call,
+                values,
+            } => (caller, call, values.into_iter()),
+        };
         KeptCall {
-            caller: out.caller,
-            call: self.export_call(books, todo, to, out.call),
+            caller,
+            call: self.export_call(books, todo, to, call),
             values: values
                 .map(|(at, value)| (at, self.export_value(books, todo, to, value)))
                 .collect(),
@@ -181,9 +206,12 @@ impl Cluster {
     ) -> Result<Kept, Error> {
         let unknown = || bad(via, "it sent a call of a function that there is not");
         let function = function.ok_or_else(unknown)?;
-        let call = self.with(local, |books, todo| {
-            self.import_call(books, todo, local, via, function, kept.call)
-        })?;
+        let call = match plain_parcel(function, kept.call) {
+            Ok(plain) => plain,
+            Err(call) => self.with(local, |books, todo| {
+                self.import_call(books, todo, local, via, function, call)
+            })?,
+        };
         let mut values = Vec::with_capacity(kept.values.len());
         for (at, value) in kept.values {
             values.push((at, self.import_value(local, via, value)?));
@@ -321,6 +349,42 @@ impl Cluster {
             ran: Dedup::from_parts(body.floors, outcomes),
         })
     }
+}
+
+/// A call without references, as it travels.
+fn plain_body(function: u32, call: &Parcel) -> Option<CallBody> {
+    let plain = |arg: &Arg| match arg {
+        Arg::Inline(end) => Some(ArgBody::Inline(*end)),
+        Arg::Object(_) => None,
+    };
+    let args: Option<Vec<ArgBody>> = match call.caps.is_empty() {
+        true => call.args.iter().map(plain).collect(),
+        false => None,
+    };
+    Some(CallBody {
+        function,
+        args: args?,
+        inline: call.inline.clone(),
+        caps: Vec::new(),
+    })
+}
+
+/// The same, on its way in; any other call as it is.
+fn plain_parcel(function: &'static FnEntry, call: CallBody) -> Result<Parcel, CallBody> {
+    let inline = |arg: &ArgBody| matches!(arg, ArgBody::Inline(_));
+    if !call.caps.is_empty() || !call.args.iter().all(inline) {
+        return Err(call);
+    }
+    let args = call.args.into_iter().filter_map(|arg| match arg {
+        ArgBody::Inline(end) => Some(Arg::Inline(end)),
+        ArgBody::Object(_) => None,
+    });
+    Ok(Parcel {
+        function,
+        args: args.collect(),
+        inline: call.inline,
+        caps: Vec::new(),
+    })
 }
 
 /// What another node sent cannot be taken in.
