@@ -67,7 +67,7 @@
 //! | call with options | `f::options()`: [`TaskOptions`]; `Actor::options()`: [`ActorOptions`] |
 //! | hold what a call gives | [`ObjectRef`], an actor [`Handle`] |
 //! | take values out | [`get`](get()), [`get_timeout`], [`view`](view()), [`wait`](wait()), `.await` |
-//! | make objects | [`put`](put()), [`put_slice`], [`create`], [`put_archived`]; with copies on other nodes [`PutOptions`] |
+//! | make objects | [`put`](put()), [`put_slice`], [`create`], [`put_archived`]; with copies on other nodes or at a URL [`PutOptions`] |
 //! | make types that travel | [`value`](macro@value), [`Value`] |
 //! | reserve resources together | [`PlacementGroup`] |
 //! | stop things | [`cancel`], [`check_cancelled`], [`Handle::stop`], [`Handle::kill`] |
@@ -177,8 +177,9 @@ pub mod fuzz {
 pub use api::*;
 pub use base::parse_bytes;
 pub use base::{
-    BadBytes, BadNodeId, Error, Exit, Failure, FailureKind, Holder, Infeasible, LabelMatch, Loss,
-    NodeId, ObjectLost, Origin, Result, Stack, StoreFull, Strategy, Units, WorkerDeath,
+    BadBytes, BadNodeId, CopyLost, Error, Exit, Failure, FailureKind, Holder, Infeasible,
+    LabelMatch, Loss, NodeId, NotDurable, NotWritten, ObjectLost, Origin, Result, Stack, StoreFull,
+    Strategy, Units, WorkerDeath,
 };
 #[cfg(feature = "cluster")]
 pub use base::{GroupId, GroupStrategy};

@@ -6,11 +6,13 @@
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::panic::Location;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::ObjectRef;
 use crate::base::{Error, Origin, Result};
 use crate::exec::call::{self, CallWriter};
+use crate::exec::copies::Copies;
 use crate::exec::options::Extra;
 use crate::exec::{Local, RawRef, cell, events, local};
 use crate::store::Draft;
@@ -40,9 +42,9 @@ pub fn put<T: Value>(value: &T) -> Result<ObjectRef<T>> {
     local::with(|local| call::put(local, value, origin))?.map(ObjectRef::new)
 }
 
-/// How a value is put: with copies on other nodes, so that it outlives its own.
+/// How a value is put: with copies on other nodes, or at a URL outside of all nodes, so that it outlives its own.
 ///
-/// What [`put`] makes has its bytes on this node, and is lost with it. With replicas, references to it that are on other nodes can be
+/// What [`put`] makes has its bytes on this node, and is lost with it. With [`replicas`](Self::replicas), references to it that are on other nodes can be
 /// read after this node died, as long as one of those that have a copy lives; they can be handed on, too. While this node
 /// lives, a copy that was lost with its node is made again on another. Copies are freed with the last reference.
 ///
@@ -64,6 +66,8 @@ pub fn put<T: Value>(value: &T) -> Result<ObjectRef<T>> {
 #[must_use = "nothing is put before .put(..)"]
 pub struct PutOptions {
     replicas: u32,
+    /// Whether there is a durable copy, and where, if not where the settings say.
+    durable: Option<Option<PathBuf>>,
     timeout: Duration,
 }
 
@@ -74,10 +78,11 @@ impl Default for PutOptions {
 }
 
 impl PutOptions {
-    /// As [`put`] does it: no replicas.
+    /// As [`put`] does it: no copies.
     pub fn new() -> PutOptions {
         PutOptions {
             replicas: 0,
+            durable: None,
             timeout: Duration::from_secs(60),
         }
     }
@@ -89,47 +94,97 @@ impl PutOptions {
         self
     }
 
+    /// Has a copy written where [`Config::durable`](crate::Config::durable), or the environment variable `MOBULA_DURABLE`, says: in a
+    /// folder, or at another URL that the crate `object_store` reaches. Default: none is.
+    ///
+    /// When all nodes that had the value are dead, references to it on other nodes are read from there, if they reach that place: they
+    /// know where it is, whatever their own settings are. Copies in memory are read first. The durable copy is deleted with the last
+    /// reference, as long as somebody lives who can tell; what stays
+    /// when everybody dies is for you to delete (`docs/recovery.md` says when). The node need not be of a cluster: then the copy is there while the references are.
+    ///
+    /// ```
+    /// # use mobula::prelude::*;
+    /// use mobula::PutOptions;
+    ///
+    /// let folder = std::env::temp_dir().join(format!("kept-{}", std::process::id()));
+    /// let _mobula = mobula::Config::new().num_cpus(1).durable(&folder).init()?;
+    /// let weights = PutOptions::new().durable().put(&vec![0.5f32; 1000])?;
+    /// assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 1);
+    /// assert_eq!(mobula::get(&weights)?.len(), 1000);
+    /// # drop((weights, _mobula)); std::fs::remove_dir(&folder).expect("the copy went with the reference");
+    /// # Ok::<(), mobula::Error>(())
+    /// ```
+    pub fn durable(mut self) -> PutOptions {
+        self.durable = Some(None);
+        self
+    }
+
+    /// As [`durable`](Self::durable), in this folder or at this URL, whatever the settings say.
+    ///
+    /// ```no_run
+    /// # use mobula::prelude::*;
+    /// use mobula::PutOptions;
+    ///
+    /// let _mobula = mobula::init()?;
+    /// let kept = PutOptions::new().durable_at("s3://bucket/runs/7").put(&vec![1u8; 1000])?;
+    /// # drop(kept); Ok::<(), mobula::Error>(())
+    /// ```
+    pub fn durable_at(mut self, dir_or_url: impl AsRef<Path>) -> PutOptions {
+        self.durable = Some(Some(dir_or_url.as_ref().to_owned()));
+        self
+    }
+
     /// How long [`put`](Self::put) waits for the copies. Default: a minute.
     pub fn timeout(mut self, longest: Duration) -> PutOptions {
         self.timeout = longest;
         self
     }
 
-    /// Puts a value, and returns when as many nodes have it as were asked for: blocks for the time that its bytes take to each of
-    /// them, with the CPU lent. With replicas it is in shared memory however small it is, and readers elsewhere ask for its bytes.
+    /// Puts a value, and returns when as many nodes have it as were asked for, and its durable copy is written: blocks for the time
+    /// that its bytes take to each of them, with the CPU lent. With copies it is in shared memory however small it is, and readers
+    /// elsewhere ask for its bytes.
     ///
     /// # Errors
     /// As for [`put()`]. [`Error::TooFewReplicas`] with the numbers and reasons, if there are too few nodes, or too few that have
-    /// room and stay, for longer than a death takes to be noticed, or it takes longer than the timeout: then no node keeps anything. [`Error::Encode`] if there are references in the
+    /// room and stay, for longer than a death takes to be noticed, or it takes longer than the timeout: then no node keeps anything.
+    /// [`Error::NotDurable`] if the durable copy cannot be written, or not in that time, with the place and the reason. [`Error::Encode`] if there are references in the
     /// value, which a copy would not keep.
     #[track_caller]
     pub fn put<T: Value>(&self, value: &T) -> Result<ObjectRef<T>> {
-        if self.replicas == 0 {
+        if !self.copies() {
             return put(value);
         }
         let origin = Origin::Put(Location::caller());
-        self.replicated(|local, extra| call::put_apart(local, value, origin, extra))
+        self.copied(|local, extra| call::put_apart(local, value, origin, extra))
     }
 
     /// As [`put`](Self::put), numbers as a `Vec`, without making one first.
     #[track_caller]
     pub fn put_slice<T: Native>(&self, numbers: &[T]) -> Result<ObjectRef<Vec<T>>> {
-        if self.replicas == 0 {
+        if !self.copies() {
             return put_slice(numbers);
         }
         let origin = Origin::Put(Location::caller());
-        self.replicated(|local, extra| slice_object(local, numbers, origin, extra))
+        self.copied(|local, extra| slice_object(local, numbers, origin, extra))
     }
 
-    fn replicated<T>(
+    fn copies(&self) -> bool {
+        self.replicas > 0 || self.durable.is_some()
+    }
+
+    fn copied<T>(
         &self,
         make: impl FnOnce(&Local, &dyn Fn(u64) -> Option<Box<Extra>>) -> Result<RawRef>,
     ) -> Result<ObjectRef<T>> {
         local::with(|local| {
-            let far = local.engine.far();
-            let object = make(local, &|number| far.map(|far| far.replicated(number)))?;
             let engine = &local.engine;
-            engine.replicate(local, &object, self.replicas, self.timeout)?;
+            let object = make(local, &|number| engine.copied(number))?;
+            let wanted = Copies {
+                replicas: self.replicas,
+                durable: self.durable.as_ref().map(Option::as_deref),
+                timeout: self.timeout,
+            };
+            engine.make_copies(local, &object, wanted)?;
             Ok(ObjectRef::new(object))
         })?
     }

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{
-    BadAmount, BadBytes, Failure, Infeasible, NodeId, ObjectLost, StoreError, StoreFull,
-    WorkerDeath,
+    BadAmount, BadBytes, CopyLost, Failure, Infeasible, NodeId, NotDurable, ObjectLost, StoreError,
+    StoreFull, WorkerDeath,
 };
 
 /// The result of a Mobula call.
@@ -148,6 +148,10 @@ pub enum Error {
         /// What was in the way, and what would help.
         why: Arc<str>,
     },
+    /// A durable copy could not be written: see `PutOptions::durable`. Nothing of the put is kept.
+    NotDurable(Arc<NotDurable>),
+    /// No node has the object any more, and its durable copy cannot be read; others are not concerned.
+    CopyLost(Arc<CopyLost>),
     /// A placement group cannot be made, or a call cannot run in it.
     Group {
         /// Which or what of it, why not, and what would help.
@@ -277,6 +281,8 @@ impl fmt::Display for Error {
                 f,
                 "put with {wanted} replicas has {made}, of {nodes} other nodes that take any: {why}"
             ),
+            Error::NotDurable(e) => e.fmt(f),
+            Error::CopyLost(e) => e.fmt(f),
             Error::Group { why } => write!(f, "placement group: {why}"),
             Error::Cluster { why } => write!(f, "no cluster: {why}"),
             Error::DuplicateName {
@@ -313,6 +319,8 @@ impl std::error::Error for Error {
         match self {
             Error::DependencyFailed { cause, .. } => Some(&**cause),
             Error::StoreFull(e) => Some(&**e),
+            Error::NotDurable(e) => Some(&**e),
+            Error::CopyLost(e) => Some(&**e),
             Error::Infeasible(e) => Some(&**e),
             Error::BadAmount { why, .. } => Some(why),
             Error::BadBytes { why, .. } => Some(why),

@@ -11,6 +11,7 @@ mod bytes;
 mod cluster;
 mod death;
 mod defaults;
+mod durable;
 mod error;
 mod failure;
 #[cfg(any(test, fuzzing))]
@@ -46,6 +47,7 @@ pub use self::bytes::{BadBytes, parse_bytes, show_bytes};
 pub use cluster::{GroupId, GroupSpec, GroupStrategy, LabelMatch, Strategy};
 pub use death::{Exit, WorkerDeath};
 pub use defaults::Defaults;
+pub use durable::{CopyLost, NotDurable, NotWritten};
 pub use error::{Error, Result};
 pub use failure::{Failure, FailureKind, Stack};
 pub use id_map::IdMap;

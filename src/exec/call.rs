@@ -327,7 +327,7 @@ pub fn put_apart<T: Value>(
     if caps.is_some() {
         return Err(Error::Encode {
             value: std::any::type_name::<T>(),
-            why: "there are references in it, which a replica would not keep: put what they refer to with replicas, and the rest without"
+            why: "there are references in it, which a copy would not keep: put what they refer to with copies, and the rest without"
                 .into(),
         });
     }

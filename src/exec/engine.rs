@@ -33,7 +33,7 @@ use super::waiter::{Waiter, WaiterKind};
 use super::waiting::{NAMED, Note, WaitingCalls};
 use crate::base::{Capacity, Error, Strategy};
 use crate::core::Ledger;
-use crate::store::Store;
+use crate::store::{Durables, Store};
 use crate::trace::Recorder;
 
 /// One runtime's machinery.
@@ -67,6 +67,8 @@ pub struct Engine {
     pub(super) linger: AtomicU32,
     /// The other nodes, if there are any.
     pub(super) far: std::sync::OnceLock<Arc<dyn super::far::Far>>,
+    /// Copies that outlive the process.
+    pub(super) durables: Arc<Durables>,
     /// The placement groups.
     pub(super) groups: std::sync::OnceLock<Arc<dyn super::groups::Groups>>,
     /// Processes for isolated calls.
@@ -120,6 +122,7 @@ impl Engine {
             tells_dry: AtomicBool::new(false),
             linger: AtomicU32::new(0),
             far: std::sync::OnceLock::new(),
+            durables: Arc::new(Durables::new()),
             groups: std::sync::OnceLock::new(),
             workers: super::isolate::Workers::new(cpus),
             names: Mutex::new(HashMap::new()),

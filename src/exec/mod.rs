@@ -22,6 +22,7 @@ mod bundles;
 pub mod call;
 pub mod cell;
 mod closing;
+pub mod copies;
 mod crew;
 mod deadlock;
 pub mod engine;

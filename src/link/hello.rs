@@ -15,7 +15,7 @@ use crate::link::token::sha256;
 use crate::link::{LinkError, RegistryDiff};
 
 /// Counted up with each change of what goes between nodes.
-pub const WIRE_VERSION: u32 = 6;
+pub const WIRE_VERSION: u32 = 7;
 
 const MAGIC: &[u8; 8] = b"mobula/n";
 /// What the driver may add.

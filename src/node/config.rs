@@ -2,7 +2,7 @@
 //!
 //! Invariant: a setting that cannot be honoured is refused at `init`, by name. Left out: reading files or variables.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,6 +40,7 @@ pub struct Config {
     pub(super) store_bytes: Option<u64>,
     pub(super) prefault_bytes: Option<u64>,
     pub(super) spill: SpillTo,
+    pub(super) durable: Option<PathBuf>,
     pub(super) store_patience: Duration,
     pub(super) huge_pages: HugePages,
     pub(super) patience: Duration,
@@ -66,6 +67,7 @@ impl std::fmt::Debug for Config {
             .field("prefault", &self.prefault_bytes)
             .field("huge_pages", &self.huge_pages)
             .field("spill", &self.spill)
+            .field("durable", &self.durable)
             .field("store_patience", &self.store_patience)
             .field("shutdown_timeout", &self.patience)
             .field("attach", &self.attach)
@@ -86,6 +88,7 @@ impl Default for Config {
             store_bytes: None,
             prefault_bytes: None,
             spill: SpillTo::default(),
+            durable: None,
             store_patience: crate::store::PATIENCE,
             huge_pages: HugePages::default(),
             patience: Duration::from_secs(5),
@@ -157,6 +160,23 @@ impl Config {
     /// Objects never leave memory: when the store is full, producers wait until some are dropped.
     pub fn no_spill(mut self) -> Config {
         self.spill = SpillTo::Off;
+        self
+    }
+
+    /// Where durable copies go ([`PutOptions::durable`](crate::PutOptions::durable)): a folder, or the URL of something that the crate
+    /// `object_store` reaches, as for [`spill`](Config::spill). Nothing is written there unless asked for.
+    ///
+    /// All nodes are to reach it: a folder is one that they share. Default: what the environment variable `MOBULA_DURABLE` says, which
+    /// nodes read too; else nowhere. Bytes in a folder are as safe as the file system keeps what was not synced: they outlive processes, not the
+    /// loss of that machine's power. `init` fails with [`Error::Config`] if the URL is none.
+    ///
+    /// ```
+    /// let folder = std::env::temp_dir().join("mobula-durable");
+    /// let mobula = mobula::Config::new().num_cpus(1).durable(folder).init()?;
+    /// # drop(mobula); Ok::<(), mobula::Error>(())
+    /// ```
+    pub fn durable(mut self, dir_or_url: impl AsRef<Path>) -> Config {
+        self.durable = Some(dir_or_url.as_ref().to_owned());
         self
     }
 

@@ -36,6 +36,9 @@ use crate::base::{Error, Result};
 use crate::exec::{self, Engine, local};
 use crate::store::{Store, StoreOptions};
 
+/// Says where durable copies go, where the program does not.
+const DURABLE: &str = "MOBULA_DURABLE";
+
 /// A running node: shuts down when dropped.
 #[derive(Debug)]
 #[must_use = "the node runs until this is dropped"]
@@ -100,6 +103,12 @@ impl Node {
         let exporter = otel::start(config.otel.as_ref(), recording.as_ref())?;
         let engine = Engine::new(capacity, store, recording);
         engine.set_workers(config.workers.clone());
+        let durable = config.durable.clone();
+        if let Some(place) = durable.or_else(|| Some(std::env::var_os(DURABLE)?.into())) {
+            let setting = "durable";
+            let set = engine.durables().set_usual(&place);
+            set.map_err(|why| Error::Config { setting, why })?;
+        }
         let generation = local::start(&engine)?;
         exec::report::set_reporter(config.reporter.clone());
         exec::panics::install();
@@ -188,6 +197,7 @@ impl Node {
             server.stop();
         }
         self.engine.store().stop_spilling();
+        self.engine.durables().end();
         local::stop();
         local::leave();
         #[cfg(feature = "otel")]

@@ -30,6 +30,7 @@ pub(super) fn is_loss(error: &NodeError) -> bool {
             | NodeError::NodeLost { .. }
             | NodeError::WorkerDied(_)
             | NodeError::ObjectLost(_)
+            | NodeError::CopyLost(_)
     )
 }
 

@@ -3,15 +3,21 @@
 //!
 //! Room map: `object` bytes while they are written and after; `stored` an object that makes room
 //! when nobody reads it, with its state in `word`; `kept` the same in a box, for whoever is no
-//! record; `distant` one whose bytes another node has; `spill` objects go to disk and come back; `room` waiting for room, in the order that
+//! record; `distant` one whose bytes another node has; `spill` objects go to disk and come back; `durable` copies that outlive the processes; `backend` what both write to; `room` waiting for room, in the order that
 //! `line` says; `headroom` and `sizing` what memory there is.
 //!
 //! Invariant: bytes are written only through the one `Draft` of an object and read only once it
 //! is `Sealed`; the arena gets them back exactly once. Left out: reference counts of the
 //! cluster, other processes.
 
+#[cfg(feature = "object-store")]
+mod backend;
 mod client;
 mod distant;
+mod durable;
+mod failed;
+#[cfg(all(test, feature = "object-store", not(miri)))]
+mod failing;
 mod headroom;
 mod kept;
 mod line;
@@ -50,6 +56,7 @@ pub use client::{
     Client, Event, Object, ObjectInfo, StoreView, Subscription, Writing, content_hash,
 };
 pub(crate) use distant::{Came, Distant};
+pub(crate) use durable::{Durables, name as copy_name};
 #[allow(unused_imports, reason = "for the served store's objects")]
 pub(crate) use kept::Kept;
 pub(crate) use object::{Draft, Sealed};

@@ -3,6 +3,7 @@
 //! Invariant: lists and nesting are bounded by the frame that they are in; a value inside a reference has no references of its
 //! own. Left out: what they are in a process (`exec`).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::codec::{Read, Reader, Writer, bad};
@@ -40,6 +41,13 @@ pub enum Beside {
     Failed(Vec<u8>),
     /// It has replicas: they are looked for when its owner is dead.
     Replicated,
+    /// It may have replicas, and has a durable copy, which is read if nobody else has it any more.
+    Durable {
+        /// The URL under which that is.
+        at: Arc<str>,
+        /// Bytes of the archive.
+        len: u64,
+    },
 }
 
 /// A reference to an object.
@@ -227,6 +235,11 @@ pub(super) fn beside(w: &mut Writer, beside: &Beside) {
             w.bytes(bytes);
         }
         Beside::Replicated => w.u8(4),
+        Beside::Durable { at, len } => {
+            w.u8(5);
+            w.bytes(at.as_bytes());
+            w.u64(*len);
+        }
     }
 }
 
@@ -240,6 +253,10 @@ pub(super) fn read_beside(r: &mut Reader<'_>) -> Read<Beside> {
         2 => Beside::Refers,
         3 => Beside::Failed(r.bytes()?.to_vec()),
         4 => Beside::Replicated,
+        5 => Beside::Durable {
+            at: r.text()?.into(),
+            len: r.u64()?,
+        },
         _ => return bad("value beside a reference"),
     })
 }

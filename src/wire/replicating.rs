@@ -29,9 +29,10 @@ pub(super) fn message(w: &mut Writer, message: &Message) {
             w.u8(3);
             w.key(*key);
         }
-        Message::Seek { key } => {
+        Message::Seek { key, durable } => {
             w.u8(4);
             w.key(*key);
+            w.bool(*durable);
         }
         Message::Found { key, len } => {
             w.u8(5);
@@ -61,7 +62,10 @@ pub(super) fn read_message(r: &mut Reader<'_>) -> Read<Message> {
             },
         },
         3 => Message::Free { key },
-        4 => Message::Seek { key },
+        4 => Message::Seek {
+            key,
+            durable: r.bool()?,
+        },
         5 => Message::Found {
             key,
             len: r.option(Reader::u64)?,

@@ -186,6 +186,13 @@ fn call() -> CallBody {
         caps: vec![
             CapBody::Object(reference(RefState::Pending, Beside::Refers)),
             CapBody::Object(reference(RefState::Pending, Beside::Replicated)),
+            CapBody::Object(reference(
+                RefState::Pending,
+                Beside::Durable {
+                    at: "file:///kept/".into(),
+                    len: 7,
+                },
+            )),
             CapBody::Actor(handle),
         ],
     }
@@ -295,7 +302,11 @@ fn replicas() -> Vec<Frame> {
         declined(Why::Leaves),
         declined(Why::Failed),
         Message::Free { key },
-        Message::Seek { key },
+        Message::Seek {
+            key,
+            durable: false,
+        },
+        Message::Seek { key, durable: true },
         Message::Found { key, len: None },
         Message::Found {
             key,

@@ -5,7 +5,10 @@
 //! the object asks all others who has a replica; whoever has one keeps it while one of those that asked has references, and for the
 //! grace period after, so that a reference may be handed on.
 //!
-//! One machine per node plays all three parts: [`owner`], [`holder`], [`orphans`]. The driver carries messages exactly once and in order
+//! An object may also have a *durable* copy, in a place outside of all nodes. Its owner deletes it; when that is dead, whoever can tell
+//! that nobody needs it any more.
+//!
+//! One machine per node plays all four parts: [`owner`], [`holder`], [`orphans`], [`witness`]. The driver carries messages exactly once and in order
 //! between each two nodes, until it calls [`Replicas::peer_died`], and moves the bytes.
 //!
 //! Invariant: what a node was asked to make ends as made, declined or freed; a node that looks for replicas gets an answer for each that it
@@ -17,6 +20,7 @@ mod orphans;
 mod owner;
 #[cfg(test)]
 mod tests;
+mod witness;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::RangeInclusive;
@@ -26,6 +30,7 @@ use crate::base::{NodeId, ObjectKey};
 use holder::Held;
 use orphans::Orphan;
 use owner::Owned;
+use witness::Watched;
 
 /// Why a node has no replica that it was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +74,8 @@ pub enum Message {
     Seek {
         /// The object.
         key: ObjectKey,
+        /// It has a durable copy, which is to be kept as long, too.
+        durable: bool,
     },
     /// The answer.
     Found {
@@ -120,6 +127,13 @@ pub enum Effect {
     },
     /// Its owner is dead, and nobody has a replica.
     Lost(ObjectKey),
+    /// Its owner is dead, and nobody needs its durable copy: delete it, if it is known here where it is.
+    Unneeded {
+        /// The object.
+        key: ObjectKey,
+        /// Of those who may say so, this node is the first: it is to guess where it is, if it does not know.
+        first: bool,
+    },
     /// The answer to [`Replicas::asks`]: from whom the pull may be, if from anybody.
     Source {
         /// The object.
@@ -155,6 +169,8 @@ pub struct Size {
     pub orphans: usize,
     /// Objects of others that are known to have replicas.
     pub known: usize,
+    /// Objects of dead owners whose durable copies are watched.
+    pub watched: usize,
 }
 
 /// How many replicas are made here at once; others wait in line.
@@ -184,8 +200,12 @@ pub struct Replicas {
     last: u64,
     /// This node takes no more.
     leaves: bool,
-    /// Objects of others with references here, known to have replicas.
-    known: BTreeSet<ObjectKey>,
+    /// Objects of others with references here, known to have replicas; true: and a durable copy.
+    known: BTreeMap<ObjectKey, bool>,
+    /// Durable copies of others that somebody needs, or needed just now.
+    watched: BTreeMap<ObjectKey, Watched>,
+    /// Nodes that were connected and are dead.
+    dead: BTreeSet<NodeId>,
     orphans: BTreeMap<ObjectKey, Orphan>,
     /// Those for which some nodes could not be asked yet.
     unasked: BTreeSet<ObjectKey>,
@@ -210,7 +230,9 @@ impl Replicas {
             making: BTreeMap::new(),
             last: 0,
             leaves: false,
-            known: BTreeSet::new(),
+            known: BTreeMap::new(),
+            watched: BTreeMap::new(),
+            dead: BTreeSet::new(),
             orphans: BTreeMap::new(),
             unasked: BTreeSet::new(),
         }
@@ -224,6 +246,7 @@ impl Replicas {
             needed: self.held.values().filter(|h| h.needed()).count(),
             orphans: self.orphans.len(),
             known: self.known.len(),
+            watched: self.watched.len(),
         }
     }
 
@@ -232,7 +255,7 @@ impl Replicas {
         if key.owner == self.me {
             self.owned.contains_key(&key.number)
         } else {
-            self.known.contains(&key)
+            self.known.contains_key(&key)
         }
     }
 
@@ -257,17 +280,21 @@ impl Replicas {
         if node == self.me {
             return;
         }
-        self.peers.remove(&node);
+        if self.peers.remove(&node).is_some() {
+            self.dead.insert(node);
+        }
         self.leaving.remove(&node);
         self.holder_died(node, out);
         self.owner_died(now, node, out);
         self.seeker_died(now, node);
+        self.watcher_died(now, node);
         self.sought_died(node, out);
     }
 
     /// Time passes.
     pub fn tick(&mut self, now: Duration, out: &mut Vec<Effect>) {
         self.expire(now, out);
+        self.unneeded(now, out);
         self.despair(now, out);
         self.give_up_unasked(now, out);
         self.ask_again(now, out);
@@ -283,9 +310,17 @@ impl Replicas {
             Message::Declined { key, why } if key.owner == self.me => {
                 self.on_declined(from, key, why, out);
             }
-            Message::Seek { key } => self.on_seek(from, key, out),
+            Message::Seek { key, durable } => {
+                if durable {
+                    self.watch(key, from);
+                }
+                self.on_seek(from, key, out);
+            }
             Message::Found { key, len } => self.on_found(from, key, len, out),
-            Message::Quit { key } => self.on_quit(now, from, key),
+            Message::Quit { key } => {
+                self.unwatch(now, key, from);
+                self.on_quit(now, from, key);
+            }
             // Nobody honest says so; it changes nothing.
             Message::Make { .. } | Message::Free { .. } => {}
             Message::Made { .. } | Message::Declined { .. } => {}

@@ -4,7 +4,7 @@
 //! long as the grace period. Every pull that asks for a source gets an
 //! answer, after the last of those. Left out: references, which the driver counts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::{Effect, Message, Replicas, send};
@@ -23,6 +23,8 @@ pub(super) struct Orphan {
     ask: Option<u64>,
     /// It was said that it can be read, with so many bytes, or that it is lost.
     said: Option<Said>,
+    /// It has a durable copy: these were told that this node has references.
+    durable: Option<BTreeSet<NodeId>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -41,10 +43,10 @@ impl Said {
 }
 
 impl Replicas {
-    /// A reference came that says that its object, of another node, has replicas.
-    pub fn learn(&mut self, key: ObjectKey) {
+    /// A reference came that says that its object, of another node, has replicas, or a durable copy.
+    pub fn learn(&mut self, key: ObjectKey, durable: bool) {
         if key.owner != self.me {
-            self.known.insert(key);
+            *self.known.entry(key).or_default() |= durable;
         }
     }
 
@@ -56,8 +58,11 @@ impl Replicas {
             return;
         };
         self.on_quit(now, self.me, key);
+        self.unwatch(now, key, self.me);
         let asked = orphan.pending.into_iter().filter(|(_, asked)| *asked);
-        for to in asked.map(|(node, _)| node).chain(orphan.at.into_keys()) {
+        let asked = asked.map(|(node, _)| node).chain(orphan.at.into_keys());
+        let told: BTreeSet<NodeId> = asked.chain(orphan.durable.into_iter().flatten()).collect();
+        for to in told {
             if to != self.me {
                 send(out, to, Message::Quit { key });
             }
@@ -76,10 +81,15 @@ impl Replicas {
         if let Some(orphan) = self.orphans.get(&key) {
             return out.extend(orphan.said.map(|said| said.effect(key)));
         }
+        let durable = self.known.get(&key) == Some(&true);
         let mut orphan = Orphan {
             until: now.saturating_add(self.grace),
+            durable: durable.then(BTreeSet::new),
             ..Orphan::default()
         };
+        if durable {
+            self.watch(key, self.me);
+        }
         if let Some(len) = self.claim_own(key) {
             let at = self.me;
             orphan.at.insert(at, false);
@@ -97,7 +107,8 @@ impl Replicas {
         for (&to, asked) in &mut orphan.pending {
             *asked = self.peers.contains_key(&to);
             if *asked {
-                send(out, to, Message::Seek { key });
+                orphan.durable.as_mut().map(|told| told.insert(to));
+                send(out, to, Message::Seek { key, durable });
             }
         }
         if orphan.pending.values().any(|asked| !asked) {
@@ -192,10 +203,16 @@ impl Replicas {
     /// A node came that may have replicas of orphans.
     pub(super) fn seek_from(&mut self, node: NodeId, out: &mut Vec<Effect>) {
         for (&key, orphan) in &mut self.orphans {
-            if let Some(asked) = orphan.pending.get_mut(&node)
-                && !std::mem::replace(asked, true)
-            {
-                send(out, node, Message::Seek { key });
+            let asked = orphan.pending.get_mut(&node);
+            let asks = asked.is_some_and(|asked| !std::mem::replace(asked, true));
+            // Who came later is told too: of its durable copy nobody but those who need it can tell.
+            let tells = orphan
+                .durable
+                .as_mut()
+                .is_some_and(|told| node != key.owner && told.insert(node));
+            if asks || tells {
+                let durable = orphan.durable.is_some();
+                send(out, node, Message::Seek { key, durable });
             }
         }
     }
@@ -217,6 +234,9 @@ impl Replicas {
 
     pub(super) fn sought_died(&mut self, node: NodeId, out: &mut Vec<Effect>) {
         let concerned = self.orphans.iter_mut().filter_map(|(key, orphan)| {
+            if let Some(told) = &mut orphan.durable {
+                told.remove(&node);
+            }
             let pending = orphan.pending.remove(&node).is_some();
             let had = orphan.at.remove(&node).is_some();
             (pending || had).then_some(*key)

@@ -220,17 +220,35 @@ fn only_so_many_are_made_at_once_and_what_was_freed_is_not() {
 fn who_is_not_connected_yet_is_asked_when_it_is() {
     let mut two = one_of(2, 3);
     let key = key(1);
-    two.learn(key);
+    two.learn(key, false);
     let out = did(&mut two, |r, out| {
         r.peer_died(NOW, node(1), out);
         r.orphaned(NOW, key, [node(3), node(4)], out);
     });
-    assert_eq!(out, [told(3, Message::Seek { key })]);
+    assert_eq!(
+        out,
+        [told(
+            3,
+            Message::Seek {
+                key,
+                durable: false
+            }
+        )]
+    );
     let out = did(&mut two, |r, out| r.asks(key, 5, None, out));
     assert_eq!(out, [], "it may have one");
     assert_eq!(hear(&mut two, 3, Message::Found { key, len: None }), []);
     let out = did(&mut two, |r, out| r.peer_up(node(4), false, out));
-    assert_eq!(out, [told(4, Message::Seek { key })]);
+    assert_eq!(
+        out,
+        [told(
+            4,
+            Message::Seek {
+                key,
+                durable: false
+            }
+        )]
+    );
     let at = node(4);
     let out = hear(&mut two, 4, Message::Found { key, len: Some(10) });
     let readable = Effect::Readable { key, at, len: 10 };
@@ -257,7 +275,7 @@ fn who_is_not_connected_yet_is_asked_when_it_is() {
 fn who_cannot_be_reached_is_not_waited_for_without_end() {
     let mut two = one_of(2, 3);
     let key = key(1);
-    two.learn(key);
+    two.learn(key, false);
     let out = did(&mut two, |r, out| {
         r.peer_died(NOW, node(1), out);
         r.peer_died(NOW, node(3), out);
@@ -306,6 +324,16 @@ fn what_no_owner_says_changes_nothing() {
             len: None,
         },
     );
-    assert_eq!(hear(&mut two, 3, Message::Seek { key: mine }), [none]);
+    assert_eq!(
+        hear(
+            &mut two,
+            3,
+            Message::Seek {
+                key: mine,
+                durable: false
+            }
+        ),
+        [none]
+    );
     assert_eq!(two.size(), Size::default());
 }

@@ -99,7 +99,8 @@ pub trait Far: Send + Sync {
     /// What an object carries that is about to have replicas and this number: so its last reference is told of.
     fn replicated(&self, number: u64) -> Box<Extra>;
 
-    /// Has so many other nodes keep a copy of an object that carries that. Blocks until they do.
+    /// Has so many other nodes keep a copy of an object that carries that, and remembers where its durable copy is, if it has one. Blocks
+    /// until they do.
     ///
     /// # Errors
     /// That there are too few that can, or that it takes longer.
@@ -107,7 +108,7 @@ pub trait Far: Send + Sync {
         &self,
         local: &Local,
         record: &RawRef,
-        replicas: u32,
+        copies: (u32, Option<Arc<str>>),
         timeout: Duration,
     ) -> Result<(), Error>;
 
@@ -137,29 +138,6 @@ impl Engine {
     #[inline]
     pub fn far(&self) -> Option<&Arc<dyn Far>> {
         self.far.get()
-    }
-
-    /// Has so many other nodes keep a copy of an object made with [`Far::replicated`]. Blocks, with the CPU lent.
-    ///
-    /// # Errors
-    /// As [`Far::replicate`].
-    pub fn replicate(
-        self: &Arc<Engine>,
-        local: &Local,
-        record: &RawRef,
-        replicas: u32,
-        timeout: Duration,
-    ) -> Result<(), Error> {
-        let Some(far) = self.far() else {
-            return Err(Error::TooFewReplicas {
-                wanted: replicas,
-                made: 0,
-                nodes: 0,
-                why: Arc::from("this node is of no cluster"),
-            });
-        };
-        let _block = self.block(local, ("replicas of an object", record.id, 1));
-        super::tasks::aside(|| far.replicate(local, record, replicas, timeout))
     }
 
     /// From here on there are other nodes. False if that had been said before.

@@ -62,6 +62,11 @@ pub(super) fn lighten(len: usize, caps: &mut Vec<CapBody>) {
         }
         let bytes = match &object.beside {
             Beside::Value { bytes, .. } | Beside::Failed(bytes) => bytes.len(),
+            // Not left away: nothing else says so.
+            Beside::Durable { at, .. } => {
+                left = left.saturating_sub(at.len());
+                continue;
+            }
             Beside::Nothing | Beside::Refers | Beside::Replicated => 0,
         };
         match left.checked_sub(bytes) {

@@ -25,7 +25,7 @@ use crate::exec::actor::{ActorRef, HandleRef};
 use crate::exec::pin::PinnedRef;
 use crate::shm::Attached;
 use crate::store::Draft;
-use crate::wire::{Found, Question};
+use crate::wire::{Beside, Found, Question};
 
 /// An object or actor of this node that others know.
 #[derive(Clone)]
@@ -81,6 +81,14 @@ pub(super) struct Copy {
     pub whole: bool,
 }
 
+/// An object's copy in a place outside of all nodes.
+pub(super) struct Durable {
+    /// The URL of the place.
+    pub at: Arc<str>,
+    /// Bytes of the archive.
+    pub len: u64,
+}
+
 /// A node that is connected, or was and is not known to be dead.
 pub(super) struct Peer {
     pub addr: SocketAddr,
@@ -129,6 +137,8 @@ pub(super) struct Books {
     pub replicas: Replicas,
     /// The replicas here, whole or being made.
     pub copies: HashMap<ObjectKey, Copy>,
+    /// Durable copies: of objects of this node, and of others to which it has references, or had when their owners died.
+    pub durables: HashMap<ObjectKey, Durable>,
     /// Who waits for replicas of an object of this node.
     pub putting: HashMap<u64, SyncSender<Result<(), Short>>>,
     /// Transfers that begin after a pause, since others of their objects failed: when, of what, from whom.
@@ -238,6 +248,7 @@ impl Books {
             pulls: Pulls::new(me, Limits::default()),
             replicas: Replicas::new(me, GRACE),
             copies: HashMap::new(),
+            durables: HashMap::new(),
             putting: HashMap::new(),
             paused: Vec::new(),
             wants: HashMap::new(),
@@ -268,6 +279,18 @@ impl Books {
         all.filter(|call| call.caller() == caller)
             .cloned()
             .collect()
+    }
+
+    /// What references to a stored object say of where else it is.
+    pub fn kept_elsewhere(&self, key: ObjectKey) -> Beside {
+        match self.durables.get(&key) {
+            _ if !self.replicas.knows(key) => Beside::Nothing,
+            None => Beside::Replicated,
+            Some(Durable { at, len }) => Beside::Durable {
+                at: Arc::clone(at),
+                len: *len,
+            },
+        }
     }
 
     /// A version of what this node tells of itself.

@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use super::beside::{describe, lighten};
-use super::books::{Books, Export, Later};
+use super::books::{Books, Durable, Export, Later};
 use super::{Cluster, Todo};
 use crate::base::{Error, NodeId, ObjectKey};
 use crate::core::owners::{Effect, RefState, Stand};
@@ -190,7 +190,7 @@ impl Cluster {
         (stand, beside): (Stand, Beside),
     ) -> RefBody {
         let beside = match beside {
-            Beside::Nothing if books.replicas.knows(key) => Beside::Replicated,
+            Beside::Nothing => books.kept_elsewhere(key),
             beside => beside,
         };
         if key.owner == self.me {
@@ -367,8 +367,16 @@ impl Cluster {
         if beside == Beside::Refers {
             books.refers.insert(key);
         }
-        if beside == Beside::Replicated && self.proxies.has(key) {
-            books.replicas.learn(key);
+        if self.proxies.has(key) {
+            match &beside {
+                Beside::Replicated => books.replicas.learn(key, false),
+                Beside::Durable { at, len } => {
+                    books.replicas.learn(key, true);
+                    let (at, len) = (Arc::clone(at), *len);
+                    books.durables.insert(key, Durable { at, len });
+                }
+                _ => {}
+            }
         }
         if settles(&todo.effects[from..], key) && beside != Beside::Nothing {
             todo.beside.insert(key, beside);

@@ -218,7 +218,7 @@ impl Cluster {
         match (state, books.exports.get(&key.number)) {
             (RefState::Pending, _) => Beside::Nothing,
             (_, Some(Export::Object(record, _))) => match describe(self.me, record).1 {
-                Beside::Nothing if books.replicas.knows(*key) => Beside::Replicated,
+                Beside::Nothing => books.kept_elsewhere(*key),
                 beside => beside,
             },
             _ => Beside::Nothing,

@@ -474,7 +474,8 @@ impl Cluster {
         }
         // Those who do not hear it at once hear it from others.
         self.membership.leave();
-        self.with(local, |books, _| {
+        self.with(local, |books, todo| {
+            self.leave_durables(books, todo);
             books.draining = true;
             let peers: Vec<NodeId> = books.peers.keys().copied().collect();
             for to in peers {

@@ -395,6 +395,7 @@ impl Cluster {
         if self.stopping() || self.fenced.set(Arc::from(why)).is_err() {
             return;
         }
+        self.with(local, |books, todo| self.leave_durables(books, todo));
         self.abandon(local, &|| Error::Cluster {
             why: Arc::from(why),
         });

@@ -3,7 +3,7 @@
 //! Room map: [`books`] what is kept; [`effects`] what follows from a change of it; [`cross`] references on their way out and in;
 //! [`calls`], [`actors`], [`objects`], [`names`] what is carried; [`records`] what is kept of names; [`place`] which calls go
 //! elsewhere, [`leasing`] into whose slots; [`peers`] the other nodes, [`members`] which there are, [`head`] the first of them; [`join`] how a node becomes one
-//! of a cluster, [`authority`] who may let it in, [`drain`] how it leaves; [`groups`] placement groups; [`lineage`] lost results made again; [`replicas`] copies that were asked for; [`recovery`] actors that
+//! of a cluster, [`authority`] who may let it in, [`drain`] how it leaves; [`groups`] placement groups; [`lineage`] lost results made again; [`replicas`] copies that were asked for, [`durable`] those outside of all nodes; [`recovery`] actors that
 //! outlive their node.
 //!
 //! Decisions are `core`'s: who still needs an object, and where a call runs. This drives them with frames of the link.
@@ -19,6 +19,7 @@ mod books;
 mod calls;
 mod cross;
 mod drain;
+mod durable;
 mod effects;
 mod groups;
 mod head;
@@ -58,6 +59,7 @@ use crate::exec::options::{Extra, Options};
 use crate::exec::{Engine, Local, RawRef};
 pub use crate::link::Stats as NetworkStats;
 use crate::link::{JoinToken, Link, LinkError};
+use crate::store::Durables;
 pub use authority::authority;
 pub(super) use authority::{on_record, shared, write_secret};
 use books::Books;
@@ -84,6 +86,7 @@ pub struct Cluster {
     link: OnceLock<Arc<dyn Link>>,
     books: Mutex<Books>,
     proxies: Arc<Proxies>,
+    durables: Arc<Durables>,
     errands: Mutex<Option<Sender<Errand>>>,
     membership: members::Membership,
     /// Members that may be dead.
@@ -157,9 +160,11 @@ impl Cluster {
                     });
                 });
             }));
+            engine.durables().set_space(me.get());
             Cluster {
                 me,
                 engine: Arc::downgrade(engine),
+                durables: Arc::clone(engine.durables()),
                 capacity: capacity.clone(),
                 labels: how.labels.clone(),
                 link: OnceLock::new(),
@@ -446,10 +451,11 @@ impl Far for Face {
         &self,
         local: &Local,
         record: &RawRef,
-        replicas: u32,
+        (replicas, durable): (u32, Option<Arc<str>>),
         timeout: Duration,
     ) -> Result<(), Error> {
-        self.0.replicate(local, record, replicas, timeout)
+        self.0
+            .replicate(local, record, (replicas, durable), timeout)
     }
 
     fn describe(&self, nodes: &mut Vec<crate::base::snapshot::Node>) {

@@ -85,9 +85,11 @@ impl Cluster {
             if copied && self.copy_own(key, &mut draft).is_ok() {
                 return Ok((draft, store::Came::Here));
             }
-            match self.pull(key, at, draft)? {
-                Pulled::Came(draft, came) => return Ok((draft, came)),
-                Pulled::Comes(back) => draft = back,
+            let len = draft.len();
+            match self.pull(key, at, draft) {
+                Ok(Pulled::Came(draft, came)) => return Ok((draft, came)),
+                Ok(Pulled::Comes(back)) => draft = back,
+                Err(why) => return self.read_durable(key, len, why),
             }
             std::thread::sleep(Duration::from_millis(5));
         }

@@ -54,12 +54,12 @@ impl Cluster {
         self.proxies.ticket(ObjectKey { owner, number })
     }
 
-    /// Has other nodes keep copies of such an object. Blocks until they do.
+    /// Has other nodes keep copies of such an object, which may have a durable one. Blocks until they do.
     pub(super) fn replicate(
         self: &Arc<Cluster>,
         local: &Local,
         record: &RawRef,
-        wanted: u32,
+        (wanted, durable): (u32, Option<Arc<str>>),
         timeout: Duration,
     ) -> Result<(), Error> {
         let number = record.id;
@@ -67,6 +67,9 @@ impl Cluster {
         let (tell, told) = sync_channel(1);
         self.proxies.know(record);
         self.with(local, |books, todo| {
+            if let Some(at) = durable {
+                self.is_durable(books, number, at, len);
+            }
             if !self.is_over() {
                 books.putting.insert(number, tell);
                 let until = self.now() + self.patience;
@@ -108,6 +111,7 @@ impl Cluster {
         } else {
             books.replicas.dropped(self.now(), key, out);
         }
+        self.durable_dropped(books, key);
     }
 
     /// What the machine wants done, as far as it is done with the books.
@@ -140,6 +144,7 @@ impl Cluster {
                 Effect::Short(number, short) => tell(books, number, Err(short)),
                 Effect::Readable { key, at, len } => todo.orphans.push((key, Some((at, len)))),
                 Effect::Lost(key) => todo.orphans.push((key, None)),
+                Effect::Unneeded { key, first } => self.durable_unneeded(books, key, first),
                 Effect::Source { key, from, .. } if from == Some(self.me) => {
                     books.pulls.found(key, &mut todo.pulls);
                 }
@@ -205,11 +210,15 @@ impl Cluster {
         key: ObjectKey,
         found: Option<(NodeId, u64)>,
     ) {
-        match found {
-            Some((at, len)) => {
-                let state = RefState::Ready { len, at: vec![at] };
-                self.proxy_settled(local, key, state, Beside::Nothing);
-            }
+        let state = match found {
+            Some((at, len)) => Some(RefState::Ready { len, at: vec![at] }),
+            None => self.books.lock().durables.get(&key).map(|durable| {
+                let (len, at) = (durable.len, Vec::new());
+                RefState::Ready { len, at }
+            }),
+        };
+        match state {
+            Some(state) => self.proxy_settled(local, key, state, Beside::Nothing),
             None => {
                 let what =
                     format!("it owned the object {key}, and no other node has a replica of it");

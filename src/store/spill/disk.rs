@@ -1,43 +1,29 @@
-//! The disk, or whatever stands for it, behind the `object_store` crate.
+//! The disk, or whatever stands for it: where segments of objects go, and come back from.
 //!
-//! Every operation blocks the caller until it is done. On a local disk the work is done right on the
-//! calling thread, or beside it if that thread belongs to somebody's tokio runtime; for a store
-//! reached by network there is a small runtime that starts with it. Invariant: what
-//! [`read`](Disk::read) accepts is what [`write`](Disk::write) was given; a segment is never begun that by the
-//! disk's own account cannot end. Left out: which objects, and when.
+//! Every operation blocks the caller until it is done. Invariant: what [`read`](Disk::read) accepts is what [`write`](Disk::write) was
+//! given; a segment is never begun that by the disk's own account cannot end. Left out: which objects, and when, and how
+//! bytes go ([`Backend`]).
 
-use std::error::Error as _;
-use std::fs::File;
-use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::task::{Context, Poll, Wake, Waker};
-use std::thread::Thread;
 use std::time::Duration;
 
 use bytes::Bytes;
-use object_store::local::LocalFileSystem;
+#[cfg(test)]
+use object_store::ObjectStore;
 use object_store::path::Path;
-use object_store::{
-    GetOptions, GetRange, GetResultPayload, ObjectStore, ObjectStoreExt, PutPayload,
-};
 use parking_lot::Mutex;
 
+use super::super::backend::{Backend, TRIES};
+use super::super::failed::Failed;
 use super::super::stored::Moving;
+use super::SpillTo;
 use super::folder::{self, Folder};
 use super::format::{HEADER, check, checksum, header};
-use super::{Failed, SpillTo};
 use crate::base::Loss;
 
-/// Larger segments are written in parts of this size.
-const PART: usize = 16 << 20;
-/// Read in one piece from what is not a local file.
-const PIECE: usize = 8 << 20;
 /// Objects up to this size are copied together.
 const GATHER: usize = 64 << 10;
-/// How often something is tried that may work the next time.
-const TRIES: u32 = 3;
 
 /// Where objects go.
 pub struct Disk {
@@ -54,10 +40,9 @@ enum To {
 
 /// The disk in use.
 struct Ready {
-    store: Arc<dyn ObjectStore>,
+    backend: Backend,
     prefix: String,
     folder: Option<Folder>,
-    runtime: Option<tokio::runtime::Runtime>,
 }
 
 /// Where one object is.
@@ -129,40 +114,26 @@ impl Disk {
             To::Folder(parent) => {
                 let folder = Folder::create(parent)
                     .map_err(|e| Failed::hard(format!("{}: {e}", parent.display())))?;
-                let store = LocalFileSystem::new_with_prefix(folder.path())
-                    .map_err(|e| Failed::hard(e.to_string()))?;
                 Ok(Ready {
-                    store: Arc::new(store),
+                    backend: Backend::folder(folder.path())?,
                     prefix: String::new(),
                     folder: Some(folder),
-                    runtime: None,
                 })
             }
             To::Url(text) => {
-                let bad = |e: &dyn std::fmt::Display| Failed::hard(format!("{text}: {e}"));
-                let url = url::Url::parse(text).map_err(|e| bad(&e))?;
-                let (store, path) =
-                    object_store::parse_url_opts(&url, std::env::vars()).map_err(|e| bad(&e))?;
-                let runtime = tokio::runtime::Builder::new_multi_thread()
-                    .worker_threads(1)
-                    .thread_name("mobula-spill-io")
-                    .enable_all()
-                    .build()
-                    .map_err(|e| bad(&e))?;
+                let (backend, path) = Backend::url(text)?;
                 let unique = format!("{}-{}", std::process::id(), nanos());
                 Ok(Ready {
-                    store: Arc::from(store),
+                    backend,
                     prefix: format!("{path}/mobula-spill-{unique}/"),
                     folder: None,
-                    runtime: Some(runtime),
                 })
             }
             #[cfg(test)]
             To::Given(store) => Ok(Ready {
-                store: Arc::clone(store),
+                backend: Backend::of(Arc::clone(store)),
                 prefix: String::new(),
                 folder: None,
-                runtime: None,
             }),
         }
     }
@@ -190,22 +161,9 @@ impl Disk {
             }
         }
         let path = ready.path(segment);
-        let mut tries = 0;
-        loop {
-            tries += 1;
-            let written = ready.run(ready.put(&path, &pieces, own, each));
-            let e = match written {
-                Ok(true) => return Ok(spots),
-                Ok(false) => return Err(Failed::soft("the store is shutting down".into())),
-                Err(e) => e,
-            };
-            let failed = failure(&e);
-            if failed.hard || tries == TRIES {
-                // What was written of it is of no use.
-                let _ = ready.run(ready.store.delete(&path));
-                return Err(failed);
-            }
-            std::thread::sleep(Duration::from_millis(10 << (2 * tries)));
+        match ready.backend.write(&path, &pieces, own, each)? {
+            true => Ok(spots),
+            false => Err(Failed::soft("the store is shutting down".into())),
         }
     }
 
@@ -220,9 +178,10 @@ impl Disk {
         loop {
             tries += 1;
             let mut found = [0; HEADER];
-            let read = ready
-                .get(&path, spot.at, &mut found)
-                .and_then(|()| ready.get(&path, spot.at + HEADER as u64, into));
+            let backend = &ready.backend;
+            let read = backend
+                .read(&path, spot.at, &mut found)
+                .and_then(|()| backend.read(&path, spot.at + HEADER as u64, into));
             match read {
                 Ok(()) => return check(&found, &expected, spot.sum, into),
                 Err(Loss::Unreadable(_)) if tries < TRIES => {
@@ -236,7 +195,7 @@ impl Disk {
     /// Deletes a segment; what cannot be deleted now goes with the folder.
     pub fn delete(&self, segment: u64) {
         if let Ok(ready) = self.ready() {
-            let _ = ready.run(ready.store.delete(&ready.path(segment)));
+            let _ = ready.backend.delete(&ready.path(segment));
         }
     }
 
@@ -249,74 +208,6 @@ impl Disk {
 impl Ready {
     fn path(&self, segment: u64) -> Path {
         Path::from(format!("{}{segment}.seg", self.prefix))
-    }
-
-    /// Runs to its end on this thread.
-    fn run<F: Future>(&self, future: F) -> F::Output {
-        let _entered = self.runtime.as_ref().map(|r| r.enter());
-        // Inside somebody's task the budget of that task must not starve this one.
-        block_on(tokio::task::unconstrained(future))
-    }
-
-    /// Whether all of it was written, rather than given up.
-    async fn put(
-        &self,
-        path: &Path,
-        pieces: &[Bytes],
-        own: bool,
-        each: &dyn Fn() -> bool,
-    ) -> object_store::Result<bool> {
-        let payload = |part: Vec<Bytes>| -> PutPayload {
-            let copied = |b: Bytes| if own { Bytes::copy_from_slice(&b) } else { b };
-            part.into_iter().map(copied).collect()
-        };
-        let bytes: usize = pieces.iter().map(Bytes::len).sum();
-        if bytes <= PART {
-            self.store.put(path, payload(pieces.to_vec())).await?;
-            each();
-            return Ok(true);
-        }
-        let mut upload = self.store.put_multipart(path).await?;
-        for part in parts(pieces) {
-            let part = payload(part);
-            if let Err(e) = upload.put_part(part).await {
-                let _ = upload.abort().await;
-                return Err(e);
-            }
-            if !each() {
-                let _ = upload.abort().await;
-                return Ok(false);
-            }
-        }
-        match upload.complete().await {
-            Ok(_) => Ok(true),
-            Err(e) => {
-                let _ = upload.abort().await;
-                Err(e)
-            }
-        }
-    }
-
-    fn get(&self, path: &Path, at: u64, into: &mut [u8]) -> Result<(), Loss> {
-        let mut done = 0;
-        while done < into.len() {
-            let (from, end) = (at + done as u64, (done + PIECE).min(into.len()));
-            let options =
-                GetOptions::default().with_range(Some(GetRange::Bounded(from..at + end as u64)));
-            let got = self.run(self.store.get_opts(path, options));
-            let piece = got.map_err(|e| loss(&e))?;
-            // A local file is read straight to where the bytes belong, all of them.
-            if let GetResultPayload::File(file, _) = &piece.payload {
-                return read_exact(file, &mut into[done..], from);
-            }
-            let bytes = self.run(piece.bytes()).map_err(|e| loss(&e))?;
-            if bytes.len() != end - done {
-                return Err(Loss::Truncated);
-            }
-            into[done..end].copy_from_slice(&bytes);
-            done = end;
-        }
-        Ok(())
     }
 }
 
@@ -344,98 +235,7 @@ fn pieces(segment: u64, objects: Vec<Moving>, each: &dyn Fn() -> bool) -> (Vec<S
     (spots, pieces)
 }
 
-fn read_exact(file: &File, into: &mut [u8], from: u64) -> Result<(), Loss> {
-    file.read_exact_at(into, from).map_err(|e| match e.kind() {
-        io::ErrorKind::UnexpectedEof => Loss::Truncated,
-        _ => Loss::Unreadable(e.to_string().into()),
-    })
-}
-
-/// The pieces in parts of [`PART`] bytes, the last one shorter.
-fn parts(pieces: &[Bytes]) -> Vec<Vec<Bytes>> {
-    let (mut parts, mut part, mut room) = (Vec::new(), Vec::new(), PART);
-    for piece in pieces {
-        let mut rest = piece.clone();
-        while !rest.is_empty() {
-            let now = rest.split_to(rest.len().min(room));
-            room -= now.len();
-            part.push(now);
-            if room == 0 {
-                parts.push(std::mem::take(&mut part));
-                room = PART;
-            }
-        }
-    }
-    if !part.is_empty() {
-        parts.push(part);
-    }
-    parts
-}
-
-/// What the system said, if it was the system.
-fn os_error(e: &object_store::Error) -> Option<&io::Error> {
-    let mut next: Option<&(dyn std::error::Error + 'static)> = e.source();
-    while let Some(e) = next {
-        if let Some(io) = e.downcast_ref::<io::Error>() {
-            return Some(io);
-        }
-        next = e.source();
-    }
-    None
-}
-
-fn failure(e: &object_store::Error) -> Failed {
-    let kind = os_error(e).map(io::Error::kind);
-    let hard = matches!(
-        kind,
-        Some(
-            io::ErrorKind::StorageFull
-                | io::ErrorKind::QuotaExceeded
-                | io::ErrorKind::FileTooLarge
-                | io::ErrorKind::ReadOnlyFilesystem
-                | io::ErrorKind::PermissionDenied
-                | io::ErrorKind::NotFound
-        )
-    ) || matches!(
-        e,
-        object_store::Error::PermissionDenied { .. }
-            | object_store::Error::Unauthenticated { .. }
-            | object_store::Error::NotFound { .. }
-    );
-    Failed {
-        why: os_error(e).map_or_else(|| e.to_string(), |io| format!("{io} ({e})")),
-        hard,
-    }
-}
-
-fn loss(e: &object_store::Error) -> Loss {
-    match e {
-        object_store::Error::NotFound { .. } => Loss::Deleted,
-        _ if format!("{e:?}").contains("InvalidRange") => Loss::Truncated,
-        _ => Loss::Unreadable(failure(e).why.into()),
-    }
-}
-
 fn nanos() -> u128 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     since.map_or(0, |d| d.as_nanos())
-}
-
-/// Polls a future on this thread until it is ready.
-fn block_on<F: Future>(future: F) -> F::Output {
-    struct Unpark(Thread);
-    impl Wake for Unpark {
-        fn wake(self: Arc<Self>) {
-            self.0.unpark();
-        }
-    }
-    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
-    let mut context = Context::from_waker(&waker);
-    let mut future = std::pin::pin!(future);
-    loop {
-        match future.as_mut().poll(&mut context) {
-            Poll::Ready(out) => return out,
-            Poll::Pending => std::thread::park(),
-        }
-    }
 }

@@ -38,6 +38,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
+use super::failed::Failed;
 use super::stored::{Candidate, Found, Moving, inspect};
 use super::word::Seen;
 use super::{Came, Distant, Patience, Shared, Stored};
@@ -80,24 +81,6 @@ pub(crate) struct SpillStats {
     pub place: Option<String>,
     /// Why nothing is moved now.
     pub off: Option<Arc<str>>,
-}
-
-/// Something that the disk refused.
-#[derive(Clone, Debug)]
-pub(super) struct Failed {
-    why: String,
-    /// Trying again at once is no use.
-    hard: bool,
-}
-
-impl Failed {
-    fn hard(why: String) -> Failed {
-        Failed { why, hard: true }
-    }
-
-    fn soft(why: String) -> Failed {
-        Failed { why, hard: false }
-    }
 }
 
 /// For how long nothing is moved after a failure, first and at most.

@@ -4,8 +4,9 @@
 
 use std::sync::Arc;
 
+use super::super::failed::Failed;
 use super::super::stored::Moving;
-use super::{Failed, SpillTo};
+use super::SpillTo;
 use crate::base::Loss;
 
 /// Nowhere.

@@ -3,12 +3,7 @@
 use std::path::Path as FsPath;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use object_store::path::Path;
-use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult,
-};
-
+use super::super::failing::Failing;
 use super::super::{Kept, Store, StoreOptions};
 use super::*;
 use crate::base::Loss;
@@ -277,107 +272,6 @@ fn turned_off_means_kept_in_memory() {
     assert!(refused.not_spilling.unwrap().contains("no_spill"));
     assert_eq!(store.spill_stats().place, None);
 }
-
-/// A store in memory that fails as told.
-#[derive(Debug)]
-struct Failing {
-    inner: object_store::memory::InMemory,
-    puts: AtomicUsize,
-    fail_puts: AtomicUsize,
-    fail_gets: AtomicUsize,
-    gets: AtomicUsize,
-    kind: std::io::ErrorKind,
-}
-
-impl Failing {
-    fn new(kind: std::io::ErrorKind) -> Arc<Failing> {
-        Arc::new(Failing {
-            inner: object_store::memory::InMemory::new(),
-            puts: AtomicUsize::new(0),
-            fail_puts: AtomicUsize::new(0),
-            fail_gets: AtomicUsize::new(0),
-            gets: AtomicUsize::new(0),
-            kind,
-        })
-    }
-
-    fn fail(&self, left: &AtomicUsize) -> object_store::Result<()> {
-        let take = |n: usize| n.checked_sub(1);
-        match left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take) {
-            Ok(_) => Err(object_store::Error::Generic {
-                store: "failing",
-                source: Box::new(std::io::Error::from(self.kind)),
-            }),
-            Err(_) => Ok(()),
-        }
-    }
-}
-
-impl std::fmt::Display for Failing {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("failing")
-    }
-}
-
-#[async_trait::async_trait]
-impl ObjectStore for Failing {
-    async fn put_opts(
-        &self,
-        location: &Path,
-        payload: PutPayload,
-        options: PutOptions,
-    ) -> object_store::Result<PutResult> {
-        self.puts.fetch_add(1, Ordering::SeqCst);
-        self.fail(&self.fail_puts)?;
-        self.inner.put_opts(location, payload, options).await
-    }
-
-    async fn put_multipart_opts(
-        &self,
-        location: &Path,
-        options: PutMultipartOptions,
-    ) -> object_store::Result<Box<dyn MultipartUpload>> {
-        self.puts.fetch_add(1, Ordering::SeqCst);
-        self.fail(&self.fail_puts)?;
-        self.inner.put_multipart_opts(location, options).await
-    }
-
-    async fn get_opts(
-        &self,
-        location: &Path,
-        options: GetOptions,
-    ) -> object_store::Result<GetResult> {
-        self.gets.fetch_add(1, Ordering::SeqCst);
-        self.fail(&self.fail_gets)?;
-        self.inner.get_opts(location, options).await
-    }
-
-    fn delete_stream(
-        &self,
-        locations: Streamed<object_store::Result<Path>>,
-    ) -> Streamed<object_store::Result<Path>> {
-        self.inner.delete_stream(locations)
-    }
-
-    fn list(&self, prefix: Option<&Path>) -> Streamed<object_store::Result<ObjectMeta>> {
-        self.inner.list(prefix)
-    }
-
-    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> object_store::Result<ListResult> {
-        self.inner.list_with_delimiter(prefix).await
-    }
-
-    async fn copy_opts(
-        &self,
-        from: &Path,
-        to: &Path,
-        options: CopyOptions,
-    ) -> object_store::Result<()> {
-        self.inner.copy_opts(from, to, options).await
-    }
-}
-
-type Streamed<T> = std::pin::Pin<Box<dyn futures_core::Stream<Item = T> + Send>>;
 
 #[test]
 fn a_passing_failure_is_not_noticed() {

@@ -13,6 +13,7 @@ enum Step {
     Put {
         at: u64,
         wanted: usize,
+        durable: bool,
     },
     HandOn {
         from: u64,
@@ -49,7 +50,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Some(Why::Failed))
     ];
     prop_oneof![
-        3 => (n.clone(), 1..4usize).prop_map(|(at, wanted)| Step::Put { at, wanted }),
+        3 => (n.clone(), 0..4usize, any::<bool>())
+            .prop_map(|(at, wanted, durable)| Step::Put { at, wanted, durable }),
         6 => (n.clone(), n.clone(), 0..4usize)
             .prop_map(|(from, to, which)| Step::HandOn { from, to, which }),
         4 => (n.clone(), 0..4usize).prop_map(|(at, which)| Step::Drop { at, which }),
@@ -68,6 +70,7 @@ struct Object {
     /// Who has references.
     refs: BTreeSet<u64>,
     wanted: usize,
+    durable: bool,
     kept: bool,
     /// When its owner died: who had it whole, and was not about to be told to free it.
     survivors: Option<BTreeSet<u64>>,
@@ -86,6 +89,9 @@ struct World {
     /// What lies where.
     bytes: BTreeSet<(u64, ObjectKey)>,
     objects: BTreeMap<ObjectKey, Object>,
+    /// Durable copies, and who knows where they are.
+    stored: BTreeSet<ObjectKey>,
+    places: BTreeSet<(u64, ObjectKey)>,
     sources: BTreeMap<(u64, ObjectKey), Option<NodeId>>,
     last: u64,
 }
@@ -102,6 +108,8 @@ impl World {
             making: BTreeMap::new(),
             bytes: BTreeSet::new(),
             objects: BTreeMap::new(),
+            stored: BTreeSet::new(),
+            places: BTreeSet::new(),
             sources: BTreeMap::new(),
             last: 0,
         }
@@ -140,6 +148,7 @@ impl World {
                     number,
                 };
                 let object = self.objects.remove(&key).expect("told twice");
+                self.stored.remove(&key);
                 assert!(!object.kept && short.made < object.wanted);
                 self.at(at, |r, _, out| r.forget(number, out));
             }
@@ -150,6 +159,15 @@ impl World {
                 let survive = self.objects.get(&key).and_then(|o| o.survivors.as_ref());
                 let any = survive.is_some_and(|s| !s.is_disjoint(&self.alive));
                 assert!(!any, "{at} takes {key} for lost");
+            }
+            Effect::Unneeded { key, first } => {
+                let refs = self.objects.get(&key).map(|o| &o.refs);
+                let needed = refs.is_some_and(|refs| !refs.is_disjoint(&self.alive));
+                assert!(!needed, "{at} takes the copy of {key} for unneeded");
+                assert!(!self.alive.contains(&key.owner.get()));
+                if self.places.remove(&(at, key)) || first {
+                    self.stored.remove(&key);
+                }
             }
             Effect::Source { key, from, .. } => {
                 self.sources.insert((at, key), from);
@@ -175,7 +193,11 @@ impl World {
 
     fn step(&mut self, step: Step) {
         match step {
-            Step::Put { at, wanted } if self.alive.contains(&at) => {
+            Step::Put {
+                at,
+                wanted,
+                durable,
+            } if self.alive.contains(&at) => {
                 self.last += 1;
                 let number = self.last;
                 let key = ObjectKey {
@@ -185,8 +207,12 @@ impl World {
                 let object = Object {
                     refs: BTreeSet::from([at]),
                     wanted,
+                    durable,
                     ..Object::default()
                 };
+                if durable {
+                    self.stored.insert(key);
+                }
                 self.objects.insert(key, object);
                 self.at(at, |r, now, out| r.put(now, (number, 10), wanted, out));
             }
@@ -196,8 +222,13 @@ impl World {
                     && self.alive.contains(&from)
                     && !self.knows_dead(to, from)
                 {
-                    self.objects.get_mut(&key).unwrap().refs.insert(to);
-                    self.at(to, |r, _, _| r.learn(key));
+                    let object = self.objects.get_mut(&key).unwrap();
+                    object.refs.insert(to);
+                    let durable = object.durable;
+                    if durable && node(to) != key.owner {
+                        self.places.insert((to, key));
+                    }
+                    self.at(to, |r, _, _| r.learn(key, durable));
                     if self.knows_dead(to, key.owner.get()) {
                         let members = self.members(to);
                         self.at(to, |r, now, out| r.orphaned(now, key, members, out));
@@ -248,12 +279,16 @@ impl World {
         let free = object.refs.is_empty();
         if key.owner != node(at) {
             self.at(at, |r, now, out| r.dropped(now, key, out));
+            if !self.machines[&at].watches(key) {
+                self.places.remove(&(at, key));
+            }
         }
         // The owner hears of it by other ways.
         let owner = key.owner.get();
         if free {
             self.objects.remove(&key);
             if self.alive.contains(&owner) {
+                self.stored.remove(&key);
                 self.at(owner, |r, _, out| r.forget(key.number, out));
             }
         }
@@ -308,6 +343,7 @@ impl World {
             let lives = self.alive.contains(&key.owner.get());
             self.objects.remove(&key);
             if lives {
+                self.stored.remove(&key);
                 self.at(key.owner.get(), |r, _, out| r.forget(key.number, out));
             }
         }
@@ -411,6 +447,10 @@ impl World {
             assert_eq!(from.is_some(), !have.is_empty(), "{at}: {key}");
             assert!(from.is_none_or(|from| have.contains(&from.get())));
         }
+        for (key, object) in &self.objects {
+            assert_eq!(self.stored.contains(key), object.durable, "{key}");
+        }
+        let needed: Vec<_> = self.objects.keys().copied().collect();
         for at in self.alive.clone() {
             for key in self.of(at) {
                 self.unrefer(at, key);
@@ -419,6 +459,13 @@ impl World {
         self.step(Step::Pass);
         self.step(Step::Pass);
         assert_eq!(self.bytes, BTreeSet::new(), "nobody needs these");
+        // What nobody heard of but dead ones stays.
+        for key in needed {
+            assert!(
+                !self.stored.contains(&key),
+                "nobody needs the copy of {key}"
+            );
+        }
         for at in &self.alive {
             assert_eq!(self.machines[at].size(), Size::default(), "{at}");
         }

@@ -1,0 +1,299 @@
+//! Copies that outlive this process: of objects, at a URL that others reach too.
+//!
+//! A copy is written and read by whoever waits for it; deleted by one thread of low priority, which starts with the first. What this
+//! process has written is its own until it is forgotten, or left to others; at the end all that is still its own is deleted.
+//!
+//! Room map: [`copies`] those at one place. Invariant: a copy of this process's own is deleted when it is forgotten, or at the end, if
+//! its place can be reached then; what was left is not. Left out: what is copied, and who needs it.
+
+#[cfg(feature = "object-store")]
+mod copies;
+#[cfg(not(feature = "object-store"))]
+mod no_copies;
+#[cfg(all(test, feature = "object-store", not(miri)))]
+mod tests;
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::base::{CopyLost, Error, Loss, NotDurable, NotWritten};
+#[cfg(feature = "object-store")]
+use copies::Copies;
+#[cfg(not(feature = "object-store"))]
+use no_copies::Copies;
+
+/// How long the end waits for copies to be deleted.
+const END: Duration = Duration::from_secs(5);
+
+/// See the module.
+pub(crate) struct Durables {
+    /// Where they go unless told otherwise.
+    usual: OnceLock<Arc<str>>,
+    /// Tells this process's copies from all others.
+    space: OnceLock<u64>,
+    opened: Mutex<HashMap<Arc<str>, Arc<Copies>>>,
+    books: Mutex<Books>,
+    /// The thread has deleted all that it was told.
+    idle: Arc<Condvar>,
+}
+
+#[derive(Default)]
+struct Books {
+    /// Names and places of this process's own.
+    ours: HashMap<Arc<str>, Arc<str>>,
+    thread: Option<Sender<Gone>>,
+    /// What the thread has not deleted yet.
+    left: Arc<Mutex<usize>>,
+    ended: bool,
+}
+
+/// What is to be deleted.
+struct Gone {
+    copies: Arc<Copies>,
+    name: Arc<str>,
+}
+
+/// A place, as a URL: a folder becomes one.
+///
+/// # Errors
+/// What is wrong with it.
+pub(crate) fn place(dir_or_url: &Path) -> Result<Arc<str>, String> {
+    let text = dir_or_url.to_str().filter(|text| text.contains("://"));
+    #[cfg(feature = "object-store")]
+    let made = match text {
+        Some(url) => Ok(url.to_owned()),
+        None => std::path::absolute(dir_or_url)
+            .map_err(|e| format!("{}: {e}", dir_or_url.display()))
+            .and_then(|folder| {
+                url::Url::from_directory_path(&folder)
+                    .map(String::from)
+                    .map_err(|()| format!("{} is no folder's path", folder.display()))
+            }),
+    };
+    #[cfg(not(feature = "object-store"))]
+    let made = Ok(text.map_or_else(|| dir_or_url.display().to_string(), str::to_owned));
+    made.map(Arc::from)
+}
+
+impl Durables {
+    /// None yet.
+    pub fn new() -> Durables {
+        Durables {
+            usual: OnceLock::new(),
+            space: OnceLock::new(),
+            opened: Mutex::default(),
+            books: Mutex::default(),
+            idle: Arc::default(),
+        }
+    }
+
+    /// Where copies go unless told otherwise.
+    ///
+    /// # Errors
+    /// That copies cannot be there.
+    pub fn set_usual(&self, dir_or_url: &Path) -> Result<(), String> {
+        let place = place(dir_or_url)?;
+        self.open(&place)?;
+        let _ = self.usual.set(place);
+        Ok(())
+    }
+
+    /// Where copies go unless told otherwise, if that was said.
+    pub fn usual(&self) -> Option<&Arc<str>> {
+        self.usual.get()
+    }
+
+    /// This process is known to others by this number, before it has copies.
+    pub fn set_space(&self, number: u64) {
+        let _ = self.space.set(number);
+    }
+
+    /// What the copy of an object of this process is called.
+    pub fn own(&self, number: u64) -> Arc<str> {
+        name(*self.space.get_or_init(random), number)
+    }
+
+    fn open(&self, place: &Arc<str>) -> Result<Arc<Copies>, String> {
+        let mut opened = self.opened.lock();
+        if let Some(copies) = opened.get(place) {
+            return Ok(Arc::clone(copies));
+        }
+        let copies = Arc::new(Copies::open(place)?);
+        opened.insert(Arc::clone(place), Arc::clone(&copies));
+        Ok(copies)
+    }
+
+    /// Writes a copy of this process's own, and says where. Blocks, about as long as this at most.
+    ///
+    /// # Errors
+    /// [`Error::NotDurable`].
+    pub fn write<B: AsRef<[u8]> + Send + 'static>(
+        &self,
+        at: Option<&Path>,
+        name: &Arc<str>,
+        bytes: B,
+        timeout: Duration,
+    ) -> Result<Arc<str>, Error> {
+        let len = bytes.as_ref().len() as u64;
+        let mut at = at.map(place).transpose();
+        let refused = |why: String| NotWritten::Refused(why.into());
+        let written = match &mut at {
+            Ok(at) => {
+                if at.is_none() {
+                    *at = self.usual.get().cloned();
+                }
+                self.write_at(at.as_ref(), name, bytes, timeout)
+            }
+            Err(why) => Err(refused(std::mem::take(why))),
+        };
+        let place = at.ok().flatten();
+        match (written, place) {
+            (Ok(()), Some(place)) => Ok(place),
+            (written, place) => Err(Error::NotDurable(Arc::new(NotDurable {
+                copy: Arc::clone(name),
+                bytes: len,
+                place,
+                why: written.err().unwrap_or(NotWritten::NoPlace),
+            }))),
+        }
+    }
+
+    fn write_at<B: AsRef<[u8]> + Send + 'static>(
+        &self,
+        place: Option<&Arc<str>>,
+        name: &Arc<str>,
+        bytes: B,
+        timeout: Duration,
+    ) -> Result<(), NotWritten> {
+        let refused = |why: String| NotWritten::Refused(why.into());
+        let place = place.ok_or(NotWritten::NoPlace)?;
+        let copies = self.open(place).map_err(refused)?;
+        {
+            let mut books = self.books.lock();
+            if books.ended {
+                return Err(refused("the runtime was shut down".to_owned()));
+            }
+            // Before it is there: whatever happens, somebody deletes it.
+            books.ours.insert(Arc::clone(name), Arc::clone(place));
+        }
+        let written = copies.write(name, bytes, timeout);
+        if written.is_err() {
+            // What failed was deleted as far as it goes.
+            self.books.lock().ours.remove(name);
+        }
+        written
+    }
+
+    /// Reads a copy, of whomever, into as many bytes as it has. Blocks.
+    ///
+    /// # Errors
+    /// [`Error::CopyLost`].
+    pub fn read(&self, place: &Arc<str>, name: &str, into: &mut [u8]) -> Result<(), Error> {
+        let copies = self.open(place);
+        let read = copies
+            .map_err(|why| Loss::Unreadable(why.into()))
+            .and_then(|copies| copies.read(name, into));
+        read.map_err(|why| {
+            Error::CopyLost(Arc::new(CopyLost {
+                copy: name.into(),
+                bytes: into.len() as u64,
+                place: Arc::clone(place),
+                why,
+            }))
+        })
+    }
+
+    /// Nobody needs a copy of this process's own any more.
+    pub fn forget(&self, name: &str) {
+        let place = self.books.lock().ours.remove(name);
+        if let Some(place) = place {
+            self.delete(&place, name.into());
+        }
+    }
+
+    /// Others need it, and delete it.
+    pub fn leave(&self, name: &str) {
+        self.books.lock().ours.remove(name);
+    }
+
+    /// Deletes a copy, soon: of whomever, whether it is there or not.
+    pub fn delete(&self, place: &Arc<str>, name: Arc<str>) {
+        let Ok(copies) = self.open(place) else {
+            return;
+        };
+        let mut books = self.books.lock();
+        if books.thread.is_none() {
+            let (send, gone) = channel();
+            let (left, idle) = (Arc::clone(&books.left), Arc::clone(&self.idle));
+            let named = std::thread::Builder::new().name("mobula-durable".to_owned());
+            // Without one, copies stay.
+            if named.spawn(move || sweep(&gone, &left, &idle)).is_err() {
+                return;
+            }
+            books.thread = Some(send);
+        }
+        if let Some(thread) = &books.thread {
+            *books.left.lock() += 1;
+            let _ = thread.send(Gone { copies, name });
+        }
+    }
+
+    /// Deletes all that is still this process's own, and waits for that a while.
+    pub fn end(&self) {
+        let ours = {
+            let mut books = self.books.lock();
+            books.ended = true;
+            std::mem::take(&mut books.ours)
+        };
+        for (name, place) in ours {
+            self.delete(&place, name);
+        }
+        let left = Arc::clone(&self.books.lock().left);
+        let until = Instant::now() + END;
+        let mut left = left.lock();
+        while *left > 0 && !self.idle.wait_until(&mut left, until).timed_out() {}
+        drop(left);
+        self.books.lock().thread = None;
+    }
+
+    /// How many copies are this process's own.
+    #[cfg(test)]
+    fn own_copies(&self) -> usize {
+        self.books.lock().ours.len()
+    }
+}
+
+/// What the copy of an object is called, of whom it is and under which number there.
+pub(crate) fn name(owner: u64, number: u64) -> Arc<str> {
+    format!("put-{owner:016x}-{number:016x}").into()
+}
+
+/// The thread.
+fn sweep(gone: &Receiver<Gone>, left: &Mutex<usize>, idle: &Condvar) {
+    // Best effort: at normal priority the thread is only less polite.
+    let _ = rustix::process::setpriority_process(None, 10);
+    for Gone { copies, name } in gone {
+        // What cannot be deleted stays: nobody waits for it, and nobody can be told.
+        let _ = copies.delete(&name);
+        *left.lock() -= 1;
+        idle.notify_all();
+    }
+}
+
+fn random() -> u64 {
+    let mut bytes = [0; 8];
+    match rustix::rand::getrandom(&mut bytes[..], rustix::rand::GetRandomFlags::empty()) {
+        Ok(8) => u64::from_le_bytes(bytes),
+        // Two starts at one moment on one machine differ in the process.
+        _ => {
+            let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+            let nanos = since.map_or(0, |d| d.as_nanos() as u64);
+            nanos ^ (u64::from(std::process::id()) << 40)
+        }
+    }
+}

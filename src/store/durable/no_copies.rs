@@ -1,0 +1,32 @@
+//! What stands for durable copies when the feature `object-store` is off: none.
+//!
+//! Invariant: [`Copies`] cannot be had. Left out: everything else.
+
+use std::time::Duration;
+
+use crate::base::{Loss, NotWritten};
+
+/// None.
+pub enum Copies {}
+
+impl Copies {
+    /// There are none.
+    pub fn open(_: &str) -> Result<Copies, String> {
+        Err("the feature object-store of mobula is off".to_owned())
+    }
+
+    /// Writes one.
+    pub fn write<B>(&self, _: &str, _: B, _: Duration) -> Result<(), NotWritten> {
+        match *self {}
+    }
+
+    /// Reads one.
+    pub fn read(&self, _: &str, _: &mut [u8]) -> Result<(), Loss> {
+        match *self {}
+    }
+
+    /// Deletes one.
+    pub fn delete(&self, _: &str) -> Result<(), String> {
+        match *self {}
+    }
+}
