@@ -14,7 +14,15 @@
 mod backend;
 mod client;
 mod distant;
+#[cfg_attr(
+    not(all(feature = "cluster", feature = "object-store")),
+    allow(dead_code, reason = "one machine needs few of these")
+)]
 mod durable;
+#[cfg_attr(
+    not(feature = "object-store"),
+    allow(dead_code, reason = "without it nothing is ever moved")
+)]
 mod failed;
 #[cfg(all(test, feature = "object-store", not(miri)))]
 mod failing;
@@ -56,7 +64,9 @@ pub use client::{
     Client, Event, Object, ObjectInfo, StoreView, Subscription, Writing, content_hash,
 };
 pub(crate) use distant::{Came, Distant};
-pub(crate) use durable::{Durables, name as copy_name};
+pub(crate) use durable::Durables;
+#[cfg(feature = "cluster")]
+pub(crate) use durable::name as copy_name;
 #[allow(unused_imports, reason = "for the served store's objects")]
 pub(crate) use kept::Kept;
 pub(crate) use object::{Draft, Sealed};
