@@ -31,7 +31,8 @@ use syn::Item;
 /// `T::remote(..)`, `T::options()` and `T::named(..)`; each `pub` method with a receiver can then
 /// be called through the handle. Options of both: `num_cpus`, `num_gpus`, `resources(..)`,
 /// `max_restarts`, `max_concurrency`, `max_pending`, `restart_on_panic`, `isolate`, `memory = "2G"`,
-/// `checkpoint_every`, `checkpoint_interval` in seconds, `log_bytes = "64M"`, `replicas`, `name`.
+/// `checkpoint_every`, `checkpoint_interval` in seconds, `log_bytes = "64M"`, `replicas`,
+/// `durable_checkpoints`, `name`.
 #[proc_macro_attribute]
 pub fn remote(
     args: proc_macro::TokenStream,

@@ -108,6 +108,7 @@ const ACTOR: &[(&str, Kind)] = &[
     ("checkpoint_interval", Kind::Amount),
     ("log_bytes", Kind::Memory),
     ("replicas", ANY),
+    ("durable_checkpoints", Kind::Flag),
     ("name", Kind::Text),
 ];
 

@@ -208,6 +208,14 @@ macro_rules! __mobula_actor_options {
         replicas(n: u32) |o: &mut Options, n| o.replicas = Some(n)
     }
     {
+        /// Whether each checkpoint is also written where [`Config::durable`](crate::Config::durable) says, if the actor's history is kept by
+        /// other nodes. When its node and all that have its history are dead together, a node that has a handle and that place makes it
+        /// again from the last one that was written, instead of failing its calls: as it was then, so that **calls that were answered
+        /// since are lost**. What `Handle::checkpoint` has returned for is written. Its last death says so: `mobula list actors`,
+        /// `inspect::Kept`. A state with references or handles inside is not written. Default: no.
+        durable_checkpoints(yes: bool) |o: &mut Options, y| o.durable_checkpoints = Some(y)
+    }
+    {
         /// The name under which `Actor::named` finds it. It must be free.
         name(name: &str) |o: &mut Options, n: &str| o.name = Some(n.to_owned())
     }

@@ -39,6 +39,8 @@ pub struct Defaults {
     pub log_bytes: Option<u64>,
     /// How many other nodes keep an actor's history.
     pub replicas: Option<u32>,
+    /// Whether its checkpoints are written outside of all nodes, too.
+    pub durable_checkpoints: Option<bool>,
     /// The name under which an actor registers.
     pub name: Option<&'static str>,
 }
@@ -62,6 +64,7 @@ impl Defaults {
         checkpoint_interval: None,
         log_bytes: None,
         replicas: None,
+        durable_checkpoints: None,
         name: None,
     };
 
@@ -80,7 +83,7 @@ impl Defaults {
         }
         pick!(num_cpus num_gpus max_retries retry_panics priority max_restarts max_concurrency
               max_pending restart_on_panic isolate memory checkpoint_every checkpoint_interval log_bytes replicas
-              name)
+              durable_checkpoints name)
     }
 }
 

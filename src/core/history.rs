@@ -24,6 +24,8 @@ pub struct Terms {
     pub interval: Option<Duration>,
     /// The log's bound in bytes.
     pub bound: u64,
+    /// Checkpoints are written outside of all nodes, too.
+    pub durable: bool,
 }
 
 impl Default for Terms {
@@ -32,6 +34,7 @@ impl Default for Terms {
             every: 0,
             interval: None,
             bound: BOUND,
+            durable: false,
         }
     }
 }

@@ -45,6 +45,8 @@ pub struct Options {
     pub log_bytes: Option<Memory>,
     /// How many other nodes keep its history.
     pub replicas: Option<u32>,
+    /// Whether its checkpoints are written outside of all nodes, too.
+    pub durable_checkpoints: Option<bool>,
     /// The actor's name.
     pub name: Option<String>,
     /// Whether the actor outlives its handles.
@@ -278,6 +280,10 @@ pub fn checkpoints(options: &Options, defaults: &Defaults) -> Result<Terms, Erro
         every: every.map_or(0, u64::from),
         interval,
         bound,
+        durable: options
+            .durable_checkpoints
+            .or(defaults.durable_checkpoints)
+            .unwrap_or(false),
     })
 }
 

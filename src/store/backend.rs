@@ -215,12 +215,30 @@ impl Backend {
         Ok(())
     }
 
+    /// How much there is under this name, and the first bytes of it, up to so many.
+    pub fn head(&self, path: &Path, most: u64) -> Result<(u64, Bytes), Loss> {
+        let options = GetOptions::default().with_range(Some(GetRange::Bounded(0..most)));
+        let got = self.run(self.store.get_opts(path, options));
+        let got = got.map_err(|e| loss(&e))?;
+        let size = got.meta.size;
+        let bytes = self.run(got.bytes()).map_err(|e| loss(&e))?;
+        Ok((size, bytes))
+    }
+
     /// Deletes; what is not there is no error.
     pub fn delete(&self, path: &Path) -> Result<(), Failed> {
         match self.run(self.store.delete(path)) {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
             Err(e) => Err(failure(&e)),
         }
+    }
+
+    /// The names right under this one.
+    pub fn list(&self, under: &Path) -> Result<Vec<String>, Failed> {
+        let listed = self.run(self.store.list_with_delimiter(Some(under)));
+        let listed = listed.map_err(|e| failure(&e))?;
+        let names = listed.objects.iter().filter_map(|o| o.location.filename());
+        Ok(names.map(str::to_owned).collect())
     }
 }
 

@@ -406,6 +406,7 @@ pub(super) fn actor_terms(w: &mut Writer, t: &ActorTerms) {
     let nanos = |d: Duration| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX);
     w.option(t.checkpoints.interval.map(nanos), Writer::u64);
     w.u64(t.checkpoints.bound);
+    w.bool(t.checkpoints.durable);
     w.u32(t.replicas);
     w.option(t.group, grouping::in_group);
 }
@@ -425,6 +426,7 @@ pub(super) fn read_actor_terms(r: &mut Reader<'_>) -> Read<ActorTerms> {
             every: r.u64()?,
             interval: r.option(Reader::u64)?.map(Duration::from_nanos),
             bound: r.u64()?,
+            durable: r.bool()?,
         },
         replicas: r.u32()?,
         group: r.option(grouping::read_in_group)?,

@@ -40,6 +40,10 @@ pub struct Kept {
     pub backups: Vec<String>,
     /// When its state was saved last; `None` if it never was on this node.
     pub saved_at: Option<Micros>,
+    /// The call after which its state was written outside of all nodes last; `None` if it never was by this node.
+    pub durable: Option<u64>,
+    /// Why the last that was to be written there was not.
+    pub not_durable: Option<String>,
     /// Why this node took it over; `None` if it was made here.
     pub last_death: Option<String>,
 }

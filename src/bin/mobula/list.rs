@@ -263,6 +263,12 @@ fn kept(taken: u64, k: &Kept) -> String {
     if let Some(at) = k.saved_at {
         text += &format!(", saved {} ago", ago(taken, at));
     }
+    if let Some(order) = k.durable {
+        text += &format!(", durable up to call {}", number(order));
+    }
+    if let Some(why) = &k.not_durable {
+        text += &format!(", no durable checkpoint: {}", clean(why));
+    }
     if let Some(death) = &k.last_death {
         text += &format!(", came since {}", clean(death));
     }

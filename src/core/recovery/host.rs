@@ -574,6 +574,11 @@ impl<P: Clone> Host<P> {
         self.history.entries.len()
     }
 
+    /// The last checkpoint.
+    pub fn newest(&self) -> &Arc<Checkpoint<P>> {
+        &self.history.checkpoint
+    }
+
     /// Where the last checkpoint stands, and what it takes.
     pub fn checkpoint(&self) -> (u64, u64) {
         (self.history.checkpoint.order, self.history.checkpoint.bytes)

@@ -13,6 +13,9 @@
 //! Calls that only look at the state (`&self`) are not logged. Before their outcome is told, every backup has confirmed
 //! after they ran that nobody else hosts the actor, and has what they may have seen.
 //!
+//! When host and backups are dead together, an actor whose checkpoints are written outside of all nodes goes on from the last of those
+//! ([`restore`]), without the calls that were answered since.
+//!
 //! Invariant: what was told to a caller is in the history of every backup that the record names, or it names none
 //! because there is no other node; each logged call counts once in the state, in each caller's order; at most one incarnation
 //! tells outcomes. A call that only looks and is sent again may see calls that its caller made after it. Left out: running
@@ -24,6 +27,7 @@ pub mod caller;
 pub mod choose;
 pub mod dedup;
 pub mod host;
+pub mod restore;
 #[cfg(test)]
 mod tests;
 

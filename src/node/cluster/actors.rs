@@ -499,6 +499,7 @@ pub(super) fn options(t: ActorTerms) -> Options {
         checkpoint_every: u32::try_from(t.checkpoints.every).ok().filter(|n| *n > 0),
         checkpoint_interval: t.checkpoints.interval,
         log_bytes: Some(t.checkpoints.bound.max(1).into()),
+        durable_checkpoints: Some(t.checkpoints.durable),
         replicas: Some(t.replicas),
         strategy: strategy_of(t.group),
         ..Options::default()

@@ -83,6 +83,25 @@ impl Copies {
         })
     }
 
+    /// Reads one of whatever length, and checks it.
+    pub fn read_whole(&self, name: &str) -> Result<Vec<u8>, Loss> {
+        let backend = self.backend.within(STEP);
+        let backend = backend.map_err(|e| Loss::Unreadable(e.to_string().into()))?;
+        let (size, _) = again(|| backend.head(&self.path(name), HEADER as u64))?;
+        let len = size.checked_sub(HEADER as u64).ok_or(Loss::Truncated)?;
+        let len = usize::try_from(len).map_err(|_| Loss::Corrupted)?;
+        let mut bytes = vec![0; len];
+        self.read(name, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// The names of all.
+    pub fn list(&self) -> Result<Vec<String>, String> {
+        let backend = self.backend.within(STEP).map_err(|e| e.to_string())?;
+        let under = Path::from(self.prefix.as_str());
+        backend.list(&under).map_err(|failed| failed.why)
+    }
+
     /// Deletes one; it may be gone already.
     pub fn delete(&self, name: &str) -> Result<(), String> {
         let backend = self.backend.within(STEP).map_err(|e| e.to_string())?;

@@ -208,6 +208,70 @@ impl Durables {
         })
     }
 
+    /// Writes what is nobody's own, at the usual place: who needs it no more deletes it. Blocks, about as long as this at most.
+    ///
+    /// # Errors
+    /// [`Error::NotDurable`].
+    pub fn save<B: AsRef<[u8]> + Send + 'static>(
+        &self,
+        name: &Arc<str>,
+        bytes: B,
+        timeout: Duration,
+    ) -> Result<(), Error> {
+        let (len, place) = (bytes.as_ref().len() as u64, self.usual.get());
+        let written = place.ok_or(NotWritten::NoPlace).and_then(|place| {
+            let copies = self.open(place);
+            let copies = copies.map_err(|why| NotWritten::Refused(why.into()))?;
+            copies.write(name, bytes, timeout)
+        });
+        written.map_err(|why| {
+            Error::NotDurable(Arc::new(NotDurable {
+                copy: Arc::clone(name),
+                bytes: len,
+                place: place.cloned(),
+                why,
+            }))
+        })
+    }
+
+    /// The names of all that is at the usual place; none if there is no such place. Blocks.
+    ///
+    /// # Errors
+    /// What the place said.
+    pub fn saved(&self) -> Result<Vec<String>, String> {
+        match self.usual.get() {
+            Some(place) => self.open(place)?.list(),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// What is there under this name. Blocks.
+    ///
+    /// # Errors
+    /// [`Error::CopyLost`].
+    pub fn saved_bytes(&self, name: &str) -> Result<Vec<u8>, Error> {
+        let place = self.usual.get().cloned().unwrap_or_else(|| "".into());
+        let copies = self.open(&place);
+        let read = copies
+            .map_err(|why| Loss::Unreadable(why.into()))
+            .and_then(|copies| copies.read_whole(name));
+        read.map_err(|why| {
+            Error::CopyLost(Arc::new(CopyLost {
+                copy: name.into(),
+                bytes: 0,
+                place,
+                why,
+            }))
+        })
+    }
+
+    /// Deletes what is there under this name, soon.
+    pub fn unsave(&self, name: Arc<str>) {
+        if let Some(place) = self.usual.get() {
+            self.delete(place, name);
+        }
+    }
+
     /// Nobody needs a copy of this process's own any more.
     pub fn forget(&self, name: &str) {
         let place = self.books.lock().ours.remove(name);

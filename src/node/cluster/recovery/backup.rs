@@ -68,7 +68,8 @@ impl KeptBackup {
                 Effect::TakeOver { record, history } => {
                     let dead = self.machine.lock().host();
                     cluster.recovery.backups.lock().remove(&self.actor);
-                    cluster.take_over(local, &record, history, dead);
+                    let death = format!("its node {dead} died");
+                    cluster.take_over(local, &record, history, (dead, death));
                     cluster.claim_ended(local, record.at);
                 }
                 Effect::Drop => {
@@ -129,12 +130,12 @@ impl KeptBackup {
 
 impl Cluster {
     /// An actor is this node's now: it is made from its history.
-    fn take_over(
+    pub(super) fn take_over(
         self: &Arc<Cluster>,
         local: &Local,
         record: &Record,
         history: History<Load>,
-        dead: NodeId,
+        (dead, death): (NodeId, String),
     ) {
         let Load::State(state) = history.checkpoint.state.clone() else {
             return;
@@ -145,7 +146,7 @@ impl Cluster {
             let cause = format!("its node {dead} died, and all {most} of its restarts are used up");
             return self.end_taken(local, record, &cause);
         }
-        if let Err(e) = self.revive(local, record, history, &state, (before, dead)) {
+        if let Err(e) = self.revive(local, record, history, &state, (before, dead, death)) {
             let cause =
                 format!("its node {dead} died, and its state could not be brought back: {e}");
             self.end_taken(local, record, &cause);
@@ -158,7 +159,7 @@ impl Cluster {
         record: &Record,
         history: History<Load>,
         state: &Arc<State>,
-        (restarts, dead): (u64, NodeId),
+        (restarts, dead, death): (u64, NodeId, String),
     ) -> Result<(), Error> {
         let at = record.at;
         let init = match state.init.get() {
@@ -180,7 +181,7 @@ impl Cluster {
                 .collect()
         };
         let entries = history.entries.clone();
-        let death = format!("its node {dead} died");
+        let checkpoint = Arc::clone(&history.checkpoint);
         let kept = KeptHost::resume(self, record, history, state, death.clone());
         kept.replay.is_to_run(entries.len() as u64);
         for node in callers {
@@ -230,6 +231,10 @@ impl Cluster {
             kept.replay(local, entry)?;
         }
         self.tell_moved(local, record);
+        // As this incarnation's: what the one before may still write is older.
+        if state.value.is_some() {
+            kept.write_outside(&checkpoint);
+        }
         Ok(())
     }
 
@@ -249,6 +254,7 @@ impl Cluster {
     fn end_taken(self: &Arc<Cluster>, local: &Local, record: &Record, cause: &str) {
         let expect = Some(record.clone());
         self.swap_record(record.actor, expect, None, |_, _| {});
+        self.drop_checkpoints(record.actor);
         self.recovery.ended(record.actor, cause);
         self.tell_everybody(
             local,
@@ -289,7 +295,7 @@ impl Cluster {
     }
 
     /// Calls that came for a claimed key go on, whatever came of the claim.
-    fn claim_ended(self: &Arc<Cluster>, local: &Local, at: ActorKey) {
+    pub(super) fn claim_ended(self: &Arc<Cluster>, local: &Local, at: ActorKey) {
         loop {
             let early = {
                 let mut claiming = self.recovery.claiming.lock();

@@ -67,6 +67,8 @@ pub(super) struct KeptCaller {
     /// Keeps the actor, if it is here.
     here: Mutex<Option<HandleRef>>,
     over: AtomicBool,
+    /// It is sought outside of all nodes.
+    pub restores: AtomicBool,
 }
 
 /// The other end of a handle.
@@ -144,6 +146,7 @@ impl KeptCaller {
             keys: Mutex::default(),
             here: Mutex::new(None),
             over: AtomicBool::new(false),
+            restores: AtomicBool::new(false),
         })
     }
 
@@ -312,7 +315,7 @@ impl KeptCaller {
         }
     }
 
-    fn found(
+    pub(super) fn found(
         self: &Arc<KeptCaller>,
         cluster: &Arc<Cluster>,
         local: &Local,
@@ -322,6 +325,16 @@ impl KeptCaller {
         let lives = cluster.lives(record.as_ref().map_or(at, |r| r.at).host);
         let mut backups = record.iter().flat_map(|r| &r.backups);
         let backed = backups.any(|node| cluster.lives(*node));
+        if let Some(record) = &record
+            && !lives
+            && !backed
+            && cluster.durables.usual().is_some()
+        {
+            if !self.restores.swap(true, Ordering::AcqRel) {
+                cluster.restore(Arc::clone(self), record.clone());
+            }
+            return;
+        }
         let event = Event::Record {
             record,
             lives,
@@ -456,6 +469,16 @@ impl KeptCaller {
         }
     }
 
+    /// What is outside of all nodes cannot be gone on from.
+    pub fn unrestored(&self, why: &str) {
+        self.inner.lock().cause.get_or_insert_with(|| {
+            let host = self.at.lock().0.host;
+            format!(
+                "its node {host} died, and its state is lost: nobody who had its history is left, and its durable checkpoint cannot be read: {why}"
+            )
+        });
+    }
+
     fn death(&self, inner: &Inner, why: Why) -> Error {
         let cell = self.cell.lock().0.clone();
         Error::ActorDied {
@@ -472,6 +495,7 @@ fn cause(inner: &Inner, at: ActorKey, why: Why) -> String {
     match (why, &inner.cause) {
         (Why::Ended, Some(cause)) => cause.clone(),
         (Why::Ended, None) => "it has ended".to_owned(),
+        (Why::Lost, Some(cause)) => cause.clone(),
         (Why::Lost, _) => format!(
             "its node {host} died, and its state is lost: nobody who had its history is left. More replicas, on nodes that do not die together, keep it"
         ),

@@ -103,6 +103,8 @@ impl Backups for Ear {
 
     fn look(&self) -> (History, Kept) {
         let host = &self.0;
-        host.shown.look(host.incarnation, host.terms.replicas)
+        let (history, mut kept) = host.shown.look(host.incarnation, host.terms.replicas);
+        (kept.durable, kept.not_durable) = host.shown_outside();
+        (history, kept)
     }
 }

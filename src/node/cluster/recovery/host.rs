@@ -16,11 +16,12 @@ use parking_lot::Mutex;
 
 use super::again::Replay;
 use super::desk::Desk;
+use super::durable::Outside;
 use super::load::{Came, Kept, Load, State, came, direct};
 use super::shown::Shown;
 use crate::base::{ActorKey, Error, IdMap, NodeId};
 use crate::core::recovery::host::{Effect, Event};
-use crate::core::recovery::{CallId, History, Host, Limits, Record};
+use crate::core::recovery::{CallId, History, Host, Record};
 use crate::exec::actor::{self, ActorRef};
 use crate::exec::call::Outcome;
 use crate::exec::entry::ActorEntry;
@@ -51,6 +52,8 @@ pub(super) enum Input {
     State(State, u64),
     /// It could not be saved.
     NoState,
+    /// The state after this call is written outside, or not.
+    Outside(u64, Result<(), Error>),
     /// A checkpoint is wanted, and this call settled when others have it.
     Want(RawRef),
     /// The actor has ended.
@@ -70,16 +73,18 @@ pub(super) struct Call {
     pub parcel: Parcel,
 }
 
-struct Inner {
+pub(super) struct Inner {
     machine: Host<Load>,
     /// How calls of this node's own handles ended that have not been settled, by number.
     held: IdMap<(RawRef, std::thread::Result<Outcome>)>,
     /// Calls that came again: the numbers of their results among their nodes' objects.
     again: HashMap<CallId, u64>,
     /// Who waits for a checkpoint that was not made, and for ones that were.
-    wants: Vec<RawRef>,
+    pub wants: Vec<RawRef>,
     wanted: bool,
-    keeping: VecDeque<Vec<RawRef>>,
+    pub keeping: VecDeque<Vec<RawRef>>,
+    /// The same, of ones that every backup has and that are not outside.
+    pub unwritten: Vec<(u64, Vec<RawRef>)>,
     retry: Option<Duration>,
     closing: Option<String>,
     closed: bool,
@@ -96,7 +101,7 @@ struct Calls {
 
 /// See the file.
 pub(super) struct KeptHost {
-    cluster: Weak<Cluster>,
+    pub cluster: Weak<Cluster>,
     /// Its first key.
     pub actor: ActorKey,
     /// Where it is.
@@ -124,20 +129,7 @@ pub(super) struct KeptHost {
     /// Nodes that called it where it was, and that this node does not know.
     pub strangers: Mutex<Vec<NodeId>>,
     pub shown: Shown,
-}
-
-/// What the machine is to keep to.
-fn limits(terms: &ActorTerms, pace: u32) -> Limits {
-    let of = &terms.checkpoints;
-    let usual = Limits::default();
-    Limits {
-        replicas: terms.replicas as usize,
-        every: Some(of.every).filter(|every| *every > 0),
-        interval: of.interval,
-        most: of.bound,
-        alone: usual.alone * pace,
-        ..usual
-    }
+    pub outside: Mutex<Outside>,
 }
 
 impl KeptHost {
@@ -148,7 +140,7 @@ impl KeptHost {
         creator: NodeId,
         state: State,
     ) -> Arc<KeptHost> {
-        let limits = limits(&state.terms, cluster.pace);
+        let limits = super::limits(&state.terms, cluster.pace);
         let state = Arc::new(state);
         let made = (Load::State(Arc::clone(&state)), 1);
         let nodes = cluster.backups_for(at, creator);
@@ -164,7 +156,7 @@ impl KeptHost {
         state: &State,
         death: String,
     ) -> Arc<KeptHost> {
-        let limits = limits(&state.terms, cluster.pace);
+        let limits = super::limits(&state.terms, cluster.pace);
         let creator = record.actor.host;
         let nodes = cluster.backups_for(record.actor, creator);
         let machine = Host::resume(cluster.now(), record, history, limits, nodes);
@@ -200,6 +192,7 @@ impl KeptHost {
                 wants: Vec::new(),
                 wanted: false,
                 keeping: VecDeque::new(),
+                unwritten: Vec::new(),
                 retry: None,
                 closing: None,
                 closed: false,
@@ -211,6 +204,7 @@ impl KeptHost {
             since: cluster.now(),
             strangers: Mutex::default(),
             shown: Shown::of(death),
+            outside: Mutex::default(),
         })
     }
 
@@ -330,7 +324,11 @@ impl KeptHost {
                     let wants = std::mem::take(&mut inner.wants);
                     inner.keeping.push_back(wants);
                 }
+                if after == order {
+                    self.write_outside(inner.machine.newest());
+                }
             }
+            Input::Outside(order, written) => self.is_outside(local, inner, order, &written),
             Input::NoState => {
                 self.wants_state.store(false, Ordering::Release);
                 inner.retry = Some(now + AGAIN);
@@ -420,11 +418,7 @@ impl KeptHost {
                     self.wants_state.store(true, Ordering::Release);
                     self.look_after();
                 }
-                Effect::Kept(_) => {
-                    for record in inner.keeping.pop_front().into_iter().flatten() {
-                        local.engine.settle_unit(local, &record);
-                    }
-                }
+                Effect::Kept(order) => self.is_kept(local, inner, order),
                 Effect::Hold => self.rests.store(true, Ordering::Release),
                 Effect::Go => {
                     self.rests.store(false, Ordering::Release);
@@ -453,6 +447,7 @@ impl KeptHost {
                     };
                     inner.forget_wants(local, &error);
                     cluster.host_closed(local, self, &cause);
+                    self.drop_outside(cluster);
                     *self.cell.lock() = None;
                 }
             }
@@ -529,16 +524,6 @@ impl KeptHost {
             local.engine.settle_error(local, &record, error.clone());
         }
         inner.forget_wants(local, error);
-    }
-}
-
-impl Inner {
-    /// Nobody will have the checkpoints that were asked for.
-    fn forget_wants(&mut self, local: &Local, error: &Error) {
-        let kept = self.keeping.drain(..).flatten();
-        for record in self.wants.drain(..).chain(kept) {
-            local.engine.settle_error(local, &record, error.clone());
-        }
     }
 }
 

@@ -130,6 +130,24 @@ pub(super) fn came(record: &RawRef) -> Came {
     }
 }
 
+/// Whether there are references in it, or handles.
+pub(super) fn refers(checkpoint: &Checkpoint<Load>) -> bool {
+    let held = |value: &ValueParcel| !value.caps.is_empty();
+    let Load::State(state) = &checkpoint.state else {
+        return false;
+    };
+    let init = state.init.get().is_some_and(|init| {
+        let mut values = init.values.iter();
+        !init.call.caps.is_empty() || values.any(|(_, value)| held(value))
+    });
+    let mut ran = checkpoint.ran.outcomes();
+    let came = |load: &Load| match load {
+        Load::Came(came) => matches!(&**came, Came::Value(value) if held(value)),
+        _ => false,
+    };
+    init || state.value.as_ref().is_some_and(held) || ran.any(|(_, _, load)| came(load))
+}
+
 /// What a call says whose large result was lost with the host.
 fn lost_result(host: NodeId, len: u64) -> Vec<u8> {
     let why = format!(

@@ -2,7 +2,7 @@
 //!
 //! Room map: [`host`] actors here, [`ear`] what their drainers tell, [`again`] what they run again; [`backup`] histories kept here and taken over; [`handles`]
 //! handles here, [`caller`] their calls; [`clerk`] the records; [`load`] what is carried, [`tell`] and [`hear`] how; [`desk`] how events are handled;
-//! [`shown`] what can be seen of an actor.
+//! [`shown`] what can be seen of an actor; [`durable`] checkpoints outside of all nodes.
 //!
 //! Actors are named by their first key, for ever; where one is, is another key. Messages about one go between its host, its
 //! backups and its callers.
@@ -14,6 +14,7 @@ mod backup;
 mod caller;
 mod clerk;
 mod desk;
+mod durable;
 mod ear;
 mod handles;
 mod hear;
@@ -33,7 +34,9 @@ use parking_lot::Mutex;
 use super::books::{Books, Export};
 use super::{Cluster, Errand, actors};
 use crate::base::{ActorKey, Demand, Error, NodeId, ObjectKey};
-use crate::core::recovery::{backup as keeping, caller as calling, choose, host as hosting};
+use crate::core::recovery::{
+    Limits, backup as keeping, caller as calling, choose, host as hosting,
+};
 use crate::exec::Local;
 use crate::exec::actor::{ActorRef, Backups, HandleRef};
 use crate::exec::entry::ActorEntry;
@@ -152,6 +155,20 @@ impl Recovery {
     /// No thread is to wait for the records any more.
     pub fn close(&self) {
         *self.clerk.lock() = None;
+    }
+}
+
+/// What the machine is to keep to.
+fn limits(terms: &ActorTerms, pace: u32) -> Limits {
+    let of = &terms.checkpoints;
+    let usual = Limits::default();
+    Limits {
+        replicas: terms.replicas as usize,
+        every: Some(of.every).filter(|every| *every > 0),
+        interval: of.interval,
+        most: of.bound,
+        alone: usual.alone * pace,
+        ..usual
     }
 }
 

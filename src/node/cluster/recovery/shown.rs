@@ -71,6 +71,7 @@ impl Shown {
             backups: backups.iter().map(NodeId::to_string).collect(),
             saved_at: (saved_at > 0).then_some(saved_at),
             last_death: self.death.clone(),
+            ..Kept::default()
         };
         (history, kept)
     }
