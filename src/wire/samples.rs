@@ -343,6 +343,7 @@ pub fn frames() -> Vec<Frame> {
             every: 6,
             interval: Some(std::time::Duration::from_millis(7)),
             bound: 8,
+            durable: true,
         },
         replicas: 2,
         group: Some((group(), None)),
