@@ -76,8 +76,10 @@ impl<A: Actor> Handle<A> {
     /// on a death costs no more than the calls after this one. Costs what archiving the state does, and for an actor of another node
     /// what a call there costs; returns at once.
     ///
+    /// With `durable_checkpoints` that has come when the state is written outside of all nodes, too.
+    ///
     /// Fails, at `get`, with [`Error::Encode`](crate::Error::Encode) for an actor that keeps no history, or whose state has no
-    /// archive.
+    /// archive; [`Error::NotDurable`](crate::Error::NotDurable) if it was to be written and cannot be.
     ///
     /// ```no_run
     /// # use mobula::prelude::*;

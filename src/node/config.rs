@@ -167,7 +167,7 @@ impl Config {
     /// `object_store` reaches, as for [`spill`](Config::spill). Nothing is written there unless asked for.
     ///
     /// All nodes are to reach it: a folder is one that they share. Default: what the environment variable `MOBULA_DURABLE` says, which
-    /// nodes read too; else nowhere. Bytes in a folder are as safe as the file system keeps what was not synced: they outlive processes, not the
+    /// nodes read too (those of a launcher have the launcher's); else nowhere. Bytes in a folder are as safe as the file system keeps what was not synced: they outlive processes, not the
     /// loss of that machine's power. `init` fails with [`Error::Config`] if the URL is none.
     ///
     /// ```
