@@ -9,6 +9,7 @@
 //! a time, if the driver heeds [`Effect::Hold`]. After [`Effect::Fenced`] nothing is told. Left out: running calls, who is alive.
 
 mod keep;
+mod own;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use super::dedup::Stage;
 use super::{CallId, Checkpoint, Dedup, Entry, History, Limits, Record, ToBackup, ToHost};
 use crate::base::{ActorKey, NodeId};
 use keep::Standing;
+use own::OwnCalls;
 
 /// What happens to a host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -138,32 +140,6 @@ pub enum Effect<P> {
     },
     /// The record is gone: nobody takes the actor over.
     Closed,
-}
-
-/// Calls of the host's own handles.
-#[derive(Clone, Debug, Default)]
-struct OwnCalls {
-    /// The places of those that have not ended, by number.
-    open: BTreeMap<u64, u64>,
-    /// Those that have and that nobody was told, by place.
-    ended: VecDeque<(u64, CallId)>,
-}
-
-impl OwnCalls {
-    fn wait(&mut self, order: u64, call: CallId) {
-        // Nearly always the last: only calls that run beside each other end in another order.
-        let at = match self.ended.back() {
-            Some((last, _)) if *last > order => self.ended.partition_point(|(o, _)| *o < order),
-            _ => self.ended.len(),
-        };
-        self.ended.insert(at, (order, call));
-    }
-
-    /// The next that may be told, now that all up to this is written down.
-    fn next(&mut self, order: u64) -> Option<CallId> {
-        let next = self.ended.pop_front_if(|(at, _)| *at <= order);
-        next.map(|(_, call)| call)
-    }
 }
 
 /// A call that only looked at the state, and what came of it.
@@ -330,9 +306,9 @@ impl<P: Clone> Host<P> {
             }
             Event::OwnTurn { call, bytes, load } if self.phase == Phase::Open => {
                 // The process that ran it may have died: then its turn comes once more.
-                if !self.own.open.contains_key(&call.number) {
+                if !self.own.runs(call) {
                     let order = self.log(call, bytes, load, 0);
-                    self.own.open.insert(call.number, order);
+                    self.own.begin(call, order);
                 }
             }
             Event::OwnEnded(call) => self.own_ended(call),
@@ -404,11 +380,8 @@ impl<P: Clone> Host<P> {
     }
 
     fn own_ended(&mut self, call: CallId) {
-        match self.own.open.remove(&call.number) {
-            Some(order) => {
-                self.open.remove(&order);
-                self.own.wait(order, call);
-            }
+        match self.own.end(call) {
+            Some(order) => drop(self.open.remove(&order)),
             None => self.saw(call, None),
         }
     }
@@ -466,7 +439,7 @@ impl<P: Clone> Host<P> {
                 self.calls.answered(call);
             }
         }
-        while let Some(call) = self.own.next(order) {
+        while let Some(call) = self.own.tell(order) {
             out.push(Effect::Own(call));
         }
         let may = |seen: &mut Seen<P>| seen.order <= order && seen.round <= round;
@@ -587,7 +560,7 @@ impl<P: Clone> Host<P> {
     /// Outcomes that nobody was told, and calls that are remembered.
     pub fn load(&self) -> (usize, usize) {
         (
-            self.waiting.len() + self.own.ended.len() + self.seen.len(),
+            self.waiting.len() + self.own.waiting() + self.seen.len(),
             self.calls.len(),
         )
     }

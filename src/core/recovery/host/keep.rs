@@ -9,7 +9,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::{Effect, Host, Phase};
+use super::{Effect, Host, OwnCalls, Phase};
 use crate::base::NodeId;
 use crate::core::recovery::{Record, ToBackup, ToHost};
 
@@ -129,7 +129,7 @@ impl<P: Clone> Host<P> {
     fn fence(&mut self, incarnation: Option<u64>, out: &mut Vec<Effect<P>>) {
         self.phase = Phase::Over;
         self.waiting.clear();
-        self.own = super::OwnCalls::default();
+        self.own = OwnCalls::default();
         self.seen.clear();
         for &to in self.backups.keys() {
             let message = ToBackup::Look {
