@@ -1,13 +1,17 @@
 //! Actors that are kept, under fire: nodes are killed, stopped and replaced as a seed says while clients call a counter, a bank, a queue
 //! and a parameter server, and what the clients saw must be what one object of each kind, without machines, could have done.
 //!
-//! Two rounds of seed 1, some fifteen seconds; `MOBULA_CHAOS_SECS=600` makes it ten minutes, `MOBULA_CHAOS_SEED` draws another plan, or
+//! The same once more where the machine lets the test make machines of its own, network namespaces (`network_common`): there nodes are
+//! also cut off from the others, for less and for longer than it takes to hold them for dead, in both ways or in one, and reached again.
+//!
+//! Two rounds of seed 1 each, some fifteen seconds; `MOBULA_CHAOS_SECS=600` makes it ten minutes, `MOBULA_CHAOS_SEED` draws another plan, or
 //! that of a run that failed again. The plan follows from the seed, how threads and processes are scheduled does not.
 //!
 //! Invariant: no history of an object is accepted unless the search has found an order for it; that the search can refuse one is
 //! tested beside it. Left out: rarer orders of events, which the simulator tries (`tests/sim/history`).
 
 mod cluster_common;
+mod network_common;
 
 #[path = "chaos/actors.rs"]
 mod actors;
@@ -34,6 +38,7 @@ use clients::{Probe, Shared, Target};
 use cluster_common::alone;
 use mobula::Mobula;
 use models::{Bank, Counter, Model, Queue, Weights};
+use network_common::Machines;
 use plan::Round;
 use world::World;
 
@@ -41,18 +46,19 @@ use world::World;
 const LONG: Duration = Duration::from_secs(30);
 /// Clients of each object.
 const CLIENTS: usize = 3;
-/// Things that happen in a round.
+/// Things that happen in a round; fewer where machines are cut off, which takes longer.
 const STEPS: usize = 5;
+const STEPS_WITH_CUTS: usize = 3;
 
 /// Says how to do it again if the test fails.
-struct Again(u64, f64);
+struct Again(&'static str, u64, f64);
 
 impl Drop for Again {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let Again(seed, secs) = self;
+            let Again(name, seed, secs) = self;
             eprintln!(
-                "again: MOBULA_CHAOS_SEED={seed} MOBULA_CHAOS_SECS={secs} cargo test --test chaos nothing_is_lost -- --nocapture"
+                "again: MOBULA_CHAOS_SEED={seed} MOBULA_CHAOS_SECS={secs} cargo test --test chaos {name} -- --nocapture"
             );
         }
     }
@@ -115,7 +121,9 @@ fn play(world: &mut World, chance: &mut Chance, round: &Round) -> (usize, usize)
         *clients::HEAD.lock().expect("nobody panics here") = Some(Arc::clone(&head));
         let _stop = Stop(&shared, &head);
         for step in &round.steps {
+            let began = Instant::now();
             world.step(*step, &objects, &shared);
+            println!("{:>16.1?} {step:?}", began.elapsed());
         }
     });
     // What is in the end is part of the history.
@@ -135,22 +143,28 @@ fn play(world: &mut World, chance: &mut Chance, round: &Round) -> (usize, usize)
         .fold((0, 0), |all, one| (all.0 + one.0, all.1 + one.1))
 }
 
-#[test]
-fn nothing_is_lost_and_nothing_counts_twice_whoever_dies() {
-    let _alone = alone();
+/// How long to go on, in seconds, and as which seed says.
+fn asked() -> (f64, u64) {
     let secs = std::env::var("MOBULA_CHAOS_SECS").ok();
     let secs = secs.map_or(1.0, |s| s.parse::<f64>().expect("a number of seconds"));
     let seed = std::env::var("MOBULA_CHAOS_SEED").ok();
-    let seed: u64 = seed.map_or(1, |s| s.parse().expect("a number"));
+    (secs, seed.map_or(1, |s| s.parse().expect("a number")))
+}
+
+/// Rounds until the time is over, two at least.
+fn rounds(name: &'static str, machines: Option<Machines>) {
+    let (secs, seed) = asked();
     println!("chaos: {secs} s with MOBULA_CHAOS_SEED={seed}");
-    let _again = Again(seed, secs);
+    let _again = Again(name, seed, secs);
     let began = Instant::now();
-    let mut world = World::new();
+    let cuts = machines.is_some();
+    let steps = if cuts { STEPS_WITH_CUTS } else { STEPS };
+    let mut world = World::new(machines);
     let (mut calls, mut unknown) = (0, 0);
     for number in 0.. {
         // Drawn apart, so that a round's plan does not hang on what was drawn in those before.
         let mut chance = Chance::new(seed.wrapping_add(number as u64 * 1_000_003));
-        let round = Round::draw(&mut chance, number, 4, STEPS);
+        let round = Round::draw(&mut chance, number, 4, steps, cuts);
         println!("{:>8.1?} round {number}, {round}", began.elapsed());
         let judged = play(&mut world, &mut chance, &round);
         calls += judged.0;
@@ -160,10 +174,29 @@ fn nothing_is_lost_and_nothing_counts_twice_whoever_dies() {
         }
     }
     println!(
-        "{calls} calls, {unknown} of them with unknown outcomes, {} deaths, in {:.1?}",
+        "{calls} calls, {unknown} of them with unknown outcomes, {} deaths, {} cuts, in {:.1?}",
         world.deaths,
+        world.cuts,
         began.elapsed()
     );
+}
+
+#[test]
+fn nothing_is_lost_and_nothing_counts_twice_whoever_dies() {
+    let _alone = alone();
+    rounds(
+        "nothing_is_lost_and_nothing_counts_twice_whoever_dies",
+        None,
+    );
+}
+
+#[test]
+fn nothing_is_lost_and_nothing_counts_twice_whoever_is_cut_off() {
+    let _alone = alone();
+    let name = "nothing_is_lost_and_nothing_counts_twice_whoever_is_cut_off";
+    let deadline = Duration::from_secs(150) + Duration::from_secs_f64(asked().0);
+    let run = |machines| rounds(name, Some(machines));
+    network_common::inside(name, plan::NODES + 1, None, deadline, run);
 }
 
 /// A history of real actors without deaths, and the same with one call lost and with one counted twice.

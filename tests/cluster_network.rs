@@ -6,23 +6,15 @@
 //! Invariant: everything made is removed, however a test ends, and no test takes longer than its deadline. Left out: several
 //! real machines.
 
-#[path = "../src/base/skip.rs"]
-mod skip;
+mod network_common;
 
-#[path = "cluster_network/net.rs"]
-mod net;
-#[path = "cluster_network/wire.rs"]
-mod wire;
-
-use std::process::{Child, Stdio};
+use std::process::Child;
 use std::time::{Duration, Instant};
 
 use mobula::prelude::*;
 use mobula::{Config, Mobula, NodeId};
-use net::{Machines, Network, Weather};
+use network_common::{Machines, Weather, address};
 
-/// In the environment of a test that runs inside: the network's name.
-const INSIDE: &str = "MOBULA_TEST_NETWORK";
 /// Deaths are found within two seconds: a network that is slow, or away for less than that, kills nobody.
 const PACE: u32 = 4;
 /// What one test may take.
@@ -43,7 +35,7 @@ impl Scene {
             .attach(false)
             .node_name("head")
             .cluster_pace(PACE)
-            .listen(format!("{}:7677", net::address(0)).parse().unwrap())
+            .listen(format!("{}:7677", address(0)).parse().unwrap())
             .share_memory(false)
             .init()
             .expect("the head starts");
@@ -70,7 +62,7 @@ impl Scene {
             .env("MOBULA_JOIN", self.head.address().unwrap().to_string())
             .env("MOBULA_SHARE_MEMORY", "0")
             .env("MOBULA_TOKEN", self.head.join_token().unwrap())
-            .env("MOBULA_LISTEN", format!("{}:0", net::address(machine)))
+            .env("MOBULA_LISTEN", format!("{}:0", address(machine)))
             .env("MOBULA_NODE_NAME", format!("machine{machine}"))
             .env("MOBULA_CLUSTER_PACE", PACE.to_string())
             .env("MOBULA_NUM_CPUS", "2")
@@ -103,37 +95,8 @@ impl Drop for Scene {
 
 /// Runs a test of this file inside of a network of a head and so many others.
 fn inside(test: &str, others: usize, weather: Option<Weather>, scenario: impl FnOnce(&Scene)) {
-    if let Ok(name) = std::env::var(INSIDE) {
-        return scenario(&Scene::new(Network::named(&name), others));
-    }
-    let network = match Network::new(others + 1, weather) {
-        Ok(network) => network,
-        Err(why) => {
-            let why = format!("{test}: no network namespaces can be made: {why}");
-            return skip::skipped(why);
-        }
-    };
-    let me = std::env::current_exe().expect("a test has a path");
-    let mut child = Network::named(network.name())
-        .on(0, &me)
-        .args(["--exact", test, "--nocapture", "--test-threads=1"])
-        .env(INSIDE, network.name())
-        .stdout(Stdio::inherit())
-        .spawn()
-        .expect("the test starts inside");
-    let begin = Instant::now();
-    let status = loop {
-        match child.try_wait().expect("a child can be waited for") {
-            Some(status) => break status,
-            None if begin.elapsed() > DEADLINE => {
-                let _ = child.kill();
-                let _ = child.wait();
-                panic!("{test} hangs: it took more than {DEADLINE:?}");
-            }
-            None => std::thread::sleep(Duration::from_millis(20)),
-        }
-    };
-    assert!(status.success(), "{test} failed inside: {status}");
+    let run = |machines| scenario(&Scene::new(machines, others));
+    network_common::inside(test, others + 1, weather, DEADLINE, run);
 }
 
 #[remote]

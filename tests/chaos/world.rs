@@ -13,6 +13,7 @@ use mobula::{Config, Mobula, NodeDeath, NodeId};
 use crate::LONG;
 use crate::clients::{Probe, Shared, all_backed};
 use crate::cluster_common::{Node, head, until};
+use crate::network_common::{Machines, Way, address};
 use crate::plan::{NODES, Step, Whom};
 
 /// Deaths are found after some hundred milliseconds: many processes of unoptimised code share few CPUs.
@@ -33,11 +34,15 @@ pub struct World {
     planned: Arc<Mutex<HashSet<NodeId>>>,
     /// A node was held for dead that the plan did not mean: too much else runs on this machine.
     pub more_died: Arc<AtomicBool>,
+    /// Where nodes have machines of their own: that of a seat has the seat's number and one more.
+    machines: Option<Machines>,
+    pub cuts: usize,
     pub head: Arc<Mobula>,
 }
 
 impl World {
-    pub fn new() -> World {
+    /// On this machine, or on those, where the test itself runs on the first.
+    pub fn new(machines: Option<Machines>) -> World {
         let config = Config::new()
             .num_cpus(2)
             .object_store_memory(128 << 20)
@@ -50,10 +55,19 @@ impl World {
             deaths: 0,
             planned: Arc::default(),
             more_died: Arc::default(),
-            head: Arc::new(head(config)),
+            head: Arc::new(match &machines {
+                None => head(config),
+                Some(_) => {
+                    let listen = format!("{}:7677", address(0)).parse();
+                    let config = config.listen(listen.expect("an address")).node_name("head");
+                    config.share_memory(false).init().expect("a head starts")
+                }
+            }),
+            machines,
+            cuts: 0,
         };
-        for _ in 0..NODES {
-            let seat = world.start();
+        for at in 0..NODES {
+            let seat = world.start(at);
             world.seats.push(seat);
         }
         for at in 0..NODES {
@@ -77,16 +91,29 @@ impl World {
         world
     }
 
-    fn start(&mut self) -> Seat {
+    fn start(&mut self, at: usize) -> Seat {
         let name = format!("node{}", self.named);
         self.named += 1;
         let pace = PACE.to_string();
-        let settings = [
+        let mut settings = vec![
             ("MOBULA_OBJECT_STORE_MEMORY", "128M"),
             ("MOBULA_CLUSTER_PACE", pace.as_str()),
         ];
+        let listen = format!("{}:0", address(at + 1));
+        let node = match &self.machines {
+            None => Node::start(&self.head, &name, &settings),
+            Some(machines) => {
+                settings.push(("MOBULA_LISTEN", &listen));
+                settings.push(("MOBULA_SHARE_MEMORY", "0"));
+                let me = std::env::current_exe().expect("a test has a path");
+                let command = machines.on(at + 1, &me);
+                let place = self.head.address().expect("the head listens").to_string();
+                let token = self.head.join_token().expect("the head has a token");
+                Node::join_by(command, &place, &token, &name, &settings)
+            }
+        };
         Seat {
-            node: Node::start(&self.head, &name, &settings),
+            node,
             name,
             id: NodeId::NONE,
         }
@@ -96,7 +123,7 @@ impl World {
         until("a node joins", LONG, || {
             // It may be held for dead before it was seen.
             if self.has_ended(at) {
-                self.seats[at] = self.start();
+                self.seats[at] = self.start(at);
             }
             let name = &self.seats[at].name;
             let joined = self.head.nodes().into_iter().find(|n| n.name == *name);
@@ -147,23 +174,82 @@ impl World {
                 self.replace(&[one, other], Duration::from_millis(millis));
                 self.calm(objects, shared);
             }
+            Step::Cut(whom, way, millis) => {
+                let at = self.seat_of(whom, objects);
+                self.cut(at, way);
+                wait(millis);
+                self.mend(at, way);
+            }
+            Step::CutOff(whom, way, millis) => {
+                let at = self.seat_of(whom, objects);
+                self.means(at);
+                self.cut(at, way);
+                self.until_dead(at, "a node that is cut off is held for dead");
+                look_at_all(objects);
+                wait(millis);
+                self.mend(at, way);
+                self.outcast(&[at], objects, shared);
+            }
+            Step::Split(one, other, millis) => {
+                until("all actors have their backups", LONG, || {
+                    self.more_died.load(Ordering::Relaxed) || all_backed(&self.living())
+                });
+                let two = [one + 1, other + 1];
+                let rest: Vec<usize> = (0..=NODES).filter(|m| !two.contains(m)).collect();
+                self.means(one);
+                self.means(other);
+                self.machines().split(&two, &rest);
+                self.cuts += 1;
+                for at in [one, other] {
+                    self.until_dead(at, "nodes that are cut off are held for dead");
+                }
+                look_at_all(objects);
+                wait(millis);
+                self.machines().join(&two, &rest);
+                self.outcast(&[one, other], objects, shared);
+            }
             Step::Freeze(whom) => {
                 let at = self.seat_of(whom, objects);
-                let id = self.seats[at].id;
                 self.means(at);
                 self.signal(at, "STOP");
-                until("a node that is stopped is held for dead", LONG, || {
-                    !self.head.nodes().iter().any(|n| n.id == id)
-                });
+                self.until_dead(at, "a node that is stopped is held for dead");
                 self.signal(at, "CONT");
                 // It learns that it is out while calls are made that may still reach it.
-                for object in objects {
-                    object.look();
-                }
+                look_at_all(objects);
                 self.replace(&[at], Duration::ZERO);
                 self.calm(objects, shared);
             }
         }
+    }
+
+    fn until_dead(&self, at: usize, what: &str) {
+        let id = self.seats[at].id;
+        until(what, LONG, || !self.head.nodes().iter().any(|n| n.id == id));
+    }
+
+    fn machines(&self) -> &Machines {
+        let machines = self.machines.as_ref();
+        machines.expect("without machines of their own there are no cuts in the plan")
+    }
+
+    fn cut(&mut self, at: usize, way: Way) {
+        self.machines().cut_off(at + 1, NODES, way);
+        self.cuts += 1;
+    }
+
+    fn mend(&self, at: usize, way: Way) {
+        self.machines().reach_again(at + 1, NODES, way);
+    }
+
+    /// Nodes that were cut off are reached again: they learn that they are out, and end by themselves, while calls are made that may
+    /// still reach them; then others join.
+    fn outcast(&mut self, all: &[usize], objects: &[&dyn Probe], shared: &Shared) {
+        look_at_all(objects);
+        for &at in all {
+            until("a node that was cut off ends", LONG, || self.has_ended(at));
+        }
+        self.replace(all, Duration::ZERO);
+        self.calm(objects, shared);
     }
 
     /// Nodes that are there, but for those that are only not yet known to be dead.
@@ -189,15 +275,13 @@ impl World {
             self.deaths += 1;
         }
         for &at in all {
-            let seat = self.start();
+            let seat = self.start(at);
             self.seats[at] = seat;
         }
     }
 
     fn calm(&mut self, objects: &[&dyn Probe], shared: &Shared) {
-        for object in objects {
-            object.look();
-        }
+        look_at_all(objects);
         self.fill();
         *shared.nodes.lock().expect("nobody panics here") = self.ids();
     }
@@ -223,6 +307,13 @@ impl World {
             .args([&format!("-{which}"), &process.id().to_string()])
             .status();
         assert!(sent.expect("a signal can be sent").success());
+    }
+}
+
+/// Whoever has them answers, now.
+fn look_at_all(objects: &[&dyn Probe]) {
+    for object in objects {
+        object.look();
     }
 }
 

@@ -27,8 +27,11 @@ pub struct Alone {
 pub fn alone() -> Alone {
     static TURN: Mutex<()> = Mutex::new(());
     let turn = TURN.lock().unwrap_or_else(|e| e.into_inner());
-    let load = std::env::var("MOBULA_TEST_LOAD_SECS").map_or(0, |s| s.parse().expect("seconds"));
-    let limit = Duration::from_secs(180 + load);
+    let asked = ["MOBULA_TEST_LOAD_SECS", "MOBULA_CHAOS_SECS"].map(|name| {
+        let secs = std::env::var(name);
+        secs.map_or(0.0, |s| s.parse::<f64>().expect("seconds"))
+    });
+    let limit = Duration::from_secs(180) + Duration::from_secs_f64(asked.iter().sum());
     let (done, watched) = channel();
     let name = std::thread::current().name().unwrap_or("a test").to_owned();
     std::thread::spawn(move || {
@@ -81,7 +84,18 @@ impl Node {
     }
 
     pub fn join(address: &str, token: &str, name: &str, settings: &[(&str, &str)]) -> Node {
-        let mut command = Command::new(std::env::current_exe().expect("a test has a path"));
+        let me = std::env::current_exe().expect("a test has a path");
+        Node::join_by(Command::new(me), address, token, name, settings)
+    }
+
+    /// As [`join`](Node::join), by a command that runs this very test binary.
+    pub fn join_by(
+        mut command: Command,
+        address: &str,
+        token: &str,
+        name: &str,
+        settings: &[(&str, &str)],
+    ) -> Node {
         command
             .env("MOBULA_JOIN", address)
             .env("MOBULA_TOKEN", token)

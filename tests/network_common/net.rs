@@ -1,7 +1,7 @@
 //! A network of namespaces on this machine: a node's machine is a namespace with one address, and all hang on one switch.
 //!
 //! The switch is a bridge in a namespace of its own. Delay and loss are the kernel's (`tc netem`); a kernel without it gets
-//! a [`Wire`](crate::wire::Wire) of the test's own instead of bridge and veth pairs.
+//! a [`Wire`](super::wire::Wire) of the test's own instead of bridge and veth pairs.
 //!
 //! Invariant: whatever was made is removed with the guard, and what an ended run left behind by the next one; no address
 //! exists outside the namespaces. Left out: IPv6.
@@ -9,7 +9,7 @@
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::wire::Wire;
+use super::wire::Wire;
 
 const PREFIX: &str = "mobula-test";
 
@@ -97,11 +97,6 @@ impl Network {
         Ok(network)
     }
 
-    /// A network that another process made.
-    pub fn named(name: &str) -> Machines {
-        Machines(name.to_owned())
-    }
-
     /// What it is called.
     pub fn name(&self) -> &str {
         &self.name
@@ -148,7 +143,26 @@ impl Drop for Network {
 /// What a process inside needs to know of the network.
 pub struct Machines(String);
 
+/// Which way nothing goes any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// Neither.
+    Both,
+    /// Nothing reaches the machine; what it says is heard.
+    In,
+    /// Nothing leaves the machine, and it hears the others.
+    Out,
+}
+
+/// Nobody's: what is sent there goes out, and nobody takes it.
+const NOWHERE: &str = "02:00:00:00:00:01";
+
 impl Machines {
+    /// The machines of a network that another process made.
+    pub fn of(network: &str) -> Machines {
+        Machines(network.to_owned())
+    }
+
     /// The namespace that is a machine.
     pub fn namespace(&self, machine: usize) -> String {
         format!("{}-{machine}", self.0)
@@ -176,11 +190,72 @@ impl Machines {
         run(&format!("ip -n {hub} link set p{machine} up")).expect("the cable is there");
     }
 
+    /// Cuts a machine off from so many others, 0 to `others`: by its cable, or by having the senders write to nobody.
+    pub fn cut_off(&self, machine: usize, others: usize, way: Way) {
+        if way == Way::Both {
+            return self.cut(machine);
+        }
+        for (from, to) in pairs(machine, others, way) {
+            self.divert(from, to);
+        }
+    }
+
+    /// Parts machines: nothing goes from one side to the other.
+    pub fn split(&self, ones: &[usize], others: &[usize]) {
+        for (one, other) in between(ones, others) {
+            self.divert(one, other);
+            self.divert(other, one);
+        }
+    }
+
+    /// Ends what [`split`](Machines::split) began.
+    pub fn join(&self, ones: &[usize], others: &[usize]) {
+        for (one, other) in between(ones, others) {
+            self.direct(one, other);
+            self.direct(other, one);
+        }
+    }
+
+    fn divert(&self, from: usize, to: usize) {
+        let (at, to) = (self.namespace(from), address(to));
+        let nowhere = format!("lladdr {NOWHERE} dev eth0 nud permanent");
+        run(&format!("ip -n {at} neigh replace {to} {nowhere}")).expect("the device is there");
+    }
+
+    fn direct(&self, from: usize, to: usize) {
+        let (at, to) = (self.namespace(from), address(to));
+        run(&format!("ip -n {at} neigh del {to} dev eth0")).expect("the entry is there");
+    }
+
+    /// Ends what [`cut_off`](Machines::cut_off) began.
+    pub fn reach_again(&self, machine: usize, others: usize, way: Way) {
+        if way == Way::Both {
+            return self.mend(machine);
+        }
+        for (from, to) in pairs(machine, others, way) {
+            self.direct(from, to);
+        }
+    }
+
     /// Lets no packet longer than this in or out of a machine.
     pub fn narrow(&self, machine: usize, mtu: u32) {
         let at = self.namespace(machine);
         run(&format!("ip -n {at} link set eth0 mtu {mtu}")).expect("the device is there");
     }
+}
+
+/// Who sends to whom, of a machine and the others, one way.
+fn pairs(machine: usize, others: usize, way: Way) -> impl Iterator<Item = (usize, usize)> {
+    let others = (0..=others).filter(move |other| *other != machine);
+    others.map(move |other| match way {
+        Way::In => (other, machine),
+        _ => (machine, other),
+    })
+}
+
+fn between<'a>(ones: &'a [usize], others: &'a [usize]) -> impl Iterator<Item = (usize, usize)> {
+    ones.iter()
+        .flat_map(|one| others.iter().map(|other| (*one, *other)))
 }
 
 /// Removes the namespaces of a network, and whoever still runs in them.

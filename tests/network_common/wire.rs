@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use crate::net::Weather;
+use super::net::Weather;
 
 /// Packets under way at most; more are lost, as on any wire.
 const QUEUE: usize = 100_000;
