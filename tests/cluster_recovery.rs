@@ -4,6 +4,8 @@
 //! wait has a deadline. Left out: deaths of worker processes alone (`tests/recovery.rs`), and rarer orders of events, which the
 //! simulator tries (`tests/sim/history`).
 
+#[path = "cluster_recovery/between.rs"]
+mod between;
 mod cluster_common;
 #[path = "cluster_recovery/large.rs"]
 mod large;

@@ -298,7 +298,8 @@ fn create_here(
     }
     let backups = keep_elsewhere(engine, local, &actor, &demand, given, foreign.as_ref());
     let before = match (&mut names, name) {
-        (Some(names), Some(name)) => names.insert(name, actor.clone()),
+        // What it did elsewhere runs again before anybody finds it: see `enter_name`.
+        (Some(names), Some(name)) if !revives(&foreign) => names.insert(name, actor.clone()),
         _ => None,
     };
     drop(names);
@@ -323,6 +324,14 @@ fn create_here(
         engine.push_actor(local, actor.clone());
     }
     Ok(HandleRef(actor))
+}
+
+/// Has an actor that another node had be found by its name.
+#[cfg(feature = "cluster")]
+pub fn enter_name(engine: &Engine, actor: &ActorRef) {
+    let name = actor.more.get().and_then(|m| m.name.clone());
+    let before = name.and_then(|name| engine.names.lock().insert(name, actor.clone()));
+    drop(before);
 }
 
 #[cfg(feature = "cluster")]

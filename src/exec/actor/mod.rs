@@ -49,7 +49,7 @@ pub use backups::{Backups, Wants};
 #[cfg(feature = "cluster")]
 pub use backups::{Revival, look_after};
 #[cfg(feature = "cluster")]
-pub use create::{Foreign, create_for};
+pub use create::{Foreign, create_for, enter_name};
 pub use create::{create, stillborn};
 pub(super) use host::host_died;
 pub(super) use life::condemn_of_group;

@@ -179,6 +179,7 @@ impl Cluster {
         let key = named.key;
         if key.owner == self.me {
             // One of this node's own, which it does not know by its name: another node had it, or it has ended.
+            self.await_claim(key);
             let books = self.books.lock();
             let actor = books.made.get(&key.number).cloned();
             drop(books);
@@ -209,6 +210,14 @@ impl Cluster {
                 Some(name),
             )))
         })
+    }
+
+    /// Waits until an actor that this node is taking over is here, if this thread may.
+    fn await_claim(&self, key: ObjectKey) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.may_block() && self.recovery.claims(key) && Instant::now() < deadline {
+            std::thread::park_timeout(AGAIN);
+        }
     }
 
     /// Waits until a member is connected that was heard of, if this thread may.

@@ -8,6 +8,7 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
+use super::Early;
 use super::desk::{Desk, each};
 use super::ear::Ear;
 use super::host::{Input, KeptHost};
@@ -225,11 +226,18 @@ impl Cluster {
                 return Err(e);
             }
         };
-        self.enter_kept(local, at, &handle);
-        events::actor(local, Turn::TakenOver, handle.actor(), Some(&death));
+        let cell = handle.actor();
+        self.books
+            .lock()
+            .aliases
+            .insert(cell.id(), object(at).number);
+        events::actor(local, Turn::TakenOver, cell, Some(&death));
         for entry in &entries {
             kept.replay(local, entry)?;
         }
+        // Nobody finds it before these are in its mailbox: a call from here would come between them.
+        self.enter_kept(local, at, &handle);
+        actor::enter_name(&local.engine, handle.actor());
         self.tell_moved(local, record);
         // As this incarnation's: what the one before may still write is older.
         if state.value.is_some() {
@@ -242,7 +250,6 @@ impl Cluster {
     fn enter_kept(self: &Arc<Cluster>, local: &Local, at: ActorKey, handle: &HandleRef) {
         self.with(local, |books, _| {
             books.made.insert(at.number, handle.actor().clone());
-            books.aliases.insert(handle.actor().id(), at.number);
             books
                 .exports
                 .insert(at.number, Export::Actor(handle.clone()));
@@ -308,8 +315,11 @@ impl Cluster {
                 }
             };
             // What comes meanwhile waits behind these.
-            for (from, call) in early {
-                self.take_kept_call(local, from, call);
+            for early in early {
+                match early {
+                    Early::There(from, call) => self.take_kept_call(local, from, call),
+                    Early::Here(actor, call) => self.take_call_here(local, actor, at, call),
+                }
             }
         }
     }

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use super::Early;
 use super::caller::{Asked, End, KeptCaller};
 use super::host::{Call, Input};
 use super::load::{Came, Load, actor as actor_key};
@@ -159,6 +160,20 @@ impl Cluster {
 
     /// A call of a handle of this node to an actor that is here.
     pub(super) fn kept_call_here(
+        self: &Arc<Cluster>,
+        local: &Local,
+        actor: ActorKey,
+        at: ActorKey,
+        call: Call,
+    ) {
+        if let Some(early) = self.recovery.claiming.lock().get_mut(&at) {
+            return early.push(Early::Here(actor, call));
+        }
+        self.take_call_here(local, actor, at, call);
+    }
+
+    /// One whose actor is here, or is not about to come.
+    pub(super) fn take_call_here(
         self: &Arc<Cluster>,
         local: &Local,
         actor: ActorKey,

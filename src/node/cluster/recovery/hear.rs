@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use super::Early;
 use super::backup::KeptBackup;
 use super::caller::Asked;
 use super::host::{Call, Input};
@@ -230,7 +231,7 @@ impl Cluster {
             call,
         };
         if let Some(early) = self.recovery.claiming.lock().get_mut(&at) {
-            return early.push((from, call));
+            return early.push(Early::There(from, call));
         }
         self.take_kept_call(local, from, call);
     }

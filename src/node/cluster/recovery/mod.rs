@@ -84,6 +84,14 @@ impl<T> Memory<T> {
     }
 }
 
+/// A call to a key that this node is about to have.
+enum Early {
+    /// Of that node.
+    There(NodeId, EarlyCall),
+    /// Of this node, to that actor.
+    Here(ActorKey, host::Call),
+}
+
 /// See the module.
 #[derive(Default)]
 pub(super) struct Recovery {
@@ -95,7 +103,7 @@ pub(super) struct Recovery {
     /// Why actors ended.
     ends: Mutex<Memory<Arc<str>>>,
     /// Calls to keys that this node is about to have.
-    claiming: Mutex<HashMap<ActorKey, Vec<(NodeId, EarlyCall)>>>,
+    claiming: Mutex<HashMap<ActorKey, Vec<Early>>>,
     /// Messages that come in parts.
     parts: Mutex<HashMap<NodeId, Vec<u8>>>,
     clerk: Mutex<Option<Sender<Errand>>>,
@@ -107,6 +115,12 @@ pub(super) struct Recovery {
 impl Recovery {
     fn host(&self, actor: ActorKey) -> Option<Arc<KeptHost>> {
         self.hosts.lock().get(&actor).cloned()
+    }
+
+    /// Whether this node is about to have an actor under this key.
+    pub fn claims(&self, key: ObjectKey) -> bool {
+        let claiming = self.claiming.lock();
+        claiming.contains_key(&load::actor(key))
     }
 
     fn backup(&self, actor: ActorKey) -> Option<Arc<KeptBackup>> {
