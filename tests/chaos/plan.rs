@@ -84,6 +84,9 @@ fn cut(chance: &mut Chance, objects: usize, replicas: u32) -> Step {
     if chance.permille(400) {
         Step::Cut(whom, way, chance.between(20, SHORT))
     } else {
+        // One that is heard and hears nobody for so long says of all others that they are dead, and is believed of some: see
+        // `docs/recovery.md`.
+        let way = if way == Way::In { Way::Both } else { way };
         Step::CutOff(whom, way, chance.below(LONGER))
     }
 }
