@@ -4,6 +4,9 @@
 //! registered, by messages of before. When all that live have said so, nobody else can have a reference from the dead one.
 //! Who never says it, since it does not find that node dead or was not counted among the living, has the grace period.
 //!
+//! Another that died about then, without having said it, may have handed on what it had of the dead one: that one must have been buried
+//! by all, too.
+//!
 //! Invariant: a dead node's references count until all that live have said so, or the grace period is over; then they are let
 //! go, once. What was handed on *to* the dead one counts for the grace period: its owner is another node, which may hear of the
 //! registration later than of the release. Left out: finding the dead, and who lives.
@@ -17,7 +20,7 @@ use crate::base::NodeId;
 /// What others say of deaths that are not known here; beyond it the grace period does.
 const MOST_EARLY: usize = 4096;
 
-/// A dead node that had references.
+/// A dead node, which may have had references.
 #[derive(Debug, Default)]
 pub struct Dying {
     /// When its grace period ends.
@@ -32,13 +35,10 @@ impl Owners {
         if node == self.me {
             return;
         }
-        let borrows = self.owned.values().any(|o| o.borrowers.contains_key(&node));
-        if borrows || self.transits.values().any(|(_, to)| *to == node) {
-            let until = now.saturating_add(self.grace);
-            let said = self.early.remove(&node).unwrap_or_default();
-            self.dying.entry(node).or_insert(Dying { until, said });
-        }
-        self.early.remove(&node);
+        // Also one without references, as far as is known: what came to it may have been handed on before it was registered here.
+        let until = now.saturating_add(self.grace);
+        let said = self.early.remove(&node).unwrap_or_default();
+        self.dying.entry(node).or_insert(Dying { until, said });
         self.early.retain(|_, said| {
             said.remove(&node);
             !said.is_empty()
@@ -89,10 +89,16 @@ impl Owners {
     /// Lets go of what the dead had borrowed of whom all others that live have said so. `living`: all that this node knows to be there;
     /// a dead one that is not known to be among them holds things up until it is.
     pub fn let_go_of_the_dead(&mut self, living: &BTreeSet<NodeId>, out: &mut Vec<Effect>) {
-        let told = self.dying.iter().filter(|(node, dying)| {
-            let mut others = living.iter().filter(|other| *other != *node);
+        let all_said = |node: &NodeId, dying: &Dying| {
+            let mut others = living.iter().filter(|other| *other != node);
             others.all(|other| *other == self.me || dying.said.contains(other))
-        });
+        };
+        let unburied = self.dying.iter().filter(|(n, d)| !all_said(n, d));
+        let unburied: BTreeSet<NodeId> = unburied.map(|(node, _)| *node).collect();
+        let told = self
+            .dying
+            .iter()
+            .filter(|(node, dying)| !unburied.contains(*node) && unburied.is_subset(&dying.said));
         let told: Vec<NodeId> = told.map(|(node, _)| *node).collect();
         for node in told {
             self.unborrow_all(node, out);
@@ -162,6 +168,27 @@ mod tests {
         assert_eq!(lets(&mut one, &[1, 3, 4, 5]), [], "nor has 5 said it");
         assert_eq!(lets(&mut one, &[1, 2, 3, 4]), [Effect::Let(key)]);
         assert!(one.is_idle() && one.early.is_empty());
+    }
+
+    #[test]
+    fn one_that_died_without_having_said_it_is_to_be_buried_too() {
+        let (mut one, key) = borrowed();
+        one.peer_died(Duration::ZERO, node(2), &mut Vec::new());
+        one.buried(node(4), node(2), false);
+        // 3 had something of 2's, which it may have handed on to 4.
+        one.peer_died(Duration::ZERO, node(3), &mut Vec::new());
+        assert_eq!(lets(&mut one, &[1, 4]), [], "4 may still hear from 3");
+        one.buried(node(4), node(3), false);
+        assert_eq!(lets(&mut one, &[1, 4]), [Effect::Let(key)]);
+        assert!(one.is_idle());
+        // One that had said it has nothing more of the dead one's.
+        let (mut one, key) = borrowed();
+        one.peer_died(Duration::ZERO, node(2), &mut Vec::new());
+        for by in [3, 4] {
+            one.buried(node(by), node(2), false);
+        }
+        one.peer_died(Duration::ZERO, node(3), &mut Vec::new());
+        assert_eq!(lets(&mut one, &[1, 4]), [Effect::Let(key)]);
     }
 
     #[test]

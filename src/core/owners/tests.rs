@@ -215,6 +215,7 @@ fn another_copy_is_kept_when_the_one_kept_is_lost() {
         hear(&mut two, 1, Message::Free { key }),
         [Effect::Free(key)]
     );
+    assert_eq!(did(&mut one, |o, out| o.tick(GRACE, out)), []);
     assert!(one.is_idle() && two.is_idle());
 }
 
@@ -363,6 +364,7 @@ fn an_owner_that_dies_takes_all_with_it() {
             Effect::OwnerDied(key)
         ]
     );
+    assert_eq!(did(&mut two, |o, out| o.tick(GRACE, out)), []);
     assert!(two.is_idle());
     assert_eq!(hear(&mut two, 3, Message::Arrived { transit }), []);
     assert_eq!(did(&mut two, |o, out| o.dropped(key, out)), []);
