@@ -277,6 +277,79 @@ fn what_cannot_be_written_is_said_where_a_checkpoint_is_asked_for() {
 }
 
 #[test]
+fn a_place_that_is_out_of_reach_for_a_while_has_the_state_afterwards() {
+    with("outage", |cluster, temp| {
+        let counter = counter(cluster, 1_000);
+        // A file in the folder's place.
+        let _ = std::fs::remove_dir_all(&temp.0);
+        std::fs::write(&temp.0, b"in the way").unwrap();
+        let e = within(&counter.checkpoint()).expect_err("it cannot be written");
+        assert!(e.to_string().contains("no durable copy"), "{e}");
+        std::fs::remove_file(&temp.0).unwrap();
+        std::fs::create_dir(&temp.0).unwrap();
+        // No call came since: the same state is asked for again.
+        within(&counter.checkpoint()).expect("it is written now");
+        temp.until_one("-00000001-0000000000000001");
+        // And once more, which must not touch what is there.
+        let before = std::fs::metadata(&temp.saved()[0]).unwrap().modified();
+        within(&counter.checkpoint()).expect("it is there");
+        let after = std::fs::metadata(&temp.saved()[0]).unwrap().modified();
+        assert_eq!(before.unwrap(), after.unwrap());
+        // Nobody asks for this one: it is written when the place is back.
+        within(&counter.add(1)).unwrap();
+        let _ = std::fs::remove_dir_all(&temp.0);
+        std::fs::write(&temp.0, b"in the way").unwrap();
+        within(&counter.checkpoint()).expect_err("it cannot be written");
+        std::fs::remove_file(&temp.0).unwrap();
+        std::fs::create_dir(&temp.0).unwrap();
+        temp.until_one("-00000001-0000000000000002");
+    });
+}
+
+/// It needs more than this program's own node has.
+#[remote]
+fn makes_wide(on: String) -> Result<Handle<Counter>, String> {
+    let node: NodeId = on.parse().expect("a node");
+    let mut made = None;
+    until("it is connected", LONG, || {
+        let wide = Counter::options().num_cpus(3.0).on_node(node);
+        made = wide.try_remote(100).ok();
+        made.is_some()
+    });
+    let counter = made.expect("it was made");
+    let there = mobula::get_timeout(&counter.add(0), LONG);
+    there.map(|_| counter).map_err(|e| e.to_string())
+}
+
+#[test]
+fn who_cannot_run_it_takes_nothing_over_and_deletes_nothing() {
+    with("wide", |cluster, temp| {
+        let (place, pace) = (temp.0.to_str().unwrap().to_owned(), PACE.to_string());
+        for name in ["wide0", "wide1"] {
+            let settings = [
+                ("MOBULA_CLUSTER_PACE", pace.as_str()),
+                ("MOBULA_DURABLE", place.as_str()),
+                ("MOBULA_NUM_CPUS", "4"),
+            ];
+            let node = Node::start(&cluster.head, name, &settings);
+            cluster.nodes.insert(0, node);
+        }
+        let count = cluster.nodes.len() + 1;
+        cluster.head.wait_for_nodes(count, LONG).expect("all join");
+        let there = called(&cluster.head, "wide0").to_string();
+        let makes = makes_wide::options().on_node(called(&cluster.head, "wide1"));
+        let counter = within(&makes.remote(there)).expect("it is made");
+        assert_eq!(within(&counter.add(1)).unwrap(), 101);
+        within(&counter.checkpoint()).expect("it is written");
+        kill_all(cluster);
+        let answer = counter.add(1);
+        let none = mobula::get_timeout(&answer, Duration::from_secs(4));
+        assert!(matches!(none, Err(Error::Timeout { .. })), "{none:?}");
+        assert_eq!(temp.saved().len(), 1, "it waits there for a node that can");
+    });
+}
+
+#[test]
 fn without_a_place_there_are_no_durable_checkpoints() {
     let _alone = cluster_common::alone();
     let _mobula = Config::new().num_cpus(1).attach(false).init().unwrap();
@@ -286,6 +359,13 @@ fn without_a_place_there_are_no_durable_checkpoints() {
             assert!(why.contains("MOBULA_DURABLE"), "{why}");
         }
         other => panic!("{other:?}"),
+    }
+    for without in [
+        Counter::options().max_restarts(0),
+        Counter::options().replicas(0),
+    ] {
+        let e = without.try_remote(1).expect_err("nobody goes on from one");
+        assert!(matches!(e, Error::BadOption { .. }), "{e}");
     }
     let plain = Counter::options().durable_checkpoints(false).remote(1);
     assert_eq!(within(&plain.add(1)).unwrap(), 2);

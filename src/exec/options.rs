@@ -247,6 +247,27 @@ pub fn isolation(options: &Options, defaults: &Defaults) -> Result<(bool, Option
     Ok((isolate, memory))
 }
 
+/// Whether an actor that is made on this node can have durable checkpoints, if it is to: with a place for them, and if anybody would
+/// go on from one.
+pub fn durable(given: Option<&Options>, defaults: &Defaults, place: bool) -> Result<(), Error> {
+    let none = Options::default();
+    let given = given.unwrap_or(&none);
+    if given.durable_checkpoints.or(defaults.durable_checkpoints) != Some(true) {
+        return Ok(());
+    }
+    let why = if !place {
+        "nobody said where they are to be: give a folder or a URL that all nodes reach with Config::durable or MOBULA_DURABLE, on the actor's node too"
+    } else if given.max_restarts.or(defaults.max_restarts).unwrap_or(0) == 0 {
+        "an actor that is not made again goes on from none: give it max_restarts"
+    } else if given.replicas.or(defaults.replicas) == Some(0) {
+        "with replicas(0) its history is not kept, and nobody goes on from it: leave replicas out"
+    } else {
+        return Ok(());
+    };
+    let option = "durable_checkpoints";
+    Err(Error::BadOption { option, why })
+}
+
 /// When an actor's checkpoints are due.
 pub fn checkpoints(options: &Options, defaults: &Defaults) -> Result<Terms, Error> {
     let bad = |option, why| Err(Error::BadOption { option, why });

@@ -110,15 +110,6 @@ pub fn create(
     writer: CallWriter<'_>,
     given: Option<&Options>,
 ) -> Result<HandleRef, Error> {
-    let durable = given.and_then(|o| o.durable_checkpoints);
-    if durable.or(entry.defaults.durable_checkpoints) == Some(true)
-        && engine.durables().usual().is_none()
-    {
-        return Err(Error::BadOption {
-            option: "durable_checkpoints",
-            why: "nobody said where they are to be: give a folder or a URL that all nodes reach with Config::durable or MOBULA_DURABLE",
-        });
-    }
     if let Some(o) = given
         && matches!(o.strategy, Strategy::Group { .. })
     {
@@ -203,6 +194,10 @@ fn create_here(
         return Err(why.clone());
     }
     let d = &entry.defaults;
+    // One that another node had goes on wherever it can.
+    if !revives(&foreign) {
+        options::durable(given, d, engine.durables().usual().is_some())?;
+    }
     let (more, demand, detached, adopt) = match given {
         None if *d == Defaults::NONE => (None, Demand::NONE, false, false),
         given => {

@@ -145,6 +145,7 @@ impl Cluster {
         let most = u64::from(state.terms.max_restarts);
         if before > most {
             let cause = format!("its node {dead} died, and all {most} of its restarts are used up");
+            self.drop_checkpoints(record.actor);
             return self.end_taken(local, record, &cause);
         }
         if let Err(e) = self.revive(local, record, history, &state, (before, dead, death)) {
@@ -182,7 +183,6 @@ impl Cluster {
                 .collect()
         };
         let entries = history.entries.clone();
-        let checkpoint = Arc::clone(&history.checkpoint);
         let kept = KeptHost::resume(self, record, history, state, death.clone());
         kept.replay.is_to_run(entries.len() as u64);
         for node in callers {
@@ -239,9 +239,9 @@ impl Cluster {
         self.enter_kept(local, at, &handle);
         actor::enter_name(&local.engine, handle.actor());
         self.tell_moved(local, record);
-        // As this incarnation's: what the one before may still write is older.
-        if state.value.is_some() {
-            kept.write_outside(&checkpoint);
+        // As this incarnation's, as soon as the log has run again: what is outside may be newer than what is taken over here.
+        if kept.terms.checkpoints.durable {
+            kept.post(local, Input::Machine(host::Event::Want));
         }
         Ok(())
     }
@@ -261,7 +261,6 @@ impl Cluster {
     fn end_taken(self: &Arc<Cluster>, local: &Local, record: &Record, cause: &str) {
         let expect = Some(record.clone());
         self.swap_record(record.actor, expect, None, |_, _| {});
-        self.drop_checkpoints(record.actor);
         self.recovery.ended(record.actor, cause);
         self.tell_everybody(
             local,

@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::caller::{Asked, KeptCaller};
 use super::host::{Inner, Input, KeptHost};
 use super::load::{self, Load};
-use crate::base::{ActorKey, Error, NodeId};
+use crate::base::{ActorKey, Error, Loss, NodeId};
 use crate::core::recovery::caller::Event;
 use crate::core::recovery::restore::{self, Saved};
 use crate::core::recovery::{Checkpoint, History, Record};
@@ -22,6 +22,9 @@ use crate::wire::{Frame, Recovering, whole_recovering};
 
 /// How long a checkpoint may take to be written.
 const LONGEST: Duration = Duration::from_secs(60);
+/// How long until one that was not is tried again, if no newer one has come by then; and how often that is looked for.
+const PAUSE: Duration = Duration::from_secs(2);
+const LOOKS: u32 = 20;
 
 /// What of a host's states is outside.
 #[derive(Default)]
@@ -32,6 +35,8 @@ pub(super) struct Outside {
     writes: bool,
     /// Older ones of this actor, of earlier incarnations too, were looked for.
     swept: bool,
+    /// The actor has ended: what is still being written is of no use.
+    ended: bool,
     /// What is written.
     last: Option<Saved>,
     /// Which was to be last and was not, and why.
@@ -65,6 +70,15 @@ impl KeptHost {
         };
         {
             let mut outside = self.outside.lock();
+            // It is there already, and writing it again could only spoil it.
+            if outside
+                .last
+                .is_some_and(|last| last.order >= checkpoint.order)
+            {
+                return;
+            }
+            // What became of an earlier attempt says nothing about this one.
+            outside.failed = None;
             outside.next = Some(Arc::clone(checkpoint));
             if std::mem::replace(&mut outside.writes, true) {
                 return;
@@ -78,16 +92,37 @@ impl KeptHost {
             {
                 let order = checkpoint.order;
                 let written = host.write_one(&cluster, local, &checkpoint);
+                let may_pass = matches!(written, Err(Error::NotDurable(_)));
                 host.post(local, Input::Outside(order, written));
+                drop(cluster);
+                if may_pass {
+                    host.pause(checkpoint);
+                }
             }
         });
     }
 
+    /// A state could not be written: it comes next, after a while, unless a newer one does.
+    fn pause(&self, checkpoint: Arc<Checkpoint<Load>>) {
+        for _ in 0..LOOKS {
+            if self.is_over() || self.outside.lock().next.is_some() {
+                return;
+            }
+            std::thread::sleep(PAUSE / LOOKS);
+        }
+        let mut outside = self.outside.lock();
+        if !outside.ended {
+            outside.next.get_or_insert(checkpoint);
+        }
+    }
+
     fn take_next(&self, cluster: &Cluster) -> Option<Arc<Checkpoint<Load>>> {
         let mut outside = self.outside.lock();
-        let next = outside.next.take().filter(|_| {
-            // Another incarnation has the word.
-            !cluster.is_over() && !self.is_over()
+        let last = outside.last.map_or(0, |last| last.order);
+        let written = outside.last.is_some();
+        let next = outside.next.take().filter(|next| {
+            // Another incarnation has the word, or it was written meanwhile.
+            !cluster.is_over() && !self.is_over() && !(written && next.order <= last)
         });
         outside.writes = next.is_some();
         next
@@ -106,12 +141,19 @@ impl KeptHost {
         durables.save(&name(self.actor, saved).into(), bytes, LONGEST)?;
         let (before, swept) = {
             let mut outside = self.outside.lock();
-            let before = outside.last.replace(saved);
-            (before, std::mem::replace(&mut outside.swept, true))
+            if outside.ended {
+                durables.unsave(name(self.actor, saved).into());
+                return Ok(());
+            }
+            (outside.last.replace(saved), outside.swept)
         };
         let there = match swept {
             true => Vec::new(),
-            false => durables.saved().unwrap_or_default(),
+            false => {
+                let there = durables.saved();
+                self.outside.lock().swept = there.is_ok();
+                there.unwrap_or_default()
+            }
         };
         let there = there.iter().filter_map(|name| parse(self.actor, name));
         for old in restore::older(saved, there.chain(before)) {
@@ -148,8 +190,18 @@ impl KeptHost {
         if !self.terms.checkpoints.durable {
             return;
         }
-        self.outside.lock().next = None;
-        cluster.drop_checkpoints(self.actor);
+        let (last, alone) = {
+            let mut outside = self.outside.lock();
+            (outside.next, outside.ended) = (None, true);
+            // Nobody else has written any, or what others had written was found and deleted.
+            (outside.last, outside.swept || self.incarnation == 1)
+        };
+        if let Some(last) = last {
+            cluster.durables.unsave(name(self.actor, last).into());
+        }
+        if !alone {
+            cluster.drop_checkpoints(self.actor);
+        }
     }
 
     /// Whether the state after this call is outside, as far as that is settled.
@@ -230,9 +282,10 @@ impl Cluster {
     fn checkpoint_from(
         self: &Arc<Cluster>,
         local: &Local,
-        actor: ActorKey,
+        record: &Record,
         bytes: &[u8],
     ) -> Result<Checkpoint<Load>, Error> {
+        let (actor, host) = (record.actor, record.at.host);
         let none = |why: &str| Error::Cluster { why: why.into() };
         let rest = bytes.get(1..).unwrap_or_default();
         match whole_recovering(rest) {
@@ -240,7 +293,7 @@ impl Cluster {
                 actor: of,
                 checkpoint: Some(body),
                 ..
-            }) if of == actor => self.import_checkpoint(local, self.me, *body),
+            }) if of == actor => self.import_checkpoint(local, host, *body),
             Ok(_) => Err(none("it is another actor's")),
             Err(e) => Err(none(&format!("it is of another version: {e}"))),
         }
@@ -261,9 +314,11 @@ impl Cluster {
     pub(super) fn restore(self: &Arc<Cluster>, caller: Arc<KeptCaller>, record: Record) {
         let cluster = Arc::clone(self);
         self.wait_apart(move |local| match cluster.newest_outside(local, &record) {
-            Ok(Some((saved, checkpoint))) => {
+            Ok(Some((saved, checkpoint))) if cluster.can_host(local, &checkpoint) => {
                 cluster.claim_outside(caller, record, saved, checkpoint);
             }
+            // Another node may, or this one when it has what the actor needs: it is not lost.
+            Ok(Some(_)) => caller.restored(local, Some((record, true))),
             Ok(None) => caller.restored(local, Some((record, false))),
             // It cannot be reached now, and that may pass.
             Err(None) => caller.restored(local, Some((record, true))),
@@ -274,27 +329,46 @@ impl Cluster {
         });
     }
 
-    /// The newest that can be read; why not, if that does not pass.
+    /// Whether this node could go on from it: whoever claims an actor and cannot run it ends it.
+    fn can_host(&self, local: &Local, checkpoint: &Checkpoint<Load>) -> bool {
+        let Load::State(state) = &checkpoint.state else {
+            return false;
+        };
+        let leaves = self.is_over() || self.books.lock().draining;
+        !leaves && local.engine.refuses().is_none() && !local.engine.lacks(&state.terms.demand)
+    }
+
+    /// The newest; why it cannot be read, if that does not pass. One before it would be a step back behind what was said to be saved.
     fn newest_outside(
         self: &Arc<Cluster>,
         local: &Local,
         record: &Record,
     ) -> Result<Option<(Saved, Checkpoint<Load>)>, Option<String>> {
         let actor = record.actor;
-        let there = self.durables.saved().map_err(|_| None)?;
-        let there = there.iter().filter_map(|name| parse(actor, name));
-        let mut first = None;
-        for saved in restore::newest(record, there) {
-            let read = self.durables.saved_bytes(&name(actor, saved));
-            let made = read.and_then(|bytes| self.checkpoint_from(local, actor, &bytes));
-            match made {
-                Ok(checkpoint) => return Ok(Some((saved, checkpoint))),
-                Err(e) => first = first.or(Some(e.to_string())),
-            }
+        let names = self.durables.saved().map_err(|_| None)?;
+        let there: Vec<Saved> = names.iter().filter_map(|name| parse(actor, name)).collect();
+        for saved in restore::newest(record, there.iter().copied()) {
+            let bytes = match self.durables.saved_bytes(&name(actor, saved)) {
+                Ok(bytes) => bytes,
+                Err(Error::CopyLost(lost)) => match lost.why {
+                    // Deleted since it was listed.
+                    Loss::Deleted => continue,
+                    Loss::Unreadable(_) => return Err(None),
+                    _ => return Err(Some(lost.to_string())),
+                },
+                Err(e) => return Err(Some(e.to_string())),
+            };
+            let made = self.checkpoint_from(local, record, &bytes);
+            return match made {
+                Ok(checkpoint) => Ok(Some((saved, checkpoint))),
+                Err(e) => Err(Some(e.to_string())),
+            };
         }
-        match first {
-            Some(why) => Err(Some(why)),
-            None => Ok(None),
+        // Somebody went on from them meanwhile, and the record is to be read again.
+        if there.is_empty() {
+            Ok(None)
+        } else {
+            Err(None)
         }
     }
 
