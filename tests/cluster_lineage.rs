@@ -340,7 +340,7 @@ fn what_is_not_made_again_says_why() {
         says(&grows, "not deterministic");
         says(&fails, "once is enough");
         says(&bound, "which is gone");
-        says(&of_actor, "a method of an actor made it");
+        says(&of_actor, "Keeps::makes`, a method of an actor, made it");
         let runs: Vec<_> = notes.iter().map(Notes::runs).collect();
         assert_eq!(runs, [1, 2, 2, 1]);
     });

@@ -33,8 +33,10 @@ pub enum Lack {
     GivenUp,
     /// It was made again as often as it may be; these nodes lost it.
     Spent(Vec<NodeId>),
-    /// A method of an actor made it.
-    Actor,
+    /// This method of an actor made it, and that call is not run again.
+    Method(&'static str),
+    /// This method of an actor made it, and others' results, later ones, take all the places that there are.
+    TooMany(&'static str),
     /// The call may not run a second time.
     NoRetries,
     /// It was called again, and that failed.

@@ -8,7 +8,7 @@
 use super::body::{self, ActorTerms, CallBody, Outcome, ValueBody, actor, read_actor};
 use super::codec::{Read, Reader, Writer, bad};
 use crate::base::{ActorKey, NodeId};
-use crate::core::recovery::{CallId, Record, ToHost};
+use crate::core::recovery::{CallId, Record, Settled, ToHost};
 
 /// A call that can run again.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,8 +28,8 @@ pub struct EntryBody {
     pub order: u64,
     /// Which.
     pub call: CallId,
-    /// Its caller had settled all of its calls below this.
-    pub settled: u64,
+    /// What its caller had settled.
+    pub settled: Settled,
     /// What it takes in the log.
     pub bytes: u64,
     /// The call itself.
@@ -58,7 +58,7 @@ pub struct CheckpointBody {
     pub bytes: u64,
     /// The state.
     pub state: StateBody,
-    /// Below which numbers nodes have settled their calls.
+    /// Below which numbers nodes have settled their calls, but for those that are among the outcomes.
     pub floors: Vec<(NodeId, u64)>,
     /// What came of calls in it, with their places.
     pub outcomes: Vec<(CallId, u64, Outcome)>,
@@ -75,8 +75,8 @@ pub enum Recovering {
         at: ActorKey,
         /// The call's number among those of its node to this actor.
         number: u64,
-        /// All of these below this are settled.
-        settled: u64,
+        /// What of these is settled.
+        settled: Settled,
         /// The result is the sender's object of this number.
         id: u64,
         /// Who calls, among the sender's callers.
@@ -84,12 +84,12 @@ pub enum Recovering {
         /// What.
         call: CallBody,
     },
-    /// All calls of the sender below this are settled.
+    /// The sender has settled calls.
     Settled {
         /// Of which.
         actor: ActorKey,
-        /// See above.
-        below: u64,
+        /// Which calls.
+        settled: Settled,
     },
     /// What came of the receiver's call.
     Outcome {
@@ -166,6 +166,19 @@ pub enum Recovering {
         /// Its bytes.
         bytes: Vec<u8>,
     },
+    /// Tell once more what a call of the sender gave, which was lost.
+    Again {
+        /// Of which.
+        actor: ActorKey,
+        /// Where the sender takes it to be.
+        at: ActorKey,
+        /// The call's number among those of its node to this actor.
+        number: u64,
+        /// What of these is settled.
+        settled: Settled,
+        /// The result is the sender's object of this number.
+        id: u64,
+    },
 }
 
 fn id(w: &mut Writer, call: CallId) {
@@ -177,6 +190,18 @@ fn read_id(r: &mut Reader<'_>) -> Read<CallId> {
     Ok(CallId {
         node: r.node()?,
         number: r.u64()?,
+    })
+}
+
+fn settled(w: &mut Writer, settled: &Settled) {
+    w.u64(settled.below);
+    w.list(&settled.but, |w, number| w.u64(*number));
+}
+
+fn read_settled(r: &mut Reader<'_>) -> Read<Settled> {
+    Ok(Settled {
+        below: r.u64()?,
+        but: r.list(8, Reader::u64)?,
     })
 }
 
@@ -218,7 +243,7 @@ fn read_kept_call(r: &mut Reader<'_>) -> Read<KeptCall> {
 fn entry(w: &mut Writer, entry: &EntryBody) {
     w.u64(entry.order);
     id(w, entry.call);
-    w.u64(entry.settled);
+    settled(w, &entry.settled);
     w.u64(entry.bytes);
     kept_call(w, &entry.load);
 }
@@ -227,7 +252,7 @@ fn read_entry(r: &mut Reader<'_>) -> Read<EntryBody> {
     Ok(EntryBody {
         order: r.u64()?,
         call: read_id(r)?,
-        settled: r.u64()?,
+        settled: read_settled(r)?,
         bytes: r.u64()?,
         load: read_kept_call(r)?,
     })
@@ -272,7 +297,7 @@ pub(super) fn message(w: &mut Writer, message: &Recovering) {
             actor: of,
             at,
             number,
-            settled,
+            settled: by,
             id,
             caller,
             call,
@@ -281,15 +306,18 @@ pub(super) fn message(w: &mut Writer, message: &Recovering) {
             actor(w, *of);
             actor(w, *at);
             w.u64(*number);
-            w.u64(*settled);
+            settled(w, by);
             w.u64(*id);
             w.u64(*caller);
             body::call(w, call);
         }
-        Recovering::Settled { actor: of, below } => {
+        Recovering::Settled {
+            actor: of,
+            settled: by,
+        } => {
             w.u8(1);
             actor(w, *of);
-            w.u64(*below);
+            settled(w, by);
         }
         Recovering::Outcome {
             actor: of,
@@ -372,6 +400,20 @@ pub(super) fn message(w: &mut Writer, message: &Recovering) {
             w.bool(*last);
             w.bytes(bytes);
         }
+        Recovering::Again {
+            actor: of,
+            at,
+            number,
+            settled: by,
+            id,
+        } => {
+            w.u8(12);
+            actor(w, *of);
+            actor(w, *at);
+            w.u64(*number);
+            settled(w, by);
+            w.u64(*id);
+        }
     }
 }
 
@@ -381,14 +423,14 @@ pub(super) fn read_message(r: &mut Reader<'_>) -> Read<Recovering> {
             actor: read_actor(r)?,
             at: read_actor(r)?,
             number: r.u64()?,
-            settled: r.u64()?,
+            settled: read_settled(r)?,
             id: r.u64()?,
             caller: r.u64()?,
             call: body::read_call(r)?,
         },
         1 => Recovering::Settled {
             actor: read_actor(r)?,
-            below: r.u64()?,
+            settled: read_settled(r)?,
         },
         2 => Recovering::Outcome {
             actor: read_actor(r)?,
@@ -414,7 +456,7 @@ pub(super) fn read_message(r: &mut Reader<'_>) -> Read<Recovering> {
             incarnation: r.u64()?,
             beat: r.u64()?,
             checkpoint: r.option(read_checkpoint)?.map(Box::new),
-            entries: r.list(60, read_entry)?,
+            entries: r.list(64, read_entry)?,
         },
         8 => Recovering::Look {
             actor: read_actor(r)?,
@@ -439,6 +481,13 @@ pub(super) fn read_message(r: &mut Reader<'_>) -> Read<Recovering> {
         11 => Recovering::Part {
             last: r.bool()?,
             bytes: r.bytes()?.to_vec(),
+        },
+        12 => Recovering::Again {
+            actor: read_actor(r)?,
+            at: read_actor(r)?,
+            number: r.u64()?,
+            settled: read_settled(r)?,
+            id: r.u64()?,
         },
         _ => return bad("message about a kept actor"),
     })

@@ -7,7 +7,7 @@ use crate::base::{ActorKey, Demand, GroupId, Infeasible, NodeId, ObjectKey, Unit
 use crate::core::groups::{GroupMsg, Refusal};
 use crate::core::leases::{Ending, LeaseMsg};
 use crate::core::owners::{Message, RefState};
-use crate::core::recovery::{CallId, Record, ToHost};
+use crate::core::recovery::{CallId, Record, Settled, ToHost};
 
 fn node(n: u64) -> NodeId {
     NodeId::new(n).expect("not 0")
@@ -62,10 +62,14 @@ fn recovering() -> Vec<Frame> {
         node: node(3),
         number: 9,
     };
+    let settled = Settled {
+        below: 9,
+        but: vec![3, 5],
+    };
     let entry = EntryBody {
         order: 7,
         call: id,
-        settled: 3,
+        settled: settled.clone(),
         bytes: 100,
         load: kept.clone(),
     };
@@ -95,12 +99,22 @@ fn recovering() -> Vec<Frame> {
             actor,
             at: actor_key(2),
             number: 1,
-            settled: 1,
+            settled: Settled::below(1),
             id: 77,
             caller: 6,
             call: call(),
         },
-        Recovering::Settled { actor, below: 12 },
+        Recovering::Settled {
+            actor,
+            settled: settled.clone(),
+        },
+        Recovering::Again {
+            actor,
+            at: actor_key(2),
+            number: 5,
+            settled,
+            id: 77,
+        },
         Recovering::Outcome {
             actor,
             number: 1,

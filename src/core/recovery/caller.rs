@@ -3,13 +3,17 @@
 //! When the actor's host dies, what this node has not seen settled waits, and new calls behind it; the record, or whoever
 //! took over, says where the actor is now. Then all of it is sent there in its old order under its old numbers.
 //!
+//! A result that stays with the host is excepted from what is settled while somebody here may need it. If it is lost, whoever hosts the
+//! actor then is asked for it, again after each death, until it is told or fails.
+//!
 //! Invariant: each call ends by exactly one [`Effect::Settle`] or [`Effect::Fail`]; on their way to one incarnation
-//! calls keep their order, and none is sent to it twice that it has not denied. Left out: which caller of the node made a call, which its payload says.
+//! calls keep their order, and none is sent to it twice that it has not denied. Each [`Event::Again`] of a result that is excepted ends by one
+//! [`Effect::Remade`] or [`Effect::Fail`], or by [`Event::Let`]. Left out: which caller of the node made a call, which its payload says.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::Record;
+use super::{Record, Settled};
 use crate::base::{ActorKey, NodeId};
 
 /// How long after the record named a dead host it is read again.
@@ -18,6 +22,8 @@ pub const AGAIN: Duration = Duration::from_millis(100);
 pub const ROUSE: Duration = Duration::from_secs(1);
 /// How often an actor that has no record is asked for where a living node denies it.
 pub const DENIALS: u32 = 10;
+/// Results that stay with the host and may be asked for again, at most; older ones are given up.
+pub const MOST_RESULTS: usize = 256;
 /// How long nobody may take over before calls fail.
 pub const PATIENCE: Duration = Duration::from_secs(15);
 /// The host is told what is settled, apart from calls, once it is so many.
@@ -34,7 +40,13 @@ pub enum Event<P> {
         number: u64,
         /// What.
         outcome: P,
+        /// It stays with the host, and the host can make it again.
+        stays: bool,
     },
+    /// A result that stayed with the host is lost, and wanted.
+    Again(u64),
+    /// A result that stayed with the host is not needed from it any more.
+    Let(u64),
     /// The actor was taken over.
     Moved {
         /// As this incarnation.
@@ -81,17 +93,26 @@ pub enum Effect<P> {
         at: ActorKey,
         /// The call's number.
         number: u64,
-        /// All below are settled.
-        settled: u64,
+        /// What is settled.
+        settled: Settled,
         /// The call.
         load: P,
     },
-    /// Tell the host that all calls below this are settled.
+    /// Ask the host once more for what a call gave.
+    Again {
+        /// Where the actor is.
+        at: ActorKey,
+        /// The call's number.
+        number: u64,
+        /// What is settled.
+        settled: Settled,
+    },
+    /// Tell the host what is settled.
     Settled {
         /// Where the actor is.
         at: ActorKey,
         /// See above.
-        below: u64,
+        settled: Settled,
     },
     /// The call has ended.
     Settle {
@@ -100,7 +121,16 @@ pub enum Effect<P> {
         /// What came of it.
         outcome: P,
     },
-    /// The call comes to nothing.
+    /// What came of asking for a result again.
+    Remade {
+        /// The call's number.
+        number: u64,
+        /// What.
+        outcome: P,
+    },
+    /// There are too many results that stay with the host: this one is not made again.
+    GiveUp(u64),
+    /// The call, or asking for its result again, comes to nothing.
     Fail {
         /// Its number.
         number: u64,
@@ -133,6 +163,10 @@ pub struct Caller<P> {
     incarnation: u64,
     phase: Phase,
     calls: BTreeMap<u64, P>,
+    /// Results that stay with the host, and whether they are asked for again.
+    results: BTreeMap<u64, bool>,
+    /// The host is to be told of what is settled though there is nothing more of it.
+    untold: bool,
     /// The next number.
     next: u64,
     /// What the host was told to be settled.
@@ -149,6 +183,8 @@ impl<P: Clone> Caller<P> {
             incarnation: 1,
             phase: Phase::Known,
             calls: BTreeMap::new(),
+            results: BTreeMap::new(),
+            untold: false,
             next: 1,
             told: 1,
             denied: 0,
@@ -165,22 +201,35 @@ impl<P: Clone> Caller<P> {
         }
     }
 
-    /// All calls below this are settled.
-    fn settled(&self) -> u64 {
-        self.calls.first_key_value().map_or(self.next, |(n, _)| *n)
+    fn settled(&self) -> Settled {
+        let below = self.calls.first_key_value().map_or(self.next, |(n, _)| *n);
+        let but = self.results.range(..below).map(|(number, _)| *number);
+        Settled {
+            below,
+            but: but.collect(),
+        }
+    }
+
+    /// What the host is told with the next message.
+    fn telling(&mut self) -> Settled {
+        let settled = self.settled();
+        self.told = settled.below;
+        self.untold = false;
+        settled
     }
 
     /// Something happened.
     pub fn handle(&mut self, now: Duration, event: Event<P>, out: &mut Vec<Effect<P>>) {
         match event {
             Event::Call(load) => self.call(load, out),
-            Event::Outcome { number, outcome } => {
-                // Two hosts may both have told it; it was the same.
-                if self.calls.remove(&number).is_some() {
-                    self.denied = 0;
-                    out.push(Effect::Settle { number, outcome });
-                    self.tell(TELL, out);
-                }
+            Event::Outcome {
+                number,
+                outcome,
+                stays,
+            } => self.came(number, outcome, stays, out),
+            Event::Again(number) => self.again(number, out),
+            Event::Let(number) => {
+                self.untold |= self.results.remove(&number).is_some();
             }
             Event::Moved { incarnation, at } => self.moved(incarnation, at, out),
             Event::Died(node) if node == self.at.host => self.seek(now, out),
@@ -208,8 +257,7 @@ impl<P: Clone> Caller<P> {
         }
         self.calls.insert(number, load.clone());
         if self.phase == Phase::Known {
-            let (at, settled) = (self.at, self.settled());
-            self.told = settled;
+            let (at, settled) = (self.at, self.telling());
             out.push(Effect::Send {
                 at,
                 number,
@@ -221,10 +269,62 @@ impl<P: Clone> Caller<P> {
 
     /// Tells the host what is settled if that is so much more than it knows.
     fn tell(&mut self, least: u64, out: &mut Vec<Effect<P>>) {
-        let below = self.settled();
-        if self.phase == Phase::Known && below >= self.told + least {
-            self.told = below;
-            out.push(Effect::Settled { at: self.at, below });
+        let below = self.calls.first_key_value().map_or(self.next, |(n, _)| *n);
+        let news = below >= self.told + least || self.untold && least == 1;
+        if self.phase == Phase::Known && news {
+            let (at, settled) = (self.at, self.telling());
+            out.push(Effect::Settled { at, settled });
+        }
+    }
+
+    fn came(&mut self, number: u64, outcome: P, stays: bool, out: &mut Vec<Effect<P>>) {
+        // Two hosts may both have told it; it was the same.
+        if self.calls.remove(&number).is_some() {
+            self.denied = 0;
+            if stays {
+                self.results.insert(number, false);
+            }
+            out.push(Effect::Settle { number, outcome });
+            if self.results.len() > MOST_RESULTS {
+                let mut idle = self.results.iter().filter(|(_, asked)| !**asked);
+                if let Some((&oldest, _)) = idle.next() {
+                    self.results.remove(&oldest);
+                    out.push(Effect::GiveUp(oldest));
+                }
+            }
+            return self.tell(TELL, out);
+        }
+        if let Some(asked) = self.results.get_mut(&number)
+            && std::mem::take(asked)
+        {
+            self.denied = 0;
+            if !stays {
+                self.results.remove(&number);
+                self.untold = true;
+            }
+            out.push(Effect::Remade { number, outcome });
+        }
+    }
+
+    fn again(&mut self, number: u64, out: &mut Vec<Effect<P>>) {
+        let Some(asked) = self.results.get_mut(&number) else {
+            return;
+        };
+        let before = std::mem::replace(asked, true);
+        match self.phase {
+            Phase::Over(why) => {
+                self.results.remove(&number);
+                out.push(Effect::Fail { number, why });
+            }
+            Phase::Known if !before => {
+                let (at, settled) = (self.at, self.telling());
+                out.push(Effect::Again {
+                    at,
+                    number,
+                    settled,
+                });
+            }
+            Phase::Known | Phase::Seeking { .. } => {}
         }
     }
 
@@ -264,14 +364,21 @@ impl<P: Clone> Caller<P> {
     fn resend(&mut self, out: &mut Vec<Effect<P>>) {
         self.phase = Phase::Known;
         let at = self.at;
-        let settled = self.settled();
-        self.told = settled;
+        let settled = self.telling();
         out.extend(self.calls.iter().map(|(&number, load)| Effect::Send {
             at,
             number,
-            settled,
+            settled: settled.clone(),
             load: load.clone(),
         }));
+        let asked = self.results.iter().filter(|(_, asked)| **asked);
+        out.extend(asked.map(|(&number, _)| Effect::Again {
+            at,
+            number,
+            settled: settled.clone(),
+        }));
+        // Whoever went on has results made again that are not needed by now.
+        self.untold = self.calls.is_empty();
     }
 
     fn found(
@@ -327,6 +434,8 @@ impl<P: Clone> Caller<P> {
     fn fail(&mut self, why: Why, out: &mut Vec<Effect<P>>) {
         let all = std::mem::take(&mut self.calls);
         out.extend(all.into_keys().map(|number| Effect::Fail { number, why }));
+        let asked = self.results.extract_if(.., |_, asked| *asked);
+        out.extend(asked.map(|(number, _)| Effect::Fail { number, why }));
     }
 
     fn tick(&mut self, now: Duration, out: &mut Vec<Effect<P>>) {
@@ -351,6 +460,11 @@ impl<P: Clone> Caller<P> {
     /// As which incarnation.
     pub fn incarnation(&self) -> u64 {
         self.incarnation
+    }
+
+    /// Whether what a call gave stays with the host, and may be asked for again.
+    pub fn stays(&self, number: u64) -> bool {
+        self.results.contains_key(&number)
     }
 
     /// Calls that are not settled.

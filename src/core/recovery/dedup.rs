@@ -1,13 +1,14 @@
 //! What came of calls, for as long as their callers may ask again.
 //!
-//! A caller says with each call below which number it has settled all of its calls; what is kept of it is what lies above.
+//! A caller says with each call below which number it has settled all of its calls; what is kept of it is what lies above, and what
+//! it excepts since it may ask for it once more.
 //!
-//! Invariant: a call that was accepted is known until its caller has settled it or is dead, and no call of a dead one is new; what is
+//! Invariant: a call that was accepted is known until its caller has settled it, without an exception, or is dead, and no call of a dead one is new; what is
 //! kept is proportional to the calls that callers have not settled. Left out: when an outcome may be told ([`Host`](super::Host)).
 
 use std::collections::BTreeMap;
 
-use super::CallId;
+use super::{CallId, Settled};
 use crate::base::NodeId;
 
 /// The floor of a node that is dead.
@@ -62,11 +63,13 @@ impl<P: Clone> Dedup<P> {
     ) -> Dedup<P> {
         let mut made = Dedup::default();
         for (node, floor) in floors {
-            made.settle(node, floor);
+            made.calls(node).floor = floor;
         }
         for (call, order, outcome) in outcomes {
-            made.logged(call, order);
-            made.ended(call, outcome);
+            let stage = Stage::Logged(order, Some(outcome));
+            let asked = false;
+            let known = &mut made.calls(call.node).known;
+            known.insert(call.number, Known { stage, asked });
         }
         made
     }
@@ -113,20 +116,29 @@ impl<P: Clone> Dedup<P> {
         })
     }
 
-    /// A node has settled all of its calls below this.
-    pub fn settle(&mut self, node: NodeId, below: u64) {
+    /// A node has settled these of its calls.
+    pub fn settle(&mut self, node: NodeId, settled: &Settled) {
         let calls = self.calls(node);
-        if below > calls.floor {
-            calls.floor = below;
-            calls.known = calls.known.split_off(&below);
+        if settled.below < calls.floor {
+            return;
         }
+        calls.floor = settled.below;
+        let first = calls.known.first_key_value();
+        if first.is_none_or(|(number, _)| *number >= settled.below) {
+            return;
+        }
+        let above = calls.known.split_off(&settled.below);
+        let below = std::mem::replace(&mut calls.known, above);
+        let excepted = |(number, _): &(u64, _)| settled.but.binary_search(number).is_ok();
+        calls.known.extend(below.into_iter().filter(excepted));
     }
 
-    /// A call came. False: it is settled.
+    /// A call came, or is asked for again. False: it is settled.
     pub fn take(&mut self, call: CallId) -> bool {
         let calls = self.calls(call.node);
         if call.number < calls.floor {
-            return false;
+            let known = calls.known.get_mut(&call.number);
+            return known.map(|known| known.asked = true).is_some();
         }
         let taken = Known {
             stage: Stage::Taken,
@@ -162,9 +174,17 @@ impl<P: Clone> Dedup<P> {
         self.nodes.get(&call.node)?.known.get(&call.number)
     }
 
-    /// Below which number a node has settled its calls.
-    pub fn floor(&self, node: NodeId) -> u64 {
-        self.nodes.get(&node).map_or(0, |calls| calls.floor)
+    /// What a node has settled.
+    pub fn settled(&self, node: NodeId) -> Settled {
+        let Some(calls) = self.nodes.get(&node) else {
+            return Settled::default();
+        };
+        let below = calls.floor;
+        let but = calls.known.range(..below).map(|(number, _)| *number);
+        Settled {
+            below,
+            but: but.collect(),
+        }
     }
 
     /// Its caller was told what came of it, and waits no more.
@@ -186,7 +206,7 @@ impl<P: Clone> Dedup<P> {
     /// a while: that it has called is remembered, so that nothing of it runs twice.
     pub fn gone(&mut self, node: NodeId) {
         if self.nodes.contains_key(&node) {
-            self.settle(node, DEAD);
+            self.settle(node, &Settled::below(DEAD));
         }
         let mut dead = self.nodes.iter().filter(|(_, calls)| calls.floor == DEAD);
         if let Some((&first, _)) = dead.next()

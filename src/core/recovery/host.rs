@@ -8,6 +8,7 @@
 //! only when every backup has the call and all before it; the log is within its bound by one call for each that runs at
 //! a time, if the driver heeds [`Effect::Hold`]. After [`Effect::Fenced`] nothing is told. Left out: running calls, who is alive.
 
+mod ask;
 mod keep;
 mod own;
 
@@ -16,10 +17,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::dedup::Stage;
-use super::{CallId, Checkpoint, Dedup, Entry, History, Limits, Record, ToBackup, ToHost};
+use super::{CallId, Checkpoint, Dedup, Entry, History, Limits, Record, Settled, ToBackup, ToHost};
 use crate::base::{ActorKey, NodeId};
 use keep::Standing;
 use own::OwnCalls;
+
+/// What each call takes in the log that its caller excepts from those that it has settled.
+const EXCEPTED: u64 = 8;
 
 /// What happens to a host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,19 +32,26 @@ pub enum Event<P> {
     Nodes(Vec<NodeId>),
     /// A node is dead: it asks for nothing any more.
     Died(NodeId),
-    /// A call came; its caller has settled all of its calls below `settled`.
+    /// A call came.
     Call {
         /// Which.
         call: CallId,
-        /// See above.
-        settled: u64,
+        /// What its caller has settled.
+        settled: Settled,
     },
-    /// A node has settled all of its calls below this.
+    /// What a call gave is asked for once more: it is told again, or lost. Nothing runs for it.
+    Again {
+        /// Which.
+        call: CallId,
+        /// What its caller has settled.
+        settled: Settled,
+    },
+    /// A node has settled calls.
     Settled {
         /// Which node.
         node: NodeId,
-        /// See above.
-        below: u64,
+        /// Which calls.
+        settled: Settled,
     },
     /// The turn of a call that may change the state has come: it runs, now or as soon as this is handled.
     Turn {
@@ -116,6 +127,8 @@ pub enum Effect<P> {
     },
     /// Say what came of an own call.
     Own(CallId),
+    /// Nobody knows any more what this call gave, which is asked for again.
+    Lost(CallId),
     /// Swap the record if it is still the first (`None`: there is none); `None` as the second deletes it. Answer with
     /// [`Event::Swapped`] or [`Event::Differs`].
     Swap {
@@ -248,7 +261,7 @@ impl<P: Clone> Host<P> {
     ) -> Host<P> {
         let mut calls = history.checkpoint.ran.clone();
         for entry in &history.entries {
-            calls.settle(entry.call.node, entry.settled);
+            calls.settle(entry.call.node, &entry.settled);
             calls.logged(entry.call, entry.order);
         }
         let backups = record.backups.iter();
@@ -299,15 +312,16 @@ impl<P: Clone> Host<P> {
         match event {
             Event::Nodes(nodes) => self.nodes(nodes, out),
             Event::Died(node) => self.calls.gone(node),
-            Event::Call { call, settled } => self.call(call, settled, out),
-            Event::Settled { node, below } => self.calls.settle(node, below),
+            Event::Call { call, settled } => self.call(call, &settled, out),
+            Event::Again { call, settled } => self.tell_again(call, &settled, out),
+            Event::Settled { node, settled } => self.calls.settle(node, &settled),
             Event::Turn { call, bytes, load } if self.phase == Phase::Open => {
                 self.turn(call, bytes, load);
             }
             Event::OwnTurn { call, bytes, load } if self.phase == Phase::Open => {
                 // The process that ran it may have died: then its turn comes once more.
                 if !self.own.runs(call) {
-                    let order = self.log(call, bytes, load, 0);
+                    let order = self.log(call, bytes, load, Settled::default());
                     self.own.begin(call, order);
                 }
             }
@@ -333,28 +347,13 @@ impl<P: Clone> Host<P> {
         }
     }
 
-    fn call(&mut self, call: CallId, settled: u64, out: &mut Vec<Effect<P>>) {
-        self.calls.settle(call.node, settled);
-        let known = self.calls.get(call).map(|known| known.stage.clone());
-        if !self.calls.take(call) {
-            return;
-        }
-        match known {
-            None => out.push(Effect::Run(call)),
-            // It was run before it came: what came of it is told as soon as it may be.
-            Some(Stage::Logged(order, Some(_))) => {
-                self.waiting.insert(order, call);
-            }
-            Some(Stage::Taken | Stage::Logged(_, None)) => {}
-        }
-    }
-
     fn turn(&mut self, call: CallId, bytes: u64, load: P) {
         let logged = |known: &super::dedup::Known<P>| matches!(known.stage, Stage::Logged(..));
         if self.calls.get(call).is_some_and(logged) {
             return;
         }
-        let settled = self.calls.floor(call.node);
+        let settled = self.calls.settled(call.node);
+        let bytes = bytes + EXCEPTED * settled.but.len() as u64;
         let order = self.log(call, bytes, load, settled);
         if self.calls.get(call).is_some() {
             self.calls.logged(call, order);
@@ -362,7 +361,7 @@ impl<P: Clone> Host<P> {
     }
 
     /// Gives a call its place.
-    fn log(&mut self, call: CallId, bytes: u64, load: P, settled: u64) -> u64 {
+    fn log(&mut self, call: CallId, bytes: u64, load: P, settled: Settled) -> u64 {
         self.order += 1;
         let order = self.order;
         self.open.insert(order);

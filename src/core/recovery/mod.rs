@@ -10,6 +10,9 @@
 //! compare-and-swap alone: a takeover and a change of backups each need it, so that of two sides of a partition one goes on. A node
 //! that was declared dead never comes back under its number; a host that goes on regardless is refused by its backups.
 //!
+//! A result that lies with the host alone is not settled with its call: it is made again by running the log, or goes along with a
+//! checkpoint, and whoever went on is asked for it when it is lost. To ask runs nothing.
+//!
 //! Calls that only look at the state (`&self`) are not logged. Before their outcome is told, every backup has confirmed
 //! after they ran that nobody else hosts the actor, and has what they may have seen.
 //!
@@ -50,6 +53,23 @@ pub struct CallId {
     pub number: u64,
 }
 
+/// Which of its calls a node has settled.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Settled {
+    /// All below this,
+    pub below: u64,
+    /// but these, in order: what they gave lies with the host alone, and may be asked for again.
+    pub but: Vec<u64>,
+}
+
+impl Settled {
+    /// All of them.
+    pub fn below(below: u64) -> Settled {
+        let but = Vec::new();
+        Settled { below, but }
+    }
+}
+
 /// A call in the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry<P> {
@@ -57,8 +77,8 @@ pub struct Entry<P> {
     pub order: u64,
     /// Which call.
     pub call: CallId,
-    /// The caller had settled all of its calls below this.
-    pub settled: u64,
+    /// What the caller had settled.
+    pub settled: Settled,
     /// What it takes in the log.
     pub bytes: u64,
     /// The call itself.

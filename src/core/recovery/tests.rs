@@ -1,5 +1,7 @@
 //! Each machine alone, against others that do as told.
 
+mod results;
+
 use super::*;
 use crate::core::recovery::dedup::Stage;
 use proptest::prelude::*;
@@ -79,7 +81,13 @@ fn saved(host: &mut Host<Payload>, beat: u64) -> Vec<host::Effect<Payload>> {
 }
 
 fn came(host: &mut Host<Payload>, call: CallId) -> Vec<host::Effect<Payload>> {
-    host_did(host, host::Event::Call { call, settled: 1 })
+    host_did(
+        host,
+        host::Event::Call {
+            call,
+            settled: Settled::below(1),
+        },
+    )
 }
 
 fn ran(host: &mut Host<Payload>, call: CallId, outcome: u64) -> Vec<host::Effect<Payload>> {
@@ -97,7 +105,7 @@ fn entry(order: u64) -> Entry<Payload> {
     Entry {
         order,
         call: call(3, order),
-        settled: 1,
+        settled: Settled::below(1),
         bytes: 10,
         load: order,
     }
@@ -143,7 +151,7 @@ fn an_outcome_waits_until_the_backup_has_its_call() {
     assert_eq!(came(&mut host, call(3, 1)), [told]);
     let settled = host::Event::Call {
         call: call(3, 1),
-        settled: 2,
+        settled: Settled::below(2),
     };
     assert_eq!(host_did(&mut host, settled), [], "it is settled");
 }
@@ -411,6 +419,7 @@ fn a_caller_sends_again_what_is_not_settled_in_its_order() {
     let outcome = || caller::Event::Outcome {
         number: 2,
         outcome: 20,
+        stays: false,
     };
     assert_eq!(caller_did(&mut caller, outcome()).len(), 1);
     assert_eq!(caller_did(&mut caller, outcome()), [], "it came twice");
@@ -430,8 +439,8 @@ fn a_caller_sends_again_what_is_not_settled_in_its_order() {
         .iter()
         .filter_map(|effect| match effect {
             caller::Effect::Send {
-                number, settled: 1, ..
-            } => Some(*number),
+                number, settled, ..
+            } if settled.below == 1 => Some(*number),
             _ => None,
         })
         .collect();

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use super::super::call::{CallError, Outcome, StateRef};
 use super::super::cell::RawRef;
 use super::super::engine::Engine;
+use super::super::entry::FnEntry;
 use super::super::events;
 use super::super::far::Parcel;
 use super::super::local::Local;
@@ -142,6 +143,12 @@ pub(super) fn turn(local: &Local, actor: &ActorCell, record: &RawRef) {
 #[cfg(feature = "cluster")]
 pub fn look_after(actor: &ActorRef) {
     super::mailbox::poke(actor);
+}
+
+/// Whether calls of this method are handed to [`Backups::turn`]: they may change the state.
+#[cfg(feature = "cluster")]
+pub fn is_logged(method: &FnEntry) -> bool {
+    history::changes(method.kind)
 }
 
 impl Drain<'_> {

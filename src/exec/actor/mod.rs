@@ -47,7 +47,7 @@ pub(super) use away::{condemn_far, far};
 pub(super) use backups::conclude;
 pub use backups::{Backups, Wants};
 #[cfg(feature = "cluster")]
-pub use backups::{Revival, look_after};
+pub use backups::{Revival, is_logged, look_after};
 #[cfg(feature = "cluster")]
 pub use create::{Foreign, create_for, enter_name};
 pub use create::{create, stillborn};

@@ -55,6 +55,14 @@ pub fn failure_bytes(error: &Error) -> Vec<u8> {
     w.0
 }
 
+/// What was told by bytes of why a call failed, for people; nothing if they are none.
+pub fn failure_text(bytes: &[u8], function: &'static str) -> Option<String> {
+    match read_failure(&mut Reader(bytes), function).ok()? {
+        CallError::Function(failure) => Some(failure.message.to_string()),
+        CallError::Runtime(error) => Some(error.to_string()),
+    }
+}
+
 /// Whether a value lies in the store, or in its record.
 pub fn is_stored(record: &RawRef) -> bool {
     record.stored().is_some()

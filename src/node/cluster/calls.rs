@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use super::books::Sent;
 use super::groups::{group_of, strategy_of};
+use super::recovery::Again;
 use super::{Cluster, lineage, lost};
 use crate::base::{Demand, Error, NodeId, ObjectKey};
 use crate::core::owners::Stand;
@@ -289,20 +290,21 @@ impl Cluster {
         let Some(Sent { record, .. }) = sent else {
             return self.unwanted(local, from, number, outcome);
         };
-        self.settle_outcome(local, record, from, outcome);
+        self.settle_outcome(local, record, from, outcome, None);
         if dry {
             // Slots may stand empty while calls wait in the queues.
             self.relieve_once(local);
         }
     }
 
-    /// Puts what came of a claimed call elsewhere into its record.
+    /// Puts what came of a claimed call elsewhere into its record. `again` is how its result is had once more, if a method gave it.
     pub(super) fn settle_outcome(
         self: &Arc<Cluster>,
         local: &Local,
         record: RawRef,
         from: NodeId,
         outcome: Outcome,
+        again: Option<Again>,
     ) {
         let engine = &local.engine;
         let number = record.id;
@@ -319,7 +321,10 @@ impl Cluster {
                 self.remade_there(local, &record, from, len);
             }
             Outcome::Stored(len) => {
-                let recipe = self.recipe(local, &record);
+                let recipe = match again {
+                    Some(again) => Ok(lineage::of_method(again)),
+                    None => self.recipe(local, &record),
+                };
                 self.with(local, |books, todo| {
                     books.tickets.insert(number, (from, len));
                     self.keep_lineage(books, todo, number, recipe);

@@ -8,11 +8,13 @@
 //! before is refused, since readers have made room for the first. Left out: which calls are kept, and in which order they run
 //! (`core::lineage`).
 
+mod methods;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::books::Books;
-use super::{Cluster, Todo};
+use super::{Cluster, Todo, recovery};
 use crate::base::{Error, NodeId, ObjectKey};
 use crate::core::lineage::{Effect, Kept, Lack, Lineage};
 use crate::core::owners::{Effect as Owning, Message, Stand};
@@ -20,13 +22,22 @@ use crate::exec::far::take::{self, Told};
 use crate::exec::far::{Arg, Carried, Layout, Parcel, ValueParcel};
 use crate::exec::options::{DEFAULT_RETRIES, Extra};
 use crate::exec::{Local, RawRef, cell};
+pub(super) use methods::of_method;
 
 /// What a call that is kept takes beside its arguments, about.
 const CALL: u64 = 256;
 const ARGUMENT: u64 = 64;
 
+/// How an object is made again.
+pub(super) enum Recipe {
+    /// By its call.
+    Call(Box<Again>),
+    /// By whoever hosts the actor whose method gave it.
+    Method(recovery::Again),
+}
+
 /// A call that can be made again.
-pub(super) struct Recipe {
+pub(super) struct Again {
     parcel: Parcel,
     extra: Option<Box<Extra>>,
     caller: u64,
@@ -38,6 +49,8 @@ pub(super) struct Remakes {
     recipes: HashMap<u64, Recipe>,
     /// Calls under way, by the object that they make.
     running: HashMap<u64, RawRef>,
+    /// Objects that hosts of actors are asked for, by which methods.
+    asked: HashMap<u64, &'static str>,
     /// Why making it again failed.
     failed: HashMap<u64, String>,
 }
@@ -48,6 +61,7 @@ impl Remakes {
             core: Lineage::new(limit),
             recipes: HashMap::new(),
             running: HashMap::new(),
+            asked: HashMap::new(),
             failed: HashMap::new(),
         }
     }
@@ -71,11 +85,11 @@ pub(super) fn retries(record: &RawRef) -> u32 {
 
 impl Cluster {
     /// Another node ran this claimed call and keeps its result: the call is copied out of the record, to be kept.
-    pub(super) fn recipe(&self, local: &Local, record: &RawRef) -> Option<(Recipe, Kept)> {
+    pub(super) fn recipe(&self, local: &Local, record: &RawRef) -> Result<(Recipe, Kept), Lack> {
         if record.target().is_some() {
-            return None;
+            return Err(Lack::Method(record.name()));
         }
-        let parcel = Parcel::pack(local, record).ok()?;
+        let parcel = Parcel::pack(local, record).map_err(|_| Lack::Failed)?;
         let mut kept = Kept {
             bytes: CALL + parcel.inline.len() as u64,
             retries: retries(record),
@@ -102,12 +116,12 @@ impl Cluster {
         }
         inputs.retain(|key| key.owner == self.me);
         kept.inputs = inputs.iter().map(|key| key.number).collect();
-        let recipe = Recipe {
+        let again = Again {
             parcel,
             extra: record.extra().map(|e| Box::new(e.again())),
             caller: record.caller(),
         };
-        Some((recipe, kept))
+        Ok((Recipe::Call(Box::new(again)), kept))
     }
 
     /// Keeps it, as far as the bound allows.
@@ -116,15 +130,16 @@ impl Cluster {
         books: &mut Books,
         todo: &mut Todo,
         number: u64,
-        recipe: Option<(Recipe, Kept)>,
+        recipe: Result<(Recipe, Kept), Lack>,
     ) {
         let mut out = Vec::new();
         match recipe {
-            Some((recipe, kept)) => {
-                books.remakes.recipes.insert(number, recipe);
+            Ok((recipe, kept)) => {
+                todo.recipes
+                    .extend(books.remakes.recipes.insert(number, recipe));
                 books.remakes.core.keep(number, kept, &mut out);
             }
-            None => books.remakes.core.bar(number, Lack::Actor, &mut out),
+            Err(lack) => books.remakes.core.bar(number, lack, &mut out),
         }
         self.remaking(books, todo, out);
     }
@@ -134,6 +149,7 @@ impl Cluster {
         let mut out = Vec::new();
         books.remakes.core.forget(number, &mut out);
         books.remakes.failed.remove(&number);
+        books.remakes.asked.remove(&number);
         if let Some(record) = books.remakes.running.remove(&number) {
             todo.unwanted.push(record);
         }
@@ -226,17 +242,24 @@ impl Cluster {
     /// Calls the call of an object again.
     pub(super) fn remake(self: &Arc<Cluster>, local: &Local, number: u64) {
         if self.stopping() {
-            return self.not_remade(local, number, Error::ShutDown.to_string());
+            return self.not_remade(local, number, again_failed(&Error::ShutDown.to_string()));
         }
         let record = {
             let mut books = self.books.lock();
             let remakes = &mut books.remakes;
             // Forgotten meanwhile.
-            let Some(recipe) = remakes.recipes.get(&number) else {
-                return;
+            let of = match remakes.recipes.get(&number) {
+                None => return,
+                Some(Recipe::Call(of)) => of,
+                Some(Recipe::Method(again)) => {
+                    let ask = again.ask();
+                    remakes.asked.insert(number, again.method);
+                    drop(books);
+                    return ask(local);
+                }
             };
-            let extra = recipe.extra.as_ref().map(|e| Box::new(e.again()));
-            let record = recipe.parcel.clone().again(number, recipe.caller, extra);
+            let extra = of.extra.as_ref().map(|e| Box::new(e.again()));
+            let record = of.parcel.clone().again(number, of.caller, extra);
             remakes.running.insert(number, record.clone());
             record
         };
@@ -278,7 +301,8 @@ impl Cluster {
             None
         });
         if let Some(expected) = wrong {
-            self.not_remade(local, number, other_length(record, expected, len));
+            let why = other_length(record.name(), expected, len);
+            self.not_remade(local, number, again_failed(&why));
         }
         // Nobody reads this record: the object has its own.
         let nothing = ValueParcel {
@@ -323,7 +347,7 @@ impl Cluster {
                     None
                 });
                 match wrong {
-                    Some(expected) => other_length(record, expected, len),
+                    Some(expected) => other_length(record.name(), expected, len),
                     None => return,
                 }
             }
@@ -338,7 +362,7 @@ impl Cluster {
             }
         };
         if ours.is_some() {
-            self.not_remade(local, number, why);
+            self.not_remade(local, number, again_failed(&why));
         }
     }
 
@@ -368,9 +392,7 @@ impl Cluster {
         let books = self.books.lock();
         let remakes = &books.remakes;
         if let Some(why) = remakes.failed.get(&key.number) {
-            return Some(format!(
-                "the call that made it was run again, and that failed: {why}"
-            ));
+            return Some(why.clone());
         }
         Some(match remakes.core.lack(key.number)? {
             Lack::GivenUp => format!(
@@ -385,19 +407,19 @@ impl Cluster {
                     nodes.join(", ")
                 )
             }
-            Lack::Actor => {
-                "a method of an actor made it, and those are not called again for a lost result"
-                    .to_owned()
-            }
+            Lack::Method(_) | Lack::TooMany(_) => methods::why(remakes.core.lack(key.number)?),
             Lack::NoRetries => "it cannot be made again: its call has max_retries 0".to_owned(),
             Lack::Failed => "the call that made it was run again, and that failed".to_owned(),
         })
     }
 }
 
-fn other_length(record: &RawRef, expected: u64, len: u64) -> String {
+fn again_failed(why: &str) -> String {
+    format!("the call that made it was run again, and that failed: {why}")
+}
+
+fn other_length(name: &str, expected: u64, len: u64) -> String {
     format!(
-        "`{}` gave {len} bytes for a lost result of {expected} bytes: it is not deterministic, and what others have read of the first may not fit the second; give it max_retries(0), or the same result each time",
-        record.name()
+        "`{name}` gave {len} bytes for a lost result of {expected} bytes: it is not deterministic, and what others have read of the first may not fit the second; give it max_retries(0), or the same result each time"
     )
 }

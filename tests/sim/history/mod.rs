@@ -87,6 +87,8 @@ pub struct Counts {
     pub killed: u64,
     pub kept: u64,
     pub own: u64,
+    /// Results that were told once more.
+    pub remade: u64,
 }
 
 impl Counts {
@@ -102,6 +104,7 @@ impl Counts {
         self.killed += o.killed;
         self.kept += o.kept;
         self.own += o.own;
+        self.remade += o.remade;
     }
 
     /// Whether each thing happened.
@@ -119,6 +122,7 @@ impl Counts {
             o.killed,
             o.kept,
             o.own,
+            o.remade,
         ]
         .iter()
         .all(|n| *n > 0)
@@ -531,6 +535,11 @@ impl World {
 
     /// What must hold in the end.
     fn judge(&mut self) -> Result<(), String> {
+        if self.healthy().any(|m| m.unknown > 0) && !self.closing {
+            return Err(
+                "what a call gave was asked for again, and nobody knew the call".to_owned(),
+            );
+        }
         let lost: u64 = self.healthy().map(|m| m.lost).sum();
         self.all.counts.lost += lost;
         if lost > 0 && self.gentle && !self.closing {

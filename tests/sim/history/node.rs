@@ -11,8 +11,8 @@ use super::{Asks, Bug, Event, Shared, backup_answer, caller_answer, host_answer}
 use crate::base::{ActorKey, NodeId};
 use crate::chance::Chance;
 use crate::core::recovery::{
-    Backup, CallId, Caller, Checkpoint, Dedup, Entry, Host, Limits, Record, ToBackup, ToHost,
-    backup, caller, host,
+    Backup, CallId, Caller, Checkpoint, Dedup, Entry, Host, Limits, Record, Settled, ToBackup,
+    ToHost, backup, caller, host,
 };
 
 /// What travels and is kept.
@@ -33,17 +33,24 @@ pub enum Packet {
     Call {
         at: ActorKey,
         number: u64,
-        settled: u64,
+        settled: Settled,
         load: Load,
     },
     Settled {
         at: ActorKey,
-        below: u64,
+        settled: Settled,
+    },
+    Again {
+        at: ActorKey,
+        number: u64,
+        settled: Settled,
     },
     Reply {
         number: u64,
         outcome: Load,
     },
+    /// Nobody knows what was asked for again.
+    Unknown,
     NotHere(ActorKey),
     Rouse,
     Moved {
@@ -55,6 +62,9 @@ pub enum Packet {
 
 /// Apart from the numbers of nodes.
 const OWN: u64 = 1000;
+/// Results of one node that stay with the host, at most.
+const RESULTS: usize = 6;
+
 /// The largest call in the log.
 const LARGEST: u64 = 100;
 
@@ -113,7 +123,11 @@ pub struct Member {
     claims: Option<ActorKey>,
     over: bool,
     stopped: Option<VecDeque<Event>>,
+    /// Results that stay with the host: the places that they say, and whether they are asked for.
+    results: BTreeMap<u64, (u64, bool)>,
     pub lost: u64,
+    /// Such results that nobody knew.
+    pub unknown: u64,
 }
 
 impl Member {
@@ -135,7 +149,9 @@ impl Member {
             claims: None,
             over: false,
             stopped: None,
+            results: BTreeMap::new(),
             lost: 0,
+            unknown: 0,
         }
     }
 
@@ -187,7 +203,8 @@ impl Member {
         let rests = |r: &Running| {
             r.line.is_empty() && r.own.is_empty() && r.runs.is_none() && r.replay.is_empty()
         };
-        let settled = self.caller.is_empty() && !self.caller.seeks();
+        let asks = self.results.values().any(|(_, asked)| *asked);
+        let settled = self.caller.is_empty() && !self.caller.seeks() && !asks;
         settled && self.stopped.is_none() && self.running.as_ref().is_none_or(rests)
     }
 
@@ -241,7 +258,7 @@ impl Member {
     }
 
     pub fn check(&mut self, all: &mut Shared) {
-        let most = self.limits.most + LARGEST;
+        let most = self.limits.most + LARGEST + 8 * RESULTS as u64;
         let host = self.running.as_ref().map_or(0, |r| r.host.bytes());
         let backup = self.backup.as_ref().map_or(0, Backup::bytes);
         if host > most || backup > most {
@@ -332,6 +349,7 @@ impl Member {
                 self.host_event(all, host::Event::Tick);
                 self.backup_event(all, backup::Event::Tick);
                 self.caller_event(all, caller::Event::Tick);
+                self.wants(all);
                 all.after(100_000, self.me, Event::Tick);
             }
             _ => {}
@@ -369,7 +387,23 @@ impl Member {
                 self.backup_event(all, backup::Event::Message { from, message });
             }
             Packet::ToHost(message) => self.host_event(all, host::Event::Message { from, message }),
-            Packet::Call { at, .. } if self.claims == Some(at) => self.early.push((from, packet)),
+            Packet::Call { at, .. } | Packet::Again { at, .. } if self.claims == Some(at) => {
+                self.early.push((from, packet));
+            }
+            Packet::Again {
+                at,
+                number,
+                settled,
+            } => {
+                let call = CallId { node: from, number };
+                match &self.running {
+                    Some(running) if running.at == at => {
+                        self.host_event(all, host::Event::Again { call, settled });
+                    }
+                    _ if self.over => all.send(self.me, from, Packet::Ended),
+                    _ => all.send(self.me, from, Packet::NotHere(at)),
+                }
+            }
             Packet::Call {
                 at,
                 number,
@@ -386,14 +420,29 @@ impl Member {
                     _ => all.send(self.me, from, Packet::NotHere(at)),
                 }
             }
-            Packet::Settled { at, below } => {
+            Packet::Settled { at, settled } => {
                 if self.running.as_ref().is_some_and(|r| r.at == at) {
-                    self.host_event(all, host::Event::Settled { node: from, below });
+                    self.host_event(
+                        all,
+                        host::Event::Settled {
+                            node: from,
+                            settled,
+                        },
+                    );
                 }
             }
             Packet::Reply { number, outcome } => {
-                self.caller_event(all, caller::Event::Outcome { number, outcome });
+                let changes = self.made.get(&number).is_some_and(|made| made.changes);
+                let room = self.results.len() < RESULTS && number.is_multiple_of(3);
+                let stays = self.results.contains_key(&number) || changes && room;
+                let event = caller::Event::Outcome {
+                    number,
+                    outcome,
+                    stays,
+                };
+                self.caller_event(all, event);
             }
+            Packet::Unknown => self.unknown += 1,
             Packet::Rouse => {
                 if self.running.is_none() {
                     let me = self.me;
@@ -446,12 +495,42 @@ impl Member {
                     };
                     all.send(self.me, at.host, packet);
                 }
-                caller::Effect::Settled { at, below } => {
-                    all.send(self.me, at.host, Packet::Settled { at, below });
+                caller::Effect::Settled { at, settled } => {
+                    all.send(self.me, at.host, Packet::Settled { at, settled });
                 }
                 caller::Effect::Settle { number, outcome } => self.settle(all, number, &outcome),
+                caller::Effect::Again {
+                    at,
+                    number,
+                    settled,
+                } => {
+                    let packet = Packet::Again {
+                        at,
+                        number,
+                        settled,
+                    };
+                    all.send(self.me, at.host, packet);
+                }
+                caller::Effect::Remade { number, outcome } => {
+                    let Some((place, true)) = self
+                        .results
+                        .get_mut(&number)
+                        .map(|r| (r.0, std::mem::take(&mut r.1)))
+                    else {
+                        all.wrong(format!("nobody asked for what call {number} gave"));
+                        continue;
+                    };
+                    all.counts.remade += 1;
+                    if !matches!(outcome, Load::Place(now) if now == place) {
+                        all.wrong(format!("call {number} gave {place}, and now {outcome:?}"));
+                    }
+                }
+                caller::Effect::GiveUp(number) => {
+                    self.results.remove(&number);
+                }
                 caller::Effect::Fail { number, .. } => {
                     self.made.remove(&number);
+                    self.results.remove(&number);
                     self.lost += 1;
                 }
                 caller::Effect::Look => {
@@ -466,6 +545,22 @@ impl Member {
                     }
                 }
                 caller::Effect::At(_) => {}
+            }
+        }
+    }
+
+    /// Results that stay with the host are lost and wanted, or needed no more, now and then.
+    fn wants(&mut self, all: &mut Shared) {
+        for number in self.results.keys().copied().collect::<Vec<_>>() {
+            let asked = self.results.get(&number).is_some_and(|(_, asked)| *asked);
+            if !asked && all.chance.permille(60) {
+                self.results.remove(&number);
+                self.caller_event(all, caller::Event::Let(number));
+            } else if all.chance.permille(100) {
+                if let Some(result) = self.results.get_mut(&number) {
+                    result.1 = true;
+                }
+                self.caller_event(all, caller::Event::Again(number));
             }
         }
     }
@@ -489,6 +584,9 @@ impl Member {
                 number,
             };
             all.told.insert(call, place);
+        }
+        if self.caller.stays(number) {
+            self.results.insert(number, (place, false));
         }
     }
 
@@ -633,6 +731,7 @@ impl Member {
                     }
                 }
                 host::Effect::Own(call) => self.own_told(all, call),
+                host::Effect::Lost(call) => all.send(self.me, call.node, Packet::Unknown),
                 host::Effect::Swap { expect, record } => {
                     let asks = Asks::Host(running.host.incarnation());
                     let delay = all.delay();

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use super::host::{Call, KeptHost};
 use super::load::Load;
 use crate::base::Error;
-use crate::core::recovery::Entry;
+use crate::core::recovery::{Entry, Settled};
 use crate::exec::far::parcel;
 use crate::exec::{Local, events};
 use crate::trace::Deed;
@@ -31,7 +31,7 @@ impl KeptHost {
         }
         let came = Call {
             id: entry.call,
-            settled: 0,
+            settled: Settled::default(),
             number: 0,
             caller: kept.caller,
             parcel: call,

@@ -317,7 +317,7 @@ impl Cluster {
             for early in early {
                 match early {
                     Early::There(from, call) => self.take_kept_call(local, from, call),
-                    Early::Here(actor, call) => self.take_call_here(local, actor, at, call),
+                    Early::Here(actor, input) => self.take_call_here(local, actor, at, input),
                 }
             }
         }

@@ -11,13 +11,14 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 
 use super::desk::{Desk, each};
-use super::host::Call;
+use super::host::{Call, Input};
 use super::load::{Load, object};
+use super::results::Again;
 use crate::base::{ActorKey, Error, NodeId, ObjectKey};
 use crate::core::owners::RefState;
 use crate::core::recovery::caller::{Effect, Event, Why};
-use crate::core::recovery::{CallId, Caller, Record};
-use crate::exec::actor::{ActorRef, HandleRef};
+use crate::core::recovery::{CallId, Caller, Record, Settled};
+use crate::exec::actor::{self, ActorRef, HandleRef};
 use crate::exec::entry::ActorEntry;
 use crate::exec::far::{FarActor, Parcel, parcel};
 use crate::exec::{Local, RawRef, cell};
@@ -30,6 +31,10 @@ pub(super) enum Asked {
     Call(RawRef),
     Machine(Event<Load>),
     Outcome(u64, Load),
+    /// A result that stays with the host is lost, and wanted.
+    Again(u64),
+    /// It is not needed from there any more.
+    Let(u64),
     Kill(bool),
     /// The actor has ended, for this cause.
     Ended(String),
@@ -44,8 +49,10 @@ struct Inner {
     machine: Caller<Load>,
     next: u64,
     calls: BTreeMap<u64, RawRef>,
-    /// Calls to a node that is not connected yet, with what was settled.
-    unsent: VecDeque<(u64, u64)>,
+    /// Results that stay with the host, by their calls: their numbers among this node's objects.
+    results: BTreeMap<u64, u64>,
+    /// Calls and questions to a node that is not connected yet, with what was settled.
+    unsent: VecDeque<(u64, Settled)>,
     /// To be ended, or made again, where it is found.
     kill: Option<bool>,
     cause: Option<String>,
@@ -136,6 +143,7 @@ impl KeptCaller {
                 machine: Caller::starting(at, incarnation, next),
                 next,
                 calls: BTreeMap::new(),
+                results: BTreeMap::new(),
                 unsent: VecDeque::new(),
                 kill: None,
                 cause: None,
@@ -190,15 +198,24 @@ impl KeptCaller {
                 let event = Event::Outcome {
                     number,
                     outcome: outcome.clone(),
+                    stays: inner.stays(number, &outcome),
                 };
                 inner.machine.handle(now, event, &mut out);
-                let settles = |e: &Effect<Load>| matches!(e, Effect::Settle { .. });
+                let settles =
+                    |e: &Effect<Load>| matches!(e, Effect::Settle { .. } | Effect::Remade { .. });
                 if !out.iter().any(settles)
                     && let Load::Told(from, outcome) = outcome
                 {
                     // It came twice: what it holds for us is not wanted.
                     cluster.unwanted(local, from, 0, (*outcome).clone());
                 }
+            }
+            Asked::Again(number) => {
+                inner.machine.handle(now, Event::Again(number), &mut out);
+            }
+            Asked::Let(number) => {
+                inner.results.remove(&number);
+                inner.machine.handle(now, Event::Let(number), &mut out);
             }
             Asked::Kill(restart) => {
                 let known = !inner.machine.seeks();
@@ -233,6 +250,7 @@ impl KeptCaller {
                 for (_, record) in std::mem::take(&mut inner.calls) {
                     local.engine.settle_error(local, &record, error.clone());
                 }
+                inner.results.clear();
             }
         }
         for effect in out {
@@ -244,7 +262,7 @@ impl KeptCaller {
         {
             self.kill_there(&cluster, local, restart);
         }
-        if inner.released && inner.calls.is_empty() {
+        if inner.released && inner.calls.is_empty() && inner.results.is_empty() {
             cluster.forget_caller(self, inner.next);
         }
     }
@@ -265,22 +283,46 @@ impl KeptCaller {
             } => {
                 self.send(cluster, local, inner, at, (number, settled));
             }
-            Effect::Settled { at, below } => {
+            Effect::Again {
+                at,
+                number,
+                settled,
+            } => self.send(cluster, local, inner, at, (number, settled)),
+            Effect::Settled { at, settled } => {
                 let actor = self.actor;
                 if at.host == cluster.me {
-                    return cluster.on_settled(local, cluster.me, actor, below);
+                    return cluster.on_settled(local, cluster.me, actor, settled);
                 }
-                cluster.tell_recovering(local, at.host, Recovering::Settled { actor, below });
+                cluster.tell_recovering(local, at.host, Recovering::Settled { actor, settled });
             }
             Effect::Settle { number, outcome } => {
                 if let Some(record) = inner.calls.remove(&number) {
-                    cluster.settle_told(local, record, outcome);
+                    let again = inner.machine.stays(number).then(|| {
+                        inner.results.insert(number, record.id);
+                        Again::new(self, number, record.entry.name)
+                    });
+                    cluster.settle_told(local, record, outcome, again);
+                }
+            }
+            Effect::Remade { number, outcome } => {
+                if let Some(id) = inner.results.get(&number).copied() {
+                    if !inner.machine.stays(number) {
+                        inner.results.remove(&number);
+                    }
+                    cluster.told_again(local, id, outcome);
+                }
+            }
+            Effect::GiveUp(number) => {
+                if let Some(id) = inner.results.remove(&number) {
+                    cluster.give_up_result(local, id);
                 }
             }
             Effect::Fail { number, why } => {
                 let error = self.death(inner, why);
                 if let Some(record) = inner.calls.remove(&number) {
                     local.engine.settle_error(local, &record, error.clone());
+                } else if let Some(id) = inner.results.remove(&number) {
+                    cluster.not_told_again(local, id, &error.to_string());
                 }
                 let cell = self.cell.lock().0.clone();
                 if why != Why::Late
@@ -349,10 +391,10 @@ impl KeptCaller {
         local: &Local,
         inner: &mut Inner,
         at: ActorKey,
-        (number, settled): (u64, u64),
+        (number, settled): (u64, Settled),
     ) {
         let Some(record) = inner.calls.get(&number).cloned() else {
-            return;
+            return self.ask(cluster, local, inner, at, (number, settled));
         };
         let record = &record;
         let taken = Parcel::pack(local, record).and_then(|parcel| {
@@ -381,7 +423,7 @@ impl KeptCaller {
                 caller,
                 parcel,
             };
-            return cluster.kept_call_here(local, actor, at, call);
+            return cluster.kept_call_here(local, actor, at, Input::Came(call));
         }
         let call = cluster.out_call(function, parcel);
         let sent = cluster.with(local, |books, todo| {
@@ -394,7 +436,7 @@ impl KeptCaller {
                 actor,
                 at,
                 number,
-                settled,
+                settled: settled.clone(),
                 id,
                 caller,
                 call,
@@ -409,6 +451,43 @@ impl KeptCaller {
             && let Some(far) = record.target().and_then(|a| a.far())
         {
             far.cancel(record);
+        }
+    }
+
+    /// Asks for a result again.
+    fn ask(
+        self: &Arc<KeptCaller>,
+        cluster: &Arc<Cluster>,
+        local: &Local,
+        inner: &mut Inner,
+        at: ActorKey,
+        (number, settled): (u64, Settled),
+    ) {
+        let Some(id) = inner.results.get(&number).copied() else {
+            return;
+        };
+        let actor = self.actor;
+        if at.host == cluster.me {
+            let node = cluster.me;
+            let input = Input::Again(CallId { node, number }, id, settled);
+            return cluster.kept_call_here(local, actor, at, input);
+        }
+        let sent = cluster.with(local, |books, _| {
+            if !books.peers.contains_key(&at.host) || !inner.unsent.is_empty() {
+                return false;
+            }
+            let message = Recovering::Again {
+                actor,
+                at,
+                number,
+                settled: settled.clone(),
+                id,
+            };
+            cluster.send_recovering(books, at.host, message);
+            true
+        });
+        if !sent {
+            inner.unsent.push_back((number, settled));
         }
     }
 
@@ -487,6 +566,17 @@ impl KeptCaller {
             cause: Arc::from(cause(inner, self.at.lock().0, why)),
             restarts: 0,
         }
+    }
+}
+
+impl Inner {
+    /// Whether what came of a call stays with the host, which can make it again.
+    fn stays(&self, number: u64, outcome: &Load) -> bool {
+        let Load::Told(_, outcome) = outcome else {
+            return false;
+        };
+        let logged = |record: &RawRef| actor::is_logged(record.entry);
+        matches!(**outcome, Outcome::Stored(_)) && self.calls.get(&number).is_none_or(logged)
     }
 }
 

@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use super::Early;
 use super::caller::{Asked, End, KeptCaller};
-use super::host::{Call, Input};
+use super::host::Input;
 use super::load::{Came, Load, actor as actor_key};
+use super::results::Again;
 use crate::base::{ActorKey, Error, NodeId, ObjectKey};
 use crate::core::recovery::caller::Event;
 use crate::exec::actor::HandleRef;
@@ -96,18 +97,24 @@ impl Cluster {
     }
 
     /// Puts what came of a call into its record.
-    pub(super) fn settle_told(self: &Arc<Cluster>, local: &Local, record: RawRef, outcome: Load) {
+    pub(super) fn settle_told(
+        self: &Arc<Cluster>,
+        local: &Local,
+        record: RawRef,
+        outcome: Load,
+        again: Option<Again>,
+    ) {
         match outcome {
             Load::Told(from, outcome) => {
                 let outcome = Arc::try_unwrap(outcome).unwrap_or_else(|o| (*o).clone());
-                self.settle_outcome(local, record, from, outcome);
+                self.settle_outcome(local, record, from, outcome, again);
             }
             Load::Came(came) => match &*came {
                 Came::Value(value) => self.settle(local, record, value.clone()),
                 Came::Failed(why) => {
                     let from = self.me;
                     let failed = Outcome::Failed(why.clone());
-                    self.settle_outcome(local, record, from, failed);
+                    self.settle_outcome(local, record, from, failed, None);
                 }
                 Came::Large(_, there) => match ValueParcel::of(there) {
                     Ok(value) => self.settle(local, record, value),
@@ -158,18 +165,18 @@ impl Cluster {
         }
     }
 
-    /// A call of a handle of this node to an actor that is here.
+    /// A call of a handle of this node to an actor that is here, or a question for what one gave.
     pub(super) fn kept_call_here(
         self: &Arc<Cluster>,
         local: &Local,
         actor: ActorKey,
         at: ActorKey,
-        call: Call,
+        input: Input,
     ) {
         if let Some(early) = self.recovery.claiming.lock().get_mut(&at) {
-            return early.push(Early::Here(actor, call));
+            return early.push(Early::Here(actor, input));
         }
-        self.take_call_here(local, actor, at, call);
+        self.take_call_here(local, actor, at, input);
     }
 
     /// One whose actor is here, or is not about to come.
@@ -178,10 +185,10 @@ impl Cluster {
         local: &Local,
         actor: ActorKey,
         at: ActorKey,
-        call: Call,
+        input: Input,
     ) {
         match self.recovery.host(actor) {
-            Some(host) if host.at == at && !host.is_over() => host.post(local, Input::Came(call)),
+            Some(host) if host.at == at && !host.is_over() => host.post(local, input),
             _ => {
                 if let Some(caller) = self.recovery.caller(actor) {
                     caller.post(local, Asked::Machine(Event::NotHere(at)));

@@ -10,7 +10,7 @@ use super::caller::Asked;
 use super::host::{Call, Input};
 use super::load::Load;
 use crate::base::{ActorKey, Error, NodeId};
-use crate::core::recovery::{CallId, ToBackup, ToHost};
+use crate::core::recovery::{CallId, Settled, ToBackup, ToHost};
 use crate::core::recovery::{backup as keeping, caller as calling, host as hosting};
 use crate::exec::Local;
 use crate::exec::far::{parcel, take};
@@ -20,15 +20,15 @@ use crate::wire::{CallBody, Outcome, Recovering, whole_recovering};
 /// A message that comes in parts is no longer than this.
 const LONGEST: usize = 4 << 30;
 
-/// A call that came, perhaps before its actor.
+/// A call that came, or a question for what one gave, perhaps before its actor.
 pub(super) struct EarlyCall {
     actor: ActorKey,
     at: ActorKey,
     number: u64,
-    settled: u64,
+    settled: Settled,
     id: u64,
-    caller: u64,
-    call: CallBody,
+    /// Who calls, and what; nothing: the question.
+    call: Option<(u64, CallBody)>,
 }
 
 impl Cluster {
@@ -48,14 +48,37 @@ impl Cluster {
                 id,
                 caller,
                 call,
-            } => self.on_kept_call(
-                local,
-                from,
-                (actor, at),
-                (number, settled, id, caller),
-                call,
-            ),
-            Recovering::Settled { actor, below } => self.on_settled(local, from, actor, below),
+            } => {
+                let call = EarlyCall {
+                    actor,
+                    at,
+                    number,
+                    settled,
+                    id,
+                    call: Some((caller, call)),
+                };
+                self.on_kept_call(local, from, call);
+            }
+            Recovering::Again {
+                actor,
+                at,
+                number,
+                settled,
+                id,
+            } => {
+                let question = EarlyCall {
+                    actor,
+                    at,
+                    number,
+                    settled,
+                    id,
+                    call: None,
+                };
+                self.on_kept_call(local, from, question);
+            }
+            Recovering::Settled { actor, settled } => {
+                self.on_settled(local, from, actor, settled);
+            }
             Recovering::Outcome {
                 actor,
                 number,
@@ -205,32 +228,16 @@ impl Cluster {
         local: &Local,
         node: NodeId,
         actor: ActorKey,
-        below: u64,
+        settled: Settled,
     ) {
         if let Some(host) = self.recovery.host(actor) {
-            let event = hosting::Event::Settled { node, below };
+            let event = hosting::Event::Settled { node, settled };
             host.post(local, Input::Machine(event));
         }
     }
 
-    pub(super) fn on_kept_call(
-        self: &Arc<Cluster>,
-        local: &Local,
-        from: NodeId,
-        (actor, at): (ActorKey, ActorKey),
-        (number, settled, id, caller): (u64, u64, u64, u64),
-        call: CallBody,
-    ) {
-        let call = EarlyCall {
-            actor,
-            at,
-            number,
-            settled,
-            id,
-            caller,
-            call,
-        };
-        if let Some(early) = self.recovery.claiming.lock().get_mut(&at) {
+    pub(super) fn on_kept_call(self: &Arc<Cluster>, local: &Local, from: NodeId, call: EarlyCall) {
+        if let Some(early) = self.recovery.claiming.lock().get_mut(&call.at) {
             return early.push(Early::There(from, call));
         }
         self.take_kept_call(local, from, call);
@@ -249,16 +256,21 @@ impl Cluster {
             number,
             settled,
             id,
-            caller,
             call,
         } = early;
-        let Some(function) = parcel::function(call.function) else {
-            return self.misbehaves(from, "it called a method that there is not");
+        let call = match call {
+            None => None,
+            Some((caller, call)) => {
+                let Some(function) = parcel::function(call.function) else {
+                    return self.misbehaves(from, "it called a method that there is not");
+                };
+                // Whatever comes of it, what came with it was counted.
+                let parcel = self.with(local, |books, todo| {
+                    self.import_call(books, todo, local, from, function, call)
+                });
+                Some((function, caller, parcel))
+            }
         };
-        // Whatever comes of it, what came with it was counted.
-        let parcel = self.with(local, |books, todo| {
-            self.import_call(books, todo, local, from, function, call)
-        });
         let host = self.recovery.host(actor);
         let Some(host) = host.filter(|host| host.at == at && !host.is_over()) else {
             let answer = match self.recovery.end_of(actor) {
@@ -269,6 +281,10 @@ impl Cluster {
                 None => Recovering::NotHere { actor, at },
             };
             return self.tell_recovering(local, from, answer);
+        };
+        let Some((function, caller, parcel)) = call else {
+            let call = CallId { node: from, number };
+            return host.post(local, Input::Again(call, id, settled));
         };
         let parcel = match parcel {
             Ok(parcel) => parcel,

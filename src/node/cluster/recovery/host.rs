@@ -17,11 +17,12 @@ use parking_lot::Mutex;
 use super::again::Replay;
 use super::desk::Desk;
 use super::durable::Outside;
-use super::load::{Came, Kept, Load, State, came, direct};
+use super::load::{Came, Kept, Load, State, direct};
+use super::results::unknown;
 use super::shown::Shown;
 use crate::base::{ActorKey, Error, IdMap, NodeId};
 use crate::core::recovery::host::{Effect, Event};
-use crate::core::recovery::{CallId, History, Host, Record};
+use crate::core::recovery::{CallId, History, Host, Record, Settled};
 use crate::exec::actor::{self, ActorRef};
 use crate::exec::call::Outcome;
 use crate::exec::entry::ActorEntry;
@@ -46,6 +47,8 @@ pub(super) enum Input {
     Turn(CallId, Kept),
     /// A call of this node's own handles has ended.
     Ended(CallId, RawRef, std::thread::Result<Outcome>),
+    /// A caller asks again for what a call gave, which is its object of this number.
+    Again(CallId, u64, Settled),
     /// One that came has.
     Told(CallId, Came),
     /// The state, as it is between two calls.
@@ -65,7 +68,7 @@ pub(super) enum Input {
 /// A call of another node, or of a handle here to what was elsewhere.
 pub(super) struct Call {
     pub id: CallId,
-    pub settled: u64,
+    pub settled: Settled,
     /// The number of its result among its node's objects.
     pub number: u64,
     /// Who calls, among its node's callers.
@@ -288,10 +291,14 @@ impl KeptHost {
                 inner.machine.take(now, Event::Nodes(nodes), out);
             }
             Input::Came(call) => {
-                let (id, settled) = (call.id, call.settled);
+                let (id, settled) = (call.id, call.settled.clone());
                 let event = Event::Call { call: id, settled };
                 inner.machine.take(now, event, out);
                 came = Some(call);
+            }
+            Input::Again(call, number, settled) => {
+                inner.again.insert(call, number);
+                inner.machine.take(now, Event::Again { call, settled }, out);
             }
             Input::Turn(call, kept) => {
                 let bytes = kept.bytes();
@@ -401,10 +408,15 @@ impl KeptHost {
                 Effect::Reply { call, outcome } => {
                     if let Load::Came(came) = outcome {
                         if let Some(number) = inner.again.remove(&call) {
-                            cluster.hold_large(call.node, number, &came);
+                            cluster.hold_large(local, call.node, number, &came);
                         }
                         cluster.tell_came(local, self.actor, call, &came);
                     }
+                }
+                Effect::Lost(call) => {
+                    inner.again.remove(&call);
+                    let came = Arc::new(unknown(cluster.me));
+                    cluster.tell_came(local, self.actor, call, &came);
                 }
                 Effect::Swap { expect, record } => {
                     let host = Arc::clone(self);
@@ -485,25 +497,6 @@ impl KeptHost {
                 host.told(local, id, number, &record);
             });
         });
-    }
-
-    /// A call that came has ended; the number of its result, if its caller asked for it here.
-    fn told(self: &Arc<KeptHost>, local: &Local, id: CallId, number: Option<u64>, record: &RawRef) {
-        let Some(cluster) = self.cluster.upgrade() else {
-            return;
-        };
-        let asked = |number| cluster.books.lock().running.remove(&(id.node, number));
-        drop(number.map(asked));
-        self.calls.lock().by_record.remove(&record.id);
-        // Whoever goes on runs it: it did not fail, this node goes.
-        if cluster.is_over() || self.is_over() {
-            return;
-        }
-        let came = came(record);
-        if let Some(number) = number {
-            cluster.hold_large(id.node, number, &came);
-        }
-        self.post(local, Input::Told(id, came));
     }
 
     /// Nobody is told anything any more.

@@ -7,6 +7,7 @@
 
 use std::sync::{Arc, OnceLock};
 
+use super::tell::MOST;
 use crate::base::{ActorKey, Error, NodeId};
 use crate::core::recovery::{Checkpoint, Dedup, Entry};
 use crate::exec::entry::{ActorEntry, FnEntry};
@@ -67,7 +68,7 @@ pub(super) enum Came {
     Large(usize, RawRef),
 }
 
-/// Results of more bytes stay with the host, and are lost with it; smaller ones are part of what is kept.
+/// Results of more bytes stay with the host, and are made again if they are lost with it; smaller ones are part of what is kept.
 const LARGEST: usize = 8 << 20;
 /// What a call takes beside its arguments.
 const OVERHEAD: u64 = 64;
@@ -149,9 +150,9 @@ pub(super) fn refers(checkpoint: &Checkpoint<Load>) -> bool {
 }
 
 /// What a call says whose large result was lost with the host.
-fn lost_result(host: NodeId, len: u64) -> Vec<u8> {
+fn lost_result(host: NodeId, len: u64, bound: u64) -> Vec<u8> {
     let why = format!(
-        "it had the {len} bytes that the call gave, which were too many to be kept elsewhere"
+        "it had the {len} bytes that the call gave; a checkpoint had cut the call from the log, and no more than {bound} bytes of such results go along with it: a larger log_bytes, rarer checkpoints, or a put of the result with replicas keep it"
     );
     take::failure_bytes(&bad(host, &why))
 }
@@ -259,7 +260,7 @@ impl Cluster {
         EntryBody {
             order: entry.order,
             call: entry.call,
-            settled: entry.settled,
+            settled: entry.settled.clone(),
             bytes: entry.bytes,
             load: self.export_kept(books, todo, to, out),
         }
@@ -295,12 +296,31 @@ impl Cluster {
         let init = self.out_kept(state.init.get()?)?;
         let value = state.value.clone().map(|value| self.out_value(value));
         let kind = parcel::actor_number(state.entry)?;
-        let outcomes = checkpoint.ran.outcomes().map(|(call, order, load)| {
+        let (mut ran, mut room) = (
+            Vec::from_iter(checkpoint.ran.outcomes()),
+            results_room(state, checkpoint.bytes),
+        );
+        // Of results that stay here the latest go along.
+        ran.sort_unstable_by_key(|(_, order, _)| std::cmp::Reverse(*order));
+        let outcomes = ran.into_iter().map(|(call, order, load)| {
+            let mut fits = |len: usize| {
+                let rest = room.checked_sub(len as u64);
+                rest.map(|rest| room = rest).is_some()
+            };
             let outcome = match load {
                 Load::Came(came) => match &**came {
-                    Came::Value(value) => Ok(self.out_value(value.clone())),
+                    Came::Value(v) if v.bytes.len() <= LARGEST || fits(v.bytes.len()) => {
+                        Ok(self.out_value(v.clone()))
+                    }
+                    Came::Value(v) => Err(Outcome::Stored(v.bytes.len() as u64)),
                     Came::Failed(why) => Err(Outcome::Failed(why.clone())),
-                    Came::Large(len, _) => Err(Outcome::Stored(*len as u64)),
+                    Came::Large(len, record) => {
+                        let value = fits(*len).then(|| ValueParcel::of(record));
+                        match value {
+                            Some(Ok(value)) => Ok(self.out_value(value)),
+                            Some(Err(_)) | None => Err(Outcome::Stored(*len as u64)),
+                        }
+                    }
                 },
                 _ => Err(Outcome::Returned),
             };
@@ -350,12 +370,15 @@ impl Cluster {
             init: Arc::new(init),
             value: state.value.map(value).transpose()?,
         };
+        let room = results_room(&state, body.bytes);
         let mut outcomes = Vec::with_capacity(body.outcomes.len());
         for (call, order, outcome) in body.outcomes {
             let load = match outcome {
                 Outcome::Value(v) => Load::Came(Arc::new(Came::Value(value(v)?))),
                 Outcome::Failed(why) => Load::Came(Arc::new(Came::Failed(why))),
-                Outcome::Stored(len) => Load::Came(Arc::new(Came::Failed(lost_result(via, len)))),
+                Outcome::Stored(len) => {
+                    Load::Came(Arc::new(Came::Failed(lost_result(via, len, room))))
+                }
                 Outcome::Returned => Load::Own,
             };
             outcomes.push((call, order, load));
@@ -403,6 +426,15 @@ fn plain_parcel(function: &'static FnEntry, call: CallBody) -> Result<Parcel, Ca
         inline: call.inline,
         caps: Vec::new(),
     })
+}
+
+/// How many bytes of results that stay with a host go along with a checkpoint of so many bytes.
+fn results_room(state: &State, bytes: u64) -> u64 {
+    state
+        .terms
+        .checkpoints
+        .bound
+        .min(MOST.saturating_sub(bytes))
 }
 
 /// What another node sent cannot be taken in.

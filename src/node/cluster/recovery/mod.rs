@@ -2,7 +2,7 @@
 //!
 //! Room map: [`host`] actors here, [`ear`] what their drainers tell, [`again`] what they run again; [`backup`] histories kept here and taken over; [`handles`]
 //! handles here, [`caller`] their calls; [`clerk`] the records; [`load`] what is carried, [`tell`] and [`hear`] how; [`desk`] how events are handled;
-//! [`shown`] what can be seen of an actor; [`durable`] checkpoints outside of all nodes.
+//! [`results`] results that stay with a host; [`shown`] what can be seen of an actor; [`durable`] checkpoints outside of all nodes.
 //!
 //! Actors are named by their first key, for ever; where one is, is another key. Messages about one go between its host, its
 //! backups and its callers.
@@ -20,6 +20,7 @@ mod handles;
 mod hear;
 mod host;
 mod load;
+mod results;
 mod shown;
 mod tell;
 
@@ -48,6 +49,7 @@ use ear::Ear;
 use hear::EarlyCall;
 use host::{Input, KeptHost};
 use load::State;
+pub(super) use results::Again;
 
 /// How often time passes for the machines.
 const TICK: Duration = Duration::from_millis(25);
@@ -88,8 +90,8 @@ impl<T> Memory<T> {
 enum Early {
     /// Of that node.
     There(NodeId, EarlyCall),
-    /// Of this node, to that actor.
-    Here(ActorKey, host::Call),
+    /// Of this node, to that actor, or a question for what one gave.
+    Here(ActorKey, Input),
 }
 
 /// See the module.

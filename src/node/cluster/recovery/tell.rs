@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::caller::Asked;
 use super::host::Input;
 use super::load::{Came, Load};
-use crate::base::{ActorKey, NodeId, ObjectKey};
+use crate::base::{ActorKey, NodeId};
 use crate::core::recovery::host::Event;
 use crate::core::recovery::{CallId, ToBackup, ToHost};
 use crate::exec::Local;
@@ -19,7 +19,7 @@ use crate::wire::{Frame, Outcome, Recovering};
 /// Messages are parted that are longer.
 const PART: usize = 8 << 20;
 /// A state, or calls, of more bytes are kept by nobody: sending them would take longer than a silence may.
-const MOST: u64 = 1 << 30;
+pub(super) const MOST: u64 = 1 << 30;
 
 impl Cluster {
     /// Sends a message about an actor; one that is too long in parts.
@@ -119,23 +119,6 @@ impl Cluster {
             };
             self.send_recovering(books, to, message);
         });
-    }
-
-    /// A result that is too large to be told stays here until its owner frees it.
-    pub(super) fn hold_large(&self, owner: NodeId, number: u64, came: &Came) {
-        if let Came::Large(_, record) = came
-            && owner != self.me
-        {
-            let key = ObjectKey { owner, number };
-            let mut books = self.books.lock();
-            if !books.peers.contains_key(&owner) {
-                return; // it died, and will not free it
-            }
-            let before = books.held.insert(key, record.clone());
-            books.owners.hosts(key);
-            drop(books);
-            drop(before);
-        }
     }
 
     /// Tells whoever called what came of it.
