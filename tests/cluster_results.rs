@@ -17,16 +17,23 @@ const LONG: Duration = Duration::from_secs(30);
 /// More numbers than travel with the news that a call has ended: 9.6 MB of them.
 const MANY: u64 = 1_200_000;
 
-/// A cluster of a head and so many other nodes, whose deaths are found later than usual: many processes of unoptimised code share two
-/// CPUs.
-fn with(others: usize, test: impl FnOnce(&mut Cluster)) {
-    let _alone = cluster_common::alone();
-    let config = Config::new()
+fn config() -> Config {
+    Config::new()
         .num_cpus(2)
         .object_store_memory(256 << 20)
-        .attach(false);
-    let head = head(config.cluster_pace(2));
-    let settings = [("MOBULA_CLUSTER_PACE", "2")];
+        .attach(false)
+}
+
+/// Deaths are found later than usual: many processes of unoptimised code share two CPUs, and a test may not lose a node that it did not
+/// kill.
+const PACE: u32 = 5;
+
+/// A cluster of a head and so many other nodes.
+fn with(others: usize, test: impl FnOnce(&mut Cluster)) {
+    let _alone = cluster_common::alone();
+    let head = head(config().cluster_pace(PACE));
+    let pace = PACE.to_string();
+    let settings = [("MOBULA_CLUSTER_PACE", pace.as_str())];
     let nodes = (0..others).map(|i| Node::start(&head, &format!("node{i}"), &settings));
     let nodes = nodes.collect();
     head.wait_for_nodes(others + 1, Duration::from_secs(30))
@@ -282,6 +289,26 @@ fn a_result_that_a_checkpoint_has_cut_goes_along_with_it() {
             assert_eq!(notes.runs(), 2, "nothing ran again");
         }
     });
+}
+
+#[test]
+fn a_result_goes_along_with_checkpoints_once() {
+    let _alone = cluster_common::alone();
+    let notes = Notes::new("once");
+    let cluster = &mut cluster_common::patient_cluster(config(), 1);
+    let maker = backed_by(cluster, "head", &notes, (1, 1));
+    let large = maker.makes(MANY);
+    done(std::slice::from_ref(&large));
+    let before = cluster.head.network().bytes_in;
+    for n in 1..=15 {
+        assert_eq!(get(&maker.slowly(0)), MANY + n);
+    }
+    mobula::get_timeout(&maker.checkpoint(), LONG).expect("it is kept");
+    let came = cluster.head.network().bytes_in - before;
+    assert!(came < 3 * 8 * MANY, "{came} bytes came");
+    cluster.nodes[0].kill();
+    is_from(&get(&large), 0, MANY);
+    assert_eq!(notes.runs(), 16);
 }
 
 #[test]

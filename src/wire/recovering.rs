@@ -62,6 +62,8 @@ pub struct CheckpointBody {
     pub floors: Vec<(NodeId, u64)>,
     /// What came of calls in it, with their places.
     pub outcomes: Vec<(CallId, u64, Outcome)>,
+    /// Calls in it, with their places, of which what came of them came with the checkpoint before.
+    pub before: Vec<(CallId, u64)>,
 }
 
 /// One thing said. Actors are named by their first keys.
@@ -274,6 +276,10 @@ fn checkpoint(w: &mut Writer, kept: &CheckpointBody) {
         w.u64(*order);
         body::outcome(w, outcome);
     });
+    w.list(&kept.before, |w, (call, order)| {
+        id(w, *call);
+        w.u64(*order);
+    });
 }
 
 fn read_checkpoint(r: &mut Reader<'_>) -> Read<CheckpointBody> {
@@ -288,6 +294,7 @@ fn read_checkpoint(r: &mut Reader<'_>) -> Read<CheckpointBody> {
         },
         floors: r.list(16, |r| Ok((r.node()?, r.u64()?)))?,
         outcomes: r.list(25, |r| Ok((read_id(r)?, r.u64()?, body::read_outcome(r)?)))?,
+        before: r.list(24, |r| Ok((read_id(r)?, r.u64()?)))?,
     })
 }
 

@@ -84,6 +84,7 @@ fn recovering() -> Vec<Frame> {
         },
         floors: vec![(node(1), 4), (node(2), u64::MAX)],
         outcomes: vec![(id, 5, Outcome::Value(value())), (id, 6, Outcome::Returned)],
+        before: vec![(id, 4)],
     };
     let incarnation = 2;
     let answer = |answer| Recovering::Answer { actor, answer };

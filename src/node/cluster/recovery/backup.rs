@@ -69,12 +69,14 @@ impl KeptBackup {
                 Effect::TakeOver { record, history } => {
                     let dead = self.machine.lock().host();
                     cluster.recovery.backups.lock().remove(&self.actor);
+                    cluster.recovery.along.lock().forget(self.actor);
                     let death = format!("its node {dead} died");
                     cluster.take_over(local, &record, history, (dead, death));
                     cluster.claim_ended(local, record.at);
                 }
                 Effect::Drop => {
                     cluster.recovery.backups.lock().remove(&self.actor);
+                    cluster.recovery.along.lock().forget(self.actor);
                 }
             }
         }

@@ -263,7 +263,7 @@ impl Cluster {
             return Err(Error::Encode { value, why });
         }
         // Nothing in it is counted for anybody.
-        let body = self.export_checkpoint(local, self.me, checkpoint);
+        let body = self.export_checkpoint(local, self.me, (host.actor, true), checkpoint);
         let Some(body) = body else {
             let why = "its constructor has not run, or its type is not registered".into();
             return Err(Error::Encode { value, why });
@@ -293,7 +293,11 @@ impl Cluster {
                 actor: of,
                 checkpoint: Some(body),
                 ..
-            }) if of == actor => self.import_checkpoint(local, host, *body),
+            }) if of == actor => {
+                let checkpoint = self.import_checkpoint(local, host, (actor, 0), *body);
+                self.recovery.along.lock().forget(actor);
+                checkpoint
+            }
             Ok(_) => Err(none("it is another actor's")),
             Err(e) => Err(none(&format!("it is of another version: {e}"))),
         }

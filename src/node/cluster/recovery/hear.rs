@@ -109,7 +109,8 @@ impl Cluster {
                 let entries = entries.into_iter();
                 let entries = entries.map(|entry| self.import_entry(local, from, entry));
                 let entries: Result<Vec<_>, Error> = entries.collect();
-                let checkpoint = checkpoint.map(|c| self.import_checkpoint(local, from, *c));
+                let of = (actor, incarnation);
+                let checkpoint = checkpoint.map(|c| self.import_checkpoint(local, from, of, *c));
                 let (Ok(entries), Ok(checkpoint)) = (entries, checkpoint.transpose()) else {
                     let answer = ToHost::Declined { incarnation };
                     let answer = Recovering::Answer { actor, answer };

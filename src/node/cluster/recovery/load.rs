@@ -5,6 +5,7 @@
 //! Invariant: what is kept holds a count of every reference in it, and what is sent was counted for whoever gets it. Left out: when
 //! anything is sent.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
 
 use super::tell::MOST;
@@ -288,6 +289,7 @@ impl Cluster {
         self: &Arc<Cluster>,
         local: &Local,
         to: NodeId,
+        (actor, begins): (ActorKey, bool),
         checkpoint: &Checkpoint<Load>,
     ) -> Option<CheckpointBody> {
         let Load::State(state) = &checkpoint.state else {
@@ -302,31 +304,45 @@ impl Cluster {
         );
         // Of results that stay here the latest go along.
         ran.sort_unstable_by_key(|(_, order, _)| std::cmp::Reverse(*order));
-        let outcomes = ran.into_iter().map(|(call, order, load)| {
+        let had = self.recovery.along.lock().sent_to(actor, to, begins);
+        let mut sent = BTreeSet::new();
+        let told = ran.into_iter().map(|(call, order, load)| {
             let mut fits = |len: usize| {
                 let rest = room.checked_sub(len as u64);
                 rest.map(|rest| room = rest).is_some()
             };
+            let large = load.large().filter(|len| fits(*len));
             let outcome = match load {
+                Load::Came(_) if large.is_some() && had.contains(&call) => {
+                    sent.insert(call);
+                    return Err((call, order));
+                }
                 Load::Came(came) => match &**came {
-                    Came::Value(v) if v.bytes.len() <= LARGEST || fits(v.bytes.len()) => {
-                        Ok(self.out_value(v.clone()))
-                    }
-                    Came::Value(v) => Err(Outcome::Stored(v.bytes.len() as u64)),
                     Came::Failed(why) => Err(Outcome::Failed(why.clone())),
-                    Came::Large(len, record) => {
-                        let value = fits(*len).then(|| ValueParcel::of(record));
-                        match value {
-                            Some(Ok(value)) => Ok(self.out_value(value)),
-                            Some(Err(_)) | None => Err(Outcome::Stored(*len as u64)),
+                    Came::Value(v) if v.bytes.len() <= LARGEST => Ok(self.out_value(v.clone())),
+                    // Those are brought back from disk, if need be.
+                    other => match large.map(|_| other.value()) {
+                        Some(Ok(value)) => {
+                            sent.insert(call);
+                            Ok(self.out_value(value))
                         }
-                    }
+                        Some(Err(_)) | None => {
+                            Err(Outcome::Stored(load.large().unwrap_or(0) as u64))
+                        }
+                    },
                 },
                 _ => Err(Outcome::Returned),
             };
-            (call, order, outcome)
+            Ok((call, order, outcome))
         });
-        let outcomes: Vec<_> = outcomes.collect();
+        let (mut outcomes, mut before) = (Vec::new(), Vec::new());
+        for outcome in told {
+            match outcome {
+                Ok(outcome) => outcomes.push(outcome),
+                Err(known) => before.push(known),
+            }
+        }
+        self.recovery.along.lock().sends(actor, to, sent);
         let floors = checkpoint.ran.floors().collect();
         self.with(local, |books, todo| {
             let mut value_out = |value| self.export_value(books, todo, to, value);
@@ -347,6 +363,7 @@ impl Cluster {
                 },
                 floors,
                 outcomes,
+                before,
             })
         })
     }
@@ -355,6 +372,7 @@ impl Cluster {
         self: &Arc<Cluster>,
         local: &Local,
         via: NodeId,
+        (actor, incarnation): (ActorKey, u64),
         body: CheckpointBody,
     ) -> Result<Checkpoint<Load>, Error> {
         let state = body.state;
@@ -383,6 +401,18 @@ impl Cluster {
             };
             outcomes.push((call, order, load));
         }
+        let along = &self.recovery.along;
+        let known = along.lock().came_before(actor, incarnation);
+        for (call, order) in body.before {
+            let lost = || Arc::new(Came::Failed(lost_result(via, 0, room)));
+            let came = known.get(&call).cloned().unwrap_or_else(lost);
+            outcomes.push((call, order, Load::Came(came)));
+        }
+        let large = outcomes.iter().filter_map(|(call, _, load)| match load {
+            Load::Came(came) if load.large().is_some() => Some((*call, Arc::clone(came))),
+            _ => None,
+        });
+        along.lock().came(actor, incarnation, large.collect());
         Ok(Checkpoint {
             order: body.order,
             state: Load::State(Arc::new(state)),
@@ -426,6 +456,29 @@ fn plain_parcel(function: &'static FnEntry, call: CallBody) -> Result<Parcel, Ca
         inline: call.inline,
         caps: Vec::new(),
     })
+}
+
+impl Load {
+    /// How long a result is that is too large to be told.
+    fn large(&self) -> Option<usize> {
+        let Load::Came(came) = self else { return None };
+        match &**came {
+            Came::Value(value) => Some(value.bytes.len()).filter(|len| *len > LARGEST),
+            Came::Large(len, _) => Some(*len),
+            Came::Failed(_) => None,
+        }
+    }
+}
+
+impl Came {
+    /// The value itself. Blocks if it must be brought back.
+    fn value(&self) -> Result<ValueParcel, Error> {
+        match self {
+            Came::Value(value) => Ok(value.clone()),
+            Came::Large(_, record) => ValueParcel::of(record),
+            Came::Failed(_) => Err(Error::ShutDown),
+        }
+    }
 }
 
 /// How many bytes of results that stay with a host go along with a checkpoint of so many bytes.

@@ -1,6 +1,6 @@
 //! Actors that outlive their node: their histories kept by other nodes, driven.
 //!
-//! Room map: [`host`] actors here, [`ear`] what their drainers tell, [`again`] what they run again; [`backup`] histories kept here and taken over; [`handles`]
+//! Room map: [`host`] actors here, [`ear`] what their drainers tell, [`again`] what they run again, [`along`] large results that go with checkpoints; [`backup`] histories kept here and taken over; [`handles`]
 //! handles here, [`caller`] their calls; [`clerk`] the records; [`load`] what is carried, [`tell`] and [`hear`] how; [`desk`] how events are handled;
 //! [`results`] results that stay with a host; [`shown`] what can be seen of an actor; [`durable`] checkpoints outside of all nodes.
 //!
@@ -10,6 +10,7 @@
 //! Invariant: locks here are held for a look at a table and nothing else. Left out: what is decided (`core::recovery`).
 
 mod again;
+mod along;
 mod backup;
 mod caller;
 mod clerk;
@@ -43,6 +44,7 @@ use crate::exec::actor::{ActorRef, Backups, HandleRef};
 use crate::exec::entry::ActorEntry;
 use crate::exec::options::Options;
 use crate::wire::{ActorTerms, HandleBody, Recovering};
+use along::Along;
 use backup::KeptBackup;
 use caller::{Asked, KeptCaller};
 use ear::Ear;
@@ -108,6 +110,7 @@ pub(super) struct Recovery {
     claiming: Mutex<HashMap<ActorKey, Vec<Early>>>,
     /// Messages that come in parts.
     parts: Mutex<HashMap<NodeId, Vec<u8>>>,
+    along: Mutex<Along>,
     clerk: Mutex<Option<Sender<Errand>>>,
     /// No number from this on was used by any caller.
     numbers: AtomicU64,
@@ -304,6 +307,7 @@ impl Cluster {
     /// Its record is gone: whoever has handles is told.
     fn host_closed(self: &Arc<Cluster>, local: &Local, host: &KeptHost, cause: &str) {
         self.recovery.hosts.lock().remove(&host.actor);
+        self.recovery.along.lock().left(host.actor);
         let actor = host.actor;
         let peers: Vec<NodeId> = self.books.lock().peers.keys().copied().collect();
         for to in peers {
@@ -316,6 +320,7 @@ impl Cluster {
     /// Another node hosts it: whoever called is to look for it.
     fn host_fenced(self: &Arc<Cluster>, local: &Local, host: &KeptHost) {
         self.recovery.hosts.lock().remove(&host.actor);
+        self.recovery.along.lock().left(host.actor);
         let (actor, at) = (host.actor, host.at);
         let peers: Vec<NodeId> = self.books.lock().peers.keys().copied().collect();
         for to in peers {
@@ -368,6 +373,7 @@ impl Cluster {
     /// A node is dead.
     pub(super) fn kept_died(self: &Arc<Cluster>, local: &Local, node: NodeId) {
         self.recovery.parts.lock().remove(&node);
+        self.recovery.along.lock().died(node);
         for backup in Recovery::all(&self.recovery.backups) {
             backup.post(local, keeping::Event::Died(node));
         }

@@ -99,7 +99,7 @@ impl Cluster {
             return;
         }
         let checkpoint = checkpoint
-            .and_then(|c| self.export_checkpoint(local, to, &c))
+            .and_then(|c| self.export_checkpoint(local, to, (actor, beat == 1), &c))
             .map(Box::new);
         let outs = entries.iter().filter_map(|entry| match &entry.load {
             Load::Call(kept) => Some((entry, self.out_kept(kept)?)),
