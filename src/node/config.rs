@@ -164,11 +164,14 @@ impl Config {
     }
 
     /// Where durable copies go ([`PutOptions::durable`](crate::PutOptions::durable)): a folder, or the URL of something that the crate
-    /// `object_store` reaches, as for [`spill`](Config::spill). Nothing is written there unless asked for.
+    /// `object_store` reaches, as for [`spill`](Config::spill), but no `memory:` URL, since that ends with its process. A folder is made
+    /// by `init`; nothing is written there unless asked for.
     ///
     /// All nodes are to reach it: a folder is one that they share. Default: what the environment variable `MOBULA_DURABLE` says, which
-    /// nodes read too (those of a launcher have the launcher's); else nowhere. Bytes in a folder are as safe as the file system keeps what was not synced: they outlive processes, not the
-    /// loss of that machine's power. `init` fails with [`Error::Config`] if the URL is none.
+    /// nodes read too (those of a launcher have the launcher's); else nowhere. What is written to a folder is synced, file and folder,
+    /// before it counts as written: it outlives processes and the loss of power, as far as the file system keeps what was synced. A
+    /// folder that is gone later is not made again: what is to be written there fails. `init` fails with [`Error::Config`] if the
+    /// URL is none, or the folder cannot be made; it waits half a minute at most for one that does not answer.
     ///
     /// ```
     /// let folder = std::env::temp_dir().join("mobula-durable");

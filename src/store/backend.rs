@@ -1,16 +1,17 @@
 //! Something that the `object_store` crate reaches, for threads that wait: a folder, or a store behind a network.
 //!
 //! Every operation blocks the caller until it is done. On a local disk without a bound on its time the work is done right on the
-//! calling thread, or beside it if that thread belongs to somebody's tokio runtime; else a small runtime does it, which
-//! starts with the backend. Invariant: an operation of a backend with a bound ends within that, for each part of what it carries.
+//! calling thread, or beside it if that thread belongs to somebody's tokio runtime; else a small runtime does it, one for
+//! all backends of the process. Invariant: an operation of a backend with a bound ends within that, for each part of what it carries.
 //! Left out: what is written, and under which names.
 
 use std::error::Error as _;
+use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::Path as FsPath;
-use std::sync::Arc;
+use std::path::{Path as FsPath, PathBuf};
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 use std::time::Duration;
@@ -19,8 +20,10 @@ use bytes::Bytes;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{
-    GetOptions, GetRange, GetResultPayload, ObjectStore, ObjectStoreExt, PutPayload,
+    GetOptions, GetRange, GetResultPayload, ObjectStore, ObjectStoreExt, ObjectStoreScheme,
+    PutPayload,
 };
+use parking_lot::Mutex;
 
 use super::failed::Failed;
 use crate::base::Loss;
@@ -44,6 +47,18 @@ pub struct Backend {
 struct Workers(Option<tokio::runtime::Runtime>);
 
 impl Workers {
+    /// Those of all backends, while there are any.
+    fn shared() -> io::Result<Arc<Workers>> {
+        static SHARED: Mutex<Weak<Workers>> = Mutex::new(Weak::new());
+        let mut shared = SHARED.lock();
+        if let Some(workers) = shared.upgrade() {
+            return Ok(workers);
+        }
+        let workers = Arc::new(Workers::start()?);
+        *shared = Arc::downgrade(&workers);
+        Ok(workers)
+    }
+
     fn start() -> io::Result<Workers> {
         let mut builder = tokio::runtime::Builder::new_multi_thread();
         let builder = builder.worker_threads(1).enable_all();
@@ -84,23 +99,54 @@ impl Backend {
     }
 
     /// What the URL names, and the path in it. Asks nothing of it yet.
-    pub fn url(text: &str) -> Result<(Backend, String), Failed> {
+    pub fn url(text: &str) -> Result<(Backend, Path), Failed> {
         let bad = |e: &dyn std::fmt::Display| Failed::hard(format!("{text}: {e}"));
         let url = url::Url::parse(text).map_err(|e| bad(&e))?;
-        let (store, path) =
-            object_store::parse_url_opts(&url, std::env::vars()).map_err(|e| bad(&e))?;
+        // Settings are text: what is none is none of them.
+        let text =
+            |(k, v): (OsString, OsString)| Some((k.into_string().ok()?, v.into_string().ok()?));
+        let settings = std::env::vars_os().filter_map(text);
+        let (store, path) = object_store::parse_url_opts(&url, settings).map_err(|e| bad(&e))?;
         let backend = Backend {
-            runtime: Some(Arc::new(Workers::start().map_err(|e| bad(&e))?)),
+            runtime: Some(Workers::shared().map_err(|e| bad(&e))?),
             ..Backend::of(Arc::from(store))
         };
-        Ok((backend, path.to_string()))
+        Ok((backend, path))
+    }
+
+    /// The same, but what is written outlives this process, and the loss of power if it is to a folder, which is said too.
+    pub fn lasting(text: &str) -> Result<(Backend, Path, Option<PathBuf>), Failed> {
+        let bad = |e: &dyn std::fmt::Display| Failed::hard(format!("{text}: {e}"));
+        let url = url::Url::parse(text).map_err(|e| bad(&e))?;
+        let (scheme, path) = ObjectStoreScheme::parse(&url).map_err(|e| bad(&e))?;
+        match scheme {
+            ObjectStoreScheme::Memory => Err(bad(
+                &"that is this process's memory and ends with it: name a folder or a bucket",
+            )),
+            ObjectStoreScheme::Local => {
+                let folder = url.to_file_path();
+                let folder = folder.map_err(|()| bad(&"it is no folder's path"))?;
+                let backend = Backend {
+                    runtime: Some(Workers::shared().map_err(|e| bad(&e))?),
+                    ..Backend::of(Arc::new(LocalFileSystem::new().with_fsync(true)))
+                };
+                Ok((backend, path, Some(folder)))
+            }
+            _ => Backend::url(text).map(|(backend, path)| (backend, path, None)),
+        }
+    }
+
+    /// What it is, settings included.
+    #[cfg(test)]
+    pub fn told(&self) -> String {
+        format!("{:?}", self.store)
     }
 
     /// The same, each step of which is to end within so long.
     pub fn within(&self, longest: Duration) -> io::Result<Backend> {
         let mut bounded = self.clone();
         if bounded.runtime.is_none() {
-            bounded.runtime = Some(Arc::new(Workers::start()?));
+            bounded.runtime = Some(Workers::shared()?);
         }
         bounded.longest = Some(longest);
         Ok(bounded)
@@ -125,7 +171,44 @@ impl Backend {
         })
     }
 
-    /// Writes these pieces as one, which is there whole or not at all. `copies`: what is sent may be looked at after this failed, so it
+    /// Makes a folder and all above it, so that it outlives the loss of power.
+    pub fn make_folder(&self, folder: PathBuf) -> Result<(), Failed> {
+        self.beside(move || {
+            let missing = |f: &&FsPath| !f.is_dir();
+            let new: Vec<_> = folder.ancestors().take_while(missing).collect();
+            std::fs::create_dir_all(&folder)?;
+            let mut parents = new.iter().filter_map(|f| f.parent());
+            parents.try_for_each(|parent| File::open(parent)?.sync_all())
+        })
+    }
+
+    /// Whether a folder is there.
+    pub fn has_folder(&self, folder: PathBuf) -> Result<bool, Failed> {
+        self.beside(move || match std::fs::metadata(folder) {
+            Ok(found) => Ok(found.is_dir()),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(e) => Err(e),
+        })
+    }
+
+    /// Does what may hang on a thread that may.
+    fn beside<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> Result<T, Failed> {
+        let done = self.run(async {
+            let done = tokio::task::spawn_blocking(work).await;
+            let done = done.unwrap_or_else(|e| Err(io::Error::other(e)));
+            done.map_err(|e| object_store::Error::Generic {
+                store: "folder",
+                source: Box::new(e),
+            })
+        });
+        done.map_err(|e| failure(&e))
+    }
+
+    /// Writes these pieces as one, which is there whole or not at all: what was there under this name stays until then. What failed
+    /// without an answer may come to be there yet, or be there. `copies`: what is sent may be looked at after this failed, so it
     /// is a copy. `each` is called after every part of the work and says whether to go on; what it stops is `false`.
     pub fn write(
         &self,
@@ -143,8 +226,6 @@ impl Backend {
             };
             let failed = failure(&e);
             if failed.hard || tries == TRIES || !each() {
-                // What was written of it is of no use.
-                let _ = self.run(self.store.delete(path));
                 return Err(failed);
             }
             std::thread::sleep(Duration::from_millis(10 << (2 * tries)));

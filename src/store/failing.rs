@@ -103,7 +103,10 @@ impl ObjectStore for Failing {
         &self,
         locations: Streamed<object_store::Result<Path>>,
     ) -> Streamed<object_store::Result<Path>> {
-        self.inner.delete_stream(locations)
+        match self.hang.load(Ordering::SeqCst) {
+            true => Box::pin(Never),
+            false => self.inner.delete_stream(locations),
+        }
     }
 
     fn list(&self, prefix: Option<&Path>) -> Streamed<object_store::Result<ObjectMeta>> {
@@ -158,6 +161,20 @@ impl MultipartUpload for Parts {
 
     async fn abort(&mut self) -> object_store::Result<()> {
         self.inner.abort().await
+    }
+}
+
+/// What has no end and nothing in it.
+struct Never;
+
+impl futures_core::Stream for Never {
+    type Item = object_store::Result<Path>;
+
+    fn poll_next(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Self::Item>> {
+        std::task::Poll::Pending
     }
 }
 

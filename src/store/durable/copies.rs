@@ -1,8 +1,11 @@
 //! Copies at one place, behind the `object_store` crate: each a header and the bytes, written as a whole.
 //!
 //! Invariant: what [`read`](Copies::read) accepts is what was written under this name, to the last bit; a copy is there whole or
-//! not at all; each step at the place ends within [`STEP`]. Left out: which copies there are, and for how long.
+//! not at all; each step at the place ends within [`STEP`]; a folder is made once: one that is gone later is an error, since files in its
+//! place may be on another disk. Left out: which copies there are, and for how long.
 
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -20,25 +23,65 @@ const MAGIC: [u8; 8] = *b"MOBCOPY1";
 /// See the file.
 pub struct Copies {
     backend: Backend,
-    prefix: String,
+    prefix: Path,
+    folder: Option<PathBuf>,
+    /// The folder was there.
+    made: AtomicBool,
 }
 
 impl Copies {
     /// Those at a URL. Asks nothing of it yet.
     pub fn open(place: &str) -> Result<Copies, String> {
-        let (backend, prefix) = Backend::url(place).map_err(|failed| failed.why)?;
-        Ok(Copies { backend, prefix })
+        let (backend, prefix, folder) = Backend::lasting(place).map_err(|failed| failed.why)?;
+        let made = AtomicBool::new(false);
+        Ok(Copies {
+            backend,
+            prefix,
+            folder,
+            made,
+        })
     }
 
     /// Those of a store that somebody made.
     #[cfg(test)]
     pub fn of(backend: Backend) -> Copies {
-        let prefix = String::new();
-        Copies { backend, prefix }
+        Copies {
+            backend,
+            prefix: Path::default(),
+            folder: None,
+            made: AtomicBool::new(false),
+        }
     }
 
     fn path(&self, name: &str) -> Path {
-        Path::from(format!("{}/{name}", self.prefix))
+        self.prefix.clone().join(name)
+    }
+
+    /// Makes the folder, if they are in one.
+    pub fn make(&self) -> Result<(), String> {
+        let backend = self.backend.within(STEP).map_err(|e| e.to_string())?;
+        self.have_folder(&backend)
+    }
+
+    /// Makes the folder the first time, and sees that it is there from then on.
+    fn have_folder(&self, backend: &Backend) -> Result<(), String> {
+        let Some(folder) = &self.folder else {
+            return Ok(());
+        };
+        let said = |why: String| format!("{}: {why}", folder.display());
+        if !self.made.load(Relaxed) {
+            let made = backend.make_folder(folder.clone());
+            made.map_err(|failed| said(failed.why))?;
+            self.made.store(true, Relaxed);
+            return Ok(());
+        }
+        match backend.has_folder(folder.clone()) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(said(
+                "the folder was there and is gone: is its disk still mounted?".to_owned(),
+            )),
+            Err(failed) => Err(said(failed.why)),
+        }
     }
 
     /// Writes one, within about so long.
@@ -58,6 +101,11 @@ impl Copies {
         let header = header(name, &bytes);
         let backend = self.backend.within(timeout.min(STEP));
         let backend = backend.map_err(|e| refused(e.to_string()))?;
+        match self.have_folder(&backend) {
+            Ok(()) => {}
+            Err(_) if !in_time() => return Err(NotWritten::TimedOut(timeout)),
+            Err(why) => return Err(refused(why)),
+        }
         let pieces = [Bytes::copy_from_slice(&header), bytes];
         match backend.write(&self.path(name), &pieces, false, &in_time) {
             Ok(true) => Ok(()),
@@ -98,8 +146,7 @@ impl Copies {
     /// The names of all.
     pub fn list(&self) -> Result<Vec<String>, String> {
         let backend = self.backend.within(STEP).map_err(|e| e.to_string())?;
-        let under = Path::from(self.prefix.as_str());
-        backend.list(&under).map_err(|failed| failed.why)
+        backend.list(&self.prefix).map_err(|failed| failed.why)
     }
 
     /// Deletes one; it may be gone already.

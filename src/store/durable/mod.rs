@@ -1,34 +1,37 @@
 //! Copies that outlive this process: of objects, at a URL that others reach too.
 //!
-//! A copy is written and read by whoever waits for it; deleted by one thread of low priority, which starts with the first. What this
+//! A copy is written and read by whoever waits for it; deleted by threads of low priority. What this
 //! process has written is its own until it is forgotten, or left to others; at the end all that is still its own is deleted.
 //!
-//! Room map: [`copies`] those at one place. Invariant: a copy of this process's own is deleted when it is forgotten, or at the end, if
+//! Room map: [`copies`] those at one place; [`sweep`] the threads that delete. Invariant: a copy of this process's own is deleted when it is forgotten, or at the end, if
 //! its place can be reached then; what was left is not. Left out: what is copied, and who needs it.
 
 #[cfg(feature = "object-store")]
 mod copies;
 #[cfg(not(feature = "object-store"))]
 mod no_copies;
+mod sweep;
 #[cfg(all(test, feature = "object-store", not(miri)))]
 mod tests;
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 
 use crate::base::{CopyLost, Error, Loss, NotDurable, NotWritten};
 #[cfg(feature = "object-store")]
 use copies::Copies;
 #[cfg(not(feature = "object-store"))]
 use no_copies::Copies;
+use sweep::Sweep;
 
 /// How long the end waits for copies to be deleted.
 const END: Duration = Duration::from_secs(5);
+/// How many places are kept open: another one closes the one that was used longest ago.
+const OPEN: usize = 64;
 
 /// See the module.
 pub(crate) struct Durables {
@@ -36,26 +39,23 @@ pub(crate) struct Durables {
     usual: OnceLock<Arc<str>>,
     /// Tells this process's copies from all others.
     space: OnceLock<u64>,
-    opened: Mutex<HashMap<Arc<str>, Arc<Copies>>>,
+    opened: Mutex<Opened>,
     books: Mutex<Books>,
-    /// The thread has deleted all that it was told.
-    idle: Arc<Condvar>,
+    sweep: Sweep,
+}
+
+/// The places in use, and when each was used, counted in uses.
+#[derive(Default)]
+struct Opened {
+    places: HashMap<Arc<str>, (Arc<Copies>, u64)>,
+    uses: u64,
 }
 
 #[derive(Default)]
 struct Books {
     /// Names and places of this process's own.
     ours: HashMap<Arc<str>, Arc<str>>,
-    thread: Option<Sender<Gone>>,
-    /// What the thread has not deleted yet.
-    left: Arc<Mutex<usize>>,
     ended: bool,
-}
-
-/// What is to be deleted.
-struct Gone {
-    copies: Arc<Copies>,
-    name: Arc<str>,
 }
 
 /// A place, as a URL: a folder becomes one.
@@ -88,17 +88,17 @@ impl Durables {
             space: OnceLock::new(),
             opened: Mutex::default(),
             books: Mutex::default(),
-            idle: Arc::default(),
+            sweep: Sweep::default(),
         }
     }
 
-    /// Where copies go unless told otherwise.
+    /// Where copies go unless told otherwise; a folder is made. Blocks while that does not answer, half a minute at most.
     ///
     /// # Errors
     /// That copies cannot be there.
     pub fn set_usual(&self, dir_or_url: &Path) -> Result<(), String> {
         let place = place(dir_or_url)?;
-        self.open(&place)?;
+        self.open(&place)?.make()?;
         let _ = self.usual.set(place);
         Ok(())
     }
@@ -120,11 +120,23 @@ impl Durables {
 
     fn open(&self, place: &Arc<str>) -> Result<Arc<Copies>, String> {
         let mut opened = self.opened.lock();
-        if let Some(copies) = opened.get(place) {
+        opened.uses += 1;
+        let now = opened.uses;
+        if let Some((copies, used)) = opened.places.get_mut(place) {
+            *used = now;
             return Ok(Arc::clone(copies));
         }
         let copies = Arc::new(Copies::open(place)?);
-        opened.insert(Arc::clone(place), Arc::clone(&copies));
+        if opened.places.len() >= OPEN {
+            let others = opened.places.iter();
+            let others = others.filter(|(place, _)| Some(*place) != self.usual.get());
+            let oldest = others.min_by_key(|(_, (_, used))| *used);
+            if let Some(oldest) = oldest.map(|(place, _)| Arc::clone(place)) {
+                opened.places.remove(&oldest);
+            }
+        }
+        let open = (Arc::clone(&copies), now);
+        opened.places.insert(Arc::clone(place), open);
         Ok(copies)
     }
 
@@ -183,8 +195,12 @@ impl Durables {
         }
         let written = copies.write(name, bytes, timeout);
         if written.is_err() {
-            // What failed was deleted as far as it goes.
-            self.books.lock().ours.remove(name);
+            // The name is of this process's own and new: what may be there of it is of no use.
+            self.forget(name);
+        } else if self.books.lock().ended {
+            // The end may have looked for it before it was there.
+            let _ = copies.delete(name);
+            return Err(refused("the runtime was shut down".to_owned()));
         }
         written
     }
@@ -290,21 +306,7 @@ impl Durables {
         let Ok(copies) = self.open(place) else {
             return;
         };
-        let mut books = self.books.lock();
-        if books.thread.is_none() {
-            let (send, gone) = channel();
-            let (left, idle) = (Arc::clone(&books.left), Arc::clone(&self.idle));
-            let named = std::thread::Builder::new().name("mobula-durable".to_owned());
-            // Without one, copies stay.
-            if named.spawn(move || sweep(&gone, &left, &idle)).is_err() {
-                return;
-            }
-            books.thread = Some(send);
-        }
-        if let Some(thread) = &books.thread {
-            *books.left.lock() += 1;
-            let _ = thread.send(Gone { copies, name });
-        }
+        self.sweep.delete(place, copies, name);
     }
 
     /// Deletes all that is still this process's own, and waits for that a while.
@@ -317,12 +319,7 @@ impl Durables {
         for (name, place) in ours {
             self.delete(&place, name);
         }
-        let left = Arc::clone(&self.books.lock().left);
-        let until = Instant::now() + END;
-        let mut left = left.lock();
-        while *left > 0 && !self.idle.wait_until(&mut left, until).timed_out() {}
-        drop(left);
-        self.books.lock().thread = None;
+        self.sweep.end(END);
     }
 
     /// How many copies are this process's own.
@@ -335,18 +332,6 @@ impl Durables {
 /// What the copy of an object is called, of whom it is and under which number there.
 pub(crate) fn name(owner: u64, number: u64) -> Arc<str> {
     format!("put-{owner:016x}-{number:016x}").into()
-}
-
-/// The thread.
-fn sweep(gone: &Receiver<Gone>, left: &Mutex<usize>, idle: &Condvar) {
-    // Best effort: at normal priority the thread is only less polite.
-    let _ = rustix::process::setpriority_process(None, 10);
-    for Gone { copies, name } in gone {
-        // What cannot be deleted stays: nobody waits for it, and nobody can be told.
-        let _ = copies.delete(&name);
-        *left.lock() -= 1;
-        idle.notify_all();
-    }
 }
 
 fn random() -> u64 {

@@ -15,6 +15,11 @@ impl Copies {
         Err("the feature object-store of mobula is off".to_owned())
     }
 
+    /// Makes their folder.
+    pub fn make(&self) -> Result<(), String> {
+        match *self {}
+    }
+
     /// Writes one.
     pub fn write<B>(&self, _: &str, _: B, _: Duration) -> Result<(), NotWritten> {
         match *self {}

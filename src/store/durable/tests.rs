@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::Ordering::SeqCst;
+use std::time::Instant;
 
 use super::super::backend::Backend;
 use super::super::failing::Failing;
@@ -46,7 +47,8 @@ fn failing(kind: std::io::ErrorKind) -> (Arc<Failing>, Durables) {
     durables
         .opened
         .lock()
-        .insert("test://".into(), Arc::new(copies));
+        .places
+        .insert("test://".into(), (Arc::new(copies), 0));
     (store, durables)
 }
 
@@ -192,4 +194,158 @@ fn what_does_not_answer_is_waited_for_as_long_as_allowed() {
     );
     assert!(begun.elapsed() < LONG);
     assert_eq!(durables.own_copies(), 0);
+}
+
+#[test]
+fn a_write_that_fails_leaves_what_was_there_before() {
+    let (store, durables) = failing(std::io::ErrorKind::Interrupted);
+    durables.usual.set("test://".into()).unwrap();
+    let name: Arc<str> = "state".into();
+    durables.save(&name, bytes(1000), LONG).unwrap();
+    let is_first = || durables.saved_bytes(&name).unwrap() == bytes(1000);
+    // In one piece, as a whole and in parts: the second of three.
+    for (n, puts, part) in [(10, 3, 0), (40 * MIB, 3, 0), (40 * MIB, 0, 2)] {
+        store.fail_puts.store(puts, SeqCst);
+        store.fail_part.store(part, SeqCst);
+        let e = durables.save(&name, bytes(n), LONG).unwrap_err();
+        assert!(matches!(e, Error::NotDurable(_)), "{e}");
+        assert!(is_first(), "{n} bytes, part {part}");
+    }
+    store.fail_part.store(0, SeqCst);
+    store.hang.store(true, SeqCst);
+    let e = durables.save(&name, bytes(10), Duration::from_millis(50));
+    assert!(matches!(e, Err(Error::NotDurable(_))), "{e:?}");
+    store.hang.store(false, SeqCst);
+    assert!(is_first());
+    durables.save(&name, bytes(10), LONG).unwrap();
+    assert_eq!(durables.saved_bytes(&name).unwrap(), bytes(10));
+}
+
+#[test]
+fn the_folder_that_is_named_is_the_one_that_is_written() {
+    let temp = Temp::new("names");
+    for name in ["run~1 #2", "50%", "a%20b", "[x]{y}^|*?\"<>", "ü"] {
+        let (folder, durables) = (temp.0.join(name), Durables::new());
+        durables.set_usual(&folder).unwrap();
+        let copy = durables.own(1);
+        let place = durables.write(None, &copy, bytes(10), LONG).unwrap();
+        assert!(folder.join(&*copy).is_file(), "{name}: {place}");
+        assert_eq!(durables.saved().unwrap(), [&*copy], "{name}");
+        let mut back = vec![0; 10];
+        durables.read(&place, &copy, &mut back).unwrap();
+        assert_eq!(back, bytes(10), "{name}");
+        durables.end();
+        assert!(!folder.join(&*copy).exists(), "{name}");
+    }
+    assert_eq!(temp.files().len(), 5);
+}
+
+#[test]
+fn a_folder_is_made_once_and_one_that_is_gone_later_is_said() {
+    let temp = Temp::new("gone");
+    let durables = Durables::new();
+    let usual = temp.0.join("deep/usual");
+    durables.set_usual(&usual).unwrap();
+    assert!(usual.is_dir());
+    let (other, read) = (temp.0.join("other"), temp.0.join("read"));
+    for at in [None, Some(&*other)] {
+        let folder = at.unwrap_or(&usual);
+        let name = durables.own(1);
+        durables.write(at, &name, bytes(10), LONG).unwrap();
+        std::fs::remove_dir_all(folder).unwrap();
+        let e = durables.write(at, &durables.own(2), bytes(10), LONG);
+        let said = e.unwrap_err().to_string();
+        assert!(said.contains("gone") && said.contains("mounted"), "{said}");
+        assert!(!folder.exists());
+        std::fs::create_dir(folder).unwrap();
+        durables.write(at, &name, bytes(10), LONG).unwrap();
+    }
+    let place = place(&read).unwrap();
+    let lost = durables.read(&place, &durables.own(3), &mut [0; 10]);
+    assert!(matches!(lost, Err(Error::CopyLost(_))), "{lost:?}");
+    assert!(!read.exists(), "who reads makes no folder");
+}
+
+#[test]
+fn memory_is_no_place() {
+    let durables = Durables::new();
+    let at = Path::new("memory:///copies");
+    let e = durables.write(Some(at), &durables.own(1), bytes(10), LONG);
+    let said = e.unwrap_err().to_string();
+    assert!(
+        said.contains("ends with it") && said.contains("folder"),
+        "{said}"
+    );
+    assert!(durables.set_usual(at).is_err());
+}
+
+#[test]
+fn places_are_kept_open_up_to_a_bound_and_those_in_use_stay() {
+    let temp = Temp::new("many");
+    let durables = Durables::new();
+    durables.set_usual(&temp.0.join("usual")).unwrap();
+    let usual = Arc::clone(durables.usual().unwrap());
+    let often = place(&temp.0.join("often")).unwrap();
+    let first = durables.open(&often).unwrap();
+    for step in 0..2 * OPEN {
+        let at = temp.0.join(format!("step-{step}"));
+        durables.open(&place(&at).unwrap()).unwrap();
+        let again = durables.open(&often).unwrap();
+        assert!(Arc::ptr_eq(&first, &again), "step {step}");
+    }
+    let opened = durables.opened.lock();
+    assert_eq!(opened.places.len(), OPEN);
+    assert!(opened.places.contains_key(&usual));
+}
+
+#[test]
+fn a_place_that_hangs_holds_up_no_deletes_elsewhere() {
+    let (store, durables) = failing(std::io::ErrorKind::Interrupted);
+    store.hang.store(true, SeqCst);
+    for number in 0..20 {
+        durables.delete(&"test://".into(), durables.own(number));
+    }
+    let temp = Temp::new("elsewhere");
+    durables.set_usual(&temp.0).unwrap();
+    for number in 0..20 {
+        let name = durables.own(number);
+        durables.write(None, &name, bytes(10), LONG).unwrap();
+        durables.forget(&name);
+    }
+    crate::base::wait::until("all is deleted", LONG, || temp.files().is_empty());
+}
+
+#[test]
+fn what_comes_to_be_there_after_the_end_is_deleted() {
+    /// Bytes during whose writing all ends.
+    struct Last(Arc<Durables>);
+    impl AsRef<[u8]> for Last {
+        fn as_ref(&self) -> &[u8] {
+            self.0.end();
+            &[1; 10]
+        }
+    }
+    let temp = Temp::new("late");
+    let durables = Arc::new(Durables::new());
+    let at = place(&temp.0).unwrap();
+    let name = durables.own(1);
+    let last = Last(Arc::clone(&durables));
+    let e = durables.write_at(Some(&at), &name, last, LONG);
+    assert!(format!("{e:?}").contains("shut down"), "{e:?}");
+    assert!(temp.0.is_dir() && temp.files().is_empty());
+}
+
+#[test]
+fn copies_in_a_folder_are_synced_and_what_is_spilled_is_not() {
+    let temp = Temp::new("synced");
+    let url = place(&temp.0).unwrap();
+    let (copies, _, folder) = Backend::lasting(&url).unwrap();
+    assert_eq!(folder.as_ref(), Some(&temp.0));
+    copies.make_folder(temp.0.clone()).unwrap();
+    let (spilled, _) = Backend::url(&url).unwrap();
+    let spills = [spilled, Backend::folder(&temp.0).unwrap()];
+    assert!(copies.told().contains("fsync: true"), "{}", copies.told());
+    for spill in spills {
+        assert!(spill.told().contains("fsync: false"), "{}", spill.told());
+    }
 }

@@ -41,7 +41,7 @@ enum To {
 /// The disk in use.
 struct Ready {
     backend: Backend,
-    prefix: String,
+    prefix: Path,
     folder: Option<Folder>,
 }
 
@@ -116,7 +116,7 @@ impl Disk {
                     .map_err(|e| Failed::hard(format!("{}: {e}", parent.display())))?;
                 Ok(Ready {
                     backend: Backend::folder(folder.path())?,
-                    prefix: String::new(),
+                    prefix: Path::default(),
                     folder: Some(folder),
                 })
             }
@@ -125,14 +125,14 @@ impl Disk {
                 let unique = format!("{}-{}", std::process::id(), nanos());
                 Ok(Ready {
                     backend,
-                    prefix: format!("{path}/mobula-spill-{unique}/"),
+                    prefix: path.join(format!("mobula-spill-{unique}")),
                     folder: None,
                 })
             }
             #[cfg(test)]
             To::Given(store) => Ok(Ready {
                 backend: Backend::of(Arc::clone(store)),
-                prefix: String::new(),
+                prefix: Path::default(),
                 folder: None,
             }),
         }
@@ -161,9 +161,14 @@ impl Disk {
             }
         }
         let path = ready.path(segment);
-        match ready.backend.write(&path, &pieces, own, each)? {
-            true => Ok(spots),
-            false => Err(Failed::soft("the store is shutting down".into())),
+        match ready.backend.write(&path, &pieces, own, each) {
+            Ok(true) => Ok(spots),
+            Ok(false) => Err(Failed::soft("the store is shutting down".into())),
+            Err(failed) => {
+                // The segment's name is nobody else's: what may be there of it is of no use.
+                let _ = ready.backend.delete(&path);
+                Err(failed)
+            }
         }
     }
 
@@ -207,7 +212,7 @@ impl Disk {
 
 impl Ready {
     fn path(&self, segment: u64) -> Path {
-        Path::from(format!("{}{segment}.seg", self.prefix))
+        self.prefix.clone().join(format!("{segment}.seg"))
     }
 }
 

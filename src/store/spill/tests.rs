@@ -456,3 +456,21 @@ fn too_large_fails_at_once() {
     );
     assert!(refused.to_string().contains("never"), "{refused}");
 }
+
+#[test]
+fn a_url_spills_to_the_folder_that_it_names() {
+    let temp = Temp::new("url");
+    let folder = temp.0.join("run~1 #2");
+    std::fs::create_dir(&folder).unwrap();
+    let url = url::Url::from_directory_path(&folder).unwrap();
+    let store = open(8 * MIB, SpillTo::To(url.as_str().into()));
+    let kept: Vec<Kept> = (0..12).map(|i| put(&store, i, MIB)).collect();
+    let spilled = std::fs::read_dir(&folder).unwrap().flatten();
+    let segments: usize = spilled.map(|e| files(&e.path()).len()).sum();
+    assert!(segments > 0, "{:?}", store.spill_stats());
+    assert_eq!(std::fs::read_dir(&temp.0).unwrap().count(), 1);
+    for (i, kept) in kept.iter().enumerate() {
+        let pin = kept.pin(&store.patience()).unwrap();
+        assert!(*pin == *contents(i as u64, MIB), "{i}");
+    }
+}
