@@ -26,7 +26,7 @@ fn config() -> Config {
 
 /// Deaths are found later than usual: many processes of unoptimised code share two CPUs, and a test may not lose a node that it did not
 /// kill.
-const PACE: u32 = 5;
+const PACE: u32 = 3;
 
 /// A cluster of a head and so many other nodes.
 fn with(others: usize, test: impl FnOnce(&mut Cluster)) {

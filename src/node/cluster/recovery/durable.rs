@@ -118,11 +118,11 @@ impl KeptHost {
 
     fn take_next(&self, cluster: &Cluster) -> Option<Arc<Checkpoint<Load>>> {
         let mut outside = self.outside.lock();
-        let last = outside.last.map_or(0, |last| last.order);
-        let written = outside.last.is_some();
+        let last = outside.last;
         let next = outside.next.take().filter(|next| {
             // Another incarnation has the word, or it was written meanwhile.
-            !cluster.is_over() && !self.is_over() && !(written && next.order <= last)
+            let newer = last.is_none_or(|last| last.order < next.order);
+            newer && !cluster.is_over() && !self.is_over()
         });
         outside.writes = next.is_some();
         next
