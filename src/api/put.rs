@@ -121,6 +121,9 @@ impl PutOptions {
 
     /// As [`durable`](Self::durable), in this folder or at this URL, whatever the settings say.
     ///
+    /// A folder that is not there is made by the first put of a process; one that is gone later is [`Error::NotDurable`]. A `memory:` URL is
+    /// refused.
+    ///
     /// ```no_run
     /// # use mobula::prelude::*;
     /// use mobula::PutOptions;
