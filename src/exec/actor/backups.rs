@@ -12,6 +12,7 @@ use std::sync::Arc;
 use super::super::call::{CallError, Outcome, StateRef};
 use super::super::cell::RawRef;
 use super::super::engine::Engine;
+#[cfg(feature = "cluster")]
 use super::super::entry::FnEntry;
 use super::super::events;
 use super::super::far::Parcel;

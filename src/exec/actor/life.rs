@@ -298,6 +298,7 @@ pub(in super::super) fn condemn_of_group(actor: &ActorRef, cause: &str) {
 
 /// Ends an actor in a process of its own that runs a call of a dead node, if nobody has a handle: it cannot end in order before that
 /// call has, for which nobody waits and which may not look whether it is to stop. False: that is done, or there is no need.
+#[cfg(feature = "cluster")]
 pub fn forsake(actor: &ActorRef, call: &RawRef, cause: impl FnOnce() -> String) -> bool {
     if cell::finished(call.state()) || actor.hosted().is_none() {
         return false;

@@ -53,7 +53,9 @@ pub use create::{Foreign, create_for, enter_name};
 pub use create::{create, stillborn};
 pub(super) use host::host_died;
 pub(super) use life::condemn_of_group;
-pub use life::{forsake, kill, restart, stop};
+#[cfg(feature = "cluster")]
+pub use life::forsake;
+pub use life::{kill, restart, stop};
 pub use mailbox::{call, checkpoint};
 pub(super) use run::drain_here;
 pub use show::ActorDeath;
