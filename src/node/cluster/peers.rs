@@ -2,6 +2,7 @@
 //!
 //! Invariant: a node that was taken for dead is never heard again. Left out: frames' meaning, which the other files have.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use super::effects::Todo;
 use crate::base::{Error, NodeId};
 use crate::core::owners::{Effect, Message};
 use crate::core::view;
-use crate::exec::{Local, actor};
+use crate::exec::{Local, actor, cell};
 use crate::link::{self, Handler, LinkError};
 use crate::wire::Frame;
 
@@ -281,11 +282,24 @@ impl Cluster {
 
     /// Ends the processes of actors that run methods for nodes that are dead, once nobody has a handle.
     fn end_forsaken(&self) {
-        let mut methods = std::mem::take(&mut self.books.lock().forsaken);
+        let (mut methods, called) = {
+            let mut books = self.books.lock();
+            let methods = std::mem::take(&mut books.forsaken);
+            if methods.is_empty() {
+                return;
+            }
+            let targets = books.running.values().filter_map(|call| call.target());
+            let called: HashSet<u64> = targets.map(|actor| actor.id()).collect();
+            (methods, called)
+        };
         methods.retain(|(node, record)| {
             let Some(actor) = record.target() else {
                 return false;
             };
+            // Calls of others come first: they were made while it had handles.
+            if called.contains(&actor.id()) {
+                return !cell::finished(record.state());
+            }
             let cause = || format!("node {node} died, which had its last handle");
             actor::forsake(actor, record, cause)
         });

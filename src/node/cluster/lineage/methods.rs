@@ -145,8 +145,11 @@ impl Cluster {
                 return;
             };
             let lack = Lack::TooMany(again.method);
+            books.remakes.asked.remove(&number);
             let core = &mut books.remakes.core;
             let (lost, mut out) = (core.is_lost(number), Vec::new());
+            // It may be about to be asked for: whoever waits for that is told, as nobody will answer.
+            core.ended(number, false, &mut out);
             core.bar(number, lack, &mut out);
             self.remaking(books, todo, out);
             if lost {

@@ -10,6 +10,9 @@ use super::load::Came;
 use crate::base::{ActorKey, NodeId};
 use crate::core::recovery::CallId;
 
+/// In place of an incarnation: what was read outside of all nodes, which nothing follows. Below all of them.
+pub(super) const READ: u64 = 0;
+
 /// What came, by call.
 pub(super) type Results = HashMap<CallId, Arc<Came>>;
 
@@ -44,8 +47,15 @@ impl Along {
         }
     }
 
-    /// These came with a checkpoint, or had before.
+    /// These came with a checkpoint, or had before. What an earlier incarnation sent late changes nothing.
     pub fn came(&mut self, actor: ActorKey, incarnation: u64, results: Results) {
+        if self
+            .came
+            .get(&actor)
+            .is_some_and(|(of, _)| *of > incarnation)
+        {
+            return;
+        }
         if results.is_empty() {
             self.came.remove(&actor);
         } else {
@@ -56,6 +66,13 @@ impl Along {
     /// This node keeps nothing of an actor elsewhere.
     pub fn forget(&mut self, actor: ActorKey) {
         self.came.remove(&actor);
+    }
+
+    /// What was read outside of all nodes is made into an actor, or was of no use; what a host sent meanwhile stays.
+    pub fn forget_read(&mut self, actor: ActorKey) {
+        if self.came.get(&actor).is_some_and(|(of, _)| *of == READ) {
+            self.came.remove(&actor);
+        }
     }
 
     /// An actor is not here any more.
@@ -117,6 +134,10 @@ mod tests {
         along.came(actor(1), 2, Results::new());
         assert_eq!(along.came_before(actor(1), 2).len(), 0);
         along.came(actor(1), 2, results(8));
+        along.came(actor(1), 1, Results::new());
+        along.came(actor(1), READ, results(9));
+        along.forget_read(actor(1));
+        assert_eq!(along.came_before(actor(1), 2).len(), 1, "it is the latest");
         along.forget(actor(1));
         assert_eq!(along.came_before(actor(1), 2).len(), 0);
     }

@@ -235,7 +235,13 @@ impl Cluster {
             .insert(cell.id(), object(at).number);
         events::actor(local, Turn::TakenOver, cell, Some(&death));
         for entry in &entries {
-            kept.replay(local, entry)?;
+            if let Err(e) = kept.replay(local, entry) {
+                // Nobody is to be answered from half of its calls.
+                self.recovery.hosts.lock().remove(&record.actor);
+                self.books.lock().aliases.remove(&cell.id());
+                kept.post(local, Input::Abandon(e.clone()));
+                return Err(e);
+            }
         }
         // Nobody finds it before these are in its mailbox: a call from here would come between them.
         self.enter_kept(local, at, &handle);

@@ -263,6 +263,14 @@ impl KeptCaller {
             self.kill_there(&cluster, local, restart);
         }
         if inner.released && inner.calls.is_empty() && inner.results.is_empty() {
+            // The host keeps results until it is told that they were let go of, and nobody is here to do that later.
+            if !inner.machine.seeks() {
+                let mut last = Vec::new();
+                inner.machine.handle(now, Event::Tick, &mut last);
+                for effect in last {
+                    self.carry_out(&cluster, local, inner, effect);
+                }
+            }
             cluster.forget_caller(self, inner.next);
         }
     }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use super::along::READ;
 use super::caller::{Asked, KeptCaller};
 use super::host::{Inner, Input, KeptHost};
 use super::load::{self, Load};
@@ -294,8 +295,8 @@ impl Cluster {
                 checkpoint: Some(body),
                 ..
             }) if of == actor => {
-                let checkpoint = self.import_checkpoint(local, host, (actor, 0), *body);
-                self.recovery.along.lock().forget(actor);
+                let checkpoint = self.import_checkpoint(local, host, (actor, READ), *body);
+                self.recovery.along.lock().forget_read(actor);
                 checkpoint
             }
             Ok(_) => Err(none("it is another actor's")),
@@ -392,7 +393,8 @@ impl Cluster {
         let swap = (Some(record), Some(claim.clone()));
         let cluster = Arc::clone(self);
         self.swap_record(actor, swap.0, swap.1, move |local, differs| {
-            match differs {
+            // Where it is this very claim only the answer to it was lost.
+            match differs.filter(|found| found.as_ref() != Some(&claim)) {
                 None => {
                     let death = death(dead, saved);
                     let history = History::new(Arc::new(checkpoint));
