@@ -20,7 +20,7 @@ use crate::core::recovery::caller::{Effect, Event, Why};
 use crate::core::recovery::{CallId, Caller, Record, Settled};
 use crate::exec::actor::{self, ActorRef, HandleRef};
 use crate::exec::entry::ActorEntry;
-use crate::exec::far::{FarActor, Parcel, parcel};
+use crate::exec::far::{Parcel, parcel};
 use crate::exec::{Local, RawRef, cell};
 use crate::node::cluster::Cluster;
 use crate::node::cluster::books::Export;
@@ -51,6 +51,8 @@ struct Inner {
     calls: BTreeMap<u64, RawRef>,
     /// Results that stay with the host, by their calls: their numbers among this node's objects.
     results: BTreeMap<u64, u64>,
+    /// Those of them that a host was asked for and has not told, with the same numbers: they may be let go of meanwhile.
+    asked: BTreeMap<u64, u64>,
     /// Calls and questions to a node that is not connected yet, with what was settled.
     unsent: VecDeque<(u64, Settled)>,
     /// To be ended, or made again, where it is found.
@@ -61,7 +63,7 @@ struct Inner {
 
 /// See the file.
 pub(super) struct KeptCaller {
-    cluster: Weak<Cluster>,
+    pub cluster: Weak<Cluster>,
     pub actor: ActorKey,
     entry: &'static ActorEntry,
     desk: Desk<Asked>,
@@ -76,53 +78,6 @@ pub(super) struct KeptCaller {
     over: AtomicBool,
     /// It is sought outside of all nodes.
     pub restores: AtomicBool,
-}
-
-/// The other end of a handle.
-pub(super) struct End(pub Arc<KeptCaller>);
-
-impl FarActor for End {
-    fn call(&self, local: &Local, record: RawRef) {
-        // What is to be joined is joined now, where it may block.
-        if Parcel::may_block(&record)
-            && let Err(e) = Parcel::pack(local, &record)
-        {
-            return local.engine.settle_error(local, &record, e);
-        }
-        self.0.post(local, Asked::Call(record));
-    }
-
-    fn kill(&self, restart: bool) {
-        let _ = crate::exec::local::with(|local| self.0.post(local, Asked::Kill(restart)));
-    }
-
-    fn gone(&self) {
-        let _ = crate::exec::local::with(|local| self.0.cell_gone(local));
-    }
-
-    fn key(&self) -> Option<ObjectKey> {
-        Some(object(self.0.at.lock().0))
-    }
-
-    fn kept(&self) -> Option<(ActorKey, u64)> {
-        Some((self.0.actor, self.0.at.lock().1))
-    }
-
-    fn cancel(&self, record: &RawRef) {
-        let Some(cluster) = self.0.cluster.upgrade() else {
-            return;
-        };
-        let to = self.0.at.lock().0.host;
-        let number = record.id;
-        let _ = crate::exec::local::with(|local| {
-            if to == cluster.me {
-                return cluster.on_cancel(local, to, number);
-            }
-            cluster.with(local, |books, _| {
-                cluster.send_surely(books, to, &Frame::Cancel { number });
-            });
-        });
-    }
 }
 
 impl KeptCaller {
@@ -144,6 +99,7 @@ impl KeptCaller {
                 next,
                 calls: BTreeMap::new(),
                 results: BTreeMap::new(),
+                asked: BTreeMap::new(),
                 unsent: VecDeque::new(),
                 kill: None,
                 cause: None,
@@ -201,13 +157,14 @@ impl KeptCaller {
                     stays: inner.stays(number, &outcome),
                 };
                 inner.machine.handle(now, event, &mut out);
+                let id = inner.asked.remove(&number).unwrap_or(0);
                 let settles =
                     |e: &Effect<Load>| matches!(e, Effect::Settle { .. } | Effect::Remade { .. });
                 if !out.iter().any(settles)
                     && let Load::Told(from, outcome) = outcome
                 {
                     // It came twice: what it holds for us is not wanted.
-                    cluster.unwanted(local, from, 0, (*outcome).clone());
+                    cluster.unwanted(local, from, id, (*outcome).clone());
                 }
             }
             Asked::Again(number) => {
@@ -251,6 +208,7 @@ impl KeptCaller {
                     local.engine.settle_error(local, &record, error.clone());
                 }
                 inner.results.clear();
+                inner.asked.clear();
             }
         }
         for effect in out {
@@ -295,7 +253,12 @@ impl KeptCaller {
                 at,
                 number,
                 settled,
-            } => self.send(cluster, local, inner, at, (number, settled)),
+            } => {
+                if let Some(id) = inner.results.get(&number) {
+                    inner.asked.insert(number, *id);
+                }
+                self.send(cluster, local, inner, at, (number, settled));
+            }
             Effect::Settled { at, settled } => {
                 let actor = self.actor;
                 if at.host == cluster.me {
@@ -359,6 +322,8 @@ impl KeptCaller {
             }
             Effect::At(at) => {
                 inner.unsent.clear();
+                // The host before tells nothing any more; what is still wanted is asked for again.
+                inner.asked.clear();
                 *self.at.lock() = (at, inner.machine.incarnation());
                 self.moved(cluster, local, at);
             }
@@ -534,7 +499,7 @@ impl KeptCaller {
         drop(before);
     }
 
-    fn cell_gone(self: &Arc<KeptCaller>, local: &Local) {
+    pub fn cell_gone(self: &Arc<KeptCaller>, local: &Local) {
         let Some(cluster) = self.cluster.upgrade() else {
             return;
         };

@@ -6,7 +6,8 @@
 use std::sync::Arc;
 
 use super::Early;
-use super::caller::{Asked, End, KeptCaller};
+use super::caller::{Asked, KeptCaller};
+use super::end::End;
 use super::host::Input;
 use super::load::{Came, Load, actor as actor_key};
 use super::results::Again;

@@ -1,7 +1,7 @@
 //! Actors that outlive their node: their histories kept by other nodes, driven.
 //!
 //! Room map: [`host`] actors here, [`ear`] what their drainers tell, [`again`] what they run again, [`along`] large results that go with checkpoints; [`backup`] histories kept here and taken over; [`handles`]
-//! handles here, [`caller`] their calls; [`clerk`] the records; [`load`] what is carried, [`tell`] and [`hear`] how; [`desk`] how events are handled;
+//! handles here, [`end`] what they ask for, [`caller`] their calls; [`clerk`] the records; [`load`] what is carried, [`tell`] and [`hear`] how; [`desk`] how events are handled;
 //! [`results`] results that stay with a host; [`shown`] what can be seen of an actor; [`durable`] checkpoints outside of all nodes.
 //!
 //! Actors are named by their first key, for ever; where one is, is another key. Messages about one go between its host, its
@@ -17,6 +17,7 @@ mod clerk;
 mod desk;
 mod durable;
 mod ear;
+mod end;
 mod handles;
 mod hear;
 mod host;
