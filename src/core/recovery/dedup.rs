@@ -133,6 +133,13 @@ impl<P: Clone> Dedup<P> {
         calls.known.extend(below.into_iter().filter(excepted));
     }
 
+    /// Whether anything is known of calls that are settled by this.
+    pub fn has_any(&self, node: NodeId, settled: &Settled) -> bool {
+        let calls = self.nodes.get(&node).map(|calls| &calls.known);
+        let known = calls.map(|known| known.range(..settled.below));
+        known.is_some_and(|mut known| known.any(|(n, _)| settled.but.binary_search(n).is_err()))
+    }
+
     /// A call came, or is asked for again. False: it is settled.
     pub fn take(&mut self, call: CallId) -> bool {
         let calls = self.calls(call.node);

@@ -311,10 +311,13 @@ impl<P: Clone> Host<P> {
         }
         match event {
             Event::Nodes(nodes) => self.nodes(nodes, out),
-            Event::Died(node) => self.calls.gone(node),
+            Event::Died(node) => {
+                self.unasked(node, &Settled::below(u64::MAX));
+                self.calls.gone(node);
+            }
             Event::Call { call, settled } => self.call(call, &settled, out),
             Event::Again { call, settled } => self.tell_again(call, &settled, out),
-            Event::Settled { node, settled } => self.calls.settle(node, &settled),
+            Event::Settled { node, settled } => self.settle(node, &settled),
             Event::Turn { call, bytes, load } if self.phase == Phase::Open => {
                 self.turn(call, bytes, load);
             }

@@ -241,3 +241,24 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn the_last_state_lets_go_of_what_is_settled_or_was_the_deads() {
+    let mut ran = Dedup::default();
+    for number in 1..=3 {
+        ran.logged(call(3, number), number);
+        ran.ended(call(3, number), 10 * number);
+    }
+    let mut host = resumed(ran, 3, &[]);
+    let has = |host: &Host<Payload>| -> Vec<u64> {
+        let ran = &host.newest().ran;
+        (1..=3).filter(|n| ran.get(call(3, *n)).is_some()).collect()
+    };
+    assert_eq!(has(&host), [1, 2, 3]);
+    let node = node(3);
+    let settled = settled(3, &[1]);
+    host_did(&mut host, host::Event::Settled { node, settled });
+    assert_eq!(has(&host), [1, 3], "the first may still be asked for");
+    host_did(&mut host, host::Event::Died(node));
+    assert!(has(&host).is_empty(), "nobody asks");
+}
