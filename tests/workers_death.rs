@@ -6,7 +6,7 @@
 mod common;
 mod workers_common;
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use common::{LIMIT, alone, until};
 use mobula::{Error, Exit, WorkerDeath, remote};
@@ -259,9 +259,7 @@ fn an_actor_that_may_not_restart_dies_with_its_process() {
 
 #[remote(isolate)]
 fn waits_for(file: String) -> u32 {
-    while std::fs::read(&file).is_err() {
-        std::thread::sleep(Duration::from_millis(1));
-    }
+    until(|| std::fs::read(&file).is_ok());
     std::process::id()
 }
 

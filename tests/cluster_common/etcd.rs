@@ -5,7 +5,10 @@
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+#[path = "../../src/base/wait.rs"]
+mod wait;
 
 /// A server that ends with the test.
 pub struct Server {
@@ -67,11 +70,7 @@ impl Server {
                     address: format!("etcd://127.0.0.1:{port}/mobula"),
                 };
                 let up = || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok();
-                let deadline = Instant::now() + Duration::from_secs(60);
-                while !up() {
-                    assert!(Instant::now() < deadline, "etcd is not up within a minute");
-                    std::thread::sleep(Duration::from_millis(20));
-                }
+                wait::until("etcd is up", Duration::from_secs(60), up);
                 Some(server)
             }
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,

@@ -9,12 +9,14 @@
 
 #[path = "../../src/base/skip.rs"]
 mod skip;
+#[path = "../../src/base/wait.rs"]
+mod wait;
 
 mod net;
 mod wire;
 
-use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::process::{Child, Stdio};
+use std::time::Duration;
 
 use net::Network;
 pub use net::{Machines, Way, Weather, address};
@@ -41,24 +43,29 @@ pub fn inside(
         }
     };
     let me = std::env::current_exe().expect("a test has a path");
-    let mut child = Machines::of(network.name())
+    let child = Machines::of(network.name())
         .on(0, &me)
         .args(["--exact", test, "--nocapture", "--test-threads=1"])
         .env(INSIDE, network.name())
         .stdout(Stdio::inherit())
         .spawn()
         .expect("the test starts inside");
-    let begin = Instant::now();
-    let status = loop {
-        match child.try_wait().expect("a child can be waited for") {
-            Some(status) => break status,
-            None if begin.elapsed() > deadline => {
-                let _ = child.kill();
-                let _ = child.wait();
-                panic!("{test} hangs: it took more than {deadline:?}");
-            }
-            None => std::thread::sleep(Duration::from_millis(20)),
-        }
-    };
+    let mut inside = Inside(child);
+    let mut ended = None;
+    wait::until(&format!("{test} ends"), deadline, || {
+        ended = inside.0.try_wait().expect("a child can be waited for");
+        ended.is_some()
+    });
+    let status = ended.expect("it has ended");
     assert!(status.success(), "{test} failed inside: {status}");
+}
+
+/// The test inside, which ends with the one outside.
+struct Inside(Child);
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
