@@ -58,8 +58,9 @@ async fn awaits() -> u64 {
 /// Has a process of its own, and looks at nothing.
 #[remote(isolate)]
 fn sleeps_apart() -> u64 {
-    std::thread::sleep(Duration::from_millis(FOR_EVER_MS));
-    0
+    loop {
+        std::thread::park();
+    }
 }
 
 /// Has a call of its own on another node, and waits for it.
@@ -109,8 +110,9 @@ impl Apart {
     }
 
     pub fn sleeps(&mut self) -> u64 {
-        std::thread::sleep(Duration::from_millis(FOR_EVER_MS));
-        self.total
+        loop {
+            std::thread::park();
+        }
     }
 }
 

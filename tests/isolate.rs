@@ -333,7 +333,7 @@ fn forever(tell: String) -> u64 {
     std::fs::write(format!("{tell}.new"), std::process::id().to_string()).unwrap();
     std::fs::rename(format!("{tell}.new"), tell).unwrap();
     loop {
-        std::thread::sleep(Duration::from_secs(1));
+        std::thread::park();
     }
 }
 
@@ -490,7 +490,7 @@ fn plays_a_driver_that_is_killed() {
     std::fs::write(format!("{file}.new"), all.join(" ")).unwrap();
     std::fs::rename(format!("{file}.new"), &file).unwrap();
     loop {
-        std::thread::sleep(Duration::from_secs(1));
+        std::thread::park();
     }
 }
 

@@ -36,7 +36,9 @@ fn dies(how: String) {
         // Of its own, as a fault of memory would.
         signal => workers_common::signal(std::process::id(), signal),
     }
-    std::thread::sleep(LIMIT);
+    loop {
+        std::thread::park();
+    }
 }
 
 #[test]
@@ -64,7 +66,9 @@ fn each_way_to_die_is_told_from_the_others() {
 #[remote(isolate, max_retries = 0)]
 fn tells_and_stays(file: String) {
     std::fs::write(file, std::process::id().to_string()).unwrap();
-    std::thread::sleep(LIMIT);
+    loop {
+        std::thread::park();
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@
 mod common;
 mod workers_common;
 
-use common::{LIMIT, alone, until};
+use common::{alone, until};
 use mobula::{Error, Exit, WorkerDeath, remote};
 use workers_common::{Folder, config, count, counted};
 
@@ -168,7 +168,9 @@ fn a_bound_needs_a_process() {
 #[remote(isolate)]
 fn stays(file: String) {
     count(&file);
-    std::thread::sleep(LIMIT);
+    loop {
+        std::thread::park();
+    }
 }
 
 #[remote]

@@ -25,7 +25,7 @@ fn settle(file: &str) {
 fn stays(file: String) {
     settle(&file);
     loop {
-        std::thread::sleep(Duration::from_secs(3600));
+        std::thread::park();
     }
 }
 
@@ -72,7 +72,7 @@ fn plays_a_driver() {
     }
     std::fs::write(format!("{folder}/ready"), "").unwrap();
     loop {
-        std::thread::sleep(Duration::from_secs(3600));
+        std::thread::park();
     }
 }
 

@@ -36,8 +36,9 @@ fn loops() -> Result<u64, mobula::Error> {
 
 #[remote(isolate, num_cpus = 0.25)]
 fn sleeps_apart() -> u64 {
-    std::thread::sleep(FOR_EVER);
-    0
+    loop {
+        std::thread::park();
+    }
 }
 
 #[remote]
@@ -68,8 +69,9 @@ impl Apart {
     }
 
     pub fn sleeps(&mut self) -> u64 {
-        std::thread::sleep(FOR_EVER);
-        0
+        loop {
+            std::thread::park();
+        }
     }
 }
 
@@ -122,7 +124,9 @@ pub fn driver() {
         apart.sleeps(),
     );
     println!("works");
-    std::thread::sleep(FOR_EVER);
+    loop {
+        std::thread::park();
+    }
 }
 
 fn count(node: NodeId) -> u64 {
