@@ -6,12 +6,12 @@
 
 mod cluster_common;
 
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use cluster_common::{Cluster, Node, head, until};
+use cluster_common::files::Temp;
+use cluster_common::{Cluster, called, cluster_with, until, within};
 use mobula::prelude::*;
-use mobula::{Config, Error, Loss, Mobula, NodeId, NotWritten, PutOptions};
+use mobula::{Config, Error, Loss, NotWritten, PutOptions};
 
 /// Numbers in an object.
 const MANY: usize = 50_000;
@@ -21,33 +21,10 @@ const PACE: u32 = 3;
 /// For how long after an owner's death what it handed on may still come.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// A folder of one test's own.
-struct Temp(PathBuf);
-
-impl Temp {
-    fn new(name: &str) -> Temp {
-        let id = std::process::id();
-        let path = std::env::temp_dir().join(format!("mobula-durable-{name}-{id}"));
-        let _ = std::fs::remove_dir_all(&path);
-        Temp(path)
-    }
-
-    fn copies(&self) -> Vec<PathBuf> {
-        let entries = std::fs::read_dir(&self.0).into_iter().flatten().flatten();
-        entries.map(|e| e.path()).collect()
-    }
-
-    fn until_copies(&self, n: usize) {
-        until(&format!("{n} copies are there"), LONG, || {
-            self.copies().len() == n
-        });
-    }
-}
-
-impl Drop for Temp {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
+fn until_copies(temp: &Temp, n: usize) {
+    until(&format!("{n} copies are there"), LONG, || {
+        temp.files().len() == n
+    });
 }
 
 fn config() -> Config {
@@ -60,31 +37,15 @@ fn config() -> Config {
 /// A head, and so many nodes, which are called `node0` and so on, and have that place.
 fn with(name: &str, nodes: usize, test: impl FnOnce(&mut Cluster, &Temp)) {
     let _alone = cluster_common::alone();
-    let temp = Temp::new(name);
-    let head = head(config().cluster_pace(PACE).durable(&temp.0));
-    let nodes: Vec<_> = (0..nodes)
-        .map(|i| {
-            let (pace, place) = (PACE.to_string(), temp.0.to_str().expect("it is text"));
-            let settings = [
-                ("MOBULA_CLUSTER_PACE", pace.as_str()),
-                ("MOBULA_DURABLE", place),
-            ];
-            Node::start(&head, &format!("node{i}"), &settings)
-        })
-        .collect();
-    head.wait_for_nodes(nodes.len() + 1, LONG)
-        .expect("all nodes join");
-    test(&mut Cluster { nodes, head }, &temp);
-}
-
-fn called(mobula: &Mobula, name: &str) -> NodeId {
-    let mut nodes = mobula.nodes().into_iter();
-    nodes.find(|n| n.name == name).expect("it joined").id
-}
-
-/// The value, which comes within half a minute or is a failure.
-fn within<G: mobula::Get>(objects: G) -> mobula::Result<G::Output> {
-    mobula::get_timeout(objects, LONG)
+    let temp = Temp::new(&format!("durable-{name}"));
+    let (pace, place) = (PACE.to_string(), temp.0.to_str().expect("it is text"));
+    let settings = [
+        ("MOBULA_CLUSTER_PACE", pace.as_str()),
+        ("MOBULA_DURABLE", place),
+    ];
+    let config = config().cluster_pace(PACE).durable(&temp.0);
+    let mut cluster = cluster_with(config, nodes, &settings);
+    test(&mut cluster, &temp);
 }
 
 type Numbers = ObjectRef<Vec<u64>>;
@@ -129,7 +90,7 @@ fn what_a_killed_node_put_is_read_from_its_durable_copy() {
     with("killed", 2, |cluster, temp| {
         let [zero, one] = ["node0", "node1"].map(|n| called(&cluster.head, n));
         let objects = within(puts::options().on_node(zero).remote(6, 0)).unwrap();
-        assert_eq!(temp.copies().len(), 6);
+        assert_eq!(temp.files().len(), 6);
         cluster.nodes[0].kill();
         // Before its death is known, and by another node, too.
         for (i, object) in objects.iter().enumerate() {
@@ -137,7 +98,7 @@ fn what_a_killed_node_put_is_read_from_its_durable_copy() {
             let read = last::options().on_node(one).remote(object);
             assert_eq!(within(&read).unwrap(), i as u64);
         }
-        assert_eq!(temp.copies().len(), 6);
+        assert_eq!(temp.files().len(), 6);
     });
 }
 
@@ -153,12 +114,12 @@ fn references_are_handed_on_after_the_owners_death_and_copies_go_with_the_last()
         let kept = Instant::now();
         assert_eq!(within(keeps.count()).unwrap(), 6);
         until("a grace period is over", LONG, || {
-            assert_eq!(temp.copies().len(), 6, "somebody needs them");
+            assert_eq!(temp.files().len(), 6, "somebody needs them");
             kept.elapsed() > GRACE + GRACE / 2
         });
         assert_eq!(within(keeps.sum()).unwrap(), 15);
         drop(keeps);
-        temp.until_copies(0);
+        until_copies(temp, 0);
     });
 }
 
@@ -172,13 +133,13 @@ fn copies_go_with_the_last_reference_while_the_owner_lives_and_with_whoever_has_
             .unwrap();
         // However small.
         let small = PutOptions::new().durable().put(&3u8).unwrap();
-        assert_eq!((temp.copies().len(), within(&small).unwrap()), (2, 3));
+        assert_eq!((temp.files().len(), within(&small).unwrap()), (2, 3));
         let read = last::options().on_node(one).remote(&numbers);
         assert_eq!(within(&read).unwrap(), 7);
         drop((read, small));
-        temp.until_copies(1);
+        until_copies(temp, 1);
         drop(numbers);
-        temp.until_copies(0);
+        until_copies(temp, 0);
         // Owner and borrower die, one after the other: somebody else knows of both.
         let objects = within(puts::options().on_node(zero).remote(3, 0)).unwrap();
         let keeps = Keeps::options().on_node(one).remote(objects);
@@ -186,9 +147,9 @@ fn copies_go_with_the_last_reference_while_the_owner_lives_and_with_whoever_has_
         cluster.nodes[0].kill();
         until("it is gone", LONG, || cluster.head.nodes().len() == 2);
         assert_eq!(within(keeps.sum()).unwrap(), 3);
-        assert_eq!(temp.copies().len(), 3);
+        assert_eq!(temp.files().len(), 3);
         cluster.nodes[1].kill();
-        temp.until_copies(0);
+        until_copies(temp, 0);
     });
 }
 
@@ -199,12 +160,12 @@ fn replicas_are_read_before_the_copy_and_the_copy_when_they_are_dead_too() {
         let objects = within(puts::options().on_node(zero).remote(8, 2)).unwrap();
         cluster.nodes[0].kill();
         until("it is gone", LONG, || cluster.head.nodes().len() == 3);
-        let held: Vec<_> = temp.copies();
+        let held: Vec<_> = temp.files();
         let aside = temp.0.with_extension("aside");
         std::fs::rename(&temp.0, &aside).unwrap();
         assert_eq!(within(&objects[0]).unwrap()[0], 0, "from a replica");
         std::fs::rename(&aside, &temp.0).unwrap();
-        assert_eq!(temp.copies().len(), held.len());
+        assert_eq!(temp.files().len(), held.len());
         cluster.nodes[1].kill();
         cluster.nodes[2].kill();
         until("they are gone", LONG, || cluster.head.nodes().len() == 1);
@@ -219,7 +180,7 @@ fn copies_that_are_gone_or_spoilt_are_said_with_their_names() {
     with("spoilt", 1, |cluster, temp| {
         let zero = called(&cluster.head, "node0");
         let objects = within(puts::options().on_node(zero).remote(3, 0)).unwrap();
-        let mut copies = temp.copies();
+        let mut copies = temp.files();
         copies.sort();
         cluster.nodes[0].kill();
         until("it is gone", LONG, || cluster.head.nodes().len() == 1);
@@ -265,7 +226,7 @@ fn a_place_that_says_no_is_said_and_nothing_stays() {
             .replicas(2)
             .put(&vec![1u8; MANY]);
         assert!(matches!(few, Err(Error::TooFewReplicas { .. })), "{few:?}");
-        temp.until_copies(0);
+        until_copies(temp, 0);
         let none = PutOptions::new().durable().timeout(Duration::ZERO);
         match none.put(&1u8) {
             Err(Error::NotDurable(e)) => {
@@ -279,7 +240,7 @@ fn a_place_that_says_no_is_said_and_nothing_stays() {
             .expect_err("lost");
         assert!(e.to_string().contains("references in it"), "{e}");
         assert_eq!(cluster.head.store().objects, 0);
-        assert_eq!(temp.copies().len(), 0);
+        assert_eq!(temp.files().len(), 0);
     });
 }
 
@@ -295,12 +256,12 @@ fn a_node_that_leaves_in_order_leaves_copies_that_others_need() {
         assert!(told.expect("a signal can be sent").success());
         until("it leaves", LONG, || cluster.head.nodes().len() == 2);
         let _ = cluster.nodes[0].process.wait();
-        assert_eq!(temp.copies().len(), 3);
+        assert_eq!(temp.files().len(), 3);
         for (i, object) in objects.iter().enumerate() {
             assert_eq!(within(object).unwrap()[0], i as u64);
         }
         drop(objects);
-        temp.until_copies(0);
+        until_copies(temp, 0);
     });
 }
 
@@ -312,14 +273,14 @@ fn a_node_alone_writes_copies_too_and_takes_them_along_at_its_end() {
     let options = PutOptions::new().durable();
     let one = options.put(&vec![1u64; MANY]).unwrap();
     let two = options.put(&2u8).unwrap();
-    assert_eq!(temp.copies().len(), 2);
+    assert_eq!(temp.files().len(), 2);
     assert_eq!(within(&one).unwrap(), vec![1; MANY]);
     drop(one);
-    temp.until_copies(1);
+    until_copies(&temp, 1);
     let few = options.clone().replicas(1).put(&1u8);
     assert!(matches!(few, Err(Error::TooFewReplicas { .. })), "{few:?}");
     drop(mobula);
-    assert_eq!(temp.copies().len(), 0);
+    assert_eq!(temp.files().len(), 0);
     drop(two);
     // Without a place.
     let mobula = config().init().unwrap();
@@ -330,9 +291,9 @@ fn a_node_alone_writes_copies_too_and_takes_them_along_at_its_end() {
         other => panic!("{other:?}"),
     }
     let at = PutOptions::new().durable_at(&temp.0).put(&1u8).unwrap();
-    assert_eq!(temp.copies().len(), 1);
+    assert_eq!(temp.files().len(), 1);
     drop(at);
-    temp.until_copies(0);
+    until_copies(&temp, 0);
     drop(mobula);
     match config().durable("nothing://there").init() {
         Err(Error::Config { setting, .. }) => assert_eq!(setting, "durable"),

@@ -9,7 +9,8 @@ mod cluster_common;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use cluster_common::{Cluster, Node, head, until};
+use cluster_common::files::Temp;
+use cluster_common::{Cluster, Node, called, cluster_with, until, within};
 use mobula::inspect::{Actor, Part, Query, snapshot};
 use mobula::prelude::*;
 use mobula::{Config, Error, Mobula, NodeId};
@@ -18,72 +19,31 @@ const LONG: Duration = Duration::from_secs(30);
 /// Many processes of unoptimised code share two CPUs.
 const PACE: u32 = 2;
 
-/// A folder of one test's own.
-struct Temp(PathBuf);
-
-impl Temp {
-    fn new(name: &str) -> Temp {
-        let id = std::process::id();
-        let path = std::env::temp_dir().join(format!("mobula-checkpoints-{name}-{id}"));
-        let _ = std::fs::remove_dir_all(&path);
-        Temp(path)
-    }
-
-    /// The checkpoints that are there.
-    fn saved(&self) -> Vec<PathBuf> {
-        let entries = std::fs::read_dir(&self.0).into_iter().flatten().flatten();
-        let mut paths: Vec<PathBuf> = entries.map(|e| e.path()).collect();
-        paths.sort();
-        paths
-    }
-
-    fn until_one(&self, end: &str) {
-        until("only the newest is there", LONG, || {
-            let saved = self.saved();
-            let name = |at: &PathBuf| at.to_string_lossy().ends_with(end);
-            saved.len() == 1 && name(&saved[0])
-        });
-    }
-}
-
-impl Drop for Temp {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
+fn until_one(temp: &Temp, end: &str) {
+    until("only the newest is there", LONG, || {
+        let saved = temp.files();
+        let name = |at: &PathBuf| at.to_string_lossy().ends_with(end);
+        saved.len() == 1 && name(&saved[0])
+    });
 }
 
 /// A head and three nodes, which have that place.
 fn with(name: &str, test: impl FnOnce(&mut Cluster, &Temp)) {
     let _alone = cluster_common::alone();
-    let temp = Temp::new(name);
+    let temp = Temp::new(&format!("checkpoints-{name}"));
     let config = Config::new()
         .num_cpus(2)
         .object_store_memory(128 << 20)
         .attach(false)
         .cluster_pace(PACE)
         .durable(&temp.0);
-    let head = head(config);
-    let nodes = (0..3).map(|i| {
-        let (pace, place) = (PACE.to_string(), temp.0.to_str().expect("it is text"));
-        let settings = [
-            ("MOBULA_CLUSTER_PACE", pace.as_str()),
-            ("MOBULA_DURABLE", place),
-        ];
-        Node::start(&head, &format!("node{i}"), &settings)
-    });
-    let nodes = nodes.collect();
-    head.wait_for_nodes(4, LONG).expect("all nodes join");
-    test(&mut Cluster { nodes, head }, &temp);
-}
-
-fn called(mobula: &Mobula, name: &str) -> NodeId {
-    let mut nodes = mobula.nodes().into_iter();
-    nodes.find(|n| n.name == name).expect("it joined").id
-}
-
-/// The value, which comes within half a minute or is a failure.
-fn within<G: mobula::Get>(objects: G) -> mobula::Result<G::Output> {
-    mobula::get_timeout(objects, LONG)
+    let (pace, place) = (PACE.to_string(), temp.0.to_str().expect("it is text"));
+    let settings = [
+        ("MOBULA_CLUSTER_PACE", pace.as_str()),
+        ("MOBULA_DURABLE", place),
+    ];
+    let mut cluster = cluster_with(config, 3, &settings);
+    test(&mut cluster, &temp);
 }
 
 #[remote(max_restarts = 3, durable_checkpoints)]
@@ -179,7 +139,7 @@ fn when_host_and_backup_die_together_it_goes_on_from_its_durable_checkpoint() {
             assert_eq!(within(&counter.add(1)).unwrap(), 100 + n);
         }
         within(&counter.checkpoint()).expect("it is written");
-        assert_eq!(temp.saved().len(), 1, "what was returned for is there");
+        assert_eq!(temp.files().len(), 1, "what was returned for is there");
         // Answered, and lost: this is what durable checkpoints do not keep.
         for n in 6..=8 {
             assert_eq!(within(&counter.add(1)).unwrap(), 100 + n);
@@ -200,9 +160,9 @@ fn when_host_and_backup_die_together_it_goes_on_from_its_durable_checkpoint() {
             assert!(death.contains(said), "{death}");
         }
         // Written again as the new incarnation's; the older one goes.
-        temp.until_one("-00000002-0000000000000006");
+        until_one(temp, "-00000002-0000000000000006");
         within(&counter.checkpoint()).expect("it is written");
-        temp.until_one("-00000002-0000000000000007");
+        until_one(temp, "-00000002-0000000000000007");
     });
 }
 
@@ -214,7 +174,7 @@ fn each_checkpoint_is_written_and_calls_under_way_count_once() {
             assert_eq!(within(&counter.add(1)).unwrap(), 100 + n);
         }
         // With every call, soon after it: this one waits for that.
-        temp.until_one("-00000001-0000000000000006");
+        until_one(temp, "-00000001-0000000000000006");
         let under_way: Vec<_> = (0..200).map(|_| counter.add(1)).collect();
         within(&under_way[0]).expect("it runs");
         kill_all(cluster);
@@ -234,7 +194,7 @@ fn a_checkpoint_that_is_spoilt_is_said_and_its_calls_fail() {
     with("spoilt", |cluster, temp| {
         let counter = counter(cluster, 1_000);
         within(&counter.checkpoint()).expect("it is written");
-        let at = temp.saved().pop().expect("it is there");
+        let at = temp.files().pop().expect("it is there");
         let mut bytes = std::fs::read(&at).unwrap();
         let last = bytes.len() - 1;
         bytes[last] ^= 1;
@@ -264,14 +224,14 @@ fn what_cannot_be_written_is_said_where_a_checkpoint_is_asked_for() {
             let kept = shown(&cluster.head).and_then(|actor| actor.kept);
             kept.is_some_and(|kept| kept.not_durable.is_some() && kept.durable.is_none())
         });
-        assert_eq!(temp.saved().len(), 0);
+        assert_eq!(temp.files().len(), 0);
         within(&counter.hold(Vec::<ObjectRef<u64>>::new())).expect("it runs");
         within(&counter.checkpoint()).expect("it is written");
         let kept = shown(&cluster.head).and_then(|actor| actor.kept).unwrap();
         assert_eq!((kept.durable, kept.not_durable), (Some(3), None));
         drop(counter);
         until("it ends with its handles, and that with it", LONG, || {
-            temp.saved().is_empty()
+            temp.files().is_empty()
         });
     });
 }
@@ -289,11 +249,11 @@ fn a_place_that_is_out_of_reach_for_a_while_has_the_state_afterwards() {
         std::fs::create_dir(&temp.0).unwrap();
         // No call came since: the same state is asked for again.
         within(&counter.checkpoint()).expect("it is written now");
-        temp.until_one("-00000001-0000000000000001");
+        until_one(temp, "-00000001-0000000000000001");
         // And once more, which must not touch what is there.
-        let before = std::fs::metadata(&temp.saved()[0]).unwrap().modified();
+        let before = std::fs::metadata(&temp.files()[0]).unwrap().modified();
         within(&counter.checkpoint()).expect("it is there");
-        let after = std::fs::metadata(&temp.saved()[0]).unwrap().modified();
+        let after = std::fs::metadata(&temp.files()[0]).unwrap().modified();
         assert_eq!(before.unwrap(), after.unwrap());
         // Nobody asks for this one: it is written when the place is back.
         within(&counter.add(1)).unwrap();
@@ -302,7 +262,7 @@ fn a_place_that_is_out_of_reach_for_a_while_has_the_state_afterwards() {
         within(&counter.checkpoint()).expect_err("it cannot be written");
         std::fs::remove_file(&temp.0).unwrap();
         std::fs::create_dir(&temp.0).unwrap();
-        temp.until_one("-00000001-0000000000000002");
+        until_one(temp, "-00000001-0000000000000002");
     });
 }
 
@@ -345,7 +305,7 @@ fn who_cannot_run_it_takes_nothing_over_and_deletes_nothing() {
         let answer = counter.add(1);
         let none = mobula::get_timeout(&answer, Duration::from_secs(4));
         assert!(matches!(none, Err(Error::Timeout { .. })), "{none:?}");
-        assert_eq!(temp.saved().len(), 1, "it waits there for a node that can");
+        assert_eq!(temp.files().len(), 1, "it waits there for a node that can");
     });
 }
 

@@ -5,12 +5,13 @@
 
 mod cluster_common;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use cluster_common::{Cluster, Node, head};
+use cluster_common::files::{Notes, note};
+use cluster_common::{Cluster, called, cluster_with, within};
 use mobula::prelude::*;
-use mobula::{Config, Error, Mobula, NodeId, Strategy};
+use mobula::{Config, Error, NodeId, Strategy};
 
 /// More than travels with the news that a call has ended.
 const MANY: usize = 50_000;
@@ -25,62 +26,15 @@ fn config() -> Config {
 /// A cluster whose nodes have one CPU each: whoever waits for an object lends it to the call that makes it.
 fn with(config: Config, settings: &[(&str, &str)], test: impl FnOnce(&mut Cluster)) {
     let _alone = cluster_common::alone();
-    let head = head(config);
     let mut all = vec![("MOBULA_NUM_CPUS", "1")];
     all.extend_from_slice(settings);
-    let nodes = (0..2).map(|i| Node::start(&head, &format!("node{i}"), &all));
-    let nodes = nodes.collect();
-    head.wait_for_nodes(3, Duration::from_secs(30))
-        .expect("all nodes join");
-    test(&mut Cluster { nodes, head });
-}
-
-fn called(mobula: &Mobula, name: &str) -> NodeId {
-    let mut nodes = mobula.nodes().into_iter();
-    nodes.find(|n| n.name == name).expect("it joined").id
+    let mut cluster = cluster_with(config, 2, &all);
+    test(&mut cluster);
 }
 
 /// There, or where it can be.
 fn at(node: NodeId) -> Strategy {
     Strategy::Node { node, soft: true }
-}
-
-/// A file in which functions note that they ran.
-struct Notes(PathBuf);
-
-impl Notes {
-    fn new(name: &str) -> Notes {
-        let file = format!("mobula-lineage-{}-{name}", std::process::id());
-        let path = std::env::temp_dir().join(file);
-        let _ = std::fs::remove_file(&path);
-        Notes(path)
-    }
-
-    fn path(&self) -> String {
-        self.0.to_string_lossy().into_owned()
-    }
-
-    fn runs(&self) -> usize {
-        std::fs::read(&self.0).map_or(0, |b| b.len())
-    }
-}
-
-impl Drop for Notes {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
-}
-
-/// Notes that a function runs; the number of earlier ones.
-fn note(file: &str) -> usize {
-    use std::io::Write;
-    let open = std::fs::OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(file);
-    let mut open = open.expect("notes can be written");
-    open.write_all(b"x").expect("notes can be written");
-    open.metadata().expect("it is there").len() as usize - 1
 }
 
 #[remote]
@@ -150,11 +104,6 @@ impl Keeps {
     }
 }
 
-/// The value, which comes within half a minute or is a failure.
-fn within<G: mobula::Get>(objects: G) -> mobula::Result<G::Output> {
-    mobula::get_timeout(objects, Duration::from_secs(30))
-}
-
 /// Waits until they have ended, without reading them.
 fn done<T: mobula::Value>(objects: &[ObjectRef<T>]) {
     let all = mobula::wait(objects).num_returns(objects.len());
@@ -164,7 +113,7 @@ fn done<T: mobula::Value>(objects: &[ObjectRef<T>]) {
 
 #[test]
 fn a_lost_result_is_made_again_and_soon() {
-    let notes = Notes::new("again");
+    let notes = Notes::new("lineage-again");
     with(config(), &[], |cluster| {
         cluster_common::settled(&cluster.head);
         let mut took = Vec::new();
@@ -191,7 +140,7 @@ fn a_lost_result_is_made_again_and_soon() {
 
 #[test]
 fn a_chain_is_made_again_for_a_reader_here_and_one_elsewhere() {
-    let (notes, go) = (Notes::new("chain"), Notes::new("go"));
+    let (notes, go) = (Notes::new("lineage-chain"), Notes::new("lineage-go"));
     with(config(), &[], |cluster| {
         let there = called(&cluster.head, "node0");
         let third = called(&cluster.head, "node1");
@@ -230,8 +179,8 @@ fn last_of(of: &ObjectRef<Vec<u64>>) -> ObjectRef<u64> {
 
 #[test]
 fn the_node_that_waits_for_it_can_make_it_again() {
-    let notes = Notes::new("waits");
-    let go = Notes::new("waits-go");
+    let notes = Notes::new("lineage-waits");
+    let go = Notes::new("lineage-waits-go");
     with(config(), &[("MOBULA_RESOURCES", "maker=1")], |cluster| {
         let there = called(&cluster.head, "node0");
         let third = called(&cluster.head, "node1");
@@ -252,7 +201,7 @@ fn the_node_that_waits_for_it_can_make_it_again() {
 
 #[test]
 fn a_surviving_copy_is_preferred() {
-    let notes = Notes::new("survives");
+    let notes = Notes::new("lineage-survives");
     with(config(), &[], |cluster| {
         let there = called(&cluster.head, "node0");
         let third = called(&cluster.head, "node1");
@@ -285,7 +234,7 @@ fn fills(mut blocks: usize) -> u64 {
 
 #[test]
 fn a_surviving_copy_on_disk_is_preferred() {
-    let notes = Notes::new("on-disk");
+    let notes = Notes::new("lineage-on-disk");
     let small = [("MOBULA_OBJECT_STORE_MEMORY", "4M")];
     with(config(), &small, |cluster| {
         let there = called(&cluster.head, "node0");
@@ -348,7 +297,7 @@ fn what_is_not_made_again_says_why() {
 
 #[test]
 fn lineages_are_bounded_and_who_was_given_up_is_told() {
-    let notes = Notes::new("bound");
+    let notes = Notes::new("lineage-bound");
     // Room for two of these calls.
     with(config().lineage_bytes(1000), &[], |cluster| {
         let there = called(&cluster.head, "node0");
@@ -369,7 +318,7 @@ fn lineages_are_bounded_and_who_was_given_up_is_told() {
 
 #[test]
 fn a_call_that_kills_every_node_ends_with_its_attempts() {
-    let notes = Notes::new("poison");
+    let notes = Notes::new("lineage-poison");
     let settings = [("MOBULA_RESOURCES", "victim=1")];
     with(config(), &settings, |cluster| {
         let ids: Vec<_> = ["node0", "node1"].map(|n| called(&cluster.head, n)).into();

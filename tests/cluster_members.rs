@@ -12,9 +12,9 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use cluster_common::{Cluster, Node, cluster, until};
+use cluster_common::{Cluster, Node, called, cluster, until};
 use mobula::prelude::*;
-use mobula::{Config, Error, Mobula, NodeId};
+use mobula::{Config, Error, NodeId};
 use rustix::process::{Pid, Signal, kill_process};
 
 fn config() -> Config {
@@ -36,16 +36,6 @@ fn with(others: usize, test: impl FnOnce(&mut Cluster)) {
     let _alone = cluster_common::alone();
     let mut cluster = cluster(config(), others);
     test(&mut cluster);
-}
-
-/// The node of this name.
-fn called(mobula: &Mobula, name: &str) -> NodeId {
-    mobula
-        .nodes()
-        .into_iter()
-        .find(|n| n.name == name)
-        .unwrap_or_else(|| panic!("no {name}"))
-        .id
 }
 
 fn signal(process: &Child, signal: Signal) {

@@ -16,7 +16,8 @@ mod shown;
 
 use std::time::{Duration, Instant};
 
-use cluster_common::{Cluster, Node, head, until};
+use cluster_common::files::{Gate, pass};
+use cluster_common::{Cluster, Node, called, cluster_with, until};
 use mobula::prelude::*;
 use mobula::{Config, Error, Mobula, NodeId, ObjectRef};
 
@@ -38,22 +39,13 @@ fn with(others: usize, test: impl FnOnce(&mut Cluster)) {
 
 fn at_pace(pace: u32, others: usize, test: impl FnOnce(&mut Cluster)) {
     let _alone = cluster_common::alone();
-    let head = head(config().cluster_pace(pace));
-    let pace = pace.to_string();
+    let text = pace.to_string();
     let settings = [
         ("MOBULA_OBJECT_STORE_MEMORY", "128M"),
-        ("MOBULA_CLUSTER_PACE", pace.as_str()),
+        ("MOBULA_CLUSTER_PACE", text.as_str()),
     ];
-    let nodes = (0..others).map(|i| Node::start(&head, &format!("node{i}"), &settings));
-    let nodes = nodes.collect();
-    head.wait_for_nodes(others + 1, Duration::from_secs(30))
-        .expect("all nodes join");
-    test(&mut Cluster { nodes, head });
-}
-
-fn called(mobula: &Mobula, name: &str) -> NodeId {
-    let mut nodes = mobula.nodes().into_iter();
-    nodes.find(|n| n.name == name).expect("it joined").id
+    let mut cluster = cluster_with(config().cluster_pace(pace), others, &settings);
+    test(&mut cluster);
 }
 
 fn get<T: mobula::Value>(object: &ObjectRef<T>) -> T {
@@ -96,9 +88,9 @@ impl Counter {
         self.total
     }
 
-    /// Takes its time.
-    pub fn slowly(&mut self, n: u64, millis: u64) -> u64 {
-        std::thread::sleep(Duration::from_millis(millis));
+    /// Waits at a gate.
+    pub fn held(&mut self, n: u64, gate: String) -> u64 {
+        pass(&gate);
         self.total += n;
         self.total
     }
@@ -455,9 +447,11 @@ fn calls_of_its_own_node_wait_for_its_backups_too_and_never_for_ever() {
                 node.kill();
             }
         }
-        let slow = counter.slowly(1, 50);
+        let gate = Gate::new("recovery-gate");
+        let held = counter.held(1, gate.path());
         let more = counter.add(1);
-        assert_eq!(get(&slow), 151);
+        gate.open();
+        assert_eq!(get(&held), 151);
         assert_eq!(get(&more), 152);
         counter.kill();
         let e = fails(&counter.add(1));

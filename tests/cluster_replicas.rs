@@ -7,10 +7,10 @@ mod cluster_common;
 
 use std::time::Duration;
 
-use cluster_common::{Cluster, Node, head, until};
+use cluster_common::{Cluster, Node, called, head, until, within};
 use mobula::inspect::{Part, Query, snapshot};
 use mobula::prelude::*;
-use mobula::{Config, Error, Mobula, NodeId, PutOptions};
+use mobula::{Config, Error, NodeId, PutOptions};
 
 /// Numbers in an object.
 const MANY: usize = 50_000;
@@ -45,16 +45,6 @@ fn with(nodes: &[Settings], test: impl FnOnce(&mut Cluster)) {
     head.wait_for_nodes(nodes.len() + 1, LONG)
         .expect("all nodes join");
     test(&mut Cluster { nodes, head });
-}
-
-fn called(mobula: &Mobula, name: &str) -> NodeId {
-    let mut nodes = mobula.nodes().into_iter();
-    nodes.find(|n| n.name == name).expect("it joined").id
-}
-
-/// The value, which comes within half a minute or is a failure.
-fn within<G: mobula::Get>(objects: G) -> mobula::Result<G::Output> {
-    mobula::get_timeout(objects, LONG)
 }
 
 type Numbers = ObjectRef<Vec<u64>>;

@@ -5,12 +5,12 @@
 
 mod cluster_common;
 
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use cluster_common::{Cluster, Node, head, until};
+use cluster_common::files::{Gate, Notes, note, pass};
+use cluster_common::{Cluster, called, cluster_with, until, within};
 use mobula::prelude::*;
-use mobula::{Config, Error, Mobula, NodeId, ObjectRef, Strategy};
+use mobula::{Config, Error, NodeId, ObjectRef, Strategy};
 
 /// Longer than anything takes but what hangs.
 const LONG: Duration = Duration::from_secs(30);
@@ -31,23 +31,10 @@ const PACE: u32 = 3;
 /// A cluster of a head and so many other nodes.
 fn with(others: usize, test: impl FnOnce(&mut Cluster)) {
     let _alone = cluster_common::alone();
-    let head = head(config().cluster_pace(PACE));
     let pace = PACE.to_string();
     let settings = [("MOBULA_CLUSTER_PACE", pace.as_str())];
-    let nodes = (0..others).map(|i| Node::start(&head, &format!("node{i}"), &settings));
-    let nodes = nodes.collect();
-    head.wait_for_nodes(others + 1, Duration::from_secs(30))
-        .expect("all nodes join");
-    test(&mut Cluster { nodes, head });
-}
-
-fn called(mobula: &Mobula, name: &str) -> NodeId {
-    let mut nodes = mobula.nodes().into_iter();
-    nodes.find(|n| n.name == name).expect("it joined").id
-}
-
-fn within<T: mobula::Value>(object: &ObjectRef<T>) -> mobula::Result<T> {
-    mobula::get_timeout(object, LONG)
+    let mut cluster = cluster_with(config().cluster_pace(PACE), others, &settings);
+    test(&mut cluster);
 }
 
 fn get<T: mobula::Value>(object: &ObjectRef<T>) -> T {
@@ -59,43 +46,6 @@ fn done<T: mobula::Value>(objects: &[ObjectRef<T>]) {
     let all = mobula::wait(objects).num_returns(objects.len());
     let (_, rest) = all.timeout(LONG).run().expect("one can wait");
     assert!(rest.is_empty(), "they end");
-}
-
-/// A file in which methods note that they ran.
-struct Notes(PathBuf);
-
-impl Notes {
-    fn new(name: &str) -> Notes {
-        let file = format!("mobula-results-{}-{name}", std::process::id());
-        let path = std::env::temp_dir().join(file);
-        let _ = std::fs::remove_file(&path);
-        Notes(path)
-    }
-
-    fn path(&self) -> String {
-        self.0.to_string_lossy().into_owned()
-    }
-
-    fn runs(&self) -> usize {
-        std::fs::read(&self.0).map_or(0, |b| b.len())
-    }
-}
-
-impl Drop for Notes {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
-}
-
-/// Notes that a function runs.
-fn note(file: &str) {
-    use std::io::Write;
-    let open = std::fs::OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(file);
-    let mut open = open.expect("notes can be written");
-    open.write_all(b"x").expect("notes can be written");
 }
 
 #[remote(max_restarts = 5)]
@@ -118,10 +68,10 @@ impl Maker {
         (from..self.made).collect()
     }
 
-    /// Takes its time.
-    pub fn slowly(&mut self, millis: u64) -> u64 {
+    /// Waits at a gate, if there is one.
+    pub fn counts(&mut self, gate: Option<String>) -> u64 {
         note(&self.file);
-        std::thread::sleep(Duration::from_millis(millis));
+        gate.iter().for_each(|gate| pass(gate));
         self.made += 1;
         self.made
     }
@@ -189,18 +139,18 @@ fn is_from(numbers: &[u64], from: u64, many: u64) {
 
 #[test]
 fn a_result_of_32_mib_that_its_killed_host_had_is_read_from_whoever_goes_on() {
-    let all =
-        [("node1", 4 << 20), ("head", MANY)].map(|(name, many)| (name, many, Notes::new(name)));
+    let all = [("node1", 4 << 20), ("head", MANY)]
+        .map(|(name, many)| (name, many, Notes::new(&format!("results-{name}"))));
     with(2, |cluster| {
         // The backup of the first is another node, that of the second the one that has the references.
         let made = all.each_ref().map(|(name, many, notes)| {
             let maker = backed_by(cluster, name, notes, (1, 0));
-            let small = maker.slowly(0);
+            let small = maker.counts(None);
             let (large, next) = (maker.makes(*many), maker.makes(MANY));
             assert_eq!(get(&small), 1);
             done(&[large.clone(), next.clone()]);
             // All are settled by now, as far as the log says.
-            assert_eq!(get(&maker.slowly(0)), many + MANY + 2);
+            assert_eq!(get(&maker.counts(None)), many + MANY + 2);
             (maker, large, next)
         });
         cluster.nodes[0].kill();
@@ -219,7 +169,7 @@ fn a_result_of_32_mib_that_its_killed_host_had_is_read_from_whoever_goes_on() {
 
 #[test]
 fn who_reads_while_the_host_dies_has_the_result_too() {
-    let notes = Notes::new("pending");
+    let notes = Notes::new("results-pending");
     with(2, |cluster| {
         let maker = backed_by(cluster, "node1", &notes, (1, 0));
         let results: Vec<_> = (0..4).map(|_| maker.makes(MANY)).collect();
@@ -249,7 +199,10 @@ fn adds(file: String, to: &[u64], n: u64) -> Vec<u64> {
 
 #[test]
 fn chains_of_tasks_and_methods_are_made_again() {
-    let (notes, tasks) = (Notes::new("chain"), Notes::new("chain-tasks"));
+    let (notes, tasks) = (
+        Notes::new("results-chain"),
+        Notes::new("results-chain-tasks"),
+    );
     with(2, |cluster| {
         let maker = backed_by(cluster, "node1", &notes, (1, 0));
         let node = called(&cluster.head, "node0");
@@ -278,7 +231,7 @@ fn a_result_that_a_checkpoint_has_cut_goes_along_with_it() {
             let maker = backed_by(cluster, name, notes, (1, 1));
             let large = maker.makes(MANY);
             done(std::slice::from_ref(&large));
-            assert_eq!(get(&maker.slowly(0)), MANY + 1);
+            assert_eq!(get(&maker.counts(None)), MANY + 1);
             mobula::get_timeout(&maker.checkpoint(), LONG).expect("it is kept");
             (maker, large)
         });
@@ -294,14 +247,14 @@ fn a_result_that_a_checkpoint_has_cut_goes_along_with_it() {
 #[test]
 fn a_result_goes_along_with_checkpoints_once() {
     let _alone = cluster_common::alone();
-    let notes = Notes::new("once");
+    let notes = Notes::new("results-once");
     let cluster = &mut cluster_common::patient_cluster(config(), 1);
     let maker = backed_by(cluster, "head", &notes, (1, 1));
     let large = maker.makes(MANY);
     done(std::slice::from_ref(&large));
     let before = cluster.head.network().bytes_in;
     for n in 1..=15 {
-        assert_eq!(get(&maker.slowly(0)), MANY + n);
+        assert_eq!(get(&maker.counts(None)), MANY + n);
     }
     mobula::get_timeout(&maker.checkpoint(), LONG).expect("it is kept");
     let came = cluster.head.network().bytes_in - before;
@@ -313,21 +266,28 @@ fn a_result_goes_along_with_checkpoints_once() {
 
 #[test]
 fn a_host_that_dies_in_the_middle_of_the_replay_is_followed_by_the_next() {
-    let notes = Notes::new("replay");
+    let (notes, gate) = (
+        Notes::new("results-replay"),
+        Gate::new("results-replay-gate"),
+    );
     with(3, |cluster| {
         let maker = backed_by(cluster, "node1", &notes, (2, 0));
-        let slow: Vec<_> = (0..4).map(|_| maker.slowly(200)).collect();
+        gate.open();
+        let at_gate = || maker.counts(Some(gate.path()));
+        let held: Vec<_> = (0..4).map(|_| at_gate()).collect();
         let large = maker.makes(MANY);
-        assert_eq!(get(&slow[3]), 4);
+        assert_eq!(get(&held[3]), 4);
         done(std::slice::from_ref(&large));
-        assert_eq!(get(&maker.slowly(0)), MANY + 5);
+        assert_eq!(get(&maker.counts(None)), MANY + 5);
         assert_eq!(notes.runs(), 6);
+        gate.shut();
         cluster.nodes[0].kill();
         let result = large.clone();
         let reader = std::thread::spawn(move || within(&result));
         until("somebody runs the log again", LONG, || notes.runs() > 6);
-        // The first backup is the node that made it; it has most of the log before it.
+        // The first backup is the node that made it; it has the log before it, and the gate is shut.
         cluster.nodes[1].kill();
+        gate.open();
         is_from(
             &reader.join().expect("it ends").expect("it ends well"),
             4,
@@ -348,7 +308,7 @@ fn reads(of: Vec<ObjectRef<Vec<u64>>>) -> Result<u64, String> {
 
 #[test]
 fn a_result_is_made_again_after_one_death_and_the_next_for_whoever_borrows_it() {
-    let notes = Notes::new("deaths");
+    let notes = Notes::new("results-deaths");
     with(3, |cluster| {
         let maker = backed_by(cluster, "node1", &notes, (1, 0));
         let third = called(&cluster.head, "node2");
@@ -357,7 +317,7 @@ fn a_result_is_made_again_after_one_death_and_the_next_for_whoever_borrows_it() 
         cluster.nodes[0].kill();
         let read = reads::options().on_node(third).remote(vec![large.clone()]);
         assert_eq!(get(&read), MANY - 1);
-        assert_eq!(get(&maker.slowly(0)), MANY + 1);
+        assert_eq!(get(&maker.counts(None)), MANY + 1);
         let host = get(&maker.process());
         let at = cluster.nodes.iter().position(|n| n.process.id() == host);
         // It came to the node that made it.
@@ -400,7 +360,7 @@ fn lost_with(node: NodeId, object: &ObjectRef<Vec<u64>>, says: &[&str]) {
 
 #[test]
 fn what_is_not_made_again_names_the_method_and_the_remedy() {
-    let notes = Notes::new("why");
+    let notes = Notes::new("results-why");
     with(2, |cluster| {
         let node = called(&cluster.head, "node0");
         let third = called(&cluster.head, "node1");
@@ -453,7 +413,7 @@ fn stored() -> u64 {
 
 #[test]
 fn results_that_were_read_or_dropped_are_kept_by_nobody() {
-    let notes = Notes::new("dropped");
+    let notes = Notes::new("results-dropped");
     with(2, |cluster| {
         let [first, second] = ["node0", "node1"].map(|name| called(&cluster.head, name));
         let has_one = |node: NodeId| {

@@ -4,6 +4,7 @@
 
 #![allow(dead_code, reason = "not every test uses all of it")]
 
+pub mod files;
 #[path = "../../src/base/wait.rs"]
 mod wait;
 
@@ -127,6 +128,17 @@ impl Drop for Node {
 pub struct Cluster {
     pub nodes: Vec<Node>,
     pub head: Mobula,
+}
+
+/// The node of this name.
+pub fn called(mobula: &Mobula, name: &str) -> NodeId {
+    let mut nodes = mobula.nodes().into_iter();
+    nodes.find(|n| n.name == name).expect("it joined").id
+}
+
+/// The value, which comes within half a minute or is a failure.
+pub fn within<G: mobula::Get>(objects: G) -> mobula::Result<G::Output> {
+    mobula::get_timeout(objects, Duration::from_secs(30))
 }
 
 pub fn head(config: Config) -> Mobula {
