@@ -35,7 +35,7 @@ use std::time::{Duration, Instant};
 use actors::Object;
 use chance::Chance;
 use clients::{Probe, Shared, Target};
-use cluster_common::alone;
+use cluster_common::{alone, wait};
 use mobula::Mobula;
 use models::{Bank, Counter, Model, Queue, Weights};
 use network_common::Machines;

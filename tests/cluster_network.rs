@@ -7,6 +7,8 @@
 //! real machines.
 
 mod network_common;
+#[path = "../src/base/wait.rs"]
+mod wait;
 
 use std::process::Child;
 use std::time::{Duration, Instant};

@@ -7,8 +7,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-#[path = "../../src/base/wait.rs"]
-mod wait;
+use crate::wait;
 
 /// A server that ends with the test.
 pub struct Server {

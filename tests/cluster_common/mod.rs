@@ -6,7 +6,7 @@
 
 pub mod files;
 #[path = "../../src/base/wait.rs"]
-mod wait;
+pub mod wait;
 
 pub use wait::until;
 

@@ -3,7 +3,7 @@
 //! Invariant: whatever a test started is ended when its `Bench` goes, by process id. Left out: what is tested.
 
 #[path = "../../src/base/wait.rs"]
-mod wait;
+pub mod wait;
 
 use std::fmt;
 use std::io::{BufRead, BufReader, Read, Write};

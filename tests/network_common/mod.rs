@@ -3,14 +3,13 @@
 //!
 //! Needs root, and `ip` of iproute2; elsewhere a test says why it was skipped.
 //!
-//! Invariant: everything made is removed, however a test ends, and no test takes longer than its deadline. Left out: what is tested.
+//! Invariant: everything made is removed, however a test ends, and no test takes longer than its deadline. Left out: what is tested; `wait` is
+//! at the root of who uses this.
 
 #![allow(dead_code, unused_imports, reason = "not every test uses all of it")]
 
 #[path = "../../src/base/skip.rs"]
 mod skip;
-#[path = "../../src/base/wait.rs"]
-mod wait;
 
 mod net;
 mod wire;
@@ -18,6 +17,7 @@ mod wire;
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
+use crate::wait;
 use net::Network;
 pub use net::{Machines, Way, Weather, address};
 
