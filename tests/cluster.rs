@@ -8,6 +8,7 @@ mod cluster_common;
 
 use std::time::Duration;
 
+use cluster_common::files::{Gate, pass};
 use cluster_common::{Cluster, cluster_with, patient_cluster};
 use mobula::prelude::*;
 use mobula::{Config, NodeId, Strategy};
@@ -301,6 +302,12 @@ fn what_waits_here_goes_to_who_has_nothing_to_do() {
     });
 }
 
+#[remote]
+fn held(gate: String) -> u32 {
+    pass(&gate);
+    std::process::id()
+}
+
 #[test]
 fn a_dead_nodes_calls_run_again_elsewhere() {
     with(2, |cluster| {
@@ -310,14 +317,16 @@ fn a_dead_nodes_calls_run_again_elsewhere() {
         assert!(pids.contains(&victim));
         let actor = Counter::options().on_node(there).remote(0);
         assert_eq!(mobula::get(actor.add(1)).unwrap(), 1);
+        let gate = Gate::new("cluster-gate");
         let calls: Vec<_> = (0..4)
-            .map(|_| naps::options().prefer_node(there).remote(600))
+            .map(|_| held::options().prefer_node(there).remote(gate.path()))
             .collect();
         rustix::process::kill_process(
             rustix::process::Pid::from_raw(victim.cast_signed()).unwrap(),
             rustix::process::Signal::KILL,
         )
         .unwrap();
+        gate.open();
         let ran_on = mobula::get(&calls).unwrap();
         assert!(ran_on.iter().all(|p| *p != victim), "{ran_on:?} {victim}");
         let e = mobula::get(actor.add(1)).unwrap_err();

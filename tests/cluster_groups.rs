@@ -6,6 +6,7 @@ mod cluster_common;
 
 use std::time::{Duration, SystemTime};
 
+use cluster_common::files::{Gate, pass};
 use cluster_common::{Cluster, cluster};
 use mobula::prelude::*;
 use mobula::{
@@ -213,15 +214,17 @@ fn a_dead_nodes_bundle_is_placed_anew() {
         let victim = process(&all, before[lost]);
         let actor = Host::options().group_bundle(&group, lost as u32).remote();
         assert_eq!(mobula::get(actor.pid()).unwrap(), victim);
-        let running = pid_slowly::options()
+        let gate = Gate::new("groups-gate");
+        let running = held::options()
             .group_bundle(&group, lost as u32)
-            .remote(1500);
+            .remote(gate.path());
         let node = cluster
             .nodes
             .iter_mut()
             .find(|n| n.process.id() == victim)
             .unwrap();
         node.kill();
+        gate.open();
         // One that was there, and one that comes while the bundle is nowhere.
         let later = pid::options().group_bundle(&group, lost as u32).remote();
         let (running, later) = (mobula::get(&running).unwrap(), mobula::get(&later).unwrap());
@@ -241,9 +244,16 @@ fn a_dead_nodes_bundle_is_placed_anew() {
 }
 
 #[remote]
-fn pid_slowly(ms: u64) -> u32 {
-    std::thread::sleep(Duration::from_millis(ms));
+fn held(gate: String) -> u32 {
+    pass(&gate);
     std::process::id()
+}
+
+#[remote(isolate)]
+fn hangs_apart() -> u32 {
+    loop {
+        std::thread::park();
+    }
 }
 
 #[test]
@@ -258,10 +268,11 @@ fn what_a_group_held_comes_back_when_it_goes() {
                 .collect();
             let actor = Host::options().group_bundle(&group, 1).remote();
             mobula::get(actor.pid()).unwrap();
-            let runs = naps::options()
+            let gate = Gate::new("groups-gate");
+            let runs = held::options()
                 .num_cpus(2)
                 .group_bundle(&group, 2)
-                .remote(300);
+                .remote(gate.path());
             let waits = naps::options()
                 .num_cpus(2)
                 .group_bundle(&group, 2)
@@ -276,13 +287,14 @@ fn what_a_group_held_comes_back_when_it_goes() {
             } else {
                 drop(group);
             }
+            let e = mobula::get_timeout(&waits, SOON).unwrap_err().to_string();
+            assert!(e.contains(&id.to_string()), "{e}");
+            gate.open();
             assert_eq!(
                 mobula::get(&whole).unwrap().len(),
                 3,
                 "all three have their CPUs back"
             );
-            let e = mobula::get(&waits).unwrap_err().to_string();
-            assert!(e.contains(&id.to_string()), "{e}");
             // A call that ran ends as it ends; it may not have begun.
             let _ = mobula::get(&runs);
             let e = mobula::get(actor.pid()).unwrap_err();
@@ -471,7 +483,7 @@ fn isolated_calls_run_in_groups_too() {
             assert!(!overlap(mobula::get(&naps).unwrap()));
         }
         // One that runs when the group goes is ended or ends; its bundle's CPU is free afterwards.
-        let last = naps_apart::options().group_bundle(&group, 1).remote(60_000);
+        let last = hangs_apart::options().group_bundle(&group, 1).remote();
         let on = nodes(&group)[1];
         until("it is under way", || {
             cluster

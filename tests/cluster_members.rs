@@ -3,6 +3,8 @@
 //! Invariant: nodes are processes of this very binary. Left out: the laws of membership, which `core` tests in virtual time.
 
 #[cfg(feature = "etcd")]
+use cluster_common::wait;
+#[cfg(feature = "etcd")]
 #[path = "../src/base/skip.rs"]
 mod skip;
 
@@ -12,6 +14,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use cluster_common::files::{Gate, Notes, note, pass};
 use cluster_common::{Cluster, Node, called, cluster, until};
 use mobula::prelude::*;
 use mobula::{Config, Error, NodeId};
@@ -43,15 +46,22 @@ fn signal(process: &Child, signal: Signal) {
 }
 
 #[remote]
-fn naps(ms: u64) -> u32 {
-    std::thread::sleep(Duration::from_millis(ms));
+fn pid() -> u32 {
     std::process::id()
 }
 
+/// Never ends by itself.
 #[remote]
-fn marks_and_naps(mark: String, ms: u64) -> u32 {
-    std::fs::write(mark, b"").unwrap();
-    std::thread::sleep(Duration::from_millis(ms));
+fn hangs() -> u32 {
+    loop {
+        std::thread::park();
+    }
+}
+
+#[remote]
+fn held(notes: String, gate: String) -> u32 {
+    note(&notes);
+    pass(&gate);
     std::process::id()
 }
 
@@ -75,9 +85,10 @@ impl Counter {
         std::process::id()
     }
 
-    pub fn sleeps(&mut self, ms: u64) -> u64 {
-        std::thread::sleep(Duration::from_millis(ms));
-        self.total
+    pub fn hangs(&mut self) -> u64 {
+        loop {
+            std::thread::park();
+        }
     }
 }
 
@@ -99,8 +110,8 @@ fn a_killed_node_is_known_to_be_dead_within_half_a_second() {
             let victim = called(&cluster.head, &format!("node{round}"));
             let actor = Counter::options().on_node(victim).remote(0);
             assert_eq!(mobula::get(actor.add(1)).unwrap(), 1);
-            let awaited = actor.sleeps(60_000);
-            let other = naps::options().on_node(victim).remote(60_000);
+            let awaited = actor.hangs();
+            let other = hangs::options().on_node(victim).remote();
             let there = |id| cluster.head.nodes().iter().any(|n| n.id == id);
             let killed = Instant::now();
             signal(&cluster.nodes[round].process, Signal::KILL);
@@ -176,7 +187,7 @@ fn nobody_is_taken_for_dead_while_all_cpus_are_busy() {
             let now: Vec<NodeId> = cluster.head.nodes().iter().map(|n| n.id).collect();
             assert_eq!(now, nodes, "after {:?}", began.elapsed());
             for node in &nodes {
-                mobula::get(naps::options().on_node(*node).remote(1)).unwrap();
+                mobula::get(pid::options().on_node(*node).remote()).unwrap();
                 calls += 1;
             }
             // Not as fast as it can, beside those that are to be busy.
@@ -278,21 +289,17 @@ fn a_name_is_one_actors_wherever_it_is_made() {
 fn a_node_that_is_told_to_end_finishes_what_it_has() {
     with(2, |cluster| {
         let node = called(&cluster.head, "node0");
-        let pid = cluster.nodes[0].process.id();
-        let marks: Vec<_> = (0..2)
-            .map(|i| std::env::temp_dir().join(format!("mobula-mark-{pid}-{i}")))
-            .collect();
-        let mark = |i: usize| marks[i].to_str().expect("text").to_owned();
+        let its_pid = cluster.nodes[0].process.id();
+        let (notes, gate) = (Notes::new("members-notes"), Gate::new("members-gate"));
         let calls: Vec<_> = (0..2)
-            .map(|i| {
-                marks_and_naps::options()
-                    .prefer_node(node)
-                    .remote(mark(i), 1500)
+            .map(|_| {
+                let held = held::options().prefer_node(node);
+                held.remote(notes.path(), gate.path())
             })
             .collect();
         // One that is told to end before it has the calls would give them back.
         until("they run there", Duration::from_secs(5), || {
-            marks.iter().all(|mark| mark.exists())
+            notes.runs() == 2
         });
         let (send, deaths) = std::sync::mpsc::channel();
         let panics = cluster
@@ -309,11 +316,12 @@ fn a_node_that_is_told_to_end_finishes_what_it_has() {
                 .iter()
                 .all(|n| n.id != node || n.draining)
         });
-        let elsewhere = mobula::get(naps::options().prefer_node(node).remote(1)).unwrap();
-        assert_ne!(elsewhere, pid, "it takes nothing new");
+        let elsewhere = mobula::get(pid::options().prefer_node(node).remote()).unwrap();
+        assert_ne!(elsewhere, its_pid, "it takes nothing new");
+        gate.open();
         assert_eq!(
             mobula::get(&calls).unwrap(),
-            [pid, pid],
+            [its_pid, its_pid],
             "it finished what it had"
         );
         let process = &mut cluster.nodes[0].process;
@@ -328,9 +336,6 @@ fn a_node_that_is_told_to_end_finishes_what_it_has() {
         });
         let death = deaths.recv_timeout(Duration::from_secs(5)).unwrap();
         assert_eq!((death.node, death.left), (node, true), "{death:?}");
-        marks
-            .iter()
-            .for_each(|mark| drop(std::fs::remove_file(mark)));
     });
 }
 

@@ -14,6 +14,8 @@ mod skip;
 #[path = "launch/bench.rs"]
 mod bench;
 #[cfg(feature = "etcd")]
+use bench::wait;
+#[cfg(feature = "etcd")]
 #[path = "launch/etcd.rs"]
 mod etcd;
 
@@ -24,8 +26,7 @@ use bench::{App, Bench, alive, until};
 use mobula::prelude::*;
 
 #[remote]
-fn pid_after(millis: u64) -> u32 {
-    std::thread::sleep(Duration::from_millis(millis));
+fn pid() -> u32 {
     std::process::id()
 }
 
@@ -103,7 +104,7 @@ fn app() {
                 .nodes()
                 .iter()
                 .filter(|n| !n.this)
-                .map(|n| pid_after::options().on_node(n.id).remote(0))
+                .map(|n| pid::options().on_node(n.id).remote())
                 .collect();
             let others: Vec<String> = mobula::get(&others)
                 .unwrap()
@@ -118,7 +119,7 @@ fn app() {
             let other = mobula.nodes().into_iter().find(|n| !n.this).unwrap().id;
             let counter = Counter::options().name("kept").on_node(other).remote();
             assert_eq!(mobula::get(counter.next()).unwrap(), 1);
-            let pid = mobula::get(pid_after::options().on_node(other).remote(0));
+            let pid = mobula::get(pid::options().on_node(other).remote());
             println!("holds {}", pid.unwrap());
             let _ = std::io::stdin().read_line(&mut String::new());
             let found = Counter::named("kept").unwrap();

@@ -136,7 +136,7 @@ fn nobody_ends_when_the_first_node_was_stopped_for_a_while() {
     let new = Head::start(&[("HEAD_CONTROL", records)]);
     mobula.wait_for_nodes(4, Duration::from_secs(30)).unwrap();
     let at = called(&mobula, "one");
-    assert!(mobula::get(naps::options().on_node(at).remote(0)).is_ok());
+    assert!(mobula::get(pid::options().on_node(at).remote()).is_ok());
     for node in &mut nodes {
         assert!(node.process.try_wait().unwrap().is_none(), "it goes on");
     }
