@@ -1,7 +1,7 @@
 //! Learning: steps of environments, of rollouts and of whole algorithms, and the time to solve CartPole-v1.
 //!
 //! `cargo bench --no-default-features --features rl --bench rl [-- --json] [--quick] [--only substring]`. Environments run on one core, in batches of
-//! 1,024; algorithms use what the machine has. A time to solve is a run of the command that ends when 100 greedy episodes have a
+//! 1,024, bodies (feature `mujoco`) on two; algorithms use what the machine has. A time to solve is a run of the command that ends when 100 greedy episodes have a
 //! mean of 475, evaluations included, start-up not; each sample is another seed, and how many steps it took is a row of
 //! its own. Left out: peers, whose figures are in docs/rl.md.
 
@@ -22,14 +22,14 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const BATCH: usize = 1_024;
 
-/// Steps per second of a batch of environments, with actions drawn beforehand.
-fn env_steps(name: &str) -> f64 {
-    let mut envs = make_vec(name, BATCH).expect("it is there");
-    let mut steps = Steps::new(BATCH, envs.observation_space().len());
+/// Steps per second of `n` environments, with actions drawn beforehand.
+fn env_steps(name: &str, n: usize, rounds: usize) -> f64 {
+    let mut envs = make_vec(name, n).expect("it is there");
+    let mut steps = Steps::new(n, envs.observation_space().len());
     envs.reset(1, &mut steps.observations);
     let mut rng = Rng::new(2);
     let mut draw = || {
-        let mut actions = Actions::zeros(&envs.action_space(), BATCH);
+        let mut actions = Actions::zeros(&envs.action_space(), n);
         match &mut actions {
             Actions::Discrete(choices) => choices.fill_with(|| rng.below(2) as u32),
             Actions::Continuous { numbers, .. } => {
@@ -39,12 +39,11 @@ fn env_steps(name: &str) -> f64 {
         actions
     };
     let actions: Vec<Actions> = (0..16).map(|_| draw()).collect();
-    let rounds = 1_000;
     let begin = Instant::now();
     for t in 0..rounds {
         envs.step(&actions[t % actions.len()], &mut steps);
     }
-    (rounds * BATCH) as f64 / begin.elapsed().as_secs_f64()
+    (rounds * n) as f64 / begin.elapsed().as_secs_f64()
 }
 
 fn environments(report: &mut Report) {
@@ -62,10 +61,41 @@ fn environments(report: &mut Report) {
         if bench.is_empty() || !report.wants(bench) {
             continue;
         }
-        env_steps(env);
-        let values = (0..report.samples(7)).map(|_| env_steps(env)).collect();
+        env_steps(env, BATCH, 1_000);
+        let values = (0..report.samples(7)).map(|_| env_steps(env, BATCH, 1_000));
+        let values = values.collect();
         let bound = (env == "CartPole-v1").then_some(Bound::AtLeast(40e6));
         report.bounded(bench, "1/s", values, None, bound);
+    }
+}
+
+/// Bodies on two cores: two threads with 8 of them each.
+fn bodies(report: &mut Report) {
+    for (bench, env, bound) in [
+        ("rl_env_hopper", "Hopper-v5", Some(17e3)),
+        ("rl_env_walker2d", "Walker2d-v5", None),
+        ("rl_env_halfcheetah", "HalfCheetah-v5", Some(31e3)),
+        ("rl_env_ant", "Ant-v5", None),
+        ("rl_env_humanoid", "Humanoid-v5", Some(5.1e3)),
+    ] {
+        if !report.wants(bench) {
+            continue;
+        }
+        if !env_names().any(|name| name == env) {
+            report.note(&format!(
+                "{bench}: skipped: built without the feature mujoco"
+            ));
+            continue;
+        }
+        let both = || -> f64 {
+            std::thread::scope(|scope| {
+                let threads = [0, 1].map(|_| scope.spawn(|| env_steps(env, 8, 500)));
+                threads.map(|t| t.join().expect("it plays")).iter().sum()
+            })
+        };
+        both();
+        let values = (0..report.samples(7)).map(|_| both()).collect();
+        report.bounded(bench, "1/s", values, None, bound.map(Bound::AtLeast));
     }
 }
 
@@ -165,6 +195,7 @@ fn solve(report: &mut Report, [bench, steps]: [&'static str; 2], algorithm: &str
 fn main() {
     let mut report = Report::from_args();
     environments(&mut report);
+    bodies(&mut report);
     rollout(&mut report, "rl_rollout_8", 8);
     rollout(&mut report, "rl_rollout_256", 256);
     learner(&mut report, "rl_learn_4_64_64", [4, 64, 64, 2], 64);

@@ -12,6 +12,7 @@ use super::gae::gae;
 use super::layer::Activation;
 use super::lstm::LstmState;
 use super::network::Net;
+use super::norm::{Counting, Norms};
 use super::player::{Episode, Player};
 use super::policy::{Policy, Scratch};
 use super::space::Actions;
@@ -64,6 +65,8 @@ pub struct Rollout {
     pub over: Vec<bool>,
     /// Episodes that ended on the way.
     pub episodes: Vec<Episode>,
+    /// What was seen, if observations or rewards are brought to size.
+    pub seen: Norms,
 }
 
 impl Setup {
@@ -88,6 +91,8 @@ pub(super) struct Actor {
     player: Player,
     policy: Policy,
     scratch: Scratch,
+    /// Discounted sums of rewards, if these are brought to size.
+    sums: Vec<f64>,
 }
 
 impl Actor {
@@ -97,10 +102,11 @@ impl Actor {
             policy: setup.policy(&*player.envs)?,
             player,
             scratch: Scratch::default(),
+            sums: Vec::new(),
         })
     }
 
-    fn collect(&mut self, setup: &Setup, weights: &[f32]) -> Result<Rollout> {
+    fn collect(&mut self, setup: &Setup, weights: &[f32], seen: Norms) -> Result<Rollout> {
         let (n, length) = (self.player.count(), setup.steps as usize);
         let width = self.policy.actor.inputs();
         let weights = self.policy.split(weights)?;
@@ -108,16 +114,19 @@ impl Actor {
         if self.policy.recurrent() {
             out.began = self.policy.memory(n, &mut self.scratch).to_vec();
         }
+        let mut counting = Counting::new(seen);
         let mut rewards = Vec::with_capacity(n * length);
         let mut next_values = vec![0.0; n * length];
         let mut over = Vec::with_capacity(n * length);
         let player = &mut self.player;
         for t in 0..length {
-            let seen = &player.steps.observations;
-            out.observations.extend_from_slice(seen);
+            let from = out.observations.len();
+            out.observations
+                .extend_from_slice(&player.steps.observations);
+            counting.observe(&mut out.observations[from..]);
             self.policy.draw(
                 weights,
-                seen,
+                &out.observations[from..],
                 &mut player.rng,
                 &mut self.scratch,
                 &mut player.actions,
@@ -130,10 +139,14 @@ impl Actor {
             }
             player.step(&mut out.episodes);
             rewards.extend_from_slice(&player.steps.rewards);
+            let (steps, sums) = (&player.steps, &mut self.sums);
+            counting.count(&steps.observations);
+            counting.reward(&mut rewards[t * n..], &steps.terminated, setup.gamma, sums);
             for i in 0..n {
                 over.push(player.steps.over(i));
                 if player.steps.truncated[i] && !player.steps.terminated[i] {
-                    let last = &player.steps.last[i * width..(i + 1) * width];
+                    let last = &mut player.steps.last[i * width..(i + 1) * width];
+                    counting.observe(last);
                     let value = self.policy.values(weights[2], last, i, &mut self.scratch);
                     next_values[t * n + i] = value[0];
                 }
@@ -143,8 +156,9 @@ impl Actor {
             }
         }
         self.player.check()?;
-        let seen = &self.player.steps.observations;
-        let after = self.policy.values(weights[2], seen, 0, &mut self.scratch);
+        let mut next = self.player.steps.observations.clone();
+        counting.observe(&mut next);
+        let after = self.policy.values(weights[2], &next, 0, &mut self.scratch);
         for i in (0..n * length).filter(|i| !over[*i]) {
             next_values[i] = *out.values.get(i + n).unwrap_or(&after[i % n]);
         }
@@ -160,6 +174,7 @@ impl Actor {
         if self.policy.recurrent() {
             out.over = over;
         }
+        out.seen = counting.new;
         Ok(out)
     }
 
@@ -169,6 +184,8 @@ impl Actor {
         let memory = self.policy.memory(self.player.count(), &mut self.scratch);
         let numbers = memory.iter_mut().flat_map(LstmState::numbers);
         words.extend(numbers.map(|x| u64::from(x.to_bits())));
+        words.push(self.sums.len() as u64);
+        words.extend(self.sums.iter().map(|sum| sum.to_bits()));
     }
 
     /// Takes back what `save` wrote.
@@ -178,6 +195,8 @@ impl Actor {
         for x in memory.iter_mut().flat_map(LstmState::numbers) {
             *x = f32::from_bits(words.word() as u32);
         }
+        let sums = (words.word() as usize).min(self.player.count());
+        self.sums = (0..sums).map(|_| words.number()).collect();
     }
 }
 
@@ -204,17 +223,17 @@ impl Collector {
         Collector { setup, actor: None }
     }
 
-    /// Plays one batch with these weights, read where they lie.
-    pub fn collect(&mut self, weights: &[f32]) -> Result<Rollout> {
+    /// Plays one batch with these weights, read where they lie, and with observations and rewards brought to size by what was seen.
+    pub fn collect(&mut self, weights: &[f32], seen: Norms) -> Result<Rollout> {
         let setup = self.setup.clone();
-        self.actor()?.collect(&setup, weights)
+        self.actor()?.collect(&setup, weights, seen)
     }
 
     /// Plays one batch with these weights, and takes A3C's gradient of it.
     pub fn gradient(&mut self, weights: &[f32], entropy: f32, value: f32) -> Result<Gradient> {
         let setup = self.setup.clone();
         let actor = self.actor()?;
-        let played = actor.collect(&setup, weights)?;
+        let played = actor.collect(&setup, weights, Norms::default())?;
         a3c::gradient(&actor.policy, weights, played, entropy, value)
     }
 
@@ -274,10 +293,10 @@ impl Collectors {
     }
 
     /// One batch of each: the weights go out as one object, the batches are read where they lie.
-    pub fn collect(&mut self, weights: &[f32]) -> Result<Vec<View<Rollout>>> {
+    pub fn collect(&mut self, weights: &[f32], seen: &Norms) -> Result<Vec<View<Rollout>>> {
         let weights: ObjectRef<Vec<f32>> = put_slice(weights)?;
-        let calls = self.crew.call(|c| c.collect(&weights));
-        self.crew.answers(calls, |c| c.collect(&weights))
+        let calls = self.crew.call(|c| c.collect(&weights, seen));
+        self.crew.answers(calls, |c| c.collect(&weights, seen))
     }
 
     /// How many collectors were replaced so far.

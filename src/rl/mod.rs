@@ -25,6 +25,7 @@ mod lstm;
 mod matrix;
 mod mlp;
 mod network;
+mod norm;
 mod ops;
 mod picture;
 mod player;

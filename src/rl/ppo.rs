@@ -15,6 +15,7 @@ use super::evaluate::{Evaluation, evaluate};
 use super::layer::Activation;
 use super::learned::Learned;
 use super::network::Net;
+use super::norm::Norms;
 use super::ops;
 use super::policy::{Policy, Scratch};
 use super::rng::Rng;
@@ -66,6 +67,10 @@ pub struct Config {
     pub max_grad_norm: f32,
     /// Whether advantages are shifted and scaled to mean 0 and deviation 1 in each minibatch.
     pub normalize_advantages: bool,
+    /// Whether each number of an observation is shifted and scaled to mean 0 and deviation 1, by all that was seen so far.
+    pub normalize_observations: bool,
+    /// Whether rewards are divided by the deviation of their discounted sums, as far as seen. Returns are told as they are.
+    pub normalize_rewards: bool,
     /// Whether both networks have filters before their hidden layers: `mlp` or `cnn`.
     pub net: Net,
     /// Hidden units of both networks, layer by layer.
@@ -98,6 +103,8 @@ impl Default for Config {
             value_coefficient: 0.5,
             max_grad_norm: 0.5,
             normalize_advantages: true,
+            normalize_observations: false,
+            normalize_rewards: false,
             net: Net::Mlp,
             hidden: vec![64, 64],
             activation: Activation::Tanh,
@@ -248,6 +255,8 @@ pub struct Ppo {
     policy: Policy,
     collectors: Collectors,
     learned: Learned,
+    /// What all collectors have seen.
+    seen: Norms,
     adam: Adam,
     rng: Rng,
     kl_coefficient: f64,
@@ -290,6 +299,11 @@ impl Ppo {
             run: Run::new(env, seed),
             collectors: Collectors::new(&setup, config.num_workers),
             kl_coefficient: config.kl_coefficient,
+            seen: Norms::new(
+                policy.actor.inputs(),
+                config.normalize_observations,
+                config.normalize_rewards,
+            ),
             config,
             policy,
             learned,
@@ -307,6 +321,7 @@ impl Ppo {
         let config = config::parse(NAME, Config::default(), &checkpoint.config)?;
         let mut ppo = Ppo::new(&checkpoint.env, config, checkpoint.seed)?;
         ppo.learned = Learned::new(&ppo.policy, checkpoint.numbers("weights")?)?;
+        ppo.seen.restore(checkpoint)?;
         checkpoint.load_adam(&mut ppo.adam)?;
         ppo.run.restore(checkpoint)?;
         ppo.kl_coefficient = f64::from_bits(checkpoint.counters("kl", 1)?[0]);
@@ -465,7 +480,7 @@ impl Agent for Ppo {
 
     fn train(&mut self) -> Result<Progress> {
         // Gather: every collector plays with the same weights.
-        let views = self.collectors.collect(&self.learned.row()?)?;
+        let views = self.collectors.collect(&self.learned.row()?, &self.seen)?;
         // Learn from all of it, then forget it.
         let batches = Batches::new(&views);
         let before = (self.learned.row()?, self.adam.state());
@@ -477,6 +492,7 @@ impl Agent for Ppo {
         let [policy, value, entropy, kl, norm] = learned?;
         for view in &views {
             self.run.ended(&view.episodes);
+            self.seen.join(&view.seen);
         }
         self.run.steps += batches.steps as u64;
         self.run.iteration += 1;
@@ -497,8 +513,10 @@ impl Agent for Ppo {
         let rows = observations.len() / self.policy.actor.inputs();
         let mut actions = Actions::zeros(&self.policy.actions, rows);
         let (policy, scratch) = (&self.policy, &mut self.scratch);
+        let mut observations = observations.to_vec();
+        self.seen.observe(&mut observations);
         ops::read(&self.learned.actor, |weights| {
-            policy.best(weights, observations, scratch, &mut actions);
+            policy.best(weights, &observations, scratch, &mut actions);
         })?;
         Ok(actions)
     }
@@ -506,15 +524,19 @@ impl Agent for Ppo {
     fn evaluate(&self, episodes: usize, seed: u64) -> Result<Evaluation> {
         let weights = ops::read(&self.learned.actor, <[f32]>::to_vec)?;
         let mut scratch = Scratch::default();
+        let mut sized = Vec::new();
         evaluate(&self.run.env, episodes, seed, |observations, actions| {
-            self.policy
-                .best(&weights, observations, &mut scratch, actions);
+            sized.clear();
+            sized.extend_from_slice(observations);
+            self.seen.observe(&mut sized);
+            self.policy.best(&weights, &sized, &mut scratch, actions);
         })
     }
 
     fn checkpoint(&self) -> Result<Checkpoint> {
         let mut checkpoint = self.run.checkpoint(NAME, self.config());
         checkpoint.put_numbers("weights", self.learned.row()?);
+        self.seen.save(&mut checkpoint);
         checkpoint.put_adam(&self.adam);
         checkpoint.put_words("kl", vec![self.kl_coefficient.to_bits()]);
         checkpoint.put_words("rng", self.rng.words().to_vec());

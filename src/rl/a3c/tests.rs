@@ -4,6 +4,7 @@ use super::*;
 use crate::api::init;
 use crate::rl::error::Error;
 use crate::rl::lstm::LstmState;
+use crate::rl::norm::Norms;
 use crate::rl::space::Space;
 
 fn small() -> Config {
@@ -52,6 +53,7 @@ fn the_gradient_is_the_slope_of_the_loss() -> Result<()> {
             began,
             over: vec![false, true, false, false],
             episodes: vec![],
+            seen: Norms::default(),
         };
         let loss = |weights: &[f32]| -> Result<f32> {
             let [policy, value, entropy] =

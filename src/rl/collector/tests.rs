@@ -28,7 +28,7 @@ fn sums(env: &str, end: impl Fn(f32) -> f32) -> Result<(f32, f32, bool)> {
     let weights = actor.policy.init(&mut Rng::new(1), 0.0);
     let mut sum = 0.0;
     loop {
-        let batch = actor.collect(&setup, &weights)?;
+        let batch = actor.collect(&setup, &weights, Norms::default())?;
         let ended = batch.episodes.first().copied();
         let next = match ended {
             Some(_) => actor.player.steps.last.clone(),
@@ -83,8 +83,8 @@ fn what_is_remembered_goes_on_from_batch_to_batch_and_into_checkpoints() -> Resu
     let (mut actor, mut other) = (Actor::new(&halves)?, Actor::new(&whole)?);
     let weights = actor.policy.init(&mut Rng::new(1), 0.0);
     let (first, all) = (
-        actor.collect(&halves, &weights)?,
-        other.collect(&whole, &weights)?,
+        actor.collect(&halves, &weights, Norms::default())?,
+        other.collect(&whole, &weights, Norms::default())?,
     );
     assert_eq!(
         first.began,
@@ -99,7 +99,7 @@ fn what_is_remembered_goes_on_from_batch_to_batch_and_into_checkpoints() -> Resu
     restored.load(&mut reader);
     assert!(reader.complete());
     for mut actor in [actor, restored] {
-        let second = actor.collect(&halves, &weights)?;
+        let second = actor.collect(&halves, &weights, Norms::default())?;
         assert_ne!(second.began, first.began);
         assert_eq!([first.values.clone(), second.values].concat(), all.values);
         assert_eq!(
@@ -120,7 +120,7 @@ fn the_value_behind_the_end_of_time_knows_what_was_seen_before() -> Result<()> {
     let setup = recalling("Pendulum-v1+time_limit=3", 3);
     let mut actor = Actor::new(&setup)?;
     let weights = actor.policy.init(&mut Rng::new(1), 0.0);
-    let batch = actor.collect(&setup, &weights)?;
+    let batch = actor.collect(&setup, &weights, Norms::default())?;
     let seen = [batch.observations, actor.player.steps.last.clone()].concat();
     let (critic, mut tape) = (&actor.policy.critic, Tape::default());
     let own = actor.policy.split(&weights)?[2];
@@ -132,7 +132,7 @@ fn the_value_behind_the_end_of_time_knows_what_was_seen_before() -> Result<()> {
     let reward = batch.episodes[0].reward;
     assert!((sum - reward).abs() < 1e-3 * reward.abs(), "{sum} {reward}");
     // The next episode begins with nothing.
-    let began = actor.collect(&setup, &weights)?.began;
+    let began = actor.collect(&setup, &weights, Norms::default())?.began;
     assert_eq!(began[1], actor.policy.critic.state(1));
     Ok(())
 }

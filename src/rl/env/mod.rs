@@ -9,6 +9,8 @@ mod catch;
 mod classic;
 mod gym;
 mod identity;
+#[cfg(feature = "mujoco")]
+mod mujoco;
 mod normalize;
 mod physics;
 mod recall;

@@ -52,6 +52,27 @@ const TABLE: &[(&str, Makers)] = &[
     ("Recall-v0", game!(Recall)),
 ];
 
+/// Bodies on the physics of MuJoCo.
+pub(super) const BODIES: [&str; 5] = [
+    "Hopper-v5",
+    "Walker2d-v5",
+    "HalfCheetah-v5",
+    "Ant-v5",
+    "Humanoid-v5",
+];
+
+/// The body of this name.
+fn body(name: &str) -> Option<Result<Box<dyn Env>>> {
+    let i = BODIES.iter().position(|known| *known == name)?;
+    #[cfg(feature = "mujoco")]
+    return Some(super::mujoco::MuJoCo::new(i).map(|body| Box::new(body) as Box<dyn Env>));
+    #[cfg(not(feature = "mujoco"))]
+    Some(Err(Error::Environment {
+        env: BODIES[i].to_owned(),
+        why: "the program was built without the feature mujoco, which needs MuJoCo 3.17.0; docs/rl.md has the commands".to_owned(),
+    }))
+}
+
 /// Environments of the program's own.
 static ADDED: Mutex<BTreeMap<String, fn() -> Box<dyn Env>>> = Mutex::new(BTreeMap::new());
 
@@ -135,9 +156,11 @@ fn wrap(env: Box<dyn Env>, wrapper: &str) -> Result<Box<dyn Env>> {
     })
 }
 
-/// The names of all environments that come with the crate.
+/// The names of all environments that come with the crate, built as it is: those on MuJoCo with its feature.
 pub fn env_names() -> impl Iterator<Item = &'static str> {
-    TABLE.iter().map(|(name, _)| *name)
+    let bodies = cfg!(feature = "mujoco").then_some(BODIES);
+    let classic = TABLE.iter().map(|(name, _)| *name);
+    classic.chain(bodies.into_iter().flatten())
 }
 
 /// The environment of this name, within the wrappers behind it. `gym:NAME` is Gymnasium's NAME, in a Python process of its own:
@@ -161,7 +184,7 @@ pub fn make(name: &str) -> Result<Box<dyn Env>> {
     let env = match (find(bare), added(bare)) {
         (_, Some(make)) => make(),
         (Some(makers), None) => makers.0(),
-        (None, None) => return Err(unknown(bare)),
+        (None, None) => body(bare).unwrap_or_else(|| Err(unknown(bare)))?,
     };
     parts.try_fold(env, wrap)
 }

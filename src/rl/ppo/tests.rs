@@ -106,9 +106,19 @@ fn at_ratio_one_the_gradient_is_the_policy_gradient() -> Result<()> {
 #[test]
 fn the_same_seed_gives_the_same_run_and_restoring_goes_on_with_it() -> Result<()> {
     let _node = node()?;
-    for env in ["CartPole-v1", "Pendulum-v1"] {
-        let mut one = Ppo::new(env, small(), 5)?;
-        let mut two = Ppo::new(env, small(), 5)?;
+    let sized = Config {
+        num_workers: 2,
+        normalize_observations: true,
+        normalize_rewards: true,
+        ..small()
+    };
+    for (env, config) in [
+        ("CartPole-v1", small()),
+        ("Pendulum-v1", small()),
+        ("Pendulum-v1", sized),
+    ] {
+        let mut one = Ppo::new(env, config.clone(), 5)?;
+        let mut two = Ppo::new(env, config.clone(), 5)?;
         for _ in 0..3 {
             assert_eq!(one.train()?, two.train()?);
         }
@@ -117,7 +127,9 @@ fn the_same_seed_gives_the_same_run_and_restoring_goes_on_with_it() -> Result<()
             assert_eq!(one.train()?, restored.train()?);
         }
         assert_eq!(one.learned.row()?, restored.learned.row()?);
-        let mut other = Ppo::new(env, small(), 6)?;
+        let ends = [one.evaluate(5, 1)?, restored.evaluate(5, 1)?];
+        assert_eq!(ends[0], ends[1]);
+        let mut other = Ppo::new(env, config, 6)?;
         other.train()?;
         assert_ne!(one.learned.row()?, other.learned.row()?);
     }
