@@ -3,10 +3,9 @@
 //! Invariant: no temporary tensor; what it remembers can be saved and taken back. The gradient's norm over all rows is
 //! bounded first, as in the implementations people compare with. Left out: weight decay.
 
-use super::ops::{numbers, read};
 use super::simd::{self, Kernel};
-use candle_core::backprop::GradStore;
-use candle_core::{CpuStorage, InplaceOp2, Layout, Result, Var, bail};
+use super::weights::Weights;
+use candle_core::Result;
 use std::sync::Mutex;
 
 /// What is remembered of one row of weights: means of its gradients and of their squares.
@@ -45,40 +44,26 @@ impl Adam {
         }
     }
 
-    /// Changes the weights, against their gradients in `grads`. A norm of all gradients above `max_norm` is scaled down to it.
-    /// Gives the norm as it was; if it is no finite number, nothing is changed.
-    pub fn step(
-        &mut self,
-        vars: &[&Var],
-        grads: &GradStore,
-        rate: f32,
-        max_norm: f32,
-    ) -> Result<f32> {
-        let mut square = 0.0f64;
-        for var in vars {
-            if let Some(grad) = grads.get(var) {
-                square += read(grad, |g| {
-                    g.iter().map(|x| f64::from(*x) * f64::from(*x)).sum::<f64>()
-                })?;
+    /// Changes the weights, against the gradients that they have, which are gone then. A norm of all gradients above `max_norm` is
+    /// scaled down to it. Gives the norm as it was; if it is no finite number, nothing is changed.
+    pub fn step(&mut self, rows: &[&Weights], rate: f32, max_norm: f32) -> Result<f32> {
+        let slopes: Vec<Vec<f32>> = rows.iter().map(|row| row.take_slope()).collect();
+        let square: f64 = slopes.iter().map(|slope| square(slope)).sum();
+        let norm = square.sqrt() as f32;
+        if let Some(pace) = self.pace(norm, rate, max_norm) {
+            for ((row, slope), moments) in rows.iter().zip(&slopes).zip(&self.rows) {
+                row.change(|weights| Update { moments, pace }.apply(weights, slope))?;
             }
         }
-        let norm = square.sqrt() as f32;
-        let Some(pace) = self.pace(norm, rate, max_norm) else {
-            return Ok(norm);
-        };
-        for (var, moments) in vars.iter().zip(&self.rows) {
-            if let Some(grad) = grads.get(var) {
-                let update = Update { moments, pace };
-                var.inplace_op2(&grad.contiguous()?, &update)?;
-            }
+        for (row, slope) in rows.iter().zip(slopes) {
+            row.recycle(slope);
         }
         Ok(norm)
     }
 
     /// As [`step`](Adam::step), for one row that is no tensor.
     pub fn step_row(&mut self, weights: &mut [f32], grad: &[f32], rate: f32, max_norm: f32) -> f32 {
-        let square: f64 = grad.iter().map(|x| f64::from(*x) * f64::from(*x)).sum();
-        let norm = square.sqrt() as f32;
+        let norm = square(grad).sqrt() as f32;
         if let Some(pace) = self.pace(norm, rate, max_norm)
             && let Some(moments) = self.rows.first()
         {
@@ -147,25 +132,28 @@ impl Update<'_> {
     }
 }
 
-impl InplaceOp2 for Update<'_> {
-    fn name(&self) -> &'static str {
-        "adam"
-    }
+/// The sum of all squares.
+fn square(numbers: &[f32]) -> f64 {
+    simd::run(Square(numbers))
+}
 
-    fn cpu_fwd(
-        &self,
-        weights: &mut CpuStorage,
-        weights_layout: &Layout,
-        grad: &CpuStorage,
-        grad_layout: &Layout,
-    ) -> Result<()> {
-        let (CpuStorage::F32(weights), Some((start, end))) =
-            (weights, weights_layout.contiguous_offsets())
-        else {
-            bail!("adam changes contiguous rows of f32");
-        };
-        self.apply(&mut weights[start..end], numbers(grad, grad_layout)?);
-        Ok(())
+struct Square<'a>(&'a [f32]);
+
+impl Kernel for Square<'_> {
+    type Output = f64;
+
+    #[inline(always)]
+    fn run<const FMA: bool>(self) -> f64 {
+        // Sixteen sums, none of which waits for another.
+        let mut sums = [0.0f64; 16];
+        let (rows, rest) = self.0.as_chunks::<16>();
+        for row in rows {
+            for (sum, x) in sums.iter_mut().zip(row) {
+                *sum += f64::from(*x) * f64::from(*x);
+            }
+        }
+        let rest: f64 = rest.iter().map(|x| f64::from(*x) * f64::from(*x)).sum();
+        sums.iter().sum::<f64>() + rest
     }
 }
 
@@ -204,16 +192,24 @@ impl Kernel for Row<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::{Device, Tensor};
+
+    /// Weights with a gradient.
+    fn sloped(row: &Weights, slope: impl Fn(usize) -> f32) {
+        row.slope().add(row.len(), |to| {
+            (0..to.len()).for_each(|i| to[i] = slope(i));
+        });
+    }
 
     #[test]
     fn steps_as_the_paper_says() -> Result<()> {
-        let var = Var::from_vec(vec![1.0f32, -2.0], 2, &Device::Cpu)?;
+        let row = Weights::new(&[1.0, -2.0])?;
         let mut adam = Adam::new(&[2], 1e-8);
         let (mut w, mut m, mut v) = ([1.0f64, -2.0], [0.0f64; 2], [0.0f64; 2]);
         for t in 1..=20 {
-            let loss = var.sqr()?.sum_all()?;
-            adam.step(&[&var], &loss.backward()?, 0.1, f32::INFINITY)?;
+            // The gradient of the sum of squares.
+            let now = row.read(<[f32]>::to_vec)?;
+            sloped(&row, |i| 2.0 * now[i]);
+            adam.step(&[&row], 0.1, f32::INFINITY)?;
             for i in 0..2 {
                 let g = 2.0 * w[i];
                 m[i] = 0.9 * m[i] + 0.1 * g;
@@ -225,7 +221,7 @@ mod tests {
                 w[i] -= 0.1 * m / (v.sqrt() + 1e-8);
             }
         }
-        let got = var.to_vec1::<f32>()?;
+        let got = row.read(<[f32]>::to_vec)?;
         for (got, want) in got.iter().zip(w) {
             assert!((f64::from(*got) - want).abs() < 1e-4, "{got} {want}");
         }
@@ -234,20 +230,34 @@ mod tests {
 
     #[test]
     fn long_gradients_are_cut_and_broken_ones_change_nothing() -> Result<()> {
-        let var = Var::from_vec(vec![3.0f32, 4.0], 2, &Device::Cpu)?;
-        let grads = var.sqr()?.sum_all()?.backward()?;
+        let row = Weights::new(&[3.0, 4.0])?;
+        sloped(&row, |i| [6.0, 8.0][i]);
         let mut adam = Adam::new(&[2], 1e-8);
-        assert_eq!(adam.step(&[&var], &grads, 0.0, 1.0)?, 10.0);
+        assert_eq!(adam.step(&[&row], 0.0, 1.0)?, 10.0);
         let (_, rows) = adam.state();
         let norm = rows[0].first.iter().map(|x| x * x).sum::<f32>().sqrt();
         assert!(
             (norm - 0.1).abs() < 1e-5,
             "a tenth of a gradient of length 1: {norm}"
         );
-        let nan = Tensor::new(&[f32::NAN, 1.0], &Device::Cpu)?;
-        let grads = var.mul(&nan)?.sum_all()?.backward()?;
-        assert!(!adam.step(&[&var], &grads, 0.1, 1.0)?.is_finite());
-        assert_eq!(var.to_vec1::<f32>()?, [3.0, 4.0]);
+        sloped(&row, |i| [f32::NAN, 1.0][i]);
+        assert!(!adam.step(&[&row], 0.1, 1.0)?.is_finite());
+        assert_eq!(row.read(<[f32]>::to_vec)?, [3.0, 4.0]);
+        assert_eq!(row.take_slope(), [0.0, 0.0], "it is gone");
         Ok(())
+    }
+
+    #[test]
+    fn gradients_of_several_passes_add_up_and_norms_are_of_all_numbers() {
+        let row = Weights::new(&[0.0; 37]).expect("a row");
+        sloped(&row, |i| i as f32);
+        sloped(&row, |i| 1.0 - i as f32 / 2.0);
+        let slope = row.take_slope();
+        assert!(
+            (0..37).all(|i| slope[i] == 1.0 + i as f32 / 2.0),
+            "{slope:?}"
+        );
+        let plain: f64 = slope.iter().map(|x| f64::from(x * x)).sum();
+        assert!((square(&slope) - plain).abs() < 1e-3 * plain);
     }
 }

@@ -27,9 +27,10 @@ use super::replay::{Memory, Transitions};
 use super::rng::Rng;
 use super::run::Run;
 use super::space::Actions;
+use super::weights::Weights;
 use crate::api::{ObjectRef, put_slice};
 use crate::value::Native;
-use candle_core::{Device, Tensor, Var};
+use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 /// The settings. Their defaults solve CartPole-v1.
@@ -206,7 +207,7 @@ fn targets(
 /// Huber's loss of the chosen values' errors, weighted; and the errors.
 fn loss(
     net: &QNetwork,
-    learned: &Var,
+    learned: &Weights,
     rows: &Transitions,
     targets: &[f32],
     weights: &[f32],
@@ -233,7 +234,7 @@ pub struct Dqn {
     config: Config,
     net: QNetwork,
     explorers: Crew<Setup, Explorer>,
-    learned: Var,
+    learned: Weights,
     target: Vec<f32>,
     adam: Adam,
     memory: Memory,
@@ -287,7 +288,7 @@ impl Dqn {
         Ok(Dqn {
             run: Run::new(env, seed),
             explorers: Crew::new(setups.collect(), hire, renew),
-            learned: Var::from_slice(&target, target.len(), &Device::Cpu)?,
+            learned: Weights::new(&target)?,
             adam: Adam::new(&[target.len()], 1e-5),
             memory: Memory::new(config.buffer_size, net.inputs(), config.prioritized),
             target,
@@ -309,7 +310,7 @@ impl Dqn {
         dqn.run.restore(checkpoint)?;
         let row = |name: &str| checkpoint.numbers_of(name, dqn.target.len());
         let (learned, target) = (row("weights")?, row("target")?);
-        dqn.learned = Var::from_slice(learned, learned.len(), &Device::Cpu)?;
+        dqn.learned = Weights::new(learned)?;
         dqn.target = target.to_vec();
         checkpoint.load_adam(&mut dqn.adam)?;
         dqn.memory.load(checkpoint)?;
@@ -326,7 +327,7 @@ impl Dqn {
     }
 
     fn weights(&self) -> Result<Vec<f32>> {
-        Ok(ops::read(&self.learned, <[f32]>::to_vec)?)
+        Ok(self.learned.read(<[f32]>::to_vec)?)
     }
 
     /// Learns from some minibatches of what is remembered. Gives the mean loss, error and gradient's norm; none before learning begins.
@@ -343,16 +344,14 @@ impl Dqn {
             let drawn = self.memory.draw(config.batch_size, beta, &mut self.rng);
             let rows = self.memory.rows(&drawn.indices);
             let (net, target, tape) = (&self.net, &self.target, &mut self.tape);
-            let targets = ops::read(&self.learned, |learned| {
-                targets(net, learned, target, &rows, config.double, tape)
-            })?;
+            let targets = self
+                .learned
+                .read(|learned| targets(net, learned, target, &rows, config.double, tape))?;
             let (loss, errors) = loss(net, &self.learned, &rows, &targets, &drawn.weights)?;
             let size = self.run.finite("the loss", loss.to_scalar()?)?;
-            let grads = loss.backward()?;
+            loss.backward()?;
             let bound = config.max_grad_norm;
-            let norm = self
-                .adam
-                .step(&[&self.learned], &grads, rate as f32, bound)?;
+            let norm = self.adam.step(&[&self.learned], rate as f32, bound)?;
             self.run.finite("the gradient's norm", norm)?;
             let (memory, alpha) = (&mut self.memory, config.alpha);
             let error = ops::read(&errors, |errors| {
@@ -364,7 +363,7 @@ impl Dqn {
             }
             self.updates += 1;
             if self.updates.is_multiple_of(config.target_every) {
-                self.target = ops::read(&self.learned, <[f32]>::to_vec)?;
+                self.target = self.learned.read(<[f32]>::to_vec)?;
             }
         }
         Ok(Some(sums))
@@ -402,7 +401,7 @@ impl Agent for Dqn {
         let moments = self.adam.state();
         let learned = self.learn();
         if learned.is_err() {
-            self.learned = Var::from_slice(&before, before.len(), &Device::Cpu)?;
+            self.learned = Weights::new(&before)?;
             self.adam.set_state(moments.0, moments.1);
         }
         let learned = learned?;
@@ -434,9 +433,9 @@ impl Agent for Dqn {
 
     fn act(&mut self, observations: &[f32]) -> Result<Actions> {
         let (net, tape) = (&self.net, &mut self.tape);
-        let best = ops::read(&self.learned, |weights| {
-            net.best(weights, observations, tape)
-        })?;
+        let best = self
+            .learned
+            .read(|weights| net.best(weights, observations, tape))?;
         Ok(Actions::Discrete(best))
     }
 

@@ -1,31 +1,31 @@
-//! A policy's weights as candle's variables, for whoever takes gradients by them.
+//! A policy's weights, for whoever takes gradients by them.
 //!
 //! Invariant: read as one row they are in the order of [`Policy`]'s row. Left out: the policy without candle.
 
 use super::error::Result;
-use super::ops;
 use super::policy::Policy;
-use candle_core::{Device, Tensor, Var};
+use super::weights::Weights;
+use candle_core::Tensor;
 
 /// The weights that are learned.
 pub(super) struct Learned {
-    pub actor: Var,
-    pub log_std: Option<Var>,
-    pub critic: Var,
+    pub actor: Weights,
+    pub log_std: Option<Weights>,
+    pub critic: Weights,
 }
 
 impl Learned {
     pub fn new(policy: &Policy, weights: &[f32]) -> Result<Learned> {
-        let var = |row: &[f32]| Var::from_slice(row, row.len(), &Device::Cpu);
         let [actor, log_std, critic] = policy.split(weights)?;
+        let log_std = (!log_std.is_empty()).then(|| Weights::new(log_std));
         Ok(Learned {
-            actor: var(actor)?,
-            log_std: (!log_std.is_empty()).then(|| var(log_std)).transpose()?,
-            critic: var(critic)?,
+            actor: Weights::new(actor)?,
+            log_std: log_std.transpose()?,
+            critic: Weights::new(critic)?,
         })
     }
 
-    pub fn vars(&self) -> Vec<&Var> {
+    pub fn rows(&self) -> Vec<&Weights> {
         [Some(&self.actor), self.log_std.as_ref(), Some(&self.critic)]
             .into_iter()
             .flatten()
@@ -34,23 +34,20 @@ impl Learned {
 
     /// All weights as one row.
     pub fn row(&self) -> Result<Vec<f32>> {
-        let mut row = Vec::new();
-        for var in self.vars() {
-            ops::read(var, |numbers| row.extend_from_slice(numbers))?;
+        let mut all = Vec::new();
+        for row in self.rows() {
+            row.read(|numbers| all.extend_from_slice(numbers))?;
         }
-        Ok(row)
+        Ok(all)
     }
 
     /// The gradients by all weights as one row; 0 where the loss does not depend on them.
     pub fn gradient(&self, loss: &Tensor) -> Result<Vec<f32>> {
-        let grads = loss.backward()?;
-        let mut row = Vec::new();
-        for var in self.vars() {
-            match grads.get(var) {
-                Some(grad) => ops::read(grad, |numbers| row.extend_from_slice(numbers))?,
-                None => row.resize(row.len() + var.elem_count(), 0.0),
-            }
-        }
-        Ok(row)
+        loss.backward()?;
+        Ok(self
+            .rows()
+            .into_iter()
+            .flat_map(Weights::take_slope)
+            .collect())
     }
 }

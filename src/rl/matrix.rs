@@ -1,7 +1,8 @@
 //! Products of small matrices: the whole cost of a small network.
 //!
 //! Invariant: matrices are dense and row by row; each product is a sum in one order, so the same numbers give
-//! the same result on machines of one kind; those with fused multiplication round less. Tiles of 4 x 16 results stay in registers while their sums run. Left out:
+//! the same result on machines of one kind; those with fused multiplication round less. Tiles of 4 x 16 results stay in registers while their sums run, or of
+//! 4 x 32 where registers are wide. Left out:
 //! blocking for the caches of large matrices, and threads.
 
 use super::simd::{self, Kernel, multiply_add};
@@ -45,7 +46,20 @@ impl Kernel for Product<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<const FMA: bool>(mut self) {
+    fn run<const FMA: bool>(self) {
+        self.tiles::<FMA, 16>();
+    }
+
+    #[inline(always)]
+    fn run_wide(self) {
+        self.tiles::<true, 32>();
+    }
+}
+
+impl Product<'_> {
+    /// The whole product, in tiles of at most so many columns: 16 or 32.
+    #[inline(always)]
+    fn tiles<const FMA: bool, const WIDEST: usize>(mut self) {
         let mut panel = Vec::new();
         let mut column = 0;
         while column < self.n {
@@ -55,8 +69,13 @@ impl Kernel for Product<'_> {
                     numbers: self.b.get(column..).unwrap_or_default(),
                     stride: self.n,
                 };
-                self.columns::<FMA, 16>(&b, column, 16);
-                column += 16;
+                if left >= WIDEST {
+                    self.columns::<FMA, WIDEST>(&b, column, WIDEST);
+                    column += WIDEST;
+                } else {
+                    self.columns::<FMA, 16>(&b, column, 16);
+                    column += 16;
+                }
             } else {
                 // The last columns are copied to rows of a whole width, with zeros behind.
                 let width = if left <= 8 { 8 } else { 16 };
@@ -214,6 +233,7 @@ mod tests {
             (13, 17, 9),
             (8, 64, 4),
             (6, 40, 33),
+            (9, 100, 21),
             (3, 11, 0),
         ] {
             let mut numbers =

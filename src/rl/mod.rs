@@ -38,6 +38,7 @@ mod run;
 mod simd;
 mod space;
 mod tuned;
+mod weights;
 
 pub use agent::{ALGORITHMS, Agent, Progress, agent, restore};
 pub use checkpoint::Checkpoint;

@@ -8,6 +8,7 @@ use super::distribution::{categorical, categorical_slope, gaussian, gaussian_slo
 use super::lstm::LstmState;
 use super::mlp::Tape;
 use super::network::Network;
+use super::weights::{Slope, Weights};
 use candle_core::{CpuStorage, CustomOp2, DType, Layout, Result, Shape, Storage, Tensor, bail};
 use std::sync::Mutex;
 
@@ -43,8 +44,13 @@ pub(super) fn read<R>(tensor: &Tensor, with: impl FnOnce(&[f32]) -> R) -> Result
 }
 
 /// `network(inputs, weights)`, with gradients by both.
-pub(super) fn network(network: &Network, inputs: &Tensor, weights: &Tensor) -> Result<Tensor> {
+pub(super) fn network(network: &Network, inputs: &Tensor, weights: &Weights) -> Result<Tensor> {
     steps(network, inputs, weights, None)
+}
+
+/// `network(inputs, weights)`, with the gradient by the inputs alone.
+pub(super) fn fixed(network: &Network, inputs: &Tensor, weights: &Tensor) -> Result<Tensor> {
+    inputs.apply_op2(weights, NetworkOp::new(network, inputs, None, None))
 }
 
 /// As [`network`], for rows that are steps of episodes: what is remembered before the first step, and which rows were the last of
@@ -52,27 +58,39 @@ pub(super) fn network(network: &Network, inputs: &Tensor, weights: &Tensor) -> R
 pub(super) fn steps(
     network: &Network,
     inputs: &Tensor,
-    weights: &Tensor,
+    weights: &Weights,
     began: Option<(&LstmState, &[bool])>,
 ) -> Result<Tensor> {
-    inputs.apply_op2(
-        weights,
-        NetworkOp {
-            network: network.clone(),
-            began: began.map(|(state, over)| (state.clone(), over.to_vec())),
-            tape: Mutex::new(Tape::default()),
-            inputs: inputs.track_op(),
-        },
-    )
+    let op = NetworkOp::new(network, inputs, began, Some(weights.slope()));
+    inputs.apply_op2(weights.tensor(), op)
 }
 
 struct NetworkOp {
     network: Network,
+    /// Where the gradient by the weights is added, if they are learned.
+    slope: Option<Slope>,
     began: Option<(LstmState, Vec<bool>)>,
     /// What the forward pass computed.
     tape: Mutex<Tape>,
     /// Whether the gradient by the inputs is wanted.
     inputs: bool,
+}
+
+impl NetworkOp {
+    fn new(
+        network: &Network,
+        inputs: &Tensor,
+        began: Option<(&LstmState, &[bool])>,
+        slope: Option<Slope>,
+    ) -> NetworkOp {
+        NetworkOp {
+            network: network.clone(),
+            slope,
+            began: began.map(|(state, over)| (state.clone(), over.to_vec())),
+            tape: Mutex::new(Tape::default()),
+            inputs: inputs.track_op(),
+        }
+    }
 }
 
 impl CustomOp2 for NetworkOp {
@@ -116,27 +134,25 @@ impl CustomOp2 for NetworkOp {
         slope: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let tape = self.tape.lock().expect("nobody panics with it");
-        let mut by_weights = vec![0.0; self.network.weights()];
         let mut by_inputs = self.inputs.then(|| vec![0.0; inputs.elem_count()]);
         read(inputs, |inputs| {
             read(weights, |weights| {
                 read(slope, |slope| {
-                    self.network.backward(
-                        weights,
-                        inputs,
-                        &tape,
-                        slope,
-                        &mut by_weights,
-                        by_inputs.as_deref_mut(),
-                    );
+                    let by_inputs = by_inputs.as_deref_mut();
+                    let backward = |by_weights: &mut [f32]| {
+                        let net = &self.network;
+                        net.backward(weights, inputs, &tape, slope, by_weights, by_inputs);
+                    };
+                    let nobody = Slope::default();
+                    let to = self.slope.as_ref().unwrap_or(&nobody);
+                    to.add(weights.len(), backward);
                 })
             })
         })???;
         let by_inputs = by_inputs
             .map(|numbers| Tensor::from_vec(numbers, inputs.shape(), inputs.device()))
             .transpose()?;
-        let by_weights = Tensor::from_vec(by_weights, weights.shape(), weights.device())?;
-        Ok((by_inputs, Some(by_weights)))
+        Ok((by_inputs, None))
     }
 }
 
@@ -201,17 +217,24 @@ impl CustomOp2 for CategoricalOp {
 
 /// For rows of means and actions, with one row of logarithms of standard deviations in front of the weights' end: rows
 /// of the action's log-density and the entropy.
-pub(super) fn gaussian_terms(means: &Tensor, log_std: &Tensor, actions: &Tensor) -> Result<Tensor> {
+pub(super) fn gaussian_terms(
+    means: &Tensor,
+    log_std: &Weights,
+    actions: &Tensor,
+) -> Result<Tensor> {
     let (storage, layout) = actions.storage_and_layout();
     let actions = match &*storage {
         Storage::Cpu(storage) => numbers(storage, layout)?.to_vec(),
         _ => bail!("the operation runs on the CPU alone"),
     };
-    means.apply_op2(log_std, GaussianOp { actions })
+    let slope = log_std.slope();
+    means.apply_op2(log_std.tensor(), GaussianOp { actions, slope })
 }
 
 struct GaussianOp {
     actions: Vec<f32>,
+    /// Where the gradient by the deviations is added.
+    slope: Slope,
 }
 
 impl CustomOp2 for GaussianOp {
@@ -245,27 +268,23 @@ impl CustomOp2 for GaussianOp {
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let width = log_std.elem_count();
         let mut by_means = vec![0.0; means.elem_count()];
-        let mut by_log_std = vec![0.0; width];
         read(means, |means| {
             read(log_std, |log_std| {
                 read(slope, |slope| {
-                    for (i, to) in by_means.chunks_exact_mut(width).enumerate() {
-                        let part = i * width..(i + 1) * width;
-                        let (mean, action) = (&means[part.clone()], &self.actions[part]);
-                        let slope = [slope[2 * i], slope[2 * i + 1]];
-                        gaussian_slope(mean, log_std, action, slope, to, &mut by_log_std);
-                    }
+                    self.slope.add(width, |by_log_std| {
+                        by_log_std.fill(0.0);
+                        for (i, to) in by_means.chunks_exact_mut(width).enumerate() {
+                            let part = i * width..(i + 1) * width;
+                            let (mean, action) = (&means[part.clone()], &self.actions[part]);
+                            let slope = [slope[2 * i], slope[2 * i + 1]];
+                            gaussian_slope(mean, log_std, action, slope, to, by_log_std);
+                        }
+                    });
                 })
             })
         })???;
-        Ok((
-            Some(Tensor::from_vec(by_means, means.shape(), means.device())?),
-            Some(Tensor::from_vec(
-                by_log_std,
-                log_std.shape(),
-                log_std.device(),
-            )?),
-        ))
+        let by_means = Tensor::from_vec(by_means, means.shape(), means.device())?;
+        Ok((Some(by_means), None))
     }
 }
 

@@ -294,7 +294,7 @@ impl Ppo {
         let policy = setup.policy(&*make_vec(env, 1)?)?;
         let mut rng = Rng::stream(seed, u64::MAX);
         let learned = Learned::new(&policy, &policy.init(&mut rng, config.log_std))?;
-        let lengths: Vec<usize> = learned.vars().iter().map(|var| var.elem_count()).collect();
+        let lengths: Vec<usize> = learned.rows().iter().map(|row| row.len()).collect();
         Ok(Ppo {
             run: Run::new(env, seed),
             collectors: Collectors::new(&setup, config.num_workers),
@@ -392,13 +392,9 @@ impl Ppo {
                     self.kl_coefficient,
                 )?;
                 self.run.finite("the loss", loss.total.to_scalar()?)?;
-                let grads = loss.total.backward()?;
-                let norm = self.adam.step(
-                    &self.learned.vars(),
-                    &grads,
-                    rate as f32,
-                    self.config.max_grad_norm,
-                )?;
+                loss.total.backward()?;
+                let (rows, bound) = (self.learned.rows(), self.config.max_grad_norm);
+                let norm = self.adam.step(&rows, rate as f32, bound)?;
                 self.run.finite("the gradient's norm", norm)?;
                 let parts = [&loss.policy, &loss.value, &loss.entropy, &loss.kl];
                 for (sum, part) in sums.iter_mut().zip(parts) {
@@ -515,14 +511,14 @@ impl Agent for Ppo {
         let (policy, scratch) = (&self.policy, &mut self.scratch);
         let mut observations = observations.to_vec();
         self.seen.observe(&mut observations);
-        ops::read(&self.learned.actor, |weights| {
+        self.learned.actor.read(|weights| {
             policy.best(weights, &observations, scratch, &mut actions);
         })?;
         Ok(actions)
     }
 
     fn evaluate(&self, episodes: usize, seed: u64) -> Result<Evaluation> {
-        let weights = ops::read(&self.learned.actor, <[f32]>::to_vec)?;
+        let weights = self.learned.actor.read(<[f32]>::to_vec)?;
         let mut scratch = Scratch::default();
         let mut sized = Vec::new();
         evaluate(&self.run.env, episodes, seed, |observations, actions| {

@@ -10,6 +10,7 @@ use super::mlp::Tape;
 use super::network::Network;
 use super::ops;
 use super::rng::Rng;
+use super::weights::Weights;
 use candle_core::{Device, Result, Tensor};
 
 /// The shape of the network.
@@ -86,7 +87,7 @@ impl QNetwork {
     }
 
     /// What every choice is worth, as tensors.
-    pub fn tensors(&self, observations: &Tensor, weights: &Tensor) -> Result<Tensor> {
+    pub(super) fn tensors(&self, observations: &Tensor, weights: &Weights) -> Result<Tensor> {
         let out = ops::network(&self.network, observations, weights)?;
         if !self.dueling {
             return Ok(out);
@@ -103,7 +104,7 @@ impl QNetwork {
         });
         let constant: Vec<f32> = matrix.chain(std::iter::repeat_n(0.0, n)).collect();
         let constant = Tensor::from_vec(constant, layer.weights(), &Device::Cpu)?;
-        ops::network(&layer, &out, &constant)
+        ops::fixed(&layer, &out, &constant)
     }
 }
 
@@ -122,12 +123,8 @@ mod tests {
                 .collect();
             let mut tape = Tape::default();
             let plain = net.values(&weights, &seen, &mut tape);
-            let tensor =
-                |row: &[f32], shape: &[usize]| Tensor::from_slice(row, shape, &Device::Cpu);
-            let ours = net.tensors(
-                &tensor(&seen, &[5, 3])?,
-                &tensor(&weights, &[weights.len()])?,
-            )?;
+            let seen = Tensor::from_slice(&seen, (5, 3), &Device::Cpu)?;
+            let ours = net.tensors(&seen, &Weights::new(&weights)?)?;
             for (a, b) in plain.iter().zip(ours.flatten_all()?.to_vec1::<f32>()?) {
                 assert!((a - b).abs() < 1e-5, "{a} {b}");
             }

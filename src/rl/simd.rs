@@ -1,8 +1,8 @@
 //! Runs plain loops compiled for the vector instructions that the machine has.
 //!
-//! Invariant: a kernel is ordinary safe code, compiled twice: for every machine of the architecture, and for AVX2 with FMA.
-//! Which one runs is asked of the machine, never assumed. Left out: AVX-512, other architectures' extensions beyond
-//! what their targets have anyway.
+//! Invariant: a kernel is ordinary safe code, compiled three times: for every machine of the architecture, for AVX2 with FMA, and for
+//! AVX-512. Which one runs is asked of the machine, never assumed. Left out: other architectures' extensions beyond what their
+//! targets have anyway.
 
 /// A loop to be compiled for several sets of instructions. `run` is to be `#[inline(always)]`, as all that it calls.
 pub(super) trait Kernel {
@@ -11,11 +11,25 @@ pub(super) trait Kernel {
 
     /// The loop. `FMA` says whether fused multiplication and addition is one instruction.
     fn run<const FMA: bool>(self) -> Self::Output;
+
+    /// The loop for twice as many registers, each twice as wide; the same result bit by bit.
+    #[inline(always)]
+    fn run_wide(self) -> Self::Output
+    where
+        Self: Sized,
+    {
+        self.run::<true>()
+    }
 }
 
 /// Runs a kernel in the best form that this machine can.
 #[inline]
 pub(super) fn run<K: Kernel>(kernel: K) -> K::Output {
+    #[cfg(target_arch = "x86_64")]
+    if std::is_x86_feature_detected!("avx512f") && std::is_x86_feature_detected!("avx512vl") {
+        // SAFETY: the machine has both, as the line above found, and with them AVX2 and FMA.
+        return unsafe { run_avx512(kernel) };
+    }
     #[cfg(target_arch = "x86_64")]
     if std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("fma") {
         // SAFETY: the machine has AVX2 and FMA, as the line above found.
@@ -28,6 +42,12 @@ pub(super) fn run<K: Kernel>(kernel: K) -> K::Output {
 #[target_feature(enable = "avx2,fma")]
 fn run_avx2<K: Kernel>(kernel: K) -> K::Output {
     kernel.run::<true>()
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
+fn run_avx512<K: Kernel>(kernel: K) -> K::Output {
+    kernel.run_wide()
 }
 
 /// `a * b + c`, rounded once where that is one instruction.

@@ -27,8 +27,19 @@ fn near(what: &str, ours: &Tensor, candles: &Tensor) -> Result<()> {
     Ok(())
 }
 
-/// Compares two results, and their gradients by the variables when each number of the result counts differently.
-fn compare(vars: &[(&str, &Var)], ours: &Tensor, candles: &Tensor) -> Result<()> {
+/// Weights of ours with the numbers of a variable.
+fn weights_of(var: &Var) -> Result<Weights> {
+    Weights::new(&var.flatten_all()?.to_vec1::<f32>()?)
+}
+
+/// Compares two results, and their gradients by the variables and by our weights, which candle has as variables, when each number of
+/// the result counts differently.
+fn compare(
+    vars: &[(&str, &Var)],
+    rows: &[(&str, &Weights, &Var)],
+    ours: &Tensor,
+    candles: &Tensor,
+) -> Result<()> {
     near("the result", ours, candles)?;
     let weights = var(&mut Rng::new(77), ours.shape().clone())?.detach();
     let slopes = |out: &Tensor| (out * &weights)?.sum_all()?.backward();
@@ -38,6 +49,18 @@ fn compare(vars: &[(&str, &Var)], ours: &Tensor, candles: &Tensor) -> Result<()>
             bail!("{name} has no gradient");
         };
         near(name, a, b)?;
+    }
+    for (name, row, var) in rows {
+        let Some(candles) = b.get(var) else {
+            bail!("{name} has no gradient");
+        };
+        let slope = row.take_slope();
+        let length = slope.len();
+        near(
+            name,
+            &Tensor::from_vec(slope, length, &Device::Cpu)?,
+            candles,
+        )?;
     }
     Ok(())
 }
@@ -66,8 +89,14 @@ fn a_network_is_what_candle_makes_of_its_layers() -> Result<()> {
                     };
                 }
             }
-            let ours = network(&net, &inputs, &weights)?;
-            compare(&[("weights", &weights), ("inputs", &inputs)], &ours, &x)?;
+            let row = weights_of(&weights)?;
+            let ours = network(&net, &inputs, &row)?;
+            compare(
+                &[("inputs", &inputs)],
+                &[("weights", &row, &weights)],
+                &ours,
+                &x,
+            )?;
         }
     }
     Ok(())
@@ -104,8 +133,14 @@ fn filters_are_what_candle_makes_of_them() -> Result<()> {
         x = x.matmul(&hidden)?.broadcast_add(&part(7)?)?.tanh()?;
         x = x.matmul(&part(21)?.reshape((7, 3))?)?;
         x = x.broadcast_add(&part(3)?)?;
-        let ours = network(&net, &inputs, &weights)?;
-        compare(&[("weights", &weights), ("inputs", &inputs)], &ours, &x)?;
+        let row = weights_of(&weights)?;
+        let ours = network(&net, &inputs, &row)?;
+        compare(
+            &[("inputs", &inputs)],
+            &[("weights", &row, &weights)],
+            &ours,
+            &x,
+        )?;
     }
     Ok(())
 }
@@ -122,7 +157,7 @@ fn distributions_are_what_candle_makes_of_their_formulas() -> Result<()> {
     let entropy = (logs.exp()? * &logs)?.sum_keepdim(1)?.neg()?;
     let candles = Tensor::cat(&[chosen, entropy], 1)?;
     let ours = categorical_terms(&logits, &choices.to_dtype(DType::F32)?)?;
-    compare(&[("logits", &logits)], &ours, &candles)?;
+    compare(&[("logits", &logits)], &[], &ours, &candles)?;
 
     let (means, log_std) = (var(&mut rng, (6, 2))?, var(&mut rng, 2)?);
     let actions = var(&mut rng, (6, 2))?.detach();
@@ -134,8 +169,14 @@ fn distributions_are_what_candle_makes_of_their_formulas() -> Result<()> {
     let entropy = (log_std.as_tensor() + 0.5 * (1.0 + tau))?.sum_all()?;
     let entropy = entropy.broadcast_as((6, 1))?;
     let candles = Tensor::cat(&[log, entropy], 1)?;
-    let ours = gaussian_terms(&means, &log_std, &actions)?;
-    compare(&[("means", &means), ("log_std", &log_std)], &ours, &candles)
+    let row = weights_of(&log_std)?;
+    let ours = gaussian_terms(&means, &row, &actions)?;
+    compare(
+        &[("means", &means)],
+        &[("log_std", &row, &log_std)],
+        &ours,
+        &candles,
+    )
 }
 
 #[test]
@@ -152,7 +193,8 @@ fn memory_is_what_candle_makes_of_its_formulas() -> Result<()> {
     for x in began.numbers() {
         *x = rng.normal() as f32;
     }
-    let ours = super::steps(&net, &inputs, &weights, Some((&began, &over)))?;
+    let row = weights_of(&weights)?;
+    let ours = super::steps(&net, &inputs, &row, Some((&began, &over)))?;
 
     let numbers: Vec<f32> = began.numbers().map(|x| *x).collect();
     let begin = |part: usize| {
@@ -188,15 +230,16 @@ fn memory_is_what_candle_makes_of_its_formulas() -> Result<()> {
     let out = out.matmul(&last)?;
     let candles = out.broadcast_add(&weights.narrow(0, end + 2 * units, 2)?)?;
     compare(
-        &[("weights", &weights), ("inputs", &inputs)],
+        &[("inputs", &inputs)],
+        &[("weights", &row, &weights)],
         &ours,
         &candles,
     )?;
 
     // Without a beginning, each row is an episode of its own.
-    let alone = network(&net, &inputs, &weights)?;
+    let alone = network(&net, &inputs, &row)?;
     let first = inputs.narrow(0, 3, 1)?;
     let state = net.state(1);
-    let one = super::steps(&net, &first, &weights, Some((&state, &[])))?;
+    let one = super::steps(&net, &first, &row, Some((&state, &[])))?;
     near("one row", &alone.narrow(0, 3, 1)?, &one)
 }
