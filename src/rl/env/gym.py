@@ -1,14 +1,16 @@
-"""Plays Gymnasium environments for a program that asks through a pipe. Run by env/gym.rs: gym.py NAME COUNT.
+"""Plays Gymnasium environments for a program that asks through a pipe. Run by env/gym.rs: gym.py NAME COUNT MEMORY.
 
-First a line of JSON tells the spaces, or an error. Then each request is a letter and what belongs to it, in little-endian numbers:
-"r", an environment's index (u32) and a seed (u64): begin an episode; the answer is its observation.
-"s" and an action for each environment: take them; the answers are all observations, all rewards, and a byte for each, 1 for
-terminated and 2 for truncated.
-"o", an index and one action: take it in that environment alone; the answer is its observation.
+First a line of JSON tells the spaces, or an error. MEMORY is a file of shared memory that gets a row for each environment: what was
+observed last. Each request is a letter and what belongs to it, in little-endian numbers:
+"r", an environment's index (u32) and a seed (u64): begin an episode; the answer is a byte, when its row is written.
+"s" and an action for each environment: take them; the answers are all rewards, and a byte for each, 1 for terminated and 2 for
+truncated, when all rows are written.
+"o", an index and one action: take it in that environment alone; the answer is a byte, when its row is written.
 Observations and rewards are f32; an action is an i32, or as many f32 as its space has numbers.
 """
 
 import json
+import mmap
 import os
 import struct
 import sys
@@ -41,7 +43,7 @@ try:
 except ImportError:
     pass
 
-name, count = sys.argv[1], int(sys.argv[2])
+name, count, memory = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 try:
     envs = [gymnasium.make(name) for _ in range(count)]
 except Exception as error:
@@ -58,7 +60,15 @@ def describe(space, what):
 
 
 seen, done = envs[0].observation_space, envs[0].action_space
-tell({"observations": describe(seen, "observations"), "actions": describe(done, "actions")})
+told = {"observations": describe(seen, "observations"), "actions": describe(done, "actions")}
+width = int(numpy.prod(seen.shape))  # of a choice: 1
+try:
+    with open(memory, "r+b") as file:
+        file.truncate(4 * count * width)
+        rows = numpy.frombuffer(mmap.mmap(file.fileno(), 4 * count * width), dtype="<f4").reshape(count, width)
+except (OSError, ValueError) as error:
+    refuse(f"the shared memory {memory} cannot be used: {error}")
+tell(told)
 discrete = isinstance(done, gymnasium.spaces.Discrete)
 size = 4 if discrete else 4 * int(numpy.prod(done.shape))
 
@@ -78,10 +88,10 @@ def action(data):
     return numpy.clip(numbers, done.low, done.high).astype(done.dtype)
 
 
-def row(observation):
+def show(index, observation):
     if isinstance(seen, gymnasium.spaces.Discrete):
         observation = observation - int(seen.start)
-    return numpy.asarray(observation, dtype="<f4").ravel()
+    rows[index] = numpy.ravel(observation)
 
 
 while True:
@@ -89,14 +99,16 @@ while True:
     if kind == b"r":
         index, seed = struct.unpack("<IQ", read(12))
         observation, _ = envs[index].reset(seed=seed % 2**31)
-        out.write(row(observation).tobytes())
+        show(index, observation)
+        out.write(b"\0")
     elif kind == b"o":
         index = struct.unpack("<I", read(4))[0]
-        observation = envs[index].step(action(read(size)))[0]
-        out.write(row(observation).tobytes())
+        show(index, envs[index].step(action(read(size)))[0])
+        out.write(b"\0")
     else:
         steps = [env.step(action(read(size))) for env in envs]
-        out.write(numpy.concatenate([row(step[0]) for step in steps]).tobytes())
+        for index, step in enumerate(steps):
+            show(index, step[0])
         out.write(numpy.array([float(step[1]) for step in steps], dtype="<f4").tobytes())
         out.write(bytes(int(bool(step[2])) + 2 * int(bool(step[3])) for step in steps))
     out.flush()

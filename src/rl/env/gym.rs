@@ -1,20 +1,23 @@
 //! `gym:NAME`: environments of Gymnasium, in a Python process of their own.
 //!
-//! Invariant: one process plays all environments of one [`VecEnv`], so that a step of all is one question and one answer. Every
+//! Invariant: one process plays all environments of one [`VecEnv`], so that a step of all is one question and one answer; observations lie in memory that both share. Every
 //! episode begins with a seed from our own generator, so an episode under way is its seed and its actions: saved so, and played
 //! again on loading. A process that ends or answers nonsense is a failure with the last lines it printed; steps after it
-//! mean nothing, and whoever plays asks for it. Left out: shared memory (a pipe carries observations), and a bound on
-//! how long a step may take.
+//! mean nothing, and whoever plays asks for it. Left out: a bound on how long a step may take.
 
 use super::vector::seed_of;
 use super::{Env, Step, Steps, VecEnv, Words};
 use crate::rl::error::{Error, Result};
 use crate::rl::rng::Rng;
 use crate::rl::space::{Action, Actions, Space};
+use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::process::{Pid, Signal};
 use serde_json::Value;
 use std::collections::VecDeque;
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -40,6 +43,8 @@ pub(super) struct Gym {
     child: Child,
     requests: Option<ChildStdin>,
     answers: BufReader<ChildStdout>,
+    /// What each environment showed last, a row for each. The process writes it in place.
+    rows: File,
     printed: Arc<Mutex<VecDeque<String>>>,
     observations: Space,
     actions: Space,
@@ -84,8 +89,12 @@ impl Gym {
     }
 
     fn start(python: &str, name: &str, n: usize) -> Result<Gym> {
+        let rows = memfd_create("mobula-gym", MemfdFlags::CLOEXEC);
+        let rows = rows.map_err(|e| no(name, format!("no memory to share with it: {e}")))?;
+        // By this name the process opens it; no other one inherits it.
+        let path = format!("/proc/{}/fd/{}", std::process::id(), rows.as_raw_fd());
         let mut child = Command::new(python)
-            .args(["-u", "-c", SCRIPT, name, &n.to_string()])
+            .args(["-u", "-c", SCRIPT, name, &n.to_string(), &path])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -117,6 +126,7 @@ impl Gym {
             child,
             requests: Some(requests),
             answers: BufReader::new(answers),
+            rows: File::from(rows),
             printed,
             observations: Space::Discrete(1),
             actions: Space::Discrete(1),
@@ -192,6 +202,20 @@ impl Gym {
         }
     }
 
+    /// Reads what the environments from `first` on show. Zeros once something failed.
+    fn look(&mut self, first: usize, observations: &mut [f32]) {
+        self.bytes.clear();
+        self.bytes.resize(4 * observations.len(), 0);
+        if self.failure.is_none() {
+            let at = 4 * first * self.observations.len();
+            if let Err(error) = self.rows.read_exact_at(&mut self.bytes, at as u64) {
+                self.bytes.fill(0);
+                self.failure = Some(format!("its observations cannot be read: {error}"));
+            }
+        }
+        read_numbers(&self.bytes, observations);
+    }
+
     /// Begins an episode.
     fn begin(&mut self, i: usize, observation: &mut [f32]) {
         let episode = &mut self.episodes[i];
@@ -205,8 +229,8 @@ impl Gym {
         self.bytes.push(b'r');
         self.bytes.extend((i as u32).to_le_bytes());
         self.bytes.extend(self.episodes[i].seed.to_le_bytes());
-        self.ask(4 * observation.len());
-        read_numbers(&self.bytes, observation);
+        self.ask(1);
+        self.look(i, observation);
     }
 
     fn push_action(&mut self, i: usize, action: Action<'_>) {
@@ -238,13 +262,12 @@ impl Gym {
         for i in 0..n {
             self.push_action(i, action(i));
         }
-        let (seen, rewards) = (4 * observations.len(), 4 * n);
-        self.ask(seen + rewards + n);
-        read_numbers(&self.bytes[..seen], observations);
-        let mut all = vec![0.0; n];
-        read_numbers(&self.bytes[seen..seen + rewards], &mut all);
-        for (i, reward) in all.into_iter().enumerate() {
-            let flags = self.bytes[seen + rewards + i];
+        self.ask(4 * n + n);
+        let mut rewards = vec![0.0; n];
+        read_numbers(&self.bytes[..4 * n], &mut rewards);
+        let flags = self.bytes[4 * n..].to_vec();
+        self.look(0, observations);
+        for (i, (reward, flags)) in rewards.into_iter().zip(flags).enumerate() {
             let step = Step {
                 reward,
                 terminated: flags & 1 != 0,
@@ -282,7 +305,7 @@ impl Gym {
                 let end = (at + self.action_words()).min(self.episodes[i].actions.len());
                 let sent = self.episodes[i].actions[at..end].iter();
                 self.bytes.extend(sent.flat_map(|word| word.to_le_bytes()));
-                self.ask(4 * observation.len());
+                self.ask(1);
             }
         }
     }
