@@ -114,6 +114,10 @@ const THIRD_PARTY: &[ThirdParty] = &[
         rooms: &["api", "rl", ROOT],
     },
     ThirdParty {
+        name: "mujoco_rs",
+        rooms: &["rl"],
+    },
+    ThirdParty {
         name: "object_store",
         rooms: &["store"],
     },
@@ -124,6 +128,10 @@ const THIRD_PARTY: &[ThirdParty] = &[
     ThirdParty {
         name: "rand_core",
         rooms: &["core"],
+    },
+    ThirdParty {
+        name: "rayon",
+        rooms: &["rl"],
     },
     ThirdParty {
         name: "redb",

@@ -203,7 +203,11 @@ fn loss(
     clip: f64,
     kl_coefficient: f64,
 ) -> candle_core::Result<Loss> {
-    let out = ops::network(&policy.actor, &batch.observations, &learned.actor)?;
+    let [out, values] = ops::pair(
+        [&policy.actor, &policy.critic],
+        &batch.observations,
+        [&learned.actor, &learned.critic],
+    )?;
     let terms = match &learned.log_std {
         None => ops::categorical_terms(&out, &batch.actions)?,
         Some(log_std) => ops::gaussian_terms(&out, log_std, &batch.actions)?,
@@ -223,7 +227,7 @@ fn loss(
     // An estimate of the divergence that is never negative (Schulman, 2020).
     let kl = ((&ratio - 1.0)? - &log_ratio)?.mean_all()?;
 
-    let values = ops::network(&policy.critic, &batch.observations, &learned.critic)?.squeeze(1)?;
+    let values = values.squeeze(1)?;
     let mut errors = (&values - &batch.returns)?.sqr()?;
     if let Some(bound) = config.value_clip {
         let moved = (&values - &batch.values)?.clamp(-bound, bound)?;

@@ -243,3 +243,37 @@ fn memory_is_what_candle_makes_of_its_formulas() -> Result<()> {
     let one = super::steps(&net, &first, &row, Some((&state, &[])))?;
     near("one row", &alone.narrow(0, 3, 1)?, &one)
 }
+
+#[test]
+fn a_pair_is_both_networks_whether_side_by_side_or_not() -> Result<()> {
+    // The larger one is worth another thread.
+    for rows in [3, 1500] {
+        let mut rng = Rng::new(rows as u64);
+        let (a, b) = (
+            Network::mlp(5, &[18, 9], 3, Activation::Tanh),
+            Network::mlp(5, &[20], 1, Activation::Relu),
+        );
+        let inputs = var(&mut rng, (rows, 5))?.detach();
+        let first = weights_of(&var(&mut rng, a.weights())?)?;
+        let second = weights_of(&var(&mut rng, b.weights())?)?;
+        let side = rows * b.weights() >= SIDE_BY_SIDE || rows == 3;
+        assert!(side, "{} multiplications", rows * b.weights());
+        let slopes = |outs: [Tensor; 2]| -> Result<Vec<Vec<f32>>> {
+            let loss = (outs[0].sqr()?.sum_all()? + outs[1].tanh()?.sum_all()?)?;
+            loss.backward()?;
+            let numbers = outs.iter().map(|out| out.flatten_all()?.to_vec1());
+            let mut all = numbers.collect::<Result<Vec<Vec<f32>>>>()?;
+            all.extend([first.take_slope(), second.take_slope()]);
+            Ok(all)
+        };
+        let alone = slopes([
+            network(&a, &inputs, &first)?,
+            network(&b, &inputs, &second)?,
+        ])?;
+        let both = slopes(pair([&a, &b], &inputs, [&first, &second])?)?;
+        assert_eq!(alone, both);
+        assert!(alone[2].iter().chain(&alone[3]).all(|x| x.is_finite()));
+        assert!(alone[2].iter().any(|x| *x != 0.0) && alone[3].iter().any(|x| *x != 0.0));
+    }
+    Ok(())
+}
