@@ -130,10 +130,6 @@ const THIRD_PARTY: &[ThirdParty] = &[
         rooms: &["core"],
     },
     ThirdParty {
-        name: "rayon",
-        rooms: &["rl"],
-    },
-    ThirdParty {
         name: "redb",
         rooms: &["control"],
     },

@@ -35,6 +35,7 @@ mod q_network;
 mod replay;
 mod rng;
 mod run;
+mod side;
 mod simd;
 mod space;
 mod tuned;

@@ -9,9 +9,7 @@ use super::lstm::LstmState;
 use super::mlp::Tape;
 use super::network::Network;
 use super::weights::{Slope, Weights};
-use candle_core::{
-    CpuStorage, CustomOp2, CustomOp3, DType, Layout, Result, Shape, Storage, Tensor, bail,
-};
+use candle_core::{CpuStorage, CustomOp2, DType, Layout, Result, Shape, Storage, Tensor, bail};
 use std::sync::Mutex;
 
 /// The numbers of a contiguous tensor of `f32` on the CPU.
@@ -158,127 +156,6 @@ impl CustomOp2 for NetworkOp {
     }
 }
 
-/// Two networks on the same inputs, which are no variables: the outputs of each. Large passes run side by side, on rayon's threads; that changes no
-/// bit of the result.
-pub(super) fn pair(
-    networks: [&Network; 2],
-    inputs: &Tensor,
-    weights: [&Weights; 2],
-) -> Result<[Tensor; 2]> {
-    let rows = inputs.elem_count() / networks[0].inputs();
-    let both = inputs.apply_op3(
-        weights[0].tensor(),
-        weights[1].tensor(),
-        PairOp {
-            networks: networks.map(Network::clone),
-            tapes: Mutex::default(),
-            slopes: weights.map(Weights::slope),
-        },
-    )?;
-    let (a, b) = (rows * networks[0].outputs(), rows * networks[1].outputs());
-    Ok([
-        both.narrow(0, 0, a)?
-            .reshape((rows, networks[0].outputs()))?,
-        both.narrow(0, a, b)?
-            .reshape((rows, networks[1].outputs()))?,
-    ])
-}
-
-struct PairOp {
-    networks: [Network; 2],
-    /// What the forward passes computed.
-    tapes: Mutex<[Tape; 2]>,
-    /// Where the gradients by the weights are added.
-    slopes: [Slope; 2],
-}
-
-/// Multiplications from which on it is worth to wake another thread.
-const SIDE_BY_SIDE: usize = 200_000;
-
-impl PairOp {
-    /// Does both, side by side if they are large.
-    fn both(&self, rows: usize, a: impl FnOnce() + Send, b: impl FnOnce() + Send) {
-        let work = |network: &Network| rows * network.weights();
-        if work(&self.networks[0]).min(work(&self.networks[1])) < SIDE_BY_SIDE {
-            a();
-            b();
-        } else {
-            rayon::join(a, b);
-        }
-    }
-}
-
-impl CustomOp3 for PairOp {
-    fn name(&self) -> &'static str {
-        "pair"
-    }
-
-    fn cpu_fwd(
-        &self,
-        inputs: &CpuStorage,
-        inputs_layout: &Layout,
-        first: &CpuStorage,
-        first_layout: &Layout,
-        second: &CpuStorage,
-        second_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let inputs = numbers(inputs, inputs_layout)?;
-        let first = numbers(first, first_layout)?;
-        let second = numbers(second, second_layout)?;
-        let [a, b] = &self.networks;
-        for (network, weights) in [(a, first), (b, second)] {
-            if weights.len() != network.weights() || inputs.len() % network.inputs() != 0 {
-                bail!("a network does not fit its inputs or weights");
-            }
-        }
-        let mut tapes = self.tapes.lock().expect("nobody panics with it");
-        let [tape_a, tape_b] = &mut *tapes;
-        self.both(
-            inputs.len() / a.inputs(),
-            || a.forward(first, inputs, tape_a),
-            || b.forward(second, inputs, tape_b),
-        );
-        let out = [tape_a.output(), tape_b.output()].concat();
-        let shape = out.len().into();
-        Ok((CpuStorage::F32(out), shape))
-    }
-
-    fn bwd(
-        &self,
-        inputs: &Tensor,
-        first: &Tensor,
-        second: &Tensor,
-        _result: &Tensor,
-        slope: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let tapes = self.tapes.lock().expect("nobody panics with it");
-        let ([a, b], [tape_a, tape_b]) = (&self.networks, &*tapes);
-        read(inputs, |inputs| {
-            read(first, |first| {
-                read(second, |second| {
-                    read(slope, |slope| {
-                        let rows = inputs.len() / a.inputs();
-                        let (slope_a, slope_b) = slope.split_at(rows * a.outputs());
-                        let back = |i: usize, weights, tape, slope| {
-                            let network = &self.networks[i];
-                            self.slopes[i].add(network.weights(), |to| {
-                                network.backward(weights, inputs, tape, slope, to, None);
-                            });
-                        };
-                        debug_assert_eq!(slope_b.len(), rows * b.outputs());
-                        self.both(
-                            rows,
-                            || back(0, first, tape_a, slope_a),
-                            || back(1, second, tape_b, slope_b),
-                        );
-                    })
-                })
-            })
-        })????;
-        Ok((None, None, None))
-    }
-}
-
 /// For rows of logits and the choices made: rows of the choice's log-probability and the entropy.
 pub(super) fn categorical_terms(logits: &Tensor, choices: &Tensor) -> Result<Tensor> {
     logits.apply_op2(choices, CategoricalOp)
@@ -410,6 +287,9 @@ impl CustomOp2 for GaussianOp {
         Ok((Some(by_means), None))
     }
 }
+
+mod pair;
+pub(super) use pair::pair;
 
 #[cfg(test)]
 mod tests;

@@ -256,8 +256,13 @@ fn a_pair_is_both_networks_whether_side_by_side_or_not() -> Result<()> {
         let inputs = var(&mut rng, (rows, 5))?.detach();
         let first = weights_of(&var(&mut rng, a.weights())?)?;
         let second = weights_of(&var(&mut rng, b.weights())?)?;
-        let side = rows * b.weights() >= SIDE_BY_SIDE || rows == 3;
-        assert!(side, "{} multiplications", rows * b.weights());
+        let large = rows * b.weights() >= super::pair::LARGE;
+        assert_eq!(
+            large,
+            rows == 1500,
+            "{} multiplications",
+            rows * b.weights()
+        );
         let slopes = |outs: [Tensor; 2]| -> Result<Vec<Vec<f32>>> {
             let loss = (outs[0].sqr()?.sum_all()? + outs[1].tanh()?.sum_all()?)?;
             loss.backward()?;
