@@ -54,6 +54,42 @@ fn serve_by_hand() {
     }
 }
 
+/// Takes docs/rl.md's picture of an iteration of PPO, which this process trains: `cargo test --features dashboard,rl --test dashboard -- --ignored
+/// iteration`. It goes to the folder in `PICTURES` (such as `docs`), or to `target/tmp/dashboard`.
+#[cfg(feature = "rl")]
+#[test]
+#[ignore = "takes a picture"]
+fn an_iteration() {
+    use mobula::rl::agent;
+    let Some(program) = browser::installed() else {
+        panic!("no chromium is installed");
+    };
+    let free: std::net::SocketAddr = "127.0.0.1:0".parse().expect("an address");
+    let config = mobula::Config::new().num_cpus(2.0).dashboard_addr(free);
+    let mobula = config.init().expect("the runtime starts");
+    let settings = r#"{"num_workers": 2, "num_envs": 64, "num_steps": 64, "epochs": 2, "minibatch_size": 2048}"#;
+    let mut ppo = agent("PPO", "CartPole-v1", settings, 1).expect("it is there");
+    for _ in 0..6 {
+        ppo.train().expect("it trains");
+    }
+    let mut b = browser::Browser::start(&program, 1440, 520);
+    b.open(&mobula.dashboard_url().expect("it is on"));
+    b.press("2");
+    b.until("mobula.stats().recorded >= 12");
+    // The last iteration but one: from its first call of a collector to that of the next iteration.
+    b.eval(
+        "(async () => { const t = mobula.timeline; t.set(mobula.stats().begin, mobula.stats().last); })()",
+    );
+    b.until("mobula.stats().loadedDense === 0 && mobula.stats().boxes >= 12");
+    b.eval(
+        "(() => { const t = mobula.timeline, d = t.data.boxes, n = mobula.names(); \
+         const at = [...d.id.keys()].filter((i) => n[d.fn[i]].endsWith('collect')).map((i) => d.start[i]).sort((a, b) => a - b); \
+         const a = at[at.length - 4], z = at[at.length - 2]; t.set(a - (z - a) / 10, z + (z - a) / 3); })()",
+    );
+    b.until("mobula.timeline.data.from <= mobula.stats().from && mobula.timeline.data.to >= mobula.stats().to && mobula.stats().loadedDense === 0");
+    b.picture("ppo-iteration");
+}
+
 /// Takes the README's pictures of `cargo run --example dashboard`, which this starts: `cargo test --features dashboard --test
 /// dashboard -- --ignored pictures`. They go to the folder in `PICTURES` (such as `docs`), or to `target/tmp/dashboard`.
 #[test]

@@ -114,6 +114,10 @@ const THIRD_PARTY: &[ThirdParty] = &[
         rooms: &["api", "rl", ROOT],
     },
     ThirdParty {
+        name: "gym_rs",
+        rooms: &["rl"],
+    },
+    ThirdParty {
         name: "mujoco_rs",
         rooms: &["rl"],
     },

@@ -4,11 +4,10 @@
 //! turn. `remote` rows call over the network, so that what a call pays for its backup stands beside one round trip; `local` rows
 //! call on the actor's own node, where the limit is a call that never leaves the thread's memory.
 
-use std::time::Instant;
-
 use mobula::Strategy;
 use mobula::prelude::*;
 
+use crate::calls::{p50, rate};
 use crate::lost::Counter as Kept;
 use crate::nodes::Cluster;
 use crate::report::{Bound, Report, median};
@@ -69,33 +68,11 @@ pub fn rows(report: &mut Report) {
             report.bounded(names[1], unit, bare, None, None);
         };
         both([rows[0], rows[1]], "us", None, &|| {
-            [
-                p50(|| mobula::get(kept.add(1)).expect("it counts")),
-                p50(|| mobula::get(bare.add(1)).expect("it counts")),
-            ]
+            [p50(1_000, || kept.add(1)), p50(1_000, || bare.add(1))]
         });
         let half = Some(Bound::OfLimit(0.5));
         both([rows[2], rows[3]], "1/s", half, &|| {
             [rate(|| kept.add(1)), rate(|| bare.add(1))]
         });
     }
-}
-
-fn p50(mut call: impl FnMut() -> u64) -> f64 {
-    let each: Vec<f64> = (0..1_000)
-        .map(|_| {
-            let begin = Instant::now();
-            call();
-            begin.elapsed().as_secs_f64() * 1e6
-        })
-        .collect();
-    median(&each)
-}
-
-fn rate(call: impl Fn() -> ObjectRef<u64>) -> f64 {
-    const N: usize = 50_000;
-    let begin = Instant::now();
-    let all: Vec<_> = (0..N).map(|_| call()).collect();
-    mobula::get(&all).expect("all count");
-    N as f64 / begin.elapsed().as_secs_f64()
 }

@@ -1,9 +1,8 @@
 //! What keeping a history costs while nothing happens: an actor with one beside an actor without.
 
-use std::time::Instant;
-
 use mobula::prelude::*;
 
+use crate::calls::{p50, rate};
 use crate::report::{Bound, Report, median};
 
 macro_rules! counter {
@@ -55,8 +54,8 @@ pub fn rows(report: &mut Report) {
     let (mut values, mut n) = ([const { Vec::new() }; 4], 0);
     for _ in 0..report.samples(15) + 1 {
         let one = [
-            p50(|| mobula::get(logged.add(1)).unwrap()),
-            p50(|| mobula::get(unlogged.add(1)).unwrap()),
+            p50(5_000, || logged.add(1)),
+            p50(5_000, || unlogged.add(1)),
             rate(|| logged.add(1)),
             rate(|| unlogged.add(1)),
         ];
@@ -76,23 +75,4 @@ pub fn rows(report: &mut Report) {
     let bound = Some(Bound::OfLimit(0.5));
     report.bounded(ROWS[2], "1/s", logged_rate, Some(pipelined), bound);
     report.bounded(ROWS[3], "1/s", unlogged_rate, None, None);
-}
-
-fn p50(mut call: impl FnMut() -> u64) -> f64 {
-    let each: Vec<f64> = (0..5_000)
-        .map(|_| {
-            let begin = Instant::now();
-            call();
-            begin.elapsed().as_secs_f64() * 1e6
-        })
-        .collect();
-    median(&each)
-}
-
-fn rate(call: impl Fn() -> ObjectRef<u64>) -> f64 {
-    const N: usize = 50_000;
-    let begin = Instant::now();
-    let all: Vec<_> = (0..N).map(|_| call()).collect();
-    mobula::get(&all).unwrap();
-    N as f64 / begin.elapsed().as_secs_f64()
 }

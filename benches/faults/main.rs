@@ -9,6 +9,7 @@
 //!
 //! Left out: machines, whose loss looks the same from outside; partitions (tests have them).
 
+mod calls;
 mod drivers;
 mod kept;
 mod logs;

@@ -11,7 +11,7 @@ mod report;
 
 use mobula::rl::command::{Arguments, run};
 use mobula::rl::{
-    Actions, Activation, Mlp, Policy, Rng, Scratch, Steps, Tape, agent, env_names, make_vec,
+    Actions, Activation, Mlp, Policy, Rng, Scratch, Steps, Tape, agent, env_names, make_vec, tuned,
 };
 use report::{Bound, Report};
 use std::time::Instant;
@@ -148,8 +148,15 @@ fn learner(report: &mut Report, bench: &'static str, sizes: [usize; 4], rows: us
     });
 }
 
-/// Steps per second of an algorithm with its defaults, learning included.
-fn whole(report: &mut Report, bench: &'static str, algorithm: &str, settings: &str, steps: u64) {
+/// Steps per second of an algorithm with these settings, learning included.
+fn whole(
+    report: &mut Report,
+    bench: &'static str,
+    algorithm: &str,
+    settings: &str,
+    steps: u64,
+    bound: Option<Bound>,
+) {
     if !report.wants(bench) {
         return;
     }
@@ -167,7 +174,7 @@ fn whole(report: &mut Report, bench: &'static str, algorithm: &str, settings: &s
         (after - before) as f64 / begin.elapsed().as_secs_f64()
     });
     let values = values.collect();
-    report.bounded(bench, "1/s", values, None, None);
+    report.bounded(bench, "1/s", values, None, bound);
 }
 
 /// Seconds and steps until CartPole-v1 is solved.
@@ -206,12 +213,16 @@ fn main() {
         1_024,
     );
     let _mobula = mobula::init().expect("the runtime starts");
-    whole(&mut report, "rl_ppo", "PPO", "{}", 20_000);
+    whole(&mut report, "rl_ppo", "PPO", "{}", 20_000, None);
     let zoo = r#"{"epochs":20,"minibatch_size":256,"learning_rate":0.001}"#;
-    whole(&mut report, "rl_ppo_zoo", "PPO", zoo, 10_000);
-    whole(&mut report, "rl_dqn", "DQN", "{}", 6_000);
-    whole(&mut report, "rl_a3c", "A3C", "{}", 50_000);
-    whole(&mut report, "rl_es", "ES", "{}", 400_000);
+    let bound = Some(Bound::AtLeast(58e3));
+    whole(&mut report, "rl_ppo_zoo", "PPO", zoo, 10_000, bound);
+    let many = tuned("cartpole-ppo-4096").expect("it is there").config;
+    let bound = Some(Bound::AtLeast(434e3));
+    whole(&mut report, "rl_ppo_4096", "PPO", many, 1_000_000, bound);
+    whole(&mut report, "rl_dqn", "DQN", "{}", 6_000, None);
+    whole(&mut report, "rl_a3c", "A3C", "{}", 50_000, None);
+    whole(&mut report, "rl_es", "ES", "{}", 400_000, None);
     solve(
         &mut report,
         ["rl_solve_ppo", "rl_solve_ppo_steps"],

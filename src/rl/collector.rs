@@ -141,6 +141,11 @@ impl Actor {
             rewards.extend_from_slice(&player.steps.rewards);
             let (steps, sums) = (&player.steps, &mut self.sums);
             counting.count(&steps.observations);
+            for (i, last) in steps.last.chunks_exact(width).enumerate() {
+                if steps.over(i) {
+                    counting.count(last);
+                }
+            }
             counting.reward(&mut rewards[t * n..], &steps.terminated, setup.gamma, sums);
             for i in 0..n {
                 over.push(player.steps.over(i));
@@ -184,7 +189,6 @@ impl Actor {
         let memory = self.policy.memory(self.player.count(), &mut self.scratch);
         let numbers = memory.iter_mut().flat_map(LstmState::numbers);
         words.extend(numbers.map(|x| u64::from(x.to_bits())));
-        words.push(self.sums.len() as u64);
         words.extend(self.sums.iter().map(|sum| sum.to_bits()));
     }
 
@@ -195,7 +199,12 @@ impl Actor {
         for x in memory.iter_mut().flat_map(LstmState::numbers) {
             *x = f32::from_bits(words.word() as u32);
         }
-        let sums = (words.word() as usize).min(self.player.count());
+        // They come last, if they are there.
+        let sums = if words.is_empty() {
+            0
+        } else {
+            self.player.count()
+        };
         self.sums = (0..sums).map(|_| words.number()).collect();
     }
 }

@@ -39,13 +39,15 @@ impl Seen {
         self.row.len() / 2
     }
 
-    /// Counts some rows.
-    fn of(
-        rows: impl ExactSizeIterator<Item = impl Iterator<Item = f64>> + Clone,
-        width: usize,
-    ) -> Seen {
+    /// Counts some rows. One with a number that is none would spoil the means for good, and is left out.
+    fn of(rows: &[f64], width: usize) -> Seen {
         let mut seen = Seen::new(width);
-        let n = rows.len() as f64;
+        let rows = rows.chunks_exact(width);
+        let rows = rows.filter(|row| row.iter().all(|x| x.is_finite()));
+        let n = rows.clone().count() as f64;
+        if n == 0.0 {
+            return seen;
+        }
         seen.row[0] = n;
         let (means, squares) = seen.row[1..].split_at_mut(width);
         for row in rows.clone() {
@@ -104,9 +106,13 @@ pub struct Norms {
 impl Norms {
     /// Nothing yet. Observations have `width` numbers; what is not asked for is never counted, and stays as it is.
     pub fn new(width: usize, observations: bool, rewards: bool) -> Norms {
+        let of = |counts: bool, width| match counts {
+            true => Seen::new(width),
+            false => Seen::default(),
+        };
         Norms {
-            observations: observations.then(|| Seen::new(width)).unwrap_or_default(),
-            sums: rewards.then(|| Seen::new(1)).unwrap_or_default(),
+            observations: of(observations, width),
+            sums: of(rewards, 1),
         }
     }
 
@@ -198,16 +204,16 @@ impl Counting {
     /// Counts rows of observations.
     pub fn count(&mut self, rows: &[f32]) {
         if self.new.observations.counts() {
-            let width = self.new.observations.width();
-            let rows = rows.chunks_exact(width);
-            let seen = Seen::of(rows.map(|row| row.iter().map(|x| f64::from(*x))), width);
+            let rows: Vec<f64> = rows.iter().map(|x| f64::from(*x)).collect();
+            let seen = Seen::of(&rows, self.new.observations.width());
             self.new.observations.join(&seen.row);
             self.all.observations.join(&seen.row);
         }
     }
 
     /// Counts the rewards of one step of all environments, and divides them by the deviation of their discounted sums. `sums` has these of
-    /// each environment; it begins anew where an episode ended by its own rules, whose last reward counts alone, as Gymnasium has it.
+    /// each environment; it begins anew where an episode ended by its own rules, whose last reward counts alone, as Gymnasium has it, and after a
+    /// reward that is no number.
     pub fn reward(
         &mut self,
         rewards: &mut [f32],
@@ -223,7 +229,10 @@ impl Counting {
             let before = if *over { 0.0 } else { *sum };
             *sum = before * f64::from(gamma) + f64::from(*reward);
         }
-        let seen = Seen::of(sums.iter().map(|sum| std::iter::once(*sum)), 1);
+        let seen = Seen::of(sums, 1);
+        for sum in sums.iter_mut().filter(|sum| !sum.is_finite()) {
+            *sum = 0.0;
+        }
         self.new.sums.join(&seen.row);
         self.all.sums.join(&seen.row);
         let (_, scale) = self.all.sums.scale(0);
@@ -293,6 +302,30 @@ mod tests {
         assert!(
             (last.0 / last.1 / deviation - 1.0).abs() < 0.03,
             "{last:?} {deviation}"
+        );
+    }
+
+    #[test]
+    fn what_is_no_number_spoils_nothing() {
+        let mut counting = Counting::new(Norms::new(1, true, true));
+        let mut sums = Vec::new();
+        for bad in [f32::NAN, f32::INFINITY, 0.0] {
+            counting.count(&[1.0, bad, 3.0]);
+            let mut rewards = [1.0, bad];
+            counting.reward(&mut rewards, &[false, false], 0.9, &mut sums);
+            assert!(rewards[0].is_finite() && sums.iter().all(|sum| sum.is_finite()));
+        }
+        assert_eq!(
+            counting.new.observations.row[0], 7.0,
+            "two of nine are left out"
+        );
+        let mut sized = [2.0];
+        counting.observe(&mut sized);
+        assert!(sized[0].is_finite());
+        let row = &counting.new.sums.row;
+        assert!(
+            row[0] == 4.0 && row.iter().all(|x| x.is_finite()),
+            "{row:?}"
         );
     }
 

@@ -272,7 +272,6 @@ impl CustomOp2 for GaussianOp {
             read(log_std, |log_std| {
                 read(slope, |slope| {
                     self.slope.add(width, |by_log_std| {
-                        by_log_std.fill(0.0);
                         for (i, to) in by_means.chunks_exact_mut(width).enumerate() {
                             let part = i * width..(i + 1) * width;
                             let (mean, action) = (&means[part.clone()], &self.actions[part]);

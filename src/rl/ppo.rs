@@ -67,9 +67,11 @@ pub struct Config {
     pub max_grad_norm: f32,
     /// Whether advantages are shifted and scaled to mean 0 and deviation 1 in each minibatch.
     pub normalize_advantages: bool,
-    /// Whether each number of an observation is shifted and scaled to mean 0 and deviation 1, by all that was seen so far.
+    /// Whether each number of an observation is shifted and scaled to mean 0 and deviation 1, by all that was seen so far, and cut to
+    /// -10 and 10.
     pub normalize_observations: bool,
-    /// Whether rewards are divided by the deviation of their discounted sums, as far as seen. Returns are told as they are.
+    /// Whether rewards are divided by the deviation of their discounted sums, as far as seen, and cut to -10 and 10. Returns are told as
+    /// they are.
     pub normalize_rewards: bool,
     /// Whether both networks have filters before their hidden layers: `mlp` or `cnn`.
     pub net: Net,
@@ -483,6 +485,7 @@ impl Agent for Ppo {
         let views = self.collectors.collect(&self.learned.row()?, &self.seen)?;
         // Learn from all of it, then forget it.
         let batches = Batches::new(&views);
+        let _learn = crate::span!("learn");
         let before = (self.learned.row()?, self.adam.state());
         let learned = self.learn(&batches);
         if learned.is_err() {

@@ -18,6 +18,11 @@ pub struct Tuned {
     pub config: &'static str,
 }
 
+/// For bodies in a plane that must not fall.
+const BODY: &str = r#"{"gamma": 0.99, "lambda": 0.95, "num_envs": 1, "num_steps": 2048, "minibatch_size": 64, "epochs": 10,
+    "learning_rate": 0.0003, "schedule_steps": 1000000, "value_clip": 0.2,
+    "normalize_observations": true, "normalize_rewards": true}"#;
+
 /// All there are.
 pub const TUNED: &[Tuned] = &[
     Tuned {
@@ -96,6 +101,35 @@ pub const TUNED: &[Tuned] = &[
         env: "Recall-v0",
         config: r#"{"lstm": 32, "hidden": [], "num_envs": 16, "num_steps": 12, "learning_rate": 0.01,
             "entropy_coefficient": 0.01}"#,
+    },
+    Tuned {
+        name: "cartpole-ppo-4096",
+        algorithm: "PPO",
+        env: "CartPole-v1",
+        config: r#"{"num_envs": 4096, "num_steps": 32, "epochs": 1, "minibatch_size": 8192, "learning_rate": 0.01,
+            "schedule_steps": 6000000}"#,
+    },
+    Tuned {
+        name: "hopper-ppo",
+        algorithm: "PPO",
+        env: "Hopper-v5",
+        config: BODY,
+    },
+    Tuned {
+        name: "walker2d-ppo",
+        algorithm: "PPO",
+        env: "Walker2d-v5",
+        config: BODY,
+    },
+    Tuned {
+        name: "halfcheetah-ppo",
+        algorithm: "PPO",
+        env: "HalfCheetah-v5",
+        config: r#"{"gamma": 0.98, "lambda": 0.92, "num_envs": 1, "num_steps": 512, "minibatch_size": 64, "epochs": 20,
+            "learning_rate": 0.000020633, "final_learning_rate": 0.000020633, "schedule_steps": 1000000,
+            "clip": 0.1, "final_clip": 0.1, "entropy_coefficient": 0.000401762, "max_grad_norm": 0.8,
+            "value_coefficient": 0.58096, "hidden": [256, 256], "activation": "relu", "log_std": -2.0,
+            "normalize_observations": true, "normalize_rewards": true}"#,
     },
     // Those of Ray 0.2, whose 64 workers are two here: 320,000 steps in an iteration.
     Tuned {

@@ -20,7 +20,7 @@ pub(super) struct Weights {
 pub(super) struct Slope(Arc<Mutex<Vec<f32>>>);
 
 impl Slope {
-    /// Adds a pass's gradient of `n` numbers, which `write` writes over zeros or over what a pass before left: it sets each number.
+    /// Adds a pass's gradient of `n` numbers, which `write` writes over zeros.
     pub fn add(&self, n: usize, write: impl FnOnce(&mut [f32])) {
         let mut sum = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if sum.is_empty() {

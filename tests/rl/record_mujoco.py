@@ -4,7 +4,7 @@
     python3 tests/rl/record_mujoco.py > tests/rl/mujoco.json
 
 Each recording has the state it begins in (positions, velocities, the acceleration that the solver begins from, where the body is), and of
-each step the action, the observation (of every fifth step and of the last), the reward, and whether it was terminated or truncated.
+each step the action, the observation (of every tenth step and of the last), the reward, and whether it was terminated or truncated.
 """
 
 import json
@@ -36,7 +36,7 @@ def record(name, seed):
         action = numpy.clip(swing * high, -high, high).astype(numpy.float32)
         observation, reward, terminated, truncated, _ = env.step(action)
         over = bool(terminated or truncated)
-        seen = [float(f"{x:.9g}") for x in observation] if t % 10 == 0 or over else None
+        seen = [float(f"{x:.9g}") for x in observation] if t % 10 == 0 or t == 59 or over else None
         steps.append([[float(x) for x in action], seen, float(reward), bool(terminated), bool(truncated)])
         if over:
             break

@@ -63,6 +63,9 @@ seen, done = envs[0].observation_space, envs[0].action_space
 told = {"observations": describe(seen, "observations"), "actions": describe(done, "actions")}
 width = int(numpy.prod(seen.shape))  # of a choice: 1
 try:
+    # In another space of processes the name may be another file's.
+    if not os.readlink(memory).startswith("/memfd:mobula-gym"):
+        refuse(f"{memory} is not the memory that was shared: the interpreter has to run where the program runs")
     with open(memory, "r+b") as file:
         file.truncate(4 * count * width)
         rows = numpy.frombuffer(mmap.mmap(file.fileno(), 4 * count * width), dtype="<f4").reshape(count, width)

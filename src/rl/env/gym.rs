@@ -5,6 +5,7 @@
 //! again on loading. A process that ends or answers nonsense is a failure with the last lines it printed; steps after it
 //! mean nothing, and whoever plays asks for it. Left out: a bound on how long a step may take.
 
+use super::episode::Episode;
 use super::vector::seed_of;
 use super::{Env, Step, Steps, VecEnv, Words};
 use crate::rl::error::{Error, Result};
@@ -27,14 +28,6 @@ const SCRIPT: &str = include_str!("gym.py");
 const PYTHON: &str = "MOBULA_PYTHON";
 /// Lines of what it printed that an error shows.
 const KEPT_LINES: usize = 12;
-
-/// An episode under way.
-struct Episode {
-    rng: Rng,
-    seed: u64,
-    /// As they are sent.
-    actions: Vec<u32>,
-}
 
 /// Environments in one process.
 pub(super) struct Gym {
@@ -149,13 +142,7 @@ impl Gym {
             return Err(no(name, format!("it answered {line:?}")));
         };
         (gym.observations, gym.actions) = (observations, actions);
-        gym.episodes = (0..n)
-            .map(|i| Episode {
-                rng: Rng::new(i as u64),
-                seed: 0,
-                actions: Vec::new(),
-            })
-            .collect();
+        gym.episodes = (0..n).map(|i| Episode::new(i as u64)).collect();
         Ok(gym)
     }
 
@@ -218,9 +205,7 @@ impl Gym {
 
     /// Begins an episode.
     fn begin(&mut self, i: usize, observation: &mut [f32]) {
-        let episode = &mut self.episodes[i];
-        episode.seed = episode.rng.bits();
-        episode.actions.clear();
+        self.episodes[i].begin();
         self.send_begin(i, observation);
     }
 
@@ -234,14 +219,8 @@ impl Gym {
     }
 
     fn push_action(&mut self, i: usize, action: Action<'_>) {
-        let words = &mut self.episodes[i].actions;
-        let before = words.len();
-        match action {
-            Action::Discrete(choice) => words.push(choice as u32),
-            Action::Continuous(numbers) => words.extend(numbers.iter().map(|x| x.to_bits())),
-        }
-        let sent = words[before..].iter().flat_map(|word| word.to_le_bytes());
-        self.bytes.extend(sent);
+        let sent = self.episodes[i].act(action).iter();
+        self.bytes.extend(sent.flat_map(|word| word.to_le_bytes()));
     }
 
     /// How many words an action has.
@@ -280,22 +259,14 @@ impl Gym {
 
     fn save_all(&self, words: &mut Vec<u64>) {
         for episode in &self.episodes {
-            words.extend(episode.rng.words());
-            words.extend([episode.seed, episode.actions.len() as u64]);
-            words.extend(episode.actions.iter().map(|word| u64::from(*word)));
+            episode.save(words);
         }
     }
 
     fn load_all(&mut self, words: &mut Words<'_>) {
         let mut observation = vec![0.0; self.observations.len()];
         for i in 0..self.episodes.len() {
-            let rng = words.rng();
-            let (seed, n) = (words.word(), words.word());
-            self.episodes[i] = Episode {
-                rng,
-                seed,
-                actions: words.take(n).iter().map(|word| *word as u32).collect(),
-            };
+            self.episodes[i] = Episode::load(words);
             // It comes to where it was by doing what was done.
             self.send_begin(i, &mut observation);
             for at in (0..self.episodes[i].actions.len()).step_by(self.action_words()) {

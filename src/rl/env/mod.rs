@@ -7,7 +7,10 @@
 mod batch;
 mod catch;
 mod classic;
+mod episode;
 mod gym;
+#[cfg(feature = "gym-rs")]
+mod gym_rs;
 mod identity;
 #[cfg(feature = "mujoco")]
 mod mujoco;
@@ -21,6 +24,8 @@ mod wrap;
 
 pub use catch::{Catch, CatchOn, CatchPixels};
 pub use classic::Classic;
+#[cfg(feature = "gym-rs")]
+pub use gym_rs::GymRs;
 pub use identity::Identity;
 pub use normalize::{NormalizeObservation, NormalizeReward, RunningMean};
 pub use recall::Recall;
@@ -134,6 +139,11 @@ impl<'a> Words<'a> {
             rest: words,
             missing: false,
         }
+    }
+
+    /// Whether all were read.
+    pub fn is_empty(&self) -> bool {
+        self.rest.is_empty()
     }
 
     /// The next word.

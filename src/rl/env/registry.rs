@@ -73,6 +73,34 @@ fn body(name: &str) -> Option<Result<Box<dyn Env>>> {
     }))
 }
 
+/// Environments of the crate gym-rs, behind its name.
+const GYM_RS: &str = "gym-rs:";
+
+#[cfg(feature = "gym-rs")]
+fn of_gym_rs(name: &str) -> Result<Box<dyn Env>> {
+    use gym_rs::envs::classical_control::{cartpole::CartPoleEnv, mountain_car::MountainCarEnv};
+    use gym_rs::utils::renderer::RenderMode::None;
+    let whole = format!("{GYM_RS}{name}");
+    Ok(Box::new(match name {
+        "CartPole" => super::GymRs::new(&whole, || CartPoleEnv::new(None))?,
+        "MountainCar" => super::GymRs::new(&whole, || MountainCarEnv::new(None))?,
+        _ => {
+            return Err(Error::Environment {
+                env: whole,
+                why: "gym-rs has CartPole and MountainCar".to_owned(),
+            });
+        }
+    }))
+}
+
+#[cfg(not(feature = "gym-rs"))]
+fn of_gym_rs(name: &str) -> Result<Box<dyn Env>> {
+    Err(Error::Environment {
+        env: format!("{GYM_RS}{name}"),
+        why: "the program was built without the feature gym-rs, which needs cmake and SDL2_gfx; docs/rl.md has the commands".to_owned(),
+    })
+}
+
 /// Environments of the program's own.
 static ADDED: Mutex<BTreeMap<String, fn() -> Box<dyn Env>>> = Mutex::new(BTreeMap::new());
 
@@ -164,7 +192,7 @@ pub fn env_names() -> impl Iterator<Item = &'static str> {
 }
 
 /// The environment of this name, within the wrappers behind it. `gym:NAME` is Gymnasium's NAME, in a Python process of its own:
-/// `python3`, or what `MOBULA_PYTHON` names, which needs the package gymnasium. It takes about a second to start.
+/// `python3`, or what `MOBULA_PYTHON` names, which needs the package gymnasium. It takes about a second to start. `gym-rs:NAME` is that of the crate gym-rs, with the feature of this name.
 ///
 /// # Errors
 /// [`Error::UnknownEnv`], with the nearest name that there is; [`Error::Usage`] for a wrapper that there is not;
@@ -180,6 +208,9 @@ pub fn make(name: &str) -> Result<Box<dyn Env>> {
     let bare = parts.next().unwrap_or_default();
     if let Some(gym) = bare.strip_prefix(GYM) {
         return parts.try_fold(Box::new(Gym::new(gym, 1)?) as Box<dyn Env>, wrap);
+    }
+    if let Some(name) = bare.strip_prefix(GYM_RS) {
+        return parts.try_fold(of_gym_rs(name)?, wrap);
     }
     let env = match (find(bare), added(bare)) {
         (_, Some(make)) => make(),

@@ -11,7 +11,7 @@ use super::read;
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
 use std::sync::{Arc, Mutex};
 
-/// Multiplications of a pass from which on another thread is worth its while.
+/// Rows times weights of a pass from which on another thread is worth its while: about as many multiplications, of filters fewer than there are.
 pub(super) const LARGE: usize = 100_000;
 
 /// The outputs of both networks for inputs that are no variables.

@@ -120,6 +120,9 @@ fn the_same_seed_gives_the_same_run_and_restoring_goes_on_with_it() -> Result<()
         assert_eq!(one.learned.row()?, restored.learned.row()?);
         let ends = [one.evaluate(5, 1)?, restored.evaluate(5, 1)?];
         assert_eq!(ends[0], ends[1]);
+        let seen = [0.7; 4];
+        let seen = &seen[..one.policy.actor.inputs()];
+        assert_eq!(one.act(seen)?, restored.act(seen)?);
         let mut other = Ppo::new(env, config, 6)?;
         other.train()?;
         assert_ne!(one.learned.row()?, other.learned.row()?);
@@ -130,15 +133,19 @@ fn the_same_seed_gives_the_same_run_and_restoring_goes_on_with_it() -> Result<()
 #[test]
 fn a_collector_that_ended_is_replaced_and_training_goes_on() -> Result<()> {
     let _node = node()?;
-    let config = Config {
-        num_workers: 2,
-        ..small()
-    };
-    let mut ppo = Ppo::new("CartPole-v1", config, 1)?;
-    ppo.train()?;
-    ppo.collectors.kill(1);
-    let progress = ppo.train()?;
-    assert_eq!((progress.steps, ppo.replaced()), (64, 1));
+    for normalize in [false, true] {
+        let config = Config {
+            num_workers: 2,
+            normalize_observations: normalize,
+            normalize_rewards: normalize,
+            ..small()
+        };
+        let mut ppo = Ppo::new("CartPole-v1", config, 1)?;
+        ppo.train()?;
+        ppo.collectors.kill(1);
+        let progress = ppo.train()?;
+        assert_eq!((progress.steps, ppo.replaced()), (64, 1));
+    }
     Ok(())
 }
 
@@ -156,6 +163,15 @@ fn what_is_no_number_stops_training_and_what_cannot_work_is_refused() -> Result<
         "{error}"
     );
     assert_eq!(ppo.learned.row()?[..last], row[..last]);
+
+    // What was seen is part of a checkpoint.
+    let mut without = Ppo::new("CartPole-v1", small(), 1)?.checkpoint()?;
+    without.config = without.config.replace(
+        "\"normalize_observations\": false",
+        "\"normalize_observations\": true",
+    );
+    let error = Ppo::restore(&without).map(drop).expect_err("it has no row");
+    assert!(error.to_string().contains("seen.observations"), "{error}");
 
     let refused = |config: Config| Ppo::new("CartPole-v1", config, 1).err();
     let gamma = Config {

@@ -116,6 +116,30 @@ fn a_process_that_ends_is_a_failure_with_its_last_words() -> Result<()> {
 }
 
 #[test]
+fn memory_that_is_not_ours_is_left_alone() -> Result<()> {
+    if gym("CartPole-v1", 1).is_none() {
+        return Ok(());
+    }
+    let link = std::env::temp_dir().join(format!("mobula-no-memory-{}", std::process::id()));
+    std::os::unix::fs::symlink("/dev/null", &link).expect("a link");
+    let path = link.to_str().expect("UTF-8");
+    let run = |path: &str| {
+        let played = Command::new("python3")
+            .args(["-c", SCRIPT, "CartPole-v1", "1", path])
+            .output();
+        String::from_utf8_lossy(&played.expect("it runs").stdout).into_owned()
+    };
+    let (other, none) = (run(path), run("/proc/0/fd/0"));
+    std::fs::remove_file(&link).expect("removed");
+    assert!(
+        other.contains("is not the memory that was shared"),
+        "{other}"
+    );
+    assert!(none.contains("cannot be used"), "{none}");
+    Ok(())
+}
+
+#[test]
 fn what_is_missing_is_named() -> Result<()> {
     let refused = |python: &str, name: &str| {
         let error = Gym::start(python, name, 1).err().expect("refused");
