@@ -73,8 +73,8 @@ fn an_iteration() {
         ppo.train().expect("it trains");
     }
     let mut b = browser::Browser::start(&program, 1440, 520);
-    b.open(&mobula.dashboard_url().expect("it is on"));
-    b.press("2");
+    let url = mobula.dashboard_url().expect("it is on");
+    b.open(&format!("{url}#timeline"));
     b.until("mobula.stats().recorded >= 12");
     // The last iteration but one: from its first call of a collector to that of the next iteration.
     b.eval(
