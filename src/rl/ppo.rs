@@ -21,7 +21,7 @@ use super::policy::{Policy, Scratch};
 use super::rng::Rng;
 use super::run::Run;
 use super::space::{Actions, Space};
-use crate::api::View;
+use crate::api::{Span, View};
 use crate::value::Native;
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
@@ -485,7 +485,7 @@ impl Agent for Ppo {
         let views = self.collectors.collect(&self.learned.row()?, &self.seen)?;
         // Learn from all of it, then forget it.
         let batches = Batches::new(&views);
-        let _learn = crate::span!("learn");
+        let _learn = Span::begin("learn", || None);
         let before = (self.learned.row()?, self.adam.state());
         let learned = self.learn(&batches);
         if learned.is_err() {
