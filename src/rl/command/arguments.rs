@@ -20,7 +20,10 @@ Trains an agent, or evaluates one.
                           gym:NAME is one of Gymnasium's, played by Python
   --tuned NAME            an algorithm, an environment and settings that were found to be good together
   --config JSON           settings that differ from the defaults: '{\"gamma\": 0.99}'
+  --address HOST:PORT     share the machines of the launchers there (MOBULA_ADDRESS, see `mobula start`); a token
+                          that is not known here follows behind a ?
   --num-workers N         actors that play, or tasks of ES, as the setting num_workers
+  --device cpu            where networks run: on the processors, which is all there is
   --seed N                everything random follows from it (default 0)
   --stop-reward R         end when 100 greedy episodes have this mean return
   --stop-steps N          end after so many environment steps
@@ -47,6 +50,8 @@ pub struct Arguments {
     pub tuned: Option<String>,
     /// `--config`.
     pub config: Option<String>,
+    /// `--address`, which whoever starts the runtime goes by.
+    pub address: Option<String>,
     /// `--num-workers`.
     pub num_workers: Option<usize>,
     /// `--seed`.
@@ -83,6 +88,8 @@ const OPTIONS: &[&str] = &[
     "--env",
     "--tuned",
     "--config",
+    "--address",
+    "--device",
     "--num-workers",
     "--seed",
     "--stop-reward",
@@ -153,6 +160,13 @@ impl Arguments {
             "--env" => self.env = Some(value),
             "--tuned" => self.tuned = Some(value),
             "--config" => self.config = Some(value),
+            "--address" => self.address = Some(value),
+            "--device" if value == "cpu" => {}
+            "--device" => {
+                return Err(Error::Usage(format!(
+                    "--device {value}: networks run on the processors alone, --device cpu"
+                )));
+            }
             "--num-workers" => self.num_workers = Some(number(option, &value)?),
             "--seed" => self.seed = number(option, &value)?,
             "--stop-reward" => self.stop_reward = Some(number(option, &value)?),
@@ -175,4 +189,26 @@ fn number<N: std::str::FromStr>(option: &str, value: &str) -> Result<N> {
             "{option} needs a number that fits, but was given {value:?}"
         ))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_it_runs_is_told_or_refused() -> Result<()> {
+        let told = Arguments::parse(["--address", "10.0.0.1:7677", "--device", "cpu"])?;
+        assert_eq!(told.address.as_deref(), Some("10.0.0.1:7677"));
+        let error = Arguments::parse(["--device", "cuda"]).expect_err("there is none");
+        assert!(error.to_string().contains("--device cpu"), "{error}");
+        let error = Arguments::parse(["--adress", "x"]).expect_err("a slip");
+        assert!(error.to_string().contains("--address"), "{error}");
+        for option in OPTIONS.iter().chain(FLAGS).filter(|o| **o != "--help") {
+            assert!(
+                HELP.contains(&format!("\n  {option} ")),
+                "{option} is in the help"
+            );
+        }
+        Ok(())
+    }
 }
