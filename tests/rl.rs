@@ -170,7 +170,17 @@ fn the_command_trains_leaves_its_files_and_goes_on() -> Result<(), Error> {
     // Two iterations, then two more from the checkpoint: the same as four.
     let mut rest = told("--stop-iterations 4 --checkpoint-freq 4", "rest");
     rest.restore = Some(dir.join("whole/checkpoint-000002"));
+    // In the folder of the first, as far as it had come: its curve goes on.
+    std::fs::create_dir_all(dir.join("rest")).expect("a folder");
+    std::fs::copy(
+        dir.join("whole/result.jsonl"),
+        dir.join("rest/result.jsonl"),
+    )
+    .expect("copied");
     run(&rest)?;
+    let curve =
+        |out: &str| std::fs::read_to_string(dir.join(out).join("curve.svg")).expect("a picture");
+    assert_eq!(curve("whole"), curve("rest"));
     let checkpoint =
         |out: &str| mobula::rl::Checkpoint::read(&dir.join(out).join("checkpoint-000004"));
     assert_eq!(checkpoint("whole")?, checkpoint("rest")?);

@@ -283,6 +283,18 @@ impl Files {
         let path = dir.join("config.json");
         std::fs::write(&path, format!("{config:#}\n")).map_err(|error| at(&path, &error))?;
         let path = dir.join("result.jsonl");
+        // A run that goes on has a curve from its beginning.
+        let before = match &arguments.restore {
+            Some(_) => std::fs::read_to_string(&path).unwrap_or_default(),
+            None => String::new(),
+        };
+        let point = |line: &str| {
+            let row: Value = serde_json::from_str(line).ok()?;
+            Some((
+                row["steps"].as_u64()?,
+                row["episode_return_mean"].as_f64()? as f32,
+            ))
+        };
         let results = File::options()
             .create(true)
             .append(arguments.restore.is_some())
@@ -295,7 +307,7 @@ impl Files {
             dir: dir.to_owned(),
             results,
             events: events.map_err(|error| at(dir, &error))?,
-            points: Vec::new(),
+            points: before.lines().filter_map(point).collect(),
             last: None,
         })
     }
@@ -306,6 +318,8 @@ impl Files {
             .map_err(|error| at(&path, &std::io::Error::other(error)))?;
         row["time_total_s"] = json!(time.as_secs_f64());
         writeln!(self.results, "{row}").map_err(|error| at(&path, &error))?;
+        // What the run before did behind the checkpoint is done again.
+        self.points.retain(|(steps, _)| *steps < progress.steps);
         if let Some(mean) = progress.episode_return_mean {
             self.points.push((progress.steps, mean));
         }
