@@ -21,12 +21,12 @@ use super::evaluate::{Evaluation, evaluate};
 use super::layer::Activation;
 use super::mlp::Tape;
 use super::network::Net;
-use super::ops;
 use super::q_network::QNetwork;
 use super::replay::{Memory, Transitions};
 use super::rng::Rng;
 use super::run::Run;
 use super::space::Actions;
+use super::storage::read;
 use super::weights::Weights;
 use crate::api::{ObjectRef, put_slice};
 use crate::value::Native;
@@ -354,7 +354,7 @@ impl Dqn {
             let norm = self.adam.step(&[&self.learned], rate as f32, bound)?;
             self.run.finite("the gradient's norm", norm)?;
             let (memory, alpha) = (&mut self.memory, config.alpha);
-            let error = ops::read(&errors, |errors| {
+            let error = read(&errors, |errors| {
                 memory.judge(&drawn.indices, errors, alpha);
                 errors.iter().map(|e| e.abs()).sum::<f32>() / errors.len() as f32
             })?;

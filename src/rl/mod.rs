@@ -38,6 +38,7 @@ mod run;
 mod side;
 mod simd;
 mod space;
+mod storage;
 mod tuned;
 mod weights;
 

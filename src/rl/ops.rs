@@ -8,40 +8,10 @@ use super::distribution::{categorical, categorical_slope, gaussian, gaussian_slo
 use super::lstm::LstmState;
 use super::mlp::Tape;
 use super::network::Network;
+use super::storage::{numbers, read};
 use super::weights::{Slope, Weights};
-use candle_core::{CpuStorage, CustomOp2, DType, Layout, Result, Shape, Storage, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Storage, Tensor, bail};
 use std::sync::Mutex;
-
-/// The numbers of a contiguous tensor of `f32` on the CPU.
-pub(super) fn numbers<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
-    match (storage, layout.contiguous_offsets()) {
-        (CpuStorage::F32(numbers), Some((start, end))) => Ok(&numbers[start..end]),
-        (_, None) => bail!("the operation needs a contiguous tensor"),
-        (other, _) => bail!("the operation needs f32, not {:?}", other.dtype_of()),
-    }
-}
-
-/// The type of a storage's numbers.
-trait DTypeOf {
-    fn dtype_of(&self) -> DType;
-}
-
-impl DTypeOf for CpuStorage {
-    fn dtype_of(&self) -> DType {
-        use candle_core::backend::BackendStorage;
-        self.dtype()
-    }
-}
-
-/// Reads the numbers of a tensor where they lie.
-pub(super) fn read<R>(tensor: &Tensor, with: impl FnOnce(&[f32]) -> R) -> Result<R> {
-    let tensor = tensor.contiguous()?;
-    let (storage, layout) = tensor.storage_and_layout();
-    match &*storage {
-        Storage::Cpu(storage) => Ok(with(numbers(storage, layout)?)),
-        _ => bail!("the operation runs on the CPU alone"),
-    }
-}
 
 /// `network(inputs, weights)`, with gradients by both.
 pub(super) fn network(network: &Network, inputs: &Tensor, weights: &Weights) -> Result<Tensor> {

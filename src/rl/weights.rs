@@ -5,7 +5,7 @@
 //! many threads as there are processors, each of which spins until the last is done: that took half the time of a network of
 //! 256 x 256 units where other processes ran. Left out: what the rows mean.
 
-use super::ops;
+use super::storage::read;
 use candle_core::{CpuStorage, Device, InplaceOp1, Layout, Result, Tensor, Var, bail};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -54,7 +54,7 @@ impl Weights {
 
     /// Reads the numbers where they lie.
     pub fn read<R>(&self, with: impl FnOnce(&[f32]) -> R) -> Result<R> {
-        ops::read(&self.row, with)
+        read(&self.row, with)
     }
 
     /// Where backward passes add.

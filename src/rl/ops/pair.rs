@@ -6,8 +6,8 @@
 use super::super::mlp::Tape;
 use super::super::network::Network;
 use super::super::side;
+use super::super::storage::read;
 use super::super::weights::{Slope, Weights};
-use super::read;
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
 use std::sync::{Arc, Mutex};
 

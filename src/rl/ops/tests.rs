@@ -5,7 +5,7 @@ use crate::rl::layer::Activation;
 use crate::rl::network::Net;
 use crate::rl::rng::Rng;
 use crate::rl::space::Space;
-use candle_core::{Device, Var};
+use candle_core::{DType, Device, Var};
 
 fn var(rng: &mut Rng, shape: impl Into<Shape>) -> Result<Var> {
     let shape = shape.into();
