@@ -131,6 +131,7 @@ pub(super) fn join<B: Send + 'static>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::wait::until;
 
     #[test]
     fn both_are_done_once_whoever_does_them() {
@@ -142,7 +143,11 @@ mod tests {
                     let there = join(|| here = round + 1, move || round * 2 + learner);
                     assert_eq!((here, there), (round + 1, round * 2 + learner));
                     if round % 100 == 0 {
-                        thread::sleep(2 * PATIENCE);
+                        // When nobody gives it anything; the others come here too, or end.
+                        let (side, _) = helper().expect("there are two processors");
+                        until("it sleeps", Duration::from_secs(20), || {
+                            side.asleep.load(Ordering::SeqCst)
+                        });
                     }
                 }
             })

@@ -229,22 +229,20 @@ fn a_dashboard_of_a_program_that_does_not_answer_can_be_stopped() {
         .spawn()
         .unwrap();
     mute.set_nonblocking(true).unwrap();
-    let deadline = Instant::now() + PATIENCE;
-    let mut asking = loop {
-        assert!(Instant::now() < deadline, "it never asked");
+    let mut asked = None;
+    wait::until("it asks", PATIENCE, || {
         let ended = page.try_wait().unwrap();
         assert!(ended.is_none(), "before it asked: {ended:?}");
         // Some connections only look whether anybody listens.
-        match mute.accept() {
-            Ok((stream, _)) => {
-                stream.set_read_timeout(Some(PATIENCE)).unwrap();
-                if (&stream).read(&mut [0]).is_ok_and(|n| n == 1) {
-                    break stream;
-                }
-            }
-            Err(_) => std::thread::sleep(Duration::from_millis(1)),
-        }
-    };
+        let Ok((stream, _)) = mute.accept() else {
+            return false;
+        };
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let says = (&stream).read(&mut [0]).is_ok_and(|n| n == 1);
+        asked = says.then_some(stream);
+        says
+    });
+    let mut asking = asked.expect("it asked");
     let pid = rustix::process::Pid::from_child(&page);
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     // It ends before its patience does.
