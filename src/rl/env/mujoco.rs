@@ -70,42 +70,39 @@ fn between(low: f64, x: f64, high: f64) -> bool {
     low < x && x < high
 }
 
+/// What legs in a plane have in common.
+const PLANE: Robot = Robot {
+    model: "",
+    skip: 4,
+    place: Place::Joint,
+    beyond: Beyond::Nothing,
+    hidden: 1,
+    clip: true,
+    forward: 1.0,
+    standing: 1.0,
+    control: 1e-3,
+    contact: None,
+    noise: 5e-3,
+    normal: false,
+    stands: None,
+};
+
 /// In the order of [`BODIES`].
 const ROBOTS: [Robot; BODIES.len()] = [
     // Hopper-v5
     Robot {
         model: include_str!("mujoco/hopper.xml"),
-        skip: 4,
-        place: Place::Joint,
-        beyond: Beyond::Nothing,
-        hidden: 1,
-        clip: true,
-        forward: 1.0,
-        standing: 1.0,
-        control: 1e-3,
-        contact: None,
-        noise: 5e-3,
-        normal: false,
         stands: Some(|q, v| {
             let mut others = q[2..].iter().chain(v);
             others.all(|x| between(-100.0, *x, 100.0)) && q[1] > 0.7 && between(-0.2, q[2], 0.2)
         }),
+        ..PLANE
     },
     // Walker2d-v5
     Robot {
         model: include_str!("mujoco/walker2d.xml"),
-        skip: 4,
-        place: Place::Joint,
-        beyond: Beyond::Nothing,
-        hidden: 1,
-        clip: true,
-        forward: 1.0,
-        standing: 1.0,
-        control: 1e-3,
-        contact: None,
-        noise: 5e-3,
-        normal: false,
         stands: Some(|q, _| between(0.8, q[1], 2.0) && between(-1.0, q[2], 1.0)),
+        ..PLANE
     },
     // HalfCheetah-v5
     Robot {

@@ -65,6 +65,14 @@ fn compare(
     Ok(())
 }
 
+/// A network of ours against what candle made of its inputs and weights.
+fn compare_network(net: &Network, inputs: &Var, weights: &Var, candles: &Tensor) -> Result<()> {
+    let row = weights_of(weights)?;
+    let ours = network(net, inputs, &row)?;
+    let rows = [("weights", &row, weights)];
+    compare(&[("inputs", inputs)], &rows, &ours, candles)
+}
+
 #[test]
 fn a_network_is_what_candle_makes_of_its_layers() -> Result<()> {
     for activation in [Activation::Tanh, Activation::Relu] {
@@ -89,14 +97,7 @@ fn a_network_is_what_candle_makes_of_its_layers() -> Result<()> {
                     };
                 }
             }
-            let row = weights_of(&weights)?;
-            let ours = network(&net, &inputs, &row)?;
-            compare(
-                &[("inputs", &inputs)],
-                &[("weights", &row, &weights)],
-                &ours,
-                &x,
-            )?;
+            compare_network(&net, &inputs, &weights, &x)?;
         }
     }
     Ok(())
@@ -133,14 +134,7 @@ fn filters_are_what_candle_makes_of_them() -> Result<()> {
         x = x.matmul(&hidden)?.broadcast_add(&part(7)?)?.tanh()?;
         x = x.matmul(&part(21)?.reshape((7, 3))?)?;
         x = x.broadcast_add(&part(3)?)?;
-        let row = weights_of(&weights)?;
-        let ours = network(&net, &inputs, &row)?;
-        compare(
-            &[("inputs", &inputs)],
-            &[("weights", &row, &weights)],
-            &ours,
-            &x,
-        )?;
+        compare_network(&net, &inputs, &weights, &x)?;
     }
     Ok(())
 }
