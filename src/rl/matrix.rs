@@ -287,6 +287,26 @@ mod tests {
                     c: &mut c,
                 }
                 .compute();
+                // Tiles of both widths take the sums in one order.
+                let tiled = |wide: bool| {
+                    let mut c = vec![f32::NAN; m * n];
+                    let product = Product {
+                        m,
+                        n,
+                        k,
+                        a: if transposed { &turned } else { &a },
+                        transposed,
+                        b: &b,
+                        begin: Begin::Row(&bias),
+                        c: &mut c,
+                    };
+                    match wide {
+                        true => product.tiles::<false, 32>(),
+                        false => product.tiles::<false, 16>(),
+                    }
+                    c
+                };
+                assert_eq!(tiled(true), tiled(false), "{m} {n} {k}");
                 for (got, want) in c.iter().zip(&want) {
                     assert!(
                         (got - want).abs() < 1e-5 * (10 + k) as f32,
