@@ -237,3 +237,24 @@ pub fn make_vec(name: &str, n: usize) -> Result<Box<dyn VecEnv>> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_feature_brings_is_there_or_says_which_feature() {
+        for (name, feature, there) in [
+            ("Humanoid-v5", "mujoco", cfg!(feature = "mujoco")),
+            ("gym-rs:CartPole", "gym-rs", cfg!(feature = "gym-rs")),
+        ] {
+            match make(name) {
+                Ok(_) => assert!(there),
+                Err(Error::Environment { env, why }) => {
+                    assert!(!there && env == name && why.contains(feature), "{why}");
+                }
+                Err(other) => panic!("{other}"),
+            }
+        }
+    }
+}

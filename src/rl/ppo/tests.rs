@@ -123,6 +123,21 @@ fn the_same_seed_gives_the_same_run_and_restoring_goes_on_with_it() -> Result<()
         let seen = [0.7; 4];
         let seen = &seen[..one.policy.actor.inputs()];
         assert_eq!(one.act(seen)?, restored.act(seen)?);
+        if config.normalize_observations {
+            // It is learned from, acted by and judged by.
+            let plain = Config {
+                normalize_observations: false,
+                ..config.clone()
+            };
+            let mut plain = Ppo::new(env, plain, 5)?;
+            plain.train()?;
+            let mut sized = Ppo::new(env, config.clone(), 5)?;
+            sized.train()?;
+            assert_ne!(plain.learned.row()?, sized.learned.row()?);
+            restored.seen = Norms::default();
+            assert_ne!(one.act(seen)?, restored.act(seen)?);
+            assert_ne!(ends[0], restored.evaluate(5, 1)?);
+        }
         let mut other = Ppo::new(env, config, 6)?;
         other.train()?;
         assert_ne!(one.learned.row()?, other.learned.row()?);
