@@ -9,7 +9,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::{AcqRel, Acquire};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Release};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::thread::{JoinHandle, ThreadId};
 use std::time::{Duration, Instant};
@@ -167,6 +167,7 @@ impl Endpoint {
             peers: RwLock::default(),
             counts: Counts::default(),
             stopping: AtomicBool::new(false),
+            fenced: AtomicBool::new(false),
             stopped: Notify::new(),
             handshakes: Arc::<Handshakes>::default(),
             calls: AtomicUsize::new(0),
@@ -236,12 +237,14 @@ fn serve(runtime: tokio::runtime::Runtime, shared: Arc<Shared>) {
         while Instant::now() < until && !all_clear(&shared) {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        shared
-            .quic
-            .close(VarInt::from_u32(code::STOPPED), b"the node stops");
+        let (why, said): (u32, &[u8]) = match shared.fenced.load(Acquire) {
+            true => (code::FENCED, b"the node stops: it was declared dead"),
+            false => (code::STOPPED, b"the node stops"),
+        };
+        shared.quic.close(VarInt::from_u32(why), said);
         let nodes: Vec<NodeId> = shared.peers.read().keys().copied().collect();
         for node in nodes {
-            shared.give_up(node, &LinkError::Stopped, code::STOPPED);
+            shared.give_up(node, &LinkError::Stopped, why);
         }
         // Peers hear of it at once, rather than by silence.
         let _ = tokio::time::timeout(LAST_WORDS, shared.quic.wait_idle()).await;
@@ -417,6 +420,11 @@ impl Link for Endpoint {
         {
             let _ = thread.join();
         }
+    }
+
+    fn retire(&self) {
+        self.shared.fenced.store(true, Release);
+        self.stop(Duration::ZERO);
     }
 }
 

@@ -77,6 +77,9 @@ pub enum LinkError {
     /// The node stopped, and said so.
     #[error("{0} stopped")]
     Left(NodeId),
+    /// The node has heard that it was declared dead, and said so as it stopped.
+    #[error("{0} stopped, since others hold it for dead")]
+    Fenced(NodeId),
     /// The node was declared dead and is refused.
     #[error("{0} was declared dead; start a new process, which joins as a new node")]
     Forgotten(NodeId),

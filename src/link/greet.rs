@@ -31,6 +31,8 @@ pub(crate) mod code {
     pub const NO_ROOM: u32 = 6;
     /// Something took too long.
     pub const LATE: u32 = 7;
+    /// The node stops, since it was declared dead.
+    pub const FENCED: u32 = 8;
 }
 
 /// The code with which to close a connection for this reason.
@@ -55,6 +57,7 @@ pub(crate) fn lost(error: &ConnectionError, peer: NodeId, own: NodeId) -> LinkEr
     };
     match u32::try_from(close.error_code.into_inner()).unwrap_or(0) {
         code::STOPPED => LinkError::Left(peer),
+        code::FENCED => LinkError::Fenced(peer),
         code::FORGOTTEN => LinkError::Forgotten(own),
         _ => broken(error),
     }

@@ -428,6 +428,17 @@ impl Link for MemoryLink {
     }
 
     fn stop(&self, _: Duration) {
+        self.end(LinkError::Left);
+    }
+
+    fn retire(&self) {
+        self.end(LinkError::Fenced);
+    }
+}
+
+impl MemoryLink {
+    /// Stops; peers hear this of it.
+    fn end(&self, why: fn(NodeId) -> LinkError) {
         let own = &self.inner;
         let peers: Vec<NodeId> = own.state.lock().peers.drain().collect();
         own.hub.0.lock().links.remove(&own.node);
@@ -435,7 +446,7 @@ impl Link for MemoryLink {
             if let Some(peer) = own.hub.get(node)
                 && peer.state.lock().peers.remove(&own.node)
             {
-                peer.lose(own.node, &LinkError::Left(own.node));
+                peer.lose(own.node, &why(own.node));
             }
             own.lose(node, &LinkError::Stopped);
         }

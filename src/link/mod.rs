@@ -80,7 +80,7 @@ pub trait Handler: Send + Sync {
     fn frame(&self, from: NodeId, frame: &[u8]);
     /// A datagram from a peer.
     fn datagram(&self, from: NodeId, bytes: &[u8]);
-    /// No connection with this peer is in use any more. Unless it [left](LinkError::Left) or was forgotten, both sides try
+    /// No connection with this peer is in use any more. Unless it [left](LinkError::Left), was fenced or was forgotten, both sides try
     /// to make another, and frames wait meanwhile.
     fn disconnected(&self, node: NodeId, why: &LinkError);
     /// A call to this address, or one from it, came to nothing.
@@ -130,6 +130,9 @@ pub trait Link: Send + Sync {
     /// Stops: what is held gets until `deadline` from now to be acknowledged, then peers are told, which takes half a second
     /// at most. Later calls do nothing.
     fn stop(&self, deadline: Duration);
+    /// As [`stop`](Link::stop), at once, of a node that has heard that it was declared dead: peers that do not know it yet are told
+    /// that it is [fenced](LinkError::Fenced), not that it left.
+    fn retire(&self);
 }
 
 /// What a link has done so far.

@@ -116,7 +116,10 @@ fn ended(
     }
     let last = matches!(
         why,
-        LinkError::Left(_) | LinkError::Forgotten(_) | LinkError::Protocol(_)
+        LinkError::Left(_)
+            | LinkError::Fenced(_)
+            | LinkError::Forgotten(_)
+            | LinkError::Protocol(_)
     );
     if last {
         shared.give_up(peer.node, &why, code::PROTOCOL);

@@ -68,6 +68,8 @@ pub(crate) struct Shared {
     pub peers: RwLock<HashMap<NodeId, Arc<PeerLink>>>,
     pub counts: Counts,
     pub stopping: AtomicBool,
+    /// Whether it stops since others hold it for dead.
+    pub fenced: AtomicBool,
     pub stopped: Notify,
     pub handshakes: Arc<Handshakes>,
     pub calls: AtomicUsize,

@@ -91,3 +91,19 @@ fn a_newcomer_joins_with_a_token() {
     newcomer.stop(PATIENCE);
     assert_eq!(heard.disconnected(node(2)), LinkError::Left(node(2)));
 }
+
+#[test]
+fn who_was_declared_dead_does_not_say_that_it_leaves() {
+    let ca = Arc::new(Ca::new().unwrap());
+    let (one, heard_one) = start(settings(&ca, 1));
+    let (two, heard_two) = start(settings(&ca, 2));
+    two.connect(one.local_addr(), Some(node(1)));
+    heard_two.connected(node(1));
+    heard_one.connected(node(2));
+    one.retire();
+    assert_eq!(heard_two.disconnected(node(1)), LinkError::Fenced(node(1)));
+    assert_eq!(
+        two.send(node(1), Bytes::new()),
+        Err(SendError::Gone(node(1)))
+    );
+}

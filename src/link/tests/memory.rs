@@ -85,6 +85,13 @@ fn contract(one: &dyn Link, heard_one: &Heard, two: &dyn Link, heard_two: &Heard
 }
 
 #[test]
+fn a_link_in_memory_tells_who_was_declared_dead_from_who_leaves() {
+    let (_hub, one, _, _two, heard_two) = memory_pair();
+    one.retire();
+    assert_eq!(heard_two.disconnected(node(1)), LinkError::Fenced(node(1)));
+}
+
+#[test]
 fn a_link_in_memory_holds_the_contract() {
     let (_hub, one, heard_one, two, heard_two) = memory_pair();
     contract(&one, &heard_one, &two, &heard_two);

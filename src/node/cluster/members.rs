@@ -400,9 +400,10 @@ impl Cluster {
             why: Arc::from(why),
         });
         let peers: Vec<NodeId> = self.books.lock().peers.keys().copied().collect();
-        // Those who take this node for one of theirs hear that it goes, before anything else: not that they were declared dead.
+        // Those who take this node for one of theirs hear of it before anything else: not that they were declared dead, nor
+        // that it leaves in order, with which a program would end.
         if let Some(link) = self.link.get() {
-            link.stop(Duration::ZERO);
+            link.retire();
         }
         for node in peers {
             self.died(local, node, why);

@@ -53,6 +53,9 @@ impl Handler for Ears {
     }
 }
 
+/// What a node died of that was told so by others than this one.
+const FENCED: &str = "others found it dead";
+
 impl Cluster {
     fn on_connected(self: &Arc<Cluster>, local: &Local, peer: &link::Peer) {
         let addr = peer.hello.reach.unwrap_or(peer.addr);
@@ -109,6 +112,12 @@ impl Cluster {
     fn on_disconnected(self: &Arc<Cluster>, local: &Local, node: NodeId, why: &LinkError) {
         match why {
             LinkError::Left(..) => self.said_goodbye(local, node),
+            // Others found it dead, which this node has not heard yet. It did not leave in order: where it was the head, that
+            // is lost, and no program has ended.
+            LinkError::Fenced(..) => {
+                self.died(local, node, FENCED);
+                self.membership.left(node);
+            }
             LinkError::Forgotten(of) if *of == self.me => self.on_forgotten(*of, None),
             _ => {
                 self.membership.lost(node);
