@@ -13,6 +13,8 @@ mod death;
 mod defaults;
 mod durable;
 mod error;
+#[cfg(all(test, feature = "etcd"))]
+pub mod etcd;
 mod failure;
 #[cfg(any(test, fuzzing))]
 #[cfg_attr(

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::kept::{Kept, adds};
 use super::*;
 
-#[path = "../cluster_common/etcd.rs"]
+#[path = "../../src/base/etcd.rs"]
 mod server;
 use server::Server;
 
@@ -16,7 +16,8 @@ fn the_first_node_may_be_lost() {
         skip::skipped("no `etcd` here (apt-get install etcd-server)");
         return;
     };
-    let records = server.address.as_str();
+    let records = server.address("mobula");
+    let records = records.as_str();
     let mut head = Head::start(&[("HEAD_CONTROL", records)]);
     let settings = [("MOBULA_CONTROL", records), SLOWER];
     let _node = Node::join(&head.address, &head.token, "node", &settings);
@@ -97,7 +98,8 @@ fn a_second_first_node_is_refused() {
         skip::skipped("no `etcd` here (apt-get install etcd-server)");
         return;
     };
-    let records = server.address.as_str();
+    let records = server.address("mobula");
+    let records = records.as_str();
     let first = slower().listen(([127, 0, 0, 1], 0).into()).control(records);
     let first = first.init().unwrap();
     let mut second = Head::command(&[("HEAD_CONTROL", records)]);
@@ -117,7 +119,8 @@ fn nobody_ends_when_the_first_node_was_stopped_for_a_while() {
         skip::skipped("no `etcd` here (apt-get install etcd-server)");
         return;
     };
-    let records = server.address.as_str();
+    let records = server.address("mobula");
+    let records = records.as_str();
     let head = Head::start(&[("HEAD_CONTROL", records)]);
     let settings = [("MOBULA_CONTROL", records), SLOWER];
     let mut nodes: Vec<Node> = ["one", "two"]

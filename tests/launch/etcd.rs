@@ -4,7 +4,7 @@ use super::*;
 use crate::bench::Head;
 use crate::skip;
 
-#[path = "../cluster_common/etcd.rs"]
+#[path = "../../src/base/etcd.rs"]
 mod server;
 
 #[test]
@@ -14,7 +14,8 @@ fn what_ran_is_on_record_in_etcd() {
         skip::skipped("no `etcd` here (apt-get install etcd-server)");
         return;
     };
-    let control = ["--num-cpus", "1", "--control", server.address.as_str()];
+    let records = server.address("launch");
+    let control = ["--num-cpus", "1", "--control", &records];
     let head = bench.head("one", &control);
     assert!(bench.run(&head, "pids", &[]).finished().ok);
     assert!(
@@ -53,7 +54,8 @@ fn the_first_machine_may_be_lost() {
         skip::skipped("no `etcd` here (apt-get install etcd-server)");
         return;
     };
-    let control = ["--num-cpus", "2", "--control", server.address.as_str()];
+    let records = server.address("launch");
+    let control = ["--num-cpus", "2", "--control", &records];
     let one = bench.head("one", &control);
     let two = bench.join(&one, "two", &control);
     let three = bench.join(&one, "three", &control);

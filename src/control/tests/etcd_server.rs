@@ -11,104 +11,12 @@ pub use with::run;
 #[cfg(feature = "etcd")]
 mod with {
     use std::cell::Cell;
-    use std::net::TcpListener;
-    use std::process::{Child, Command, Stdio};
     use std::sync::Arc;
     use std::time::{Duration, Instant};
 
-    use super::super::{Folder, SOON, suite};
+    use super::super::{SOON, suite};
+    use crate::base::etcd::Server;
     use crate::control::*;
-
-    /// A server that ends with the test.
-    struct Server {
-        child: Child,
-        port: u16,
-        peers: u16,
-        folder: Folder,
-    }
-
-    impl Drop for Server {
-        fn drop(&mut self) {
-            drop(self.child.kill());
-            drop(self.child.wait());
-        }
-    }
-
-    fn free_port() -> u16 {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.local_addr().unwrap().port()
-    }
-
-    impl Server {
-        /// None: there is no etcd.
-        fn start() -> Option<Server> {
-            // Another process may take the port between the look and the start.
-            for _ in 0..5 {
-                let folder = Folder::new("etcd");
-                let (port, peers) = (free_port(), free_port());
-                let child = spawn(&folder, port, peers)?;
-                let server = Server {
-                    child,
-                    port,
-                    peers,
-                    folder,
-                };
-                if let Some(server) = server.ready() {
-                    return Some(server);
-                }
-            }
-            panic!("etcd does not come up");
-        }
-
-        fn ready(mut self) -> Option<Server> {
-            let until = Instant::now() + Duration::from_secs(20);
-            while Instant::now() < until && self.child.try_wait().unwrap().is_none() {
-                if open(&self.address("probe")).is_ok() {
-                    return Some(self);
-                }
-                std::thread::yield_now();
-            }
-            None
-        }
-
-        fn address(&self, prefix: &str) -> String {
-            format!("etcd://127.0.0.1:{}/{prefix}", self.port)
-        }
-    }
-
-    fn spawn(folder: &Folder, port: u16, peers: u16) -> Option<Child> {
-        let (client, peer) = (
-            format!("http://127.0.0.1:{port}"),
-            format!("http://127.0.0.1:{peers}"),
-        );
-        let child = Command::new("etcd")
-            .args(["--data-dir", &folder.0.join("data").to_string_lossy()])
-            .args([
-                "--listen-client-urls",
-                &client,
-                "--advertise-client-urls",
-                &client,
-            ])
-            .args([
-                "--listen-peer-urls",
-                &peer,
-                "--initial-advertise-peer-urls",
-                &peer,
-            ])
-            .args(["--initial-cluster", &format!("default={peer}")])
-            .env(
-                "ETCD_UNSUPPORTED_ARCH",
-                std::env::consts::ARCH.replace("aarch64", "arm64"),
-            )
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn();
-        match child {
-            Ok(child) => Some(child),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
-            Err(e) => panic!("{e}"),
-        }
-    }
 
     pub fn run() {
         let Some(server) = Server::start() else {
@@ -180,8 +88,7 @@ mod with {
         let watch = control.watch("", from, SOON).unwrap();
         control.put("k", b"2", Expect::Any, None, SOON).unwrap();
         assert!(watch.next(SOON).unwrap().is_some());
-        server.child.kill().unwrap();
-        server.child.wait().unwrap();
+        server.kill();
         let within = Duration::from_millis(300);
         let gone = control
             .put("k", b"lost", Expect::Absent, None, within)
@@ -193,7 +100,7 @@ mod with {
             ),
             "{gone}"
         );
-        server.child = spawn(&server.folder, server.port, server.peers).unwrap();
+        server.revive();
         let until = Instant::now() + Duration::from_secs(30);
         let third = loop {
             match control.put("k", b"3", Expect::Any, None, Duration::from_secs(1)) {
@@ -223,8 +130,9 @@ mod with {
     }
 
     fn what_does_not_answer_is_named() {
-        let address = format!("etcd://127.0.0.1:{}", free_port());
-        let refused = open(&address).err().unwrap();
+        // Nothing listens there: it is no port of programs.
+        let address = "etcd://127.0.0.1:1";
+        let refused = open(address).err().unwrap();
         assert!(
             matches!(&refused, ControlError::Etcd { address: said, .. } if *said == address),
             "{refused}"
