@@ -21,7 +21,7 @@ fn adds(counter: Handle<Counter>) -> Result<u64, String> {
 
 #[test]
 fn no_call_of_the_node_that_takes_over_comes_between_those_of_the_log() {
-    at_pace(1, 2, |cluster| {
+    with(2, |cluster| {
         let dies = called(&cluster.head, "node0");
         let stays = called(&cluster.head, "node1");
         let make = || {
