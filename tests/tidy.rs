@@ -434,9 +434,7 @@ fn unsafe_stands_where_it_may_and_says_why() {
 
 #[test]
 fn files_open_with_their_purpose() {
-    let mut sources = sources(&["src", "macros/src", "examples", "benches", "tests"]);
-    // What the compiler is to reject or accept is pinned as users would write it.
-    sources.retain(|source| !source.path.starts_with("tests/ui/"));
+    let sources = sources(&["src", "macros/src", "examples", "benches", "tests"]);
     tidy(sources.iter().flat_map(style::check_opening));
 }
 

@@ -1,6 +1,6 @@
 //! The compile errors that `#[remote]` and `#[mobula::main]` give, word for word.
 //!
-//! After a change of wording: `TRYBUILD=overwrite cargo test --test ui`, then read the diff.
+//! After a change of wording: `TRYBUILD=overwrite cargo test -p mobula-macros --test ui`, then read the diff.
 
 /// What the macros refuse by themselves.
 #[test]
