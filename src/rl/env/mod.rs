@@ -5,6 +5,7 @@
 //! be continued bit by bit. [`Env`] is one environment, [`VecEnv`] many that step together. Left out: rendering.
 
 mod batch;
+mod bodies;
 mod catch;
 mod classic;
 mod episode;

@@ -5,7 +5,7 @@
 //! acceleration that the solver begins from, and where the body was: a run goes on from them bit by bit. Left out: options of
 //! Gymnasium's constructors, and pictures.
 
-use super::registry::BODIES;
+use super::bodies::BODIES;
 use super::{Env, Step, Words};
 use crate::rl::error::{Error, Result};
 use crate::rl::rng::Rng;

@@ -3,6 +3,7 @@
 //! Invariant: a name that is not known is refused with the nearest one. `NAME+wrapper=value` is NAME within a wrapper; several
 //! stand in the order in which they are put around it. Left out: other settings of environments.
 
+use super::bodies::BODIES;
 use super::gym::Gym;
 use super::{
     Acrobot, Batch, CartPole, Catch, CatchPixels, Classic, ClipReward, Each, Env, FrameStack,
@@ -50,15 +51,6 @@ const TABLE: &[(&str, Makers)] = &[
     ("CatchPixels-v0", game!(CatchPixels)),
     ("Identity-v0", game!(Identity)),
     ("Recall-v0", game!(Recall)),
-];
-
-/// Bodies on the physics of MuJoCo.
-pub(super) const BODIES: [&str; 5] = [
-    "Hopper-v5",
-    "Walker2d-v5",
-    "HalfCheetah-v5",
-    "Ant-v5",
-    "Humanoid-v5",
 ];
 
 /// The body of this name.
