@@ -388,6 +388,14 @@ impl Head {
         }
     }
 
+    /// Lets it end in order once it has heard that it was declared dead.
+    #[cfg(feature = "etcd")]
+    fn end_once_alone(mut self) {
+        let input = self.process.stdin.as_mut().expect("piped");
+        writeln!(input, "{ONCE_ALONE}").expect("it reads");
+        self.end();
+    }
+
     /// Lets it leave in order.
     #[cfg(feature = "etcd")]
     fn end(mut self) {
@@ -408,6 +416,8 @@ impl Drop for Head {
 }
 
 const HEAD: &str = "MOBULA_TEST_HEAD";
+/// What tells it to end as soon as it knows of no other node.
+const ONCE_ALONE: &str = "once alone";
 
 /// No test, but what [`Head`] runs.
 #[test]
@@ -432,7 +442,12 @@ fn a_head_of_its_own() {
         mobula.join_token().unwrap()
     );
     std::io::stdout().flush().unwrap();
-    let _ = std::io::stdin().lines().next();
+    let said = std::io::stdin().lines().next();
+    if said.is_some_and(|line| line.is_ok_and(|line| line == ONCE_ALONE)) {
+        until("the others are gone", Duration::from_secs(30), || {
+            mobula.nodes().len() == 1
+        });
+    }
 }
 
 #[test]

@@ -472,13 +472,17 @@ impl Cluster {
         if self.stopping.swap(true, Ordering::AcqRel) {
             return;
         }
-        // Those who do not hear it at once hear it from others.
-        self.membership.leave();
+        // Who was found dead does not leave in order any more, even if its own side still has to say so.
+        let fenced = self.fenced_by().is_some();
+        if !fenced {
+            // Those who do not hear it at once hear it from others.
+            self.membership.leave();
+        }
         self.with(local, |books, todo| {
             self.leave_durables(books, todo);
             books.draining = true;
             let peers: Vec<NodeId> = books.peers.keys().copied().collect();
-            for to in peers {
+            for to in peers.into_iter().filter(|_| !fenced) {
                 self.send_surely(books, to, &Frame::Leave);
             }
         });
@@ -488,7 +492,10 @@ impl Cluster {
             keeper.end(self);
         }
         if let Some(link) = self.link.get() {
-            link.stop(GOODBYE);
+            match fenced {
+                true => link.retire(),
+                false => link.stop(GOODBYE),
+            }
         }
         self.end_threads();
         // Answers that came last, and what they brought.

@@ -176,6 +176,11 @@ impl Membership {
         self.news.1.notify_one();
     }
 
+    /// It is a member no more, which the machine is about to say.
+    pub fn is_gone(&self, node: NodeId) {
+        self.living.lock().remove(&node);
+    }
+
     /// Whether it is a member: then it is for the machine to say when it is dead.
     pub fn has(&self, node: NodeId) -> bool {
         self.living.lock().contains_key(&node)

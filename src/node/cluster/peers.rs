@@ -115,6 +115,8 @@ impl Cluster {
             // Others found it dead, which this node has not heard yet. It did not leave in order: where it was the head, that
             // is lost, and no program has ended.
             LinkError::Fenced(..) => {
+                // Nobody calls it meanwhile: that a member is refused as dead would say that this node is on the wrong side.
+                self.membership.is_gone(node);
                 self.died(local, node, FENCED);
                 self.membership.left(node);
             }
@@ -206,7 +208,9 @@ impl Cluster {
             // Whoever looks for replicas waits for members that were never connected, too.
             books.replicas.peer_died(now, node, &mut todo.replicas);
             let Peer { name, head, .. } = books.peers.remove(&node)?;
-            if head && why == super::notices::LEFT {
+            // One that another followed, since its lease was over, ends its own program alone.
+            let followed = books.peers.values().any(|peer| peer.head);
+            if head && !followed && why == super::notices::LEFT {
                 *self.head_left.lock() = Some(node);
             }
             if books.head == node

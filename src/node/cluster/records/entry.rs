@@ -148,15 +148,27 @@ impl Keeper {
         }
     }
 
+    /// Who is named so.
+    fn named(&self, of: &str) -> Result<Option<Lead>> {
+        let found = records::get::<Lead>(&*self.control, &of.to_owned(), WITHIN)?;
+        Ok(found.map(|(lead, _)| lead))
+    }
+
+    /// Whether the program ends with this node: not with a head that others found dead, or that another followed.
+    fn is_led_by(&self, cluster: &Cluster) -> bool {
+        let heads = self.shared && cluster.heads() && cluster.fenced_by().is_none();
+        let is = |lead: Option<Lead>| lead.is_none_or(|lead| lead.node == cluster.me);
+        heads && self.named(NODES).is_ok_and(is)
+    }
+
     fn look_for_head(&self, cluster: &Cluster) -> Result<()> {
-        let find = |of: &str| records::get::<Lead>(&*self.control, &of.to_owned(), WITHIN);
-        if let Some((lead, _)) = find(NODES)? {
+        if let Some(lead) = self.named(NODES)? {
             if lead.node != cluster.me
                 && let Some(link) = cluster.link.get()
             {
                 link.connect(lead.addr, Some(lead.node));
             }
-        } else if let Some((left, _)) = find(LEFT)? {
+        } else if let Some(left) = self.named(LEFT)? {
             *cluster.head_left.lock() = Some(left.node);
         }
         Ok(())
@@ -170,7 +182,9 @@ impl Keeper {
 
     /// This node goes: its record need not wait for its lease.
     pub fn end(&self, cluster: &Cluster) {
-        if let (true, true, Some(addr)) = (self.shared, cluster.heads(), self.reached.get()) {
+        if let Some(addr) = self.reached.get()
+            && self.is_led_by(cluster)
+        {
             let left = Lead {
                 of: LEFT.to_owned(),
                 node: cluster.me,
