@@ -4,6 +4,7 @@
 //! there.
 
 use std::fs::File;
+use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -29,6 +30,16 @@ impl Drop for Server {
     }
 }
 
+/// Whether an etcd there serves: another program may have taken the port.
+fn is_healthy(port: u16) -> std::io::Result<bool> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+    stream.write_all(b"GET /health HTTP/1.0\r\n\r\n")?;
+    let mut said = String::new();
+    stream.read_to_string(&mut said)?;
+    Ok(said.contains(r#""health":"true""#))
+}
+
 /// Two that nobody has now. Somebody may take one before it is used.
 fn free_ports() -> [u16; 2] {
     let listeners = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a port"));
@@ -48,7 +59,7 @@ impl Server {
             let (port, mut ended) = (server.port, None);
             wait::until("etcd is up, or ended", Duration::from_secs(60), || {
                 ended = server.process.try_wait().expect("it was started");
-                ended.is_some() || TcpStream::connect(("127.0.0.1", port)).is_ok()
+                ended.is_some() || is_healthy(port).is_ok_and(|is| is)
             });
             let Some(status) = ended else {
                 return Some(server);
