@@ -18,6 +18,9 @@ use bench::wait;
 #[cfg(feature = "etcd")]
 #[path = "launch/etcd.rs"]
 mod etcd;
+#[cfg(feature = "rl")]
+#[path = "launch/training.rs"]
+mod training;
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};

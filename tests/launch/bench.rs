@@ -7,7 +7,7 @@ pub mod wait;
 
 use std::fmt;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -118,7 +118,12 @@ impl Bench {
     }
 
     pub fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_mobula"));
+        self.command_of(env!("CARGO_BIN_EXE_mobula").as_ref())
+    }
+
+    /// Of another program.
+    pub fn command_of(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
         command
             .env("MOBULA_ATTACH_DIR", self.dir("runtime"))
             .stdin(Stdio::null());
