@@ -177,7 +177,7 @@ impl Membership {
     }
 
     /// It is a member no more, which the machine is about to say.
-    pub fn is_gone(&self, node: NodeId) {
+    pub fn forget(&self, node: NodeId) {
         self.living.lock().remove(&node);
     }
 

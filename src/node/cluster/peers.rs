@@ -116,7 +116,7 @@ impl Cluster {
             // is lost, and no program has ended.
             LinkError::Fenced(..) => {
                 // Nobody calls it meanwhile: that a member is refused as dead would say that this node is on the wrong side.
-                self.membership.is_gone(node);
+                self.membership.forget(node);
                 self.died(local, node, FENCED);
                 self.membership.left(node);
             }
