@@ -13,7 +13,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use mobula::prelude::*;
@@ -25,13 +25,12 @@ mod outputs;
 const ROLE: &str = "MOBULA_TEST_CLI_ROLE";
 const PATIENCE: Duration = Duration::from_secs(60);
 
-static END: AtomicBool = AtomicBool::new(false);
+static ENDS: (Mutex<bool>, Condvar) = (Mutex::new(false), Condvar::new());
 
 #[remote]
 fn hold(started: u64) -> u64 {
-    while !END.load(Ordering::Relaxed) {
-        std::thread::park_timeout(Duration::from_millis(5));
-    }
+    let (ends, told) = &ENDS;
+    drop(told.wait_while(ends.lock().unwrap(), |ends| !*ends));
     started
 }
 
@@ -133,7 +132,8 @@ fn the_program() {
     });
     println!("\nready {}", mobula.attached_at().unwrap().display());
     std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
-    END.store(true, Ordering::Relaxed);
+    *ENDS.0.lock().unwrap() = true;
+    ENDS.1.notify_all();
     std::fs::remove_file(&marker).unwrap();
     assert_eq!(mobula::get(talking).unwrap(), 1);
     assert_eq!(mobula::get(waiting).unwrap(), 3);

@@ -311,14 +311,13 @@ fn ends(how: End) -> Duration {
     let stays = |l: &String| l.starts_with("actor ") && l.contains("\"stays");
     let mut noticed = None;
     let mut left = both();
-    while left.iter().flatten().any(|l| !stays(l)) {
+    until("only what is detached is left", LONG, || {
         if gone() && noticed.is_none() {
             noticed = Some(began.elapsed());
         }
-        assert!(began.elapsed() < LONG, "{how:?}: left are {left:#?}");
-        std::thread::park_timeout(Duration::from_millis(1));
         left = both();
-    }
+        left.iter().flatten().all(stays)
+    });
     let took = began.elapsed();
     println!("{how:?}: the death was known after {noticed:?}, and its work gone after {took:?}");
     // What is detached stays, with its state, for whoever asks for it.

@@ -5,6 +5,7 @@ mod wait;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
 use mobula::inspect::{Actor, ActorState, Part, Query, Snapshot, TaskState, snapshot};
@@ -13,13 +14,22 @@ use mobula::prelude::*;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Calls held by tests, of which one runs at a time: each has a node of its own.
-static HELD: AtomicBool = AtomicBool::new(false);
+static HELD: (Mutex<bool>, Condvar) = (Mutex::new(false), Condvar::new());
+
+/// Whether they are to wait from now on.
+fn hold(held: bool) {
+    *HELD.0.lock().unwrap() = held;
+    HELD.1.notify_all();
+}
+
+/// Waits as long as calls are held.
+fn wait_while_held() {
+    drop(HELD.1.wait_while(HELD.0.lock().unwrap(), |held| *held));
+}
 
 #[remote]
 fn held() -> u64 {
-    while HELD.load(Ordering::Relaxed) {
-        std::thread::park_timeout(Duration::from_millis(1));
-    }
+    wait_while_held();
     1
 }
 
@@ -55,9 +65,7 @@ impl Meter {
         self.n
     }
     pub fn hold(&mut self) -> u64 {
-        while HELD.load(Ordering::Relaxed) {
-            std::thread::park_timeout(Duration::from_millis(1));
-        }
+        wait_while_held();
         self.n
     }
 }
@@ -80,7 +88,7 @@ fn await_look(query: &Query, is: impl Fn(&Snapshot) -> bool) -> Snapshot {
 fn node(config: Config) -> (impl Sized, mobula::Mobula) {
     static ONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
     let guard = ONE.lock().unwrap_or_else(|e| e.into_inner());
-    HELD.store(true, Ordering::Relaxed);
+    hold(true);
     let config = config.on_unobserved_failure(|_| {});
     (guard, config.init().unwrap())
 }
@@ -171,7 +179,7 @@ fn what_waits_says_for_what() {
     // A cancelled one waits no longer, whatever its arguments do.
     assert!(mobula::cancel(&fourth).is_ok());
     assert_eq!(snapshot(&query).unwrap().counts.waiting_arguments, 1);
-    HELD.store(false, Ordering::Relaxed);
+    hold(false);
     assert_eq!(mobula::get(third).unwrap(), 2);
     drop(first);
     let ended = snapshot(&query).unwrap();
@@ -206,7 +214,7 @@ fn looking_at_queued_calls_loses_none() {
                 drop(snapshot(&Query::all().limit(5000)).unwrap());
             }
         });
-        HELD.store(false, Ordering::Relaxed);
+        hold(false);
         for (i, r) in all.iter().enumerate() {
             assert_eq!(mobula::get(r).unwrap(), i as u64 + 1);
         }
@@ -253,7 +261,7 @@ fn actors_are_listed_from_birth_to_death() {
     assert!(cause.contains("too much"), "{cause}");
     let errors = snapshot(&Query::of(&[Part::Errors]).state("actor died")).unwrap();
     assert_eq!(errors.errors.items.len(), 1);
-    HELD.store(false, Ordering::Relaxed);
+    hold(false);
     assert_eq!(mobula::get(result).unwrap(), 7);
     more.into_iter()
         .for_each(|r| assert_eq!(mobula::get(r).unwrap(), 7));

@@ -2,8 +2,7 @@
 //!
 //! Invariant: none of them comes between two calls of the log. Left out: what else a death brings (the other files).
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::*;
 use crate::cluster_common;
@@ -34,12 +33,13 @@ fn no_call_of_the_node_that_takes_over_comes_between_those_of_the_log() {
             assert_eq!(get_all(&all).last(), Some(&LOGGED));
         }
         cluster_common::settled(&cluster.head);
-        let over = AtomicBool::new(false);
+        let (over, answered) = (AtomicBool::new(false), AtomicUsize::new(0));
         let client = |counter: &Handle<Counter>| {
             let mut told = Vec::new();
             while !over.load(Ordering::Relaxed) {
                 let add = adds::options().on_node(stays).remote(counter.clone());
                 told.push(get(&add));
+                answered.fetch_add(1, Ordering::Relaxed);
             }
             told
         };
@@ -47,7 +47,9 @@ fn no_call_of_the_node_that_takes_over_comes_between_those_of_the_log() {
         let told: Vec<Vec<u64>> = std::thread::scope(|scope| {
             let clients = counters.iter().map(|c| scope.spawn(move || client(c)));
             let clients: Vec<_> = clients.collect();
-            std::thread::park_timeout(Duration::from_millis(50));
+            until("calls are under way", LONG, || {
+                answered.load(Ordering::Relaxed) >= 2 * ACTORS
+            });
             cluster.nodes[0].kill();
             for counter in &counters {
                 get(&counter.node());

@@ -9,6 +9,7 @@ use std::fmt;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -349,13 +350,14 @@ impl App {
     /// Whether it still runs after this time.
     pub fn stays(&mut self, time: Duration) -> bool {
         let deadline = Instant::now() + time;
-        while Instant::now() < deadline {
-            if self.child.try_wait().unwrap().is_some() {
-                return false;
+        loop {
+            // Its output is over when it is.
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.lines.recv_timeout(left) {
+                Ok(line) => self.seen += &format!("{line}\n"),
+                Err(e) => return e == RecvTimeoutError::Timeout,
             }
-            std::thread::sleep(Duration::from_millis(20));
         }
-        true
     }
 
     /// Lets it end, and waits for it.
